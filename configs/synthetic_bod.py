@@ -1,0 +1,41 @@
+"""BOD-VCL on SimCLR, on rendered videos whose factors are known: the main job, no download.
+
+python -m vrl_jax.main --config=configs/synthetic_bod.py
+"""
+
+from vrl_jax import config
+from vrl_jax.data.augment import Augment
+from vrl_jax.data.sample import Sampling
+from vrl_jax.data.synthetic import Synthetic
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.bod import BOD
+from vrl_jax.train.loop import Train
+from vrl_jax.train.optim import AdamW
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Experiment(
+            data=Synthetic(),
+            sampling=Sampling(frames=16, stride=1, clips=2),
+            resize=(32, 32),
+            augment=Augment(
+                size=32,
+                area=(0.5, 1.0),
+                flip=0.0,  # a mirror image moves the other way
+                brightness=0.4,
+                contrast=0.4,
+                saturation=0.4,
+                hue=0.0,
+                blur=0.0,
+            ),
+            encoder=Tiny(),
+            framework=SimCLR(hidden=128, layers=2),
+            method=BOD(dim=64),
+            optim=AdamW(learning_rate=2e-3),
+            train=Train(batch=64, steps=600, log_every=10, probe_every=200, save_every=200),
+            evaluate=Evaluate(),
+        )
+    )

@@ -1,0 +1,44 @@
+"""Eight simulated devices, shape-checked signatures, a warm compilation cache, clips to read."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
+)
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".jax_cache")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+from jaxtyping import install_import_hook  # noqa: E402  (JAX reads the variables above at import)
+
+import tests.typecheck  # noqa: E402, F401  (the hook finds it by name)
+
+install_import_hook("vrl_jax", "tests.typecheck.check")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags
+
+VIDEOS = pathlib.Path(__file__).parents[2] / "shared" / "videos"
+
+
+@pytest.fixture(scope="session")
+def videos() -> pathlib.Path:
+    """The folder of real clips; tests that need them are skipped where it is absent."""
+    if not VIDEOS.is_dir():
+        pytest.skip(f"real clips are not at {VIDEOS}")
+    return VIDEOS
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,218 @@
+import ast
+import itertools
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.data.test_decode import read_numbers, write_clip
+from vrl_jax.data import pipeline
+from vrl_jax.data.decode import VideoFile
+from vrl_jax.data.pipeline import Loader, eval_batches, train_batches
+from vrl_jax.data.sample import Sampling, uniform_clips
+from vrl_jax.data.sources import Video, VideoError, VideoList
+
+SAMPLING, SIZE, FRAMES = Sampling(frames=4, stride=2, clips=2), (16, 32), 30
+VIDEOS = 7
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Videos whose pixels tell their number and the frame's."""
+    folder = tmp_path_factory.mktemp("clips")
+    names = [folder / f"{video}.{'avi' if video % 3 else 'mp4'}" for video in range(VIDEOS)]
+    codecs = ["mpeg4" if video % 3 else "libx264" for video in range(VIDEOS)]
+    return VideoList(
+        tuple(
+            Video(
+                str(video),
+                VideoFile(write_clip(name, frames=FRAMES, video=video, codec=codec)),
+                {"class": video % 3, "person": video},
+            )
+            for video, (name, codec) in enumerate(zip(names, codecs, strict=True))
+        ),
+        {"class": ("a", "b", "c"), "person": tuple("0123456")},
+    )
+
+
+def take(batches, count):
+    try:
+        return list(itertools.islice(batches, count))
+    finally:
+        batches.close()
+
+
+def train(source, count, batch=4, seed=3, **options):
+    return take(train_batches(source, SAMPLING, SIZE, batch=batch, seed=seed, **options), count)
+
+
+def assert_same(some, others):
+    assert len(some) == len(others) > 0
+    for one, other in zip(some, others, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_batches_hold_the_clips_they_say(source):
+    for batch in train(source, 5):
+        assert batch["clips"].shape == (4, 2, 4, *SIZE, 3) and batch["clips"].dtype == np.uint8
+        assert batch["index"].shape == (4,) and batch["index"].dtype == np.int64
+        frames, videos = read_numbers(batch["clips"])
+        assert (videos == batch["index"][:, None, None]).all()
+        assert (np.diff(frames) == 2).all() and frames.max() < FRAMES
+
+
+def test_every_epoch_has_each_video_once_in_a_new_order_with_new_clips(source):
+    batches = train(source, 3 * VIDEOS, batch=3)
+    order = np.concatenate([batch["index"] for batch in batches]).reshape(-1, VIDEOS)
+    for epoch in order:
+        assert sorted(epoch) == list(range(VIDEOS))
+    assert len({tuple(epoch) for epoch in order}) == len(order) == 9
+    starts = np.concatenate([read_numbers(batch["clips"])[0][:, :, 0] for batch in batches])
+    of_first = starts[order.reshape(-1) == 0]
+    assert len({tuple(pair) for pair in of_first}) > 6  # 9 draws of two in 24 starts
+    assert (of_first[:, 0] != of_first[:, 1]).sum() > 5
+
+
+def test_the_seed_decides(source):
+    assert_same(train(source, 2), train(source, 2))
+    assert any(
+        (one["clips"] != other["clips"]).any()
+        for one, other in zip(train(source, 2), train(source, 2, seed=4), strict=True)
+    )
+
+
+def test_batch_k_does_not_depend_on_start_workers_or_threads(source):
+    batches = train(source, 6)
+    assert_same(train(source, 2, start=4), batches[4:])
+    assert_same(train(source, 6, loader=Loader(threads=1, buffer=1)), batches)
+    assert_same(train(source, 4, start=2, loader=Loader(workers=2)), batches[2:])
+
+
+def test_hosts_share_a_batch(source):
+    whole = train(source, 4)
+    halves = [train(source, 4, host=host, hosts=2) for host in range(2)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        for key in batch:
+            both = np.stack([part[key] for part in parts], 1)  # hosts take turns
+            np.testing.assert_array_equal(both.reshape(batch[key].shape), batch[key])
+
+
+def test_a_batch_may_exceed_the_set(source):
+    (batch,) = train(source, 1, batch=2 * VIDEOS)
+    assert sorted(batch["index"]) == sorted([*range(VIDEOS)] * 2)
+    one = VideoList(source.videos[:1], source.classes)
+    assert train(one, 1)[0]["index"].tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_sees_each_video_once_in_order(source, workers):
+    loader = Loader(workers=workers)
+    batches = take(eval_batches(source, SAMPLING, SIZE, batch=3, loader=loader), None)
+    assert [len(batch["index"]) for batch in batches] == [3, 3, 1]
+    index = np.concatenate([batch["index"] for batch in batches])
+    assert index.tolist() == list(range(VIDEOS))
+    for batch in batches:
+        frames, videos = read_numbers(batch["clips"])
+        assert (videos == batch["index"][:, None, None]).all()
+        assert (frames == uniform_clips(FRAMES, 25.0, SAMPLING)).all()
+        assert batch["labels"].keys() == {"class", "person"}
+        assert batch["labels"]["class"].dtype == np.int64
+        assert batch["labels"]["class"].tolist() == [number % 3 for number in batch["index"]]
+        assert batch["labels"]["person"].tolist() == batch["index"].tolist()
+
+
+def test_evaluation_on_hosts_covers_the_set(source):
+    seen = []
+    for host in range(2):
+        batches = eval_batches(source, SAMPLING, SIZE, batch=4, host=host, hosts=2)
+        index = np.concatenate([batch["index"] for batch in take(batches, None)])
+        assert index.tolist() == list(range(host, VIDEOS, 2))
+        seen += index.tolist()
+    assert sorted(seen) == list(range(VIDEOS))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_does_not_decode_is_named(source, tmp_path, workers):
+    bad = tmp_path / "broken.mp4"
+    bad.write_bytes(b"nothing")
+    broken = Video("x", VideoFile(str(bad)), {"class": 0, "person": 0})
+    damaged = VideoList((*source.videos[:2], broken), source.classes)
+    batches = eval_batches(damaged, SAMPLING, SIZE, batch=2, loader=Loader(workers=workers))
+    assert next(batches)["index"].tolist() == [0, 1]
+    with pytest.raises(VideoError, match="broken.mp4: Invalid data"):
+        next(batches)
+    batches.close()
+    with pytest.raises(VideoError, match="broken.mp4"):
+        train(damaged, 2)
+
+
+def test_what_cannot_be_batched_is_refused(source):
+    with pytest.raises(ValueError, match="batch must be a multiple of the 2 hosts, got 3"):
+        train(source, 1, batch=3, hosts=2)
+    with pytest.raises(ValueError, match="host must be one of 0, 1, got 2"):
+        eval_batches(source, SAMPLING, SIZE, batch=2, host=2, hosts=2)
+    with pytest.raises(ValueError, match="has no videos"):
+        train(VideoList((), {}), 1)
+    with pytest.raises(ValueError, match="start must be at least 0"):
+        train(source, 1, start=-1)
+    with pytest.raises(ValueError, match="buffer must be at least 1"):
+        Loader(buffer=0)
+
+
+ORPHAN = """
+import sys
+from vrl_jax.data.decode import VideoFile
+from vrl_jax.data.pipeline import Loader, train_batches
+from vrl_jax.data.sample import Sampling
+from vrl_jax.data.sources import Video, VideoList
+if __name__ == "__main__":
+    source = VideoList((Video("0", VideoFile(sys.argv[1]), {}),), {})
+    batches = train_batches(
+        source, Sampling(4, 1, 1), (8, 8), batch=1, seed=0, loader=Loader(workers=1)
+    )
+    next(batches)
+    print("ready", flush=True)
+    for _ in batches:
+        pass
+"""
+
+
+def test_workers_do_not_outlive_a_killed_run(source, tmp_path):
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    run = subprocess.Popen(
+        [sys.executable, str(script), source[0].media.path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=pathlib.Path(pipeline.__file__).parents[2],
+        env={"PYTHONPATH": str(pathlib.Path(pipeline.__file__).parents[2])},
+    )
+    with run:
+        assert run.stdout.readline() == b"ready\n"
+        run.send_signal(signal.SIGKILL)
+        # The worker holds the pipe's other end: it closes when the worker has gone.
+        run.communicate(timeout=30)
+    assert run.returncode == -signal.SIGKILL
+
+
+def test_what_workers_import_does_not_import_jax():
+    folder = pathlib.Path(pipeline.__file__).parents[1]
+    seen, queue = set(), [folder / "data" / "pipeline.py", folder / "data" / "videos.py"]
+    while queue:
+        path = queue.pop()
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            assert not {name.split(".")[0] for name in names} & {"jax", "flax", "optax"}, path
+            files = [folder.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+            queue += [file for file in files if file.is_file() and file not in seen]
+    assert {path.stem for path in seen} >= {"sample", "decode", "videos", "pipeline", "sources"}

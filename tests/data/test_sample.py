@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from vrl_jax.data.sample import Sampling, random_clips, uniform_clips, windows
+
+
+def expected_clip(start, num_frames, step, frames):
+    clip = []
+    for j in range(frames):
+        clip.append(min(start + int(np.floor(j * step + 0.5)), num_frames - 1))
+    return clip
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "sampling", "step"),
+    [
+        (300, 30.0, Sampling(frames=16, stride=4, clips=3), 4),
+        (61, 30.0, Sampling(frames=16, stride=4, clips=2), 4),
+        (40, 25.0, Sampling(frames=8, stride=1, clips=5), 1),
+        (90, 15.0, Sampling(frames=8, stride=4, clips=4, fps=30.0), 2.0),
+        (200, 50.0, Sampling(frames=7, stride=2, clips=2, fps=12.0), 2 * 50 / 12),
+        (30, 6.0, Sampling(frames=9, stride=1, clips=2, fps=24.0), 0.25),
+    ],
+)
+def test_clips_step_by_the_stride_from_starts_where_they_fit(rng, num_frames, fps, sampling, step):
+    span = int(np.floor((sampling.frames - 1) * step + 0.5)) + 1
+    last = num_frames - span
+    clips = random_clips(rng, num_frames, fps, sampling)
+    assert clips.dtype == np.int32 and clips.shape == (sampling.clips, sampling.frames)
+    for clip in clips:
+        assert 0 <= clip[0] <= last
+        assert clip.tolist() == expected_clip(clip[0], num_frames, step, sampling.frames)
+    spaced = uniform_clips(num_frames, fps, sampling)
+    assert spaced.dtype == np.int32 and spaced.shape == clips.shape
+    assert spaced[0, 0] == 0 and spaced[-1, 0] == last and spaced[-1, -1] == num_frames - 1
+    gaps = np.diff(spaced[:, 0])
+    assert gaps.max() - gaps.min() <= 1
+    for clip in spaced:
+        assert clip.tolist() == expected_clip(clip[0], num_frames, step, sampling.frames)
+
+
+def test_random_starts_are_uniform_and_independent(rng):
+    sampling = Sampling(frames=4, stride=2, clips=2)
+    starts = np.stack([random_clips(rng, 11, 25.0, sampling)[:, 0] for _ in range(5000)])
+    counts = np.zeros((5, 5))
+    for first, second in starts:
+        counts[first, second] += 1
+    assert counts.sum() == 5000  # starts are 0 to 4
+    assert np.abs(counts / 5000 - 1 / 25).max() < 0.012  # four standard deviations
+
+
+def test_one_uniform_clip_is_central():
+    clip = uniform_clips(100, 25.0, Sampling(frames=11, stride=2, clips=1))
+    assert clip[0, 0] == 39 + 0 and 99 - clip[0, -1] in (39, 40)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 60])
+def test_a_short_video_repeats_its_last_frame(rng, num_frames):
+    sampling = Sampling(frames=16, stride=4, clips=3)
+    wanted = [expected_clip(0, num_frames, 4, 16)] * 3
+    assert random_clips(rng, num_frames, 30.0, sampling).tolist() == wanted
+    assert uniform_clips(num_frames, 30.0, sampling).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frames", "stride"), [(146, 16, 1), (90, 8, 3), (15, 16, 1)]
+)
+def test_windows_are_all_that_fit_and_never_overlap(num_frames, frames, stride):
+    used, wanted, at = set(), [], 0
+    while at + (frames - 1) * stride < num_frames:
+        wanted.append(at)
+        at += frames * stride
+    starts = windows(num_frames, frames, stride)
+    assert list(starts) == wanted
+    for start in starts:
+        window = {start + j * stride for j in range(frames)}
+        assert not window & used and max(window) < num_frames
+        used |= window
+
+
+def test_what_cannot_be_sampled_is_refused(rng):
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        Sampling(stride=0)
+    with pytest.raises(ValueError, match="fps must be at least 0"):
+        Sampling(fps=-1.0)
+    with pytest.raises(ValueError, match="the video's fps must be above 0"):
+        random_clips(rng, 10, 0.0, Sampling(fps=25.0))
+    with pytest.raises(ValueError, match="num_frames must be at least 1"):
+        uniform_clips(0, 25.0, Sampling())

@@ -1,0 +1,74 @@
+"""What every encoder promises, whatever its layers."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.encoders.reference import fill
+from vrl_jax.encoders.r2plus1d import R2plus1D
+from vrl_jax.encoders.r3d import R3D
+from vrl_jax.encoders.tiny import Tiny
+
+SHALLOW = (1, 1, 1, 1)
+CONFIGS = [
+    Tiny(widths=(4, 6, 8)),
+    R2plus1D(blocks=SHALLOW),
+    R2plus1D(blocks=SHALLOW, variant="vcop", temporal_stride=1),
+    R3D(blocks=SHALLOW),
+]
+SHAPE = (2, 5, 12, 16, 3)
+
+
+def encode(module, variables, clips, train):
+    """Encode `clips`; the variables are arguments, for as constants they would be compiled in."""
+    apply = jax.jit(lambda v, x: module.apply(v, x, train, mutable=["batch_stats"]))
+    return apply(variables, clips)
+
+
+def draw(rng, config):
+    module = config.module()
+    return module, fill(module, SHAPE, rng), jnp.asarray(rng.normal(size=SHAPE), jnp.float32)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+def test_evaluation_is_pure_and_clips_are_independent(rng, config):
+    module, variables, x = draw(rng, config)
+    both, updated = encode(module, variables, x, False)
+    swapped, _ = encode(module, variables, x[::-1], False)
+    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], updated["batch_stats"])
+    np.testing.assert_allclose(swapped.clip[::-1], both.clip, rtol=1e-4, atol=1e-5)
+    assert both.clip.shape == (2, config.dim)
+    assert float(jnp.abs(both.clip[0] - both.clip[1]).max()) > 1e-3
+    np.testing.assert_allclose(both.frames.mean(1), both.clip, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(both.stages[-1].mean((2, 3)), both.frames, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+def test_training_updates_every_statistic(rng, config):
+    module, variables, x = draw(rng, config)
+    before = variables["batch_stats"]
+    after = encode(module, variables, x, True)[1]["batch_stats"]
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert np.abs(old - new).max() > 1e-4
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+def test_bfloat16_keeps_variables_and_pooled_features_in_float32(rng, config):
+    module, variables, x = draw(rng, replace(config, dtype="bfloat16"))
+    drawn = jax.eval_shape(lambda: module.init(jax.random.key(0), x, True))
+    features, updated = jax.eval_shape(lambda: encode(module, variables, x, True))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((drawn, updated)))
+    assert all(stage.dtype == jnp.bfloat16 for stage in features.stages)
+    assert features.clip.dtype == features.frames.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[-1]], ids=repr)
+def test_bfloat16_is_near_float32(rng, config):
+    module, variables, x = draw(rng, config)
+    half = replace(config, dtype="bfloat16").module()
+    wanted = encode(module, variables, x, False)[0].clip
+    got = encode(half, variables, x, False)[0].clip
+    assert 1e-5 < float(jnp.linalg.norm(got - wanted) / jnp.linalg.norm(wanted)) < 0.05

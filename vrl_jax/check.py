@@ -1,0 +1,45 @@
+"""Refusals in one voice: which thing, what it got, what it wanted."""
+
+from typing import Any
+
+
+def positive(**values: float) -> None:
+    """Raise `ValueError` unless every named value is a number above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value!r}")
+
+
+def at_least(least: float, **values: float) -> None:
+    """Raise `ValueError` unless every named value is at least `least`."""
+    for name, value in values.items():
+        if not value >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+def fraction(**values: float) -> None:
+    """Raise `ValueError` unless every named value lies in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
+
+
+def one_of(options: tuple[Any, ...], **values: Any) -> None:
+    """Raise `ValueError` unless every named value is among `options`."""
+    for name, value in values.items():
+        if value not in options:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def rank(wanted: int, **arrays: Any) -> None:
+    """Raise `ValueError` unless every named array has `wanted` axes."""
+    for name, array in arrays.items():
+        if array.ndim != wanted:
+            raise ValueError(f"{name} must have {wanted} axes, got shape {tuple(array.shape)}")
+
+
+def same_shape(**arrays: Any) -> None:
+    """Raise `ValueError` unless all named arrays have one shape."""
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{', '.join(arrays)} must have the same shape, got {shapes}")

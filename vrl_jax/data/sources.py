@@ -1,0 +1,123 @@
+"""What a data set is to the rest of the library: videos by number, each able to open itself.
+
+Nothing here imports JAX: these objects are pickled into loader workers.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """An opened video. Frame `i` is the i-th frame that the decoder puts out."""
+
+    num_frames: int
+    fps: float
+
+    def read(
+        self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
+    ) -> UInt8[np.ndarray, "k t h w 3"]:
+        """Return the wanted frames as RGB of (height, width) `size`: scaled to cover, then cut."""
+        ...
+
+
+@runtime_checkable
+class Media(Protocol):
+    """Where a video's frames come from: a file, bytes, a recipe to render."""
+
+    def open(self) -> AbstractContextManager[Reader]:
+        """Open for reading; raises `VideoError` naming the video and the reason."""
+        ...
+
+
+class VideoError(Exception):
+    """A video that cannot be decoded; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One item of a source.
+
+    Attributes:
+      id: unique in its source and stable between runs.
+      media: what opens to its frames.
+      labels: label name to class number; every video of a source has the same names.
+    """
+
+    id: str
+    media: Media
+    labels: Mapping[str, int]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set split: a fixed sequence of videos.
+
+    Attributes:
+      classes: label name to class names, in the order of the class numbers.
+      mirror_safe: whether a horizontal flip leaves every label true.
+    """
+
+    classes: Mapping[str, tuple[str, ...]]
+    mirror_safe: bool
+
+    def __len__(self) -> int:
+        """Return the number of videos."""
+        ...
+
+    def __getitem__(self, index: int) -> Video:
+        """Return video `index`, without opening it."""
+        ...
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A data set as a config names it; a missing or empty root raises `ValueError`."""
+
+    def pretrain(self) -> Source:
+        """Return the videos that a representation is learned from; no label is used."""
+        ...
+
+    def train(self) -> Source:
+        """Return the labelled videos that probes learn from."""
+        ...
+
+    def test(self) -> Source:
+        """Return the videos to be judged on."""
+        ...
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """A source that is a list in memory."""
+
+    videos: tuple[Video, ...]
+    classes: Mapping[str, tuple[str, ...]]
+    mirror_safe: bool = True
+
+    def __len__(self) -> int:
+        """Return the number of videos."""
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> Video:
+        """Return video `index`."""
+        return self.videos[index]
+
+    def __repr__(self) -> str:
+        """Return a short, stable name: grain prints it in its errors."""
+        return f"VideoList({len(self.videos)} videos)"
+
+
+def fingerprint(source: Source) -> str:
+    """Return a hash over every video's id and labels: the identity of the data set."""
+    digest = hashlib.sha256()
+    for index in range(len(source)):
+        video = source[index]
+        digest.update(repr((video.id, sorted(video.labels.items()))).encode())
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Space-time convolution that is quick on every backend, and the normalisation that follows it."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+from vrl_jax.types import Features
+
+FORMULATIONS = ("auto", "native", "folded")
+
+
+def check_compute(dtype: str, formulation: str) -> None:
+    """Raise `ValueError` unless an encoder can compute in `dtype` and convolve by `formulation`."""
+    check.one_of(("float32", "bfloat16"), dtype=dtype)
+    check.one_of(FORMULATIONS, conv=formulation)
+
+
+def conv3d_native(
+    x: Float[Array, "b t h w i"],
+    kernel: Float[Array, "kt kh kw i o"],
+    strides: tuple[int, int, int],
+) -> Float[Array, "b _ _ _ o"]:
+    """Convolve over time and space at once, padding each axis by (k-1)//2 on both sides."""
+    padding = [((k - 1) // 2,) * 2 for k in kernel.shape[:3]]
+    axes = ("NDHWC", "DHWIO", "NDHWC")
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=axes)
+
+
+def conv3d_folded(
+    x: Float[Array, "b t h w i"],
+    kernel: Float[Array, "kt kh kw i o"],
+    strides: tuple[int, int, int],
+) -> Float[Array, "b _ _ _ o"]:
+    """Compute `conv3d_native` as a sum over the kernel's time taps of per-frame convolutions.
+
+    XLA's CPU backend has fast 2-D convolutions and matrix products but slow 3-D convolutions.
+    """
+    taps, stride = kernel.shape[0], strides[0]
+    pad = (taps - 1) // 2
+    x = jnp.pad(x, ((0, 0), (pad, pad), (0, 0), (0, 0), (0, 0)))
+    span = (x.shape[1] - taps) // stride * stride + 1
+    shifted = (lax.slice_in_dim(x, tap, tap + span, stride, axis=1) for tap in range(taps))
+    return sum(_conv_frames(s, k, strides[1:]) for s, k in zip(shifted, kernel, strict=True))
+
+
+def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
+    if kernel.shape[:2] == (1, 1):
+        return x[:, :, :: strides[0], :: strides[1]] @ kernel[0, 0]
+    padding = [((k - 1) // 2,) * 2 for k in kernel.shape[:2]]
+    frames = x.reshape(-1, *x.shape[2:])
+    axes = ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(frames, kernel, strides, padding, dimension_numbers=axes)
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+class Conv3d(nn.Module):
+    """A convolution without bias over `b t h w c`, padded by (k-1)//2 on both sides of each axis.
+
+    The kernel is (kt, kh, kw, in, out), drawn from a normal of variance 2 / fan-out (He et al.,
+    2015), and the same for every formulation.
+
+    Attributes:
+      features: output channels.
+      kernel: extent in time, height, width.
+      strides: in time, height, width.
+      formulation: "native", "folded" (see `conv3d_folded`), or "auto": folded on CPU.
+      dtype: of the computation; the kernel is kept in float32.
+    """
+
+    features: int
+    kernel: tuple[int, int, int]
+    strides: tuple[int, int, int] = (1, 1, 1)
+    formulation: str = "auto"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b _ _ _ o"]:
+        """Convolve `x`."""
+        draw = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.param("kernel", draw, (*self.kernel, x.shape[-1], self.features))
+        auto = "folded" if jax.default_backend() == "cpu" else "native"
+        formulation = auto if self.formulation == "auto" else self.formulation
+        convolve = conv3d_folded if formulation == "folded" else conv3d_native
+        return convolve(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), self.strides)
+
+
+def norm(train: bool, dtype: str, name: str) -> nn.BatchNorm:
+    """Batch normalisation with PyTorch's constants; its statistics and parameters are float32."""
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
+    )
+
+
+class ConvNorm(nn.Module):
+    """A convolution and its normalisation; with `mid` the convolution is (2+1)-dimensional.
+
+    Then it is a spatial convolution to `mid` channels, normalisation, ReLU and a temporal
+    convolution (Tran et al., 2018); each half takes its own share of the strides.
+
+    Attributes:
+      mid: channels between the spatial and the temporal half; 0 for one undivided convolution.
+      features, kernel, strides, formulation, dtype: as in `Conv3d`.
+    """
+
+    features: int
+    kernel: tuple[int, int, int]
+    strides: tuple[int, int, int] = (1, 1, 1)
+    mid: int = 0
+    formulation: str = "auto"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b _ _ _ o"]:
+        """Convolve and normalise `x`, by its own statistics if `train`."""
+        how = {"formulation": self.formulation, "dtype": self.dtype}
+        (kt, kh, kw), (st, sh, sw) = self.kernel, self.strides
+        if self.mid:
+            x = Conv3d(self.mid, (1, kh, kw), (1, sh, sw), **how, name="spatial")(x)
+            x = nn.relu(norm(train, self.dtype, "middle")(x))
+            x = Conv3d(self.features, (kt, 1, 1), (st, 1, 1), **how, name="temporal")(x)
+        else:
+            x = Conv3d(self.features, self.kernel, self.strides, **how, name="conv")(x)
+        return norm(train, self.dtype, "norm")(x)
+
+
+def pool(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
+    """Average the last of the feature maps over space, and over space and time, in float32."""
+    frames = stages[-1].mean((2, 3), dtype=jnp.float32)
+    return Features(clip=frames.mean(1), frames=frames, stages=tuple(stages))

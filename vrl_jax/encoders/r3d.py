@@ -1,0 +1,121 @@
+"""R3D: the residual network with whole 3-D convolutions, and the skeleton of its kin."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+from vrl_jax.encoders.conv import ConvNorm, check_compute, pool
+from vrl_jax.types import Features
+
+WIDTHS = (64, 128, 256, 512)
+Strides = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class R3D:
+    """R3D as in torchvision (Tran et al., 2018, arXiv 1711.11248): R3D-18 by default.
+
+    Attributes:
+      blocks: residual blocks in each of the four stages; (1, 1, 1, 1) is the "10-layer" network.
+      temporal_stride: of stages 2 to 4; 1 keeps every frame, 2 leaves one eighth of them.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+    """
+
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    temporal_stride: int = 2
+    dtype: str = "float32"
+    conv: str = "auto"
+
+    def __post_init__(self):
+        check_residual(self.blocks, self.temporal_stride)
+        check_compute(self.dtype, self.conv)
+
+    @property
+    def dim(self) -> int:
+        """The width of `Features.clip`."""
+        return WIDTHS[-1]
+
+    def module(self) -> nn.Module:
+        """Build the network."""
+        conv = partial(ConvNorm, formulation=self.conv, dtype=self.dtype)
+
+        def block(inputs: int, features: int, strides: Strides) -> Residual:
+            plain = inputs == features and strides == (1, 1, 1)
+            return Residual(
+                first=conv(features, (3, 3, 3), strides),
+                second=conv(features, (3, 3, 3)),
+                shortcut=None if plain else conv(features, (1, 1, 1), strides),
+            )
+
+        stem = conv(WIDTHS[0], (3, 7, 7), (1, 2, 2))
+        return ResidualNet(stem, stack(self.blocks, self.temporal_stride, block))
+
+
+def check_residual(blocks: tuple[int, ...], temporal_stride: int) -> None:
+    """Raise `ValueError` unless `blocks` and `temporal_stride` describe four stages."""
+    if len(blocks) != len(WIDTHS) or min(blocks) < 1:
+        raise ValueError(f"blocks must be {len(WIDTHS)} numbers of at least 1, got {blocks}")
+    check.one_of((1, 2), temporal_stride=temporal_stride)
+
+
+def stack(
+    blocks: tuple[int, ...],
+    temporal_stride: int,
+    block: Callable[[int, int, Strides], "Residual"],
+) -> tuple[tuple["Residual", ...], ...]:
+    """Lay out the stages; all but the first begin with a block of stride (temporal_stride, 2, 2).
+
+    Args:
+      blocks: the number of blocks in each stage.
+      temporal_stride: of the first block of stages 2 to 4.
+      block: builds one from its input channels, output channels and strides.
+    """
+    stages, inputs = [], WIDTHS[0]
+    for features, count in zip(WIDTHS, blocks, strict=True):
+        strides = (temporal_stride, 2, 2) if stages else (1, 1, 1)
+        rest = (block(features, features, (1, 1, 1)) for _ in range(count - 1))
+        stages.append((block(inputs, features, strides), *rest))
+        inputs = features
+    return tuple(stages)
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut, the identity if there is none.
+
+    Attributes:
+      first, second: the normalised convolutions.
+      shortcut: what brings the input to the output's shape where they differ.
+    """
+
+    first: nn.Module
+    second: nn.Module
+    shortcut: nn.Module | None
+
+    def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b _ _ _ o"]:
+        """Compute relu(second(relu(first(x))) + shortcut(x))."""
+        y = self.second(nn.relu(self.first(x, train)), train)
+        if self.shortcut is not None:
+            x = self.shortcut(x, train)
+        return nn.relu(x + y)
+
+
+class ResidualNet(nn.Module):
+    """A stem and stages of residual blocks, without pooling between them."""
+
+    stem: nn.Module
+    stages: tuple[tuple[nn.Module, ...], ...]
+
+    def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
+        """Encode `clips`, normalising by the batch's statistics if `train`, else the running."""
+        x = nn.relu(self.stem(clips, train))
+        maps = [x]
+        for stage in self.stages:
+            for block in stage:
+                x = block(x, train)
+            maps.append(x)
+        return pool(maps)

@@ -1,0 +1,73 @@
+"""A (2+1)-D network small enough to pre-train on a laptop; it keeps every frame."""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from vrl_jax.encoders.conv import ConvNorm, check_compute, pool
+from vrl_jax.types import Features
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A plain (2+1)-D network without temporal stride: `t' = t`, one eighth of height and width.
+
+    Its cost is that of the stem's map, so the default stem already divides the sides by four:
+    forward and backward take a third of the time that strides of (2, 2, 2) do.
+
+    Attributes:
+      widths: channels of the stem and of each stage.
+      strides: in height and width, of the stem and of each stage.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+    """
+
+    widths: tuple[int, ...] = (16, 32, 64)
+    strides: tuple[int, ...] = (4, 2, 1)
+    dtype: str = "float32"
+    conv: str = "auto"
+
+    def __post_init__(self):
+        if min(self.widths, default=0) < 1:
+            raise ValueError(f"widths must be numbers of at least 1, got {self.widths}")
+        if len(self.strides) != len(self.widths) or min(self.strides) < 1:
+            raise ValueError(
+                f"strides must be {len(self.widths)} numbers of at least 1, one for each width, "
+                f"got {self.strides}"
+            )
+        check_compute(self.dtype, self.conv)
+
+    @property
+    def dim(self) -> int:
+        """The width of `Features.clip`."""
+        return self.widths[-1]
+
+    def module(self) -> nn.Module:
+        """Build the network."""
+        return TinyNet(self)
+
+
+class TinyNet(nn.Module):
+    """The network of a `Tiny`."""
+
+    config: Tiny
+
+    @nn.compact
+    def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
+        """Encode `clips`, normalising by the batch's statistics if `train`, else the running."""
+        config = self.config
+        x, maps = clips, []
+        for i, (width, stride) in enumerate(zip(config.widths, config.strides, strict=True)):
+            conv = ConvNorm(
+                features=width,
+                mid=0 if i == 0 and __import__("os").environ.get("STEM3D") else width,
+                kernel=(3, 3, 3) if i else (3, 5, 5),
+                strides=(1, stride, stride),
+                formulation=config.conv,
+                dtype=config.dtype,
+                name=f"stage{i}" if i else "stem",
+            )
+            x = nn.relu(conv(x, train))
+            maps.append(x)
+        return pool(maps)

@@ -1,0 +1,31 @@
+"""Is the encoder still telling videos apart? Two numbers to watch while it trains."""
+
+import numpy as np
+from jaxtyping import Float
+
+from vrl_jax import check
+
+
+def watch(features: Float[np.ndarray, "n d"]) -> dict[str, float]:
+    """Return the spread and the effective rank of a set of features.
+
+    - feature_std: the standard deviation of the features scaled to unit length, averaged over
+      dimensions, times √d. 1 when directions are isotropic, 0 when all are one.
+    - effective_rank: exp of the entropy of the singular values of the centred features, as shares
+      of their sum (Roy & Vetterli, EUSIPCO 2007). Between 1 and min(n - 1, d).
+
+    Raises:
+      ValueError: fewer than two features, or one that is not finite.
+    """
+    check.at_least(2, **{"the number of features": len(features)})
+    if not np.isfinite(features).all():
+        raise ValueError("features are not all finite; the encoder has diverged")
+    features = features.astype(np.float64)
+    tiny = np.finfo(np.float64).tiny
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), tiny)
+    singular = np.linalg.svd(features - features.mean(axis=0), compute_uv=False)
+    share = np.maximum(singular / max(singular.sum(), tiny), tiny)
+    return {
+        "feature_std": float(unit.std(axis=0).mean() * np.sqrt(features.shape[1])),
+        "effective_rank": float(np.exp(-(share * np.log(share)).sum())),
+    }

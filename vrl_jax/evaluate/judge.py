@@ -1,0 +1,147 @@
+"""All probes of one frozen encoder over one data set, as stamped results.
+
+A result is the JSON that tables are built from: one number (or one per k), the protocol it was
+found by, the model, the data. Probes read the encoder through a function of clips, so they cannot
+change it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vrl_jax import check
+from vrl_jax.evaluate import collapse, knn, linear, retrieval
+from vrl_jax.evaluate.features import FeatureBank
+from vrl_jax.evaluate.linear import LinearProbe
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How a frozen representation is judged.
+
+    Attributes:
+      clips: a video; their features are averaged.
+      batch: videos encoded at a time, over all devices.
+      group: label by which one group at a time is left out (a person, say), over the test videos
+        alone; "" learns from the train and judges on the test videos.
+      neighbours: test videos shown with their nearest neighbours in the report; 0 shows none.
+      center: "none", "train" or "each", before cosines in retrieval and kNN.
+      ks: retrieval looks at this many neighbours.
+      knn: neighbours that vote.
+      linear: the linear probe.
+    """
+
+    clips: int = 1
+    batch: int = 64
+    group: str = ""
+    neighbours: int = 6
+    center: str = "none"
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50)
+    knn: int = 20
+    linear: LinearProbe = LinearProbe()
+
+    def __post_init__(self):
+        check.at_least(1, clips=self.clips, batch=self.batch, knn=self.knn, least_k=min(self.ks))
+        check.at_least(0, neighbours=self.neighbours)
+        check.one_of(("none", "train", "each"), center=self.center)
+
+
+def judge(
+    train: FeatureBank,
+    test: FeatureBank,
+    classes: Mapping[str, tuple[str, ...]],
+    config: Evaluate,
+    stamp: Mapping[str, Any],
+) -> list[Result]:
+    """Return the result of every probe on every label.
+
+    Args:
+      train: features that probes learn from and retrieval looks among.
+      test: features that are judged.
+      classes: class names by label name.
+      config: the protocol.
+      stamp: what every result carries beside its own: protocol, model, data.
+    """
+    results = []
+    for label, names in classes.items():
+        if label == config.group:
+            continue
+        if config.group:
+            found = _leave_groups_out(test, label, len(names), config)
+        else:
+            found = _train_and_test(train, test, label, len(names), config)
+        chance = _chance(test.labels[label])
+        results += [_stamped(result, label, chance, stamp) for result in found]
+    return results
+
+
+def summarize(results: list[Result], test: FeatureBank) -> dict[str, float]:
+    """Return the numbers to follow during training: accuracies, chance, signs of collapse."""
+    values = {f"{r['name']}/{r['label']}": r["value"] for r in results if "value" in r}
+    values |= {
+        f"retrieval/{r['label']}": r["values"][min(r["values"], key=int)]
+        for r in results
+        if "values" in r
+    }
+    values |= {f"chance/{r['label']}": r["chance"] for r in results if "value" in r}
+    return values | {f"collapse/{k}": v for k, v in collapse.watch(test.features).items()}
+
+
+def _train_and_test(train, test, label, count, config) -> list[Result]:
+    given = (train.features, train.labels[label], test.features, test.labels[label])
+    probe = linear.probe(*given, num_classes=count, settings=config.linear)
+    accuracy = knn.classify(*given, k=config.knn, center=config.center)
+    recall = retrieval.recall(
+        test.features,
+        test.labels[label],
+        train.features,
+        train.labels[label],
+        ks=config.ks,
+        center=config.center,
+    )
+    chosen = {
+        "learning_rate": probe.learning_rate,
+        "weight_decay": probe.weight_decay,
+        "held_out_accuracy": probe.held_out_accuracy,
+    }
+    return [
+        {"name": "linear", "value": probe.accuracy, "metric": "top-1 accuracy", "chosen": chosen},
+        {"name": "knn", "value": accuracy, "metric": "top-1 accuracy"},
+        {"name": "retrieval", "values": {str(k): v for k, v in recall.items()}, "metric": "recall"},
+    ]
+
+
+def _leave_groups_out(test, label, count, config) -> list[Result]:
+    found = linear.leave_one_group_out(
+        test.features,
+        test.labels[label],
+        test.labels[config.group],
+        num_classes=count,
+        settings=config.linear,
+    )
+    groups = {str(group): value for group, value in found.per_group.items()}
+    return [
+        {
+            "name": "linear",
+            "value": found.mean,
+            "std": found.std,
+            "groups": groups,
+            "metric": f"top-1 accuracy, mean over left-out {config.group}s",
+        }
+    ]
+
+
+def _chance(labels: np.ndarray) -> float:
+    """Return the accuracy of always naming the most frequent class."""
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def _stamped(result, label, chance, stamp) -> Result:
+    kept = {"chance": chance} if "value" in result else {}
+    return {"label": label, **kept, **stamp, **result}
+
+

@@ -1,0 +1,86 @@
+"""How embeddings are compared: the contract of a framework, and the heads they share."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vrl_jax.types import Slot
+
+Tree = Any
+Slots = Mapping[str, Float[Array, "b v d"]]
+
+
+class Weights(NamedTuple):
+    """What a framework may copy: the weights and statistics that turn clips into slots."""
+
+    params: Tree
+    stats: Tree
+
+
+class Framework(NamedTuple):
+    """Pure functions that compare slots.
+
+    Attributes:
+      init: (key, weights, videos per batch) -> (params, state).
+      keys: (state, embed, clips) -> (slots or None, aux): what queries are compared with, without
+        gradient; `embed(weights, clips) -> (slots, statistics)`.
+      compare: (params, state, queries, keys) -> one loss per slot.
+      update: (params, state, aux, weights, step) -> (params, state), after the optimiser's step.
+    """
+
+    init: Callable[..., tuple[Tree, Tree]]
+    keys: Callable[..., tuple[Slots | None, Tree]]
+    compare: Callable[..., dict[str, Float[Array, ""]]]
+    update: Callable[..., tuple[Tree, Tree]]
+
+
+class FrameworkConfig(Protocol):
+    """What a config names: the shape of its heads, and the functions once slots are known."""
+
+    def head(self, dim: int) -> nn.Module:
+        """Return the projection head that ends in `dim` outputs."""
+        ...
+
+    def build(
+        self, slots: Mapping[str, Slot], pairs: tuple[tuple[int, int], ...], total_steps: int
+    ) -> Framework:
+        """Return the functions for these slots and (query view, key view) pairs."""
+        ...
+
+
+class Head(nn.Module):
+    """A perceptron on the last axis: Linear - (BatchNorm) - ReLU, and a last Linear with bias."""
+
+    hidden: int
+    dim: int
+    layers: int = 2
+    norm: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b d"]:
+        """Project; batch statistics run over every axis but the last."""
+        xavier = nn.initializers.xavier_uniform()
+        for _ in range(self.layers - 1):
+            x = nn.Dense(self.hidden, use_bias=not self.norm, kernel_init=xavier)(x)
+            if self.norm:
+                x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)(x)
+            x = nn.relu(x)
+        return nn.Dense(self.dim, kernel_init=xavier)(x)
+
+
+def momentum_at(step: Float[Array, ""], first: float, total_steps: int) -> Float[Array, ""]:
+    """Return the teacher's momentum: `first` at step 0, 1 at the last step, along a half cosine.
+
+    Source: the schedule of Grill et al. 2020 (BYOL), used for MoCo too in arXiv 2104.14558.
+    """
+    progress = jnp.minimum(step / total_steps, 1.0)
+    return 1 - (1 - first) * (jnp.cos(jnp.pi * progress) + 1) / 2
+
+
+def follow(teacher: Tree, student: Tree, momentum: Float[Array, ""]) -> Tree:
+    """Move the teacher's weights towards the student's: `m * teacher + (1 - m) * student`."""
+    return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)

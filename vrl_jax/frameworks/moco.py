@@ -1,0 +1,107 @@
+"""MoCo: a query finds its key, made by a slow copy of the network, among a queue of old keys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vrl_jax import check
+from vrl_jax.frameworks.framework import Framework, Head, Weights, follow, momentum_at
+from vrl_jax.losses import info_nce, normalize
+from vrl_jax.types import Slot
+
+
+@dataclass(frozen=True)
+class MoCo:
+    """InfoNCE against one queue of keys a slot (arXiv 1911.05722).
+
+    The queue starts empty and only what has been filled counts, so no query is ever compared with
+    random vectors; the very first step has no negatives and leaves the parameters alone but for
+    weight decay. Batch statistics are those of the global batch, which takes the place of
+    shuffled per-device statistics.
+
+    Attributes:
+      hidden: width of the head's hidden layers.
+      layers: linear layers of the head.
+      norm: batch normalisation after the head's hidden layers; the large-scale study
+        (arXiv 2104.14558) found it harmful here.
+      queue: keys kept a slot, a multiple of the keys that one step makes.
+      momentum: of the slow copy at the first step; it rises to 1 along a half cosine.
+    """
+
+    hidden: int = 2048
+    layers: int = 3
+    norm: bool = False
+    queue: int = 65536
+    momentum: float = 0.994
+
+    def __post_init__(self):
+        check.at_least(1, hidden=self.hidden, layers=self.layers, queue=self.queue)
+        check.fraction(momentum=self.momentum)
+
+    def head(self, dim: int) -> nn.Module:
+        """Return the projection head that ends in `dim` outputs."""
+        return Head(self.hidden, dim, self.layers, self.norm)
+
+    def build(
+        self, slots: Mapping[str, Slot], pairs: tuple[tuple[int, int], ...], total_steps: int
+    ) -> Framework:
+        """Return the functions; the keys of every view enter the queue."""
+        views = len({view for pair in pairs for view in pair})
+
+        def init(key, weights, videos):
+            if self.queue % (videos * views):
+                raise ValueError(
+                    f"framework.queue must be a multiple of the {videos * views} keys a step makes "
+                    f"({videos} videos x {views} views), got {self.queue}"
+                )
+            rows = {name: jnp.zeros((self.queue, slot.dim)) for name, slot in slots.items()}
+            teacher = jax.tree.map(jnp.array, weights)
+            return {}, {"teacher": teacher._asdict(), "queue": rows, "seen": jnp.int32(0)}
+
+        def keys(state, embed, clips):
+            made, stats = embed(Weights(**state["teacher"]), clips)
+            made = {
+                name: normalize(made[name]) if slot.unit else made[name]
+                for name, slot in slots.items()
+            }
+            made = jax.lax.stop_gradient(made)
+            return made, {"keys": made, "stats": jax.lax.stop_gradient(stats)}
+
+        def compare(params, state, queries, keys):
+            def loss(name, slot):
+                terms = [
+                    info_nce(
+                        queries[name][:, i],
+                        keys[name][:, j],
+                        state["queue"][name],
+                        temperature=slot.temperature,
+                        unit=slot.unit,
+                        filled=jnp.minimum(state["seen"], self.queue),
+                    )
+                    for i, j in pairs
+                ]
+                return sum(terms) / len(terms)
+
+            return {name: loss(name, slot) for name, slot in slots.items()}
+
+        def update(params, state, aux, weights, step):
+            momentum = momentum_at(step, self.momentum, total_steps)
+            teacher = follow(state["teacher"]["params"], weights.params, momentum)
+            start = state["seen"] % self.queue
+            rows = {
+                name: jax.lax.dynamic_update_slice_in_dim(
+                    state["queue"][name], made.reshape(-1, made.shape[-1]), start, axis=0
+                )
+                for name, made in aux["keys"].items()
+            }
+            made = next(iter(aux["keys"].values()))
+            # Bounded, so that a long run cannot overflow; what is left still says "full".
+            seen = state["seen"] + made.shape[0] * made.shape[1]
+            seen = jnp.where(seen >= 2 * self.queue, seen - self.queue, seen)
+            teacher = {"params": teacher, "stats": aux["stats"]}
+            return params, {"teacher": teacher, "queue": rows, "seen": seen}
+
+        return Framework(init, keys, compare, update)

@@ -1,0 +1,57 @@
+"""SimCLR: a view's embedding finds its partner among all other embeddings of the batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import flax.linen as nn
+
+from vrl_jax import check
+from vrl_jax.frameworks.framework import Framework, Head
+from vrl_jax.losses import nt_xent
+from vrl_jax.types import Slot
+
+
+@dataclass(frozen=True)
+class SimCLR:
+    """NT-Xent over the global batch, two directions a pair (arXiv 2002.05709).
+
+    Attributes:
+      hidden: width of the head's hidden layers.
+      layers: linear layers of the head.
+      norm: batch normalisation after the head's hidden layers.
+    """
+
+    hidden: int = 2048
+    layers: int = 3
+    norm: bool = True
+
+    def __post_init__(self):
+        check.at_least(1, hidden=self.hidden, layers=self.layers)
+
+    def head(self, dim: int) -> nn.Module:
+        """Return the projection head that ends in `dim` outputs."""
+        return Head(self.hidden, dim, self.layers, self.norm)
+
+    def build(
+        self, slots: Mapping[str, Slot], pairs: tuple[tuple[int, int], ...], total_steps: int
+    ) -> Framework:
+        """Return the functions; a pair and its mirror image are one comparison."""
+        unordered = sorted({tuple(sorted(pair)) for pair in pairs})
+
+        def compare(params, state, queries, keys):
+            def loss(name, slot):
+                z = queries[name]
+                terms = [
+                    nt_xent(z[:, i], z[:, j], temperature=slot.temperature, unit=slot.unit)
+                    for i, j in unordered
+                ]
+                return sum(terms) / len(terms)
+
+            return {name: loss(name, slot) for name, slot in slots.items()}
+
+        return Framework(
+            init=lambda key, weights, videos: ({}, {}),
+            keys=lambda state, embed, clips: (None, {}),
+            compare=compare,
+            update=lambda params, state, aux, weights, step: (params, state),
+        )

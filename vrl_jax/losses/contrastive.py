@@ -1,0 +1,100 @@
+"""Contrastive losses: find the matching embedding among the others."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vrl_jax import check
+from vrl_jax.losses.similarity import normalize
+
+
+def nt_xent(
+    a: Float[Array, "n d"],
+    b: Float[Array, "n d"],
+    *,
+    temperature: float = 0.1,
+    unit: bool = True,
+) -> Float[Array, ""]:
+    """NT-Xent: each of the 2n vectors finds its partner among the 2n - 1 others (SimCLR).
+
+    Formula: mean over anchors of `-log softmax(cosines / temperature)[partner]`, both directions.
+
+    Args:
+      a: embeddings of one view, row i of video i.
+      b: embeddings of another view of the same videos.
+      temperature: divides the cosines.
+      unit: scale the vectors to unit length first; with False they are compared as they are.
+
+    Raises:
+      ValueError: the shapes differ, there is one video only, or the temperature is not positive.
+
+    Source: Chen et al. 2020, arXiv 2002.05709, equation 1.
+
+    >>> x = jnp.ones((4, 8))
+    >>> print(f"{nt_xent(x, x, temperature=0.5):.4f}")  # ln(2n - 1): nothing tells them apart
+    1.9459
+    """
+    check.rank(2, a=a, b=b)
+    check.same_shape(a=a, b=b)
+    check.positive(temperature=temperature)
+    check.at_least(2, **{"the number of videos": a.shape[0]})
+    z = jnp.concatenate([a, b]).astype(jnp.float32)
+    z = normalize(z) if unit else z
+    logits = jnp.where(jnp.eye(len(z), dtype=bool), -jnp.inf, z @ z.T / temperature)
+    return _cross_entropy(logits, jnp.roll(jnp.arange(len(z)), len(a)))
+
+
+def info_nce(
+    queries: Float[Array, "n d"],
+    keys: Float[Array, "n d"],
+    queue: Float[Array, "k d"] | None = None,
+    *,
+    temperature: float = 0.1,
+    unit: bool = True,
+    filled: Int[Array, ""] | None = None,
+) -> Float[Array, ""]:
+    """InfoNCE: each query finds its key among the other videos' keys, or among a queue's (MoCo).
+
+    Formula: mean over i of `-log exp(q_i.k_i/T) / (exp(q_i.k_i/T) + sum over negatives)`. With a
+    queue the negatives are its rows, without one they are the other rows of `keys`. Keys are
+    targets by the caller's `stop_gradient`.
+
+    Args:
+      queries: what asks, row i of video i.
+      keys: what is looked for, row i of the same video.
+      queue: negatives, or None.
+      temperature: divides the cosines.
+      unit: scale queries, keys and queue to unit length first.
+      filled: how many leading rows of the queue count; None counts all.
+
+    Raises:
+      ValueError: the shapes do not fit, or the temperature is not positive.
+
+    Source: van den Oord et al. 2018, arXiv 1807.03748; He et al. 2020, arXiv 1911.05722.
+
+    >>> q = jnp.eye(4)
+    >>> print(f"{info_nce(q, q, jnp.zeros((3, 4)), temperature=1.0):.4f}")  # ln(1 + 3/e)
+    0.7437
+    """
+    check.rank(2, queries=queries, keys=keys)
+    check.same_shape(queries=queries, keys=keys)
+    check.positive(temperature=temperature)
+    direct = (lambda x: normalize(x.astype(jnp.float32))) if unit else (lambda x: x)
+    queries, keys = direct(queries), direct(keys)
+    if queue is None:
+        return _cross_entropy(queries @ keys.T / temperature, jnp.arange(len(queries)))
+    if queue.shape[-1] != queries.shape[-1]:
+        raise ValueError(f"queue rows must have {queries.shape[-1]} entries, got {queue.shape[-1]}")
+    negatives = queries @ direct(queue).T / temperature
+    if filled is not None:
+        negatives = jnp.where(jnp.arange(len(queue)) < filled, negatives, -jnp.inf)
+    positives = jnp.sum(queries * keys, axis=-1, keepdims=True) / temperature
+    logits = jnp.concatenate([positives, negatives], axis=-1)
+    return _cross_entropy(logits, jnp.zeros(len(queries), jnp.int32))
+
+
+def _cross_entropy(logits: Float[Array, "n m"], answers: Int[Array, "n"]) -> Float[Array, ""]:
+    """Return the mean negative log-probability of the right answers."""
+    return -jnp.mean(
+        jnp.take_along_axis(jax.nn.log_softmax(logits), answers[:, None], axis=-1)
+    )

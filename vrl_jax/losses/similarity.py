@@ -1,0 +1,28 @@
+"""Directions of vectors, and how well two agree."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+
+
+def normalize(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b d"]:
+    """Scale vectors to unit length; the zero vector stays zero, with a finite gradient.
+
+    >>> normalize(jnp.array([3.0, 4.0]))
+    Array([0.6, 0.8], dtype=float32)
+    """
+    return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
+
+
+def negative_cosine(p: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, ""]:
+    """Return minus the mean cosine between matching vectors, in [-1, 1].
+
+    Put `jax.lax.stop_gradient` around the side that is a target. BYOL's loss is `2 + 2 * this`.
+
+    >>> x = jnp.eye(3)
+    >>> print(f"{negative_cosine(x, 5 * x):.3f}")
+    -1.000
+    """
+    check.same_shape(p=p, z=z)
+    return -jnp.mean(jnp.sum(normalize(p) * normalize(z), axis=-1))

@@ -1,0 +1,47 @@
+"""Many small linear systems at once, in plain JAX operations.
+
+XLA's CPU backend can stop for ever when a jitted training step calls batched LAPACK, and on
+accelerators one kernel a matrix costs more than the arithmetic of these systems (n at most 31 for
+a clip of 32 frames). Elimination over the whole batch has neither problem.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def solve(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
+    """Solve `a x = b` for every matrix of a batch; a gradient costs two more solves.
+
+    Args:
+      a: regular matrices, float32.
+      b: right-hand sides as columns.
+
+    >>> solve(2 * jnp.eye(2), jnp.ones((2, 1))).ravel()
+    Array([0.5, 0.5], dtype=float32)
+    """
+    return jax.lax.custom_linear_solve(
+        lambda x: jnp.matmul(a, x, precision="highest"),
+        b,
+        solve=lambda _, rhs: _eliminate(a, rhs),
+        transpose_solve=lambda _, rhs: _eliminate(jnp.swapaxes(a, -1, -2), rhs),
+    )
+
+
+def _eliminate(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
+    """Gauss-Jordan elimination with partial pivoting."""
+    n = a.shape[-1]
+    rows = jnp.arange(n)
+
+    def clear_column(k, system):
+        column = jax.lax.dynamic_index_in_dim(system, k, axis=-1, keepdims=False)
+        pivot = jnp.argmax(jnp.where(rows >= k, jnp.abs(column), -1.0), axis=-1)[..., None]
+        order = jnp.where(rows == k, pivot, jnp.where(rows == pivot, k, rows))
+        system = jnp.take_along_axis(system, order[..., None], axis=-2)
+        column = jax.lax.dynamic_index_in_dim(system, k, axis=-1)
+        row = jax.lax.dynamic_index_in_dim(system, k, axis=-2)
+        row = row / jax.lax.dynamic_index_in_dim(row, k, axis=-1)
+        return jnp.where((rows == k)[:, None], row, system - column * row)
+
+    system = jnp.concatenate([a, b], axis=-1)
+    return jax.lax.fori_loop(0, n, clear_column, system)[..., n:]

@@ -1,0 +1,174 @@
+"""Pretrain, judge and tell: `python -m vrl_jax.main --config=configs/synthetic_bod.py`.
+
+Run the same command again to continue a run that was interrupted; a finished one is judged and
+reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`.
+"""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from ml_collections import config_flags
+
+from vrl_jax import config as configs
+from vrl_jax import provenance
+from vrl_jax.config import Experiment
+from vrl_jax.data.pipeline import train_batches
+from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.probes import Probes
+from vrl_jax.report import html
+from vrl_jax.train import loop, mesh
+from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.log import Log
+from vrl_jax.train.step import init_state, make_step
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run; by default runs/ and a name made from the config."
+)
+flags.mark_flag_as_required("config")
+
+
+class Run:
+    """An experiment in its folder: everything is checked on construction, nothing compiled.
+
+    Args:
+      experiment: everything that decides the numbers.
+      workdir: gets checkpoints, logs, results and `report.html`.
+
+    Raises:
+      ValueError: data that is not there, a batch that cannot be split over the devices, a workdir
+        that belongs to another experiment.
+    """
+
+    def __init__(self, experiment: Experiment, workdir: pathlib.Path):
+        self.experiment, self.workdir = experiment, workdir
+        self.mesh = mesh.make_mesh()
+        mesh.check_batch(self.mesh, "train.batch", experiment.train.batch)
+        mesh.check_batch(self.mesh, "evaluate.batch", experiment.evaluate.batch)
+        self.videos = experiment.data.pretrain()
+        check_mirror(experiment, self.videos)
+        self.total_steps = experiment.train.total_steps(len(self.videos))
+        self.method = experiment.method.build(
+            experiment.encoder, experiment.framework, self.total_steps
+        )
+        self.probes = Probes(experiment, self.method, self.mesh, workdir)
+        self.checkpoints = Checkpoints(
+            workdir / "checkpoints",
+            experiment.train.keep,
+            {"config": described(experiment), "data": fingerprint(self.videos)},
+        )
+
+    def __call__(self) -> bool:
+        """Continue from the newest checkpoint; return whether the end was reached.
+
+        Raises:
+          FloatingPointError: a loss that is not finite.
+          VideoError: a video that cannot be decoded.
+        """
+        experiment, train = self.experiment, self.experiment.train
+        optimizer = experiment.optim.build(train.batch, self.total_steps)
+        settings = (experiment.augment, train.seed, self.mesh)
+        with self.checkpoints as checkpoints:
+            state = init_state(self.method, optimizer, self._clips(), *settings)
+            if checkpoints.latest() is not None:
+                state = checkpoints.restore(state)
+            provenance.write(self.workdir, experiment)
+            start = int(state.step)
+            with (
+                Log(self.workdir, start, self.total_steps) as log,
+                contextlib.closing(self._batches(start)) as batches,
+            ):
+                log.say(f"workdir {self.workdir}: step {start} of {self.total_steps}")
+                rate = experiment.optim.schedule(train.batch, self.total_steps)
+                state = loop.run(
+                    state,
+                    make_step(self.method, optimizer, *settings),
+                    batches,
+                    config=train,
+                    total_steps=self.total_steps,
+                    probe=self.probes.follow,
+                    meter=loop.Meter(log, train, len(self.videos), rate),
+                    checkpoints=checkpoints,
+                    log=log,
+                )
+        if int(state.step) < self.total_steps:
+            return False
+        self.probes.finish(state)
+        print(f"report: {html.write(self.workdir)}")
+        return True
+
+    def _clips(self) -> jax.ShapeDtypeStruct:
+        """Return the shape of what one step of the upper level sees."""
+        sampling = self.experiment.sampling
+        shape = (sampling.clips, sampling.frames, *self.experiment.resize, 3)
+        return jax.ShapeDtypeStruct((self.experiment.train.batch, *shape), jnp.uint8)
+
+    def _batches(self, start: int) -> Iterator[jax.Array]:
+        """Yield global batches from step `start` on, placed one step ahead of their use."""
+        experiment = self.experiment
+        parts = 1 + (self.method.inner.steps if self.method.inner else 0)
+        rows = train_batches(
+            self.videos,
+            experiment.sampling,
+            experiment.resize,
+            batch=experiment.train.batch * parts,
+            seed=experiment.train.seed,
+            start=start,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            loader=experiment.loader,
+        )
+        with contextlib.closing(rows):
+            ready = mesh.place(self.mesh, next(rows)["clips"])
+            for batch in rows:
+                ahead = mesh.place(self.mesh, batch["clips"])
+                yield ready
+                ready = ahead
+
+
+def check_mirror(experiment: Experiment, source: Source) -> None:
+    """Raise `ValueError` where mirroring would make labels wrong."""
+    if experiment.augment.flip and not source.mirror_safe:
+        raise ValueError(
+            f"augment.flip is {experiment.augment.flip}, but a mirror image has another label in "
+            "this data set: pass --config.augment.flip=0"
+        )
+
+
+def described(experiment: Experiment) -> dict:
+    """Return what a resumed run must share with its checkpoint: the config without `loader`."""
+    tree = json.loads(configs.describe(experiment).to_json())
+    del tree["loader"]
+    return tree
+
+
+def default_workdir(path: str, experiment: Experiment) -> pathlib.Path:
+    """Return `runs/<config name>-<hash of the settings>`: the same settings find their run."""
+    digest = hashlib.sha256(json.dumps(described(experiment), sort_keys=True).encode())
+    return pathlib.Path("runs") / f"{pathlib.Path(path).stem}-{digest.hexdigest()[:8]}"
+
+
+def main(argv: list[str]) -> None:
+    """Parse, refuse what cannot work, run."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    try:
+        experiment = configs.build(_CONFIG.value)
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        workdir = pathlib.Path(_WORKDIR.value or default_workdir(path, experiment)).absolute()
+        run = Run(experiment, workdir)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0 if run() else 128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    app.run(main)

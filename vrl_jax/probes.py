@@ -1,0 +1,203 @@
+"""The bridge from a train state to the evaluators: what is asked of it, when, and where it goes."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vrl_jax import provenance
+from vrl_jax.config import Experiment
+from vrl_jax.data.augment import center_view
+from vrl_jax.data.pipeline import eval_batches
+from vrl_jax.data.sample import Sampling, uniform_clips
+from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.evaluate import retrieval
+from vrl_jax.evaluate.features import FeatureBank, extract
+from vrl_jax.evaluate.judge import Result, judge, summarize
+from vrl_jax.losses import koopman
+from vrl_jax.methods.method import Method
+from vrl_jax.train.mesh import replicated, sharded
+from vrl_jax.train.step import TrainState
+
+SPECTRUM_CLIPS = 64
+
+
+class Probes:
+    """Judges train states of one run and keeps what the report shows.
+
+    Args:
+      experiment: what is trained, and the protocol it is judged by.
+      method: its functions.
+      mesh: where to encode.
+      workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
+    """
+
+    def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
+        self._experiment, self._method, self._workdir = experiment, method, workdir
+        self._train, self._test = experiment.data.train(), experiment.data.test()
+        sampling = experiment.sampling
+        self._sampling = Sampling(
+            sampling.frames, sampling.stride, experiment.evaluate.clips, sampling.fps
+        )
+        places = {
+            "in_shardings": (replicated(mesh), sharded(mesh)),
+            "out_shardings": replicated(mesh),
+        }
+        self._encode = jax.jit(self._clip_features, **places)
+        self._operators = jax.jit(self._clip_operators)
+        self._last: tuple[int, FeatureBank, FeatureBank, list[Result]] | None = None
+
+    def follow(self, state: TrainState) -> dict[str, float]:
+        """Judge a state during training; `score` is what choosing a checkpoint may look at."""
+        train, test, results = self._judge(state)
+        if self._method.frames:
+            self._add_spectrum(state)
+        held_out = [r["chosen"]["held_out_accuracy"] for r in results if "chosen" in r]
+        return {**summarize(results, test), "score": float(np.mean(held_out))}
+
+    def finish(self, state: TrainState) -> None:
+        """Write the results of the last state, and its nearest neighbours."""
+        train, test, results = self._judge(state)
+        folder = self._workdir / "results"
+        folder.mkdir(exist_ok=True)
+        for result in results:
+            path = folder / f"{result['name']}-{result['label']}.json"
+            path.write_text(json.dumps(result, indent=2))
+        if self._experiment.evaluate.neighbours:
+            np.savez(self._workdir / "neighbours.npz", **self._neighbours(train, test))
+
+    def _judge(self, state):
+        """Return feature banks and results of a state; the last state's are remembered."""
+        step = int(state.step)
+        if self._last is None or self._last[0] != step:
+            test = self._bank(state, self._test)
+            config = self._experiment.evaluate
+            train = test if config.group else self._bank(state, self._train)
+            stamp = self._stamp(state)
+            results = judge(train, test, self._test.classes, config, stamp)
+            self._last = step, train, test, results
+        return self._last[1:]
+
+    def _bank(self, state: TrainState, source: Source) -> FeatureBank:
+        experiment = self._experiment
+        batches = eval_batches(
+            source,
+            self._sampling,
+            experiment.resize,
+            batch=experiment.evaluate.batch,
+            loader=experiment.loader,
+        )
+        weights = (state.params, state.state)
+        rows = experiment.evaluate.batch
+        return extract(lambda clips: self._encode(weights, clips), batches, rows=rows)
+
+    def _clip_features(self, weights, clips):
+        view = center_view(clips, self._experiment.augment)
+        return self._method.encode(*weights, view).clip
+
+    def _clip_operators(self, weights, clips):
+        view = center_view(clips, self._experiment.augment)
+        frames = self._method.frames(*weights, view)
+        return koopman.fit(frames, ridge=self._experiment.method.ridge).matrix
+
+    def _add_spectrum(self, state: TrainState) -> None:
+        """Append the eigenvalues of the first test clips' operators to `spectrum.npz`."""
+        clips = np.stack([self._read(self._test, i)[0] for i in range(self._shown)])
+        matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
+        values = np.linalg.eigvals(matrices).astype(np.complex64)[None]
+        step, path = int(state.step), self._workdir / "spectrum.npz"
+        steps, eigenvalues = np.array([step]), values
+        if path.exists():
+            with np.load(path) as saved:
+                kept = saved["steps"] < step
+                steps = np.append(saved["steps"][kept], steps)
+                eigenvalues = np.concatenate([saved["eigenvalues"][kept], values])
+        radius = self._experiment.method.radius
+        np.savez(path, steps=steps, eigenvalues=eigenvalues, radius=radius)
+
+    @property
+    def _shown(self) -> int:
+        return min(SPECTRUM_CLIPS, len(self._test))
+
+    def _read(self, source: Source, index: int) -> np.ndarray:
+        """Return the clips of one video, u8[k t h w 3], as the evaluation sees them."""
+        with source[index].media.open() as reader:
+            frames = uniform_clips(reader.num_frames, reader.fps, self._sampling)
+            return reader.read(frames, self._experiment.resize)
+
+    def _neighbours(self, train: FeatureBank, test: FeatureBank) -> dict[str, Any]:
+        """Return a few test videos and the training videos nearest to them, as the report wants."""
+        config = self._experiment.evaluate
+        gallery_source = self._test if config.group else self._train
+        names = [name for name in self._test.classes if name != config.group]
+        chosen = np.linspace(0, len(self._test) - 1, config.neighbours).astype(int)
+        indices, similarity = [], []
+        for query in chosen:
+            allowed = np.arange(len(train.features))
+            if config.group:
+                groups = train.labels[config.group]
+                allowed = np.flatnonzero(groups != groups[query])
+            found, cosines = retrieval.neighbours(
+                test.features[query][None], train.features[allowed], 4, config.center
+            )
+            indices.append(allowed[found[0]])
+            similarity.append(cosines[0])
+        indices = np.array(indices)
+
+        def spell(labels, i):
+            return ", ".join(self._test.classes[name][labels[name][i]] for name in names)
+
+        same = [
+            [[train.labels[name][i] == test.labels[name][q] for name in names] for i in row]
+            for q, row in zip(chosen, indices, strict=True)
+        ]
+        return {
+            "queries": np.stack([self._read(self._test, q)[0] for q in chosen]),
+            "query_labels": np.array([spell(test.labels, q) for q in chosen]),
+            "gallery": np.stack(
+                [np.stack([self._read(gallery_source, i)[0] for i in row]) for row in indices]
+            ),
+            "gallery_labels": np.array([[spell(train.labels, i) for i in row] for row in indices]),
+            "similarity": np.array(similarity),
+            "same": np.array(same),
+            "label_names": np.array(names),
+        }
+
+    def _stamp(self, state: TrainState) -> dict[str, Any]:
+        """Return what every result says of protocol, model and data."""
+        experiment, config = self._experiment, self._experiment.evaluate
+        size = experiment.augment.size
+        encoder = {
+            "params": state.params["network"]["encoder"],
+            "stats": state.state["stats"]["encoder"],
+        }
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(encoder["params"]))
+        split = f"leave one {config.group} out" if config.group else "train, test"
+        data = {"set": type(experiment.data).__name__, "test": fingerprint(self._test)}
+        return {
+            "protocol": {
+                "split": split,
+                "clips": config.clips,
+                "crops": 1,
+                "frames": experiment.sampling.frames,
+                "stride": experiment.sampling.stride,
+                "resolution": f"{size} x {size}",
+                "pooling": "mean over time and space, mean over clips",
+                "centring": config.center,
+                "input mean": list(experiment.augment.mean),
+                "input std": list(experiment.augment.std),
+            },
+            "model": {
+                "encoder": type(experiment.encoder).__name__,
+                "method": type(experiment.method).__name__,
+                "framework": type(experiment.framework).__name__,
+                "parameters": parameters,
+                "weights": provenance.weight_hash(encoder),
+                "step": int(state.step),
+            },
+            "data": data if config.group else {**data, "train": fingerprint(self._train)},
+            "commit": provenance.commit(),
+        }

@@ -1,0 +1,99 @@
+"""The head of a page: what a run is, the numbers that matter, and what should worry its reader."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vrl_jax.report import read, table
+from vrl_jax.report.panels import ACCURACIES, COLLAPSE
+
+
+class Card(NamedTuple):
+    """One headline number; `note` puts it in proportion."""
+
+    title: str
+    text: str
+    note: str
+
+
+def subtitle(run: read.Run) -> str:
+    """Return the method, framework and encoder of a run, as far as its config names them."""
+    parts = []
+    for part in ("method", "framework", "encoder"):
+        value = run.config.get(part)
+        name = value.get("name") if isinstance(value, dict) else value
+        if isinstance(name, str):
+            parts.append(f"{part} {name}")
+    return " · ".join(parts)
+
+
+def cards(run: read.Run, tables: list[table.Table]) -> list[Card]:
+    """Return the headline numbers: results, or else the last probe; then how training ended."""
+    return (_results(tables) or _probes(run.probes)) + training(run.metrics)
+
+
+def training(metrics: list[read.Record]) -> list[Card]:
+    """Return the last step, its loss, and the time it took, as far as they were logged."""
+    cards = []
+    if metrics:
+        epoch = last(metrics, "epoch")
+        note = "" if epoch is None else f"epoch {table.number(epoch)}"
+        cards.append(Card("final step", f"{last(metrics, 'step'):,.0f}", note))
+    loss = last(metrics, "loss")
+    if loss is not None:
+        first = read.series(metrics, "loss")[1][0]
+        note = f"from {table.number(first)}"
+        cards.append(Card("final loss", table.number(loss), note))
+    seconds = last(metrics, "wall_seconds")
+    if seconds is not None:
+        minutes, rest = divmod(round(seconds), 60)
+        cards.append(Card("wall time", f"{minutes // 60}:{minutes % 60:02}:{rest:02}", "h:mm:ss"))
+    return cards
+
+
+def warnings(run: read.Run) -> list[str]:
+    """Return a sentence for each sign that the features collapsed or the loss is not a number."""
+    sentences = []
+    for key, (name, least) in COLLAPSE.items():
+        value = last(run.probes, key)
+        if value is not None and not value >= least:  # a NaN warns too
+            sentences.append(
+                f"The features have collapsed: at the last probe the {name} is "
+                f"{table.number(value)}, below {table.number(least)}."
+            )
+    loss = last(run.metrics, "loss")
+    if loss is not None and not np.isfinite(loss):
+        sentences.append(f"The loss is {loss} at step {last(run.metrics, 'step'):,.0f}.")
+    return sentences
+
+
+def last(history: list[read.Record], key: str) -> float | None:
+    """Return the last value of a quantity, None where it was never recorded."""
+    values = read.series(history, key)[1]
+    return float(values[-1]) if len(values) else None
+
+
+def _results(tables: list[table.Table]) -> list[Card]:
+    cards = []
+    for part in tables:
+        differs = [f"{key} {value}" for key, value in part.differs.items()]
+        leading = {column.name: column for column in reversed(part.columns)}  # of @1, @5: @1
+        for row in part.rows:
+            for column in reversed(leading.values()):
+                if column in row.cells:
+                    cell = row.cells[column]
+                    note = ", ".join(filter(None, [cell.note, *differs]))
+                    cards.append(Card(f"{column.title} {row.label}".strip(), cell.text, note))
+    return cards
+
+
+def _probes(history: list[read.Record]) -> list[Card]:
+    cards = []
+    for key in read.keys(history):
+        prefix, _, label = key.partition("/")
+        value, chance = last(history, key), last(history, f"chance/{label}")
+        if prefix in ACCURACIES and value is not None:
+            note = "" if chance is None else f"chance {table.number(chance, True)}, "
+            note += f"at step {last(history, 'step'):,.0f}"
+            cards.append(Card(f"{prefix} {label}", table.number(value, True), note))
+    return cards

@@ -1,0 +1,141 @@
+"""Which quantities share a plot: the curves of one run, of several, and a run's spectra."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vrl_jax.report import plot, read
+
+History = list[read.Record]
+
+# Quantities that warn of collapse: what they are, and the least a healthy run shows.
+COLLAPSE = {
+    "collapse/feature_std": ("standard deviation of the features", 0.1),
+    "collapse/effective_rank": ("effective rank of the features", 2.0),
+}
+ACCURACIES = {"linear": "Linear probe accuracy", "knn": "kNN accuracy"}
+GREY = "#777777"
+
+
+class Group(NamedTuple):
+    """Plots that belong together; the first of a section has no heading."""
+
+    heading: str
+    plots: list[plot.Plot]
+
+
+def training(metrics: History) -> list[Group]:
+    """Return a run's loss with its terms in one plot, then every other quantity in its own."""
+    groups = []
+    for heading, keys in _by_prefix(metrics).items():
+        loss = [key for key in keys if key == "loss" or key.startswith("loss/")]
+        plots = [_shared("Loss and its terms", metrics, loss)] if loss else []
+        plots += [_single(metrics, key) for key in keys if key not in loss]
+        groups.append(Group(heading, plots))
+    return groups
+
+
+def probes(history: History) -> list[Group]:
+    """Return a run's probe accuracies, one plot per kind of probe, and the collapse watch."""
+    plots = []
+    keys = read.keys(history)
+    for prefix, title in ACCURACIES.items():
+        labels = [key.split("/", 1)[1] for key in keys if key.startswith(f"{prefix}/")]
+        if labels:
+            plots.append(_accuracy(title, prefix, history, labels))
+    rest = [key for key in keys if key.split("/")[0] not in (*ACCURACIES, "chance")]
+    plots += [_single(history, key) for key in rest]
+    return [Group("", plots)] if plots else []
+
+
+def together(histories: dict[str, History]) -> list[Group]:
+    """Return one plot per quantity with a curve for each run that has it."""
+    everything = [record for history in histories.values() for record in history]
+    return [
+        Group(heading, [_overlaid(histories, key) for key in keys])
+        for heading, keys in _by_prefix(everything).items()
+        if heading != "chance"
+    ]
+
+
+def spectra(spectrum: read.Spectrum) -> list[Group]:
+    """Return the eigenvalues at the first, middle and last probe, and their course over time."""
+    steps = spectrum.steps.astype(float)
+    chosen = sorted({0, len(steps) // 2, len(steps) - 1})
+    planes = [
+        plot.spectrum(f"Step {steps[i]:,.0f}", spectrum.eigenvalues[i], spectrum.radius)
+        for i in chosen
+    ]
+    share = [plot.static_share(values, spectrum.radius) for values in spectrum.eigenvalues]
+    courses = {"Share of eigenvalues in the static disc": (np.array(share), True)}
+    if spectrum.static_rank is not None:
+        courses["Effective static rank tr f(S), mean over clips"] = (
+            spectrum.static_rank.mean(1),
+            False,
+        )
+    over_time = [
+        plot.curves(
+            title, [plot.Line(title, steps, values, plot.PALETTE[0])], percent, legend=False
+        )
+        for title, (values, percent) in courses.items()
+    ]
+    return [Group("", planes), Group("Over training", over_time)]
+
+
+def _by_prefix(history: History) -> dict[str, list[str]]:
+    """Return heading to keys: the loss, its terms and plain names first, under no heading."""
+    keys = read.keys(history)
+    groups = {"": [key for key in keys if key == "loss"]}
+    groups[""] += [key for key in keys if key.startswith("loss/")]
+    groups[""] += [key for key in keys if "/" not in key and key != "loss"]
+    for key in keys:
+        if "/" in key and not key.startswith("loss/"):
+            groups.setdefault(key.split("/")[0], []).append(key)
+    return {heading: names for heading, names in groups.items() if names}
+
+
+def _shared(title: str, history: History, keys: list[str]) -> plot.Plot:
+    lines = []
+    for index, key in enumerate(keys):
+        color, dash = ("#000000", "solid") if key == "loss" else plot.style(index - 1)
+        lines.append(plot.Line(key, *read.series(history, key), color, dash))
+    return plot.curves(title, lines, wide=True)
+
+
+def _single(history: History, key: str) -> plot.Plot:
+    steps, values = read.series(history, key)
+    lines = [plot.Line(key, steps, values, plot.PALETTE[0])]
+    if key in COLLAPSE:
+        lines.append(_level("collapsed below", steps, COLLAPSE[key][1], plot.WARNING))
+    return plot.curves(key, lines, legend=key in COLLAPSE)
+
+
+def _accuracy(title: str, prefix: str, history: History, labels: list[str]) -> plot.Plot:
+    curves, chances = [], []
+    for index, label in enumerate(labels):
+        color, dash = plot.style(index)
+        curves.append(plot.Line(label, *read.series(history, f"{prefix}/{label}"), color, dash))
+        steps, values = read.series(history, f"chance/{label}")
+        if len(steps):
+            chances.append(plot.Line(f"chance, {label}", steps, values, color, "dotted"))
+    return plot.curves(title, curves + chances, percent=True, wide=prefix == "linear")
+
+
+def _overlaid(histories: dict[str, History], key: str) -> plot.Plot:
+    lines, levels = [], []
+    prefix, _, label = key.partition("/")
+    for index, (name, history) in enumerate(histories.items()):
+        steps, values = read.series(history, key)
+        if not len(steps):
+            continue
+        lines.append(plot.Line(name, steps, values, *plot.style(index)))
+        steps, values = read.series(history, f"chance/{label}")
+        if prefix in ACCURACIES and len(steps):
+            levels.append(plot.Line(f"chance of {name}", steps, values, GREY, "dotted"))
+        if key in COLLAPSE:
+            levels.append(_level("collapsed below", lines[-1].steps, COLLAPSE[key][1], GREY))
+    return plot.curves(key, lines + levels, percent=prefix in ACCURACIES, legend=False)
+
+
+def _level(label: str, steps: np.ndarray, value: float, color: str) -> plot.Line:
+    return plot.Line(label, steps, np.full(len(steps), value), color, "dotted")

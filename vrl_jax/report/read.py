@@ -1,0 +1,185 @@
+"""The files of one run's folder, as data."""
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+CLOCKS = ("step", "epoch", "wall_seconds")  # what time it is, rather than how things are
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Koopman eigenvalues of a fixed set of clips, at each probe.
+
+    Attributes:
+      steps: int[p].
+      eigenvalues: complex64[p, clips, n].
+      radius: an eigenvalue counts as static where |λ − 1| is at most this.
+      static_rank: float[p, clips], the trace of the static filter; None where not stored.
+    """
+
+    steps: np.ndarray
+    eigenvalues: np.ndarray
+    radius: float
+    static_rank: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Query clips and the gallery clips most similar to them.
+
+    Attributes:
+      queries: u8[q, t, h, w, 3].
+      query_labels: str[q].
+      gallery: u8[q, k, t, h, w, 3], most similar first.
+      gallery_labels: str[q, k].
+      similarity: f32[q, k].
+      same: bool[q, k, j], whether neighbour and query agree in label j.
+      label_names: str[j].
+    """
+
+    queries: np.ndarray
+    query_labels: np.ndarray
+    gallery: np.ndarray
+    gallery_labels: np.ndarray
+    similarity: np.ndarray
+    same: np.ndarray
+    label_names: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run's folder holds for the report; what is absent is empty or None."""
+
+    folder: Path
+    config: Record
+    environment: Record
+    metrics: list[Record]
+    probes: list[Record]
+    results: list[Record]
+    spectrum: Spectrum | None
+    neighbours: Neighbours | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+def run(folder: Path) -> Run:
+    """Read one run's folder; raises `ValueError` saying which file is wrong and how."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; pass the --workdir of a run")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is not a run's folder: it has no config.json")
+    environment = folder / "environment.json"
+    return Run(
+        folder=folder,
+        config=_object(folder / "config.json"),
+        environment=_object(environment) if environment.is_file() else {},
+        metrics=records(folder / "metrics.jsonl"),
+        probes=records(folder / "probes.jsonl"),
+        results=[_result(path, folder.name) for path in sorted(folder.glob("results/*.json"))],
+        spectrum=_spectrum(folder / "spectrum.npz"),
+        neighbours=_neighbours(folder / "neighbours.npz"),
+    )
+
+
+def records(path: Path) -> list[Record]:
+    """Return the records of a JSON-lines file by step; the last record of a step wins.
+
+    A run that was killed may leave a last line without its end: that one is skipped. Any other
+    line that is not a JSON object with a step raises `ValueError` naming file and line.
+    """
+    if not path.is_file():
+        return []
+    by_step = {}
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        try:
+            record = json.loads(line.decode())
+        except ValueError as error:
+            if not line.endswith(b"\n"):
+                break
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
+            raise ValueError(f'{path}, line {number} must be an object with a number "step"')
+        by_step[record["step"]] = record
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def keys(history: list[Record]) -> list[str]:
+    """Return the quantities in some records, clocks aside, in order of first appearance."""
+    names = (
+        name
+        for record in history
+        for name, value in record.items()
+        if isinstance(value, int | float) and name not in CLOCKS
+    )
+    return list(dict.fromkeys(names))
+
+
+def series(history: list[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps and values of one quantity; a JSON null reads as not a number."""
+    points = [(record["step"], record[key]) for record in history if key in record]
+    steps, values = np.array(points, dtype=float).reshape(-1, 2).T
+    return steps, values
+
+
+def _object(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold one JSON object, got a {type(content).__name__}")
+    return content
+
+
+def _result(path: Path, run_name: str) -> Record:
+    result = _object(path)
+    missing = {"name", "protocol"} - result.keys()
+    if missing or not {"value", "values"} & result.keys():
+        raise ValueError(
+            f"{path} must have name, protocol, and value or values; it has {', '.join(result)}"
+        )
+    return {**result, "run": run_name}
+
+
+def _arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    absent = [name for name in names if name not in arrays]
+    if absent:
+        raise ValueError(f"{path} lacks {', '.join(absent)}; it has {', '.join(arrays)}")
+    return arrays
+
+
+def _spectrum(path: Path) -> Spectrum | None:
+    if not path.is_file():
+        return None
+    arrays = _arrays(path, ["steps", "eigenvalues", "radius"])
+    ranks = [array for name, array in arrays.items() if name.split("/")[-1] == "static_rank"]
+    return Spectrum(
+        steps=arrays["steps"],
+        eigenvalues=arrays["eigenvalues"],
+        radius=float(arrays["radius"]),
+        static_rank=ranks[0] if ranks else None,
+    )
+
+
+def _neighbours(path: Path) -> Neighbours | None:
+    if not path.is_file():
+        return None
+    names = list(Neighbours.__dataclass_fields__)
+    arrays = _arrays(path, names)
+    return Neighbours(**{name: arrays[name] for name in names})

@@ -1,0 +1,94 @@
+"""What survives a process: the train state, with the config and the data's identity beside it.
+
+Orbax writes asynchronously and atomically: a checkpoint that was being written when the process
+died has a temporary name and is never offered. The step number is also the state of the data, so
+nothing else needs saving.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from vrl_jax.train.step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run; close it, or use it in a `with`, so that saves are finished.
+
+    Args:
+      folder: where they lie.
+      keep: how many of the latest to keep; the best by `score` is kept as well.
+      identity: what a run must have in common with the checkpoint it resumes from, as JSON.
+
+    Raises:
+      ValueError: the folder holds checkpoints of another config or data set; the message lists
+        what differs.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int, identity: dict[str, Any]):
+        best = policies.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
+        policy = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._identity = identity
+        if self.latest() is not None:
+            self._check_identity()
+
+    def __enter__(self) -> "Checkpoints":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Finish the saves under way; a failed one raises here."""
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """Return the step of the newest whole checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, train: TrainState, score: float) -> None:
+        """Start to write the state; a save of an earlier step that failed raises here."""
+        step = int(train.step)
+        if step == self.latest():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(train._asdict()),
+            identity=ocp.args.JsonSave(self._identity),
+        )
+        if not self._manager.save(step, args=items, metrics={"score": score}, force=True):
+            raise RuntimeError(f"the checkpoint of step {step} was not written")
+
+    def restore(self, like: TrainState) -> TrainState:
+        """Return the newest state, placed as `like` is."""
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like._asdict()
+        )
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return TrainState(**self._manager.restore(self.latest(), args=items)["state"])
+
+    def _check_identity(self) -> None:
+        items = ocp.args.Composite(identity=ocp.args.JsonRestore())
+        saved = self._manager.restore(self.latest(), args=items)["identity"]
+        differing = sorted(_differences(saved, self._identity))
+        if differing:
+            raise ValueError(
+                f"the run in {self._manager.directory.parent} was started with other settings: "
+                f"{'; '.join(differing)}. Give the old ones, or another --workdir."
+            )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """List the leaves in which two JSON trees differ, as `a.b: was 1, is 2`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = old.keys() | new.keys()
+        return [
+            line
+            for key in keys
+            for line in _differences(
+                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
+            )
+        ]
+    return [] if old == new else [f"{path}: was {old!r}, is {new!r}"]

@@ -1,0 +1,93 @@
+"""What a run says of itself: a JSON line and TensorBoard scalars a record, a progress bar."""
+
+import json
+import pathlib
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class Records:
+    """One file of JSON lines, ordered by step; opening it at a step forgets what came later.
+
+    Args:
+      path: the file.
+      step: where the run continues; records of later steps belong to a future that was lost.
+    """
+
+    def __init__(self, path: pathlib.Path, step: int):
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.replace(path)
+        self._file = path.open("a")
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Append one record and hand it to the operating system at once."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Log:
+    """The log of one run; use it in a `with`.
+
+    Args:
+      workdir: gets `metrics.jsonl`, `probes.jsonl` and `tensorboard/`.
+      step: where the run continues.
+      total_steps: where it ends.
+      quiet: show no progress bar.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int, total_steps: int, quiet: bool = False):
+        self._metrics = Records(workdir / "metrics.jsonl", step)
+        self._probes = Records(workdir / "probes.jsonl", step)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._bar = tqdm(
+            total=total_steps, initial=step, unit="step", disable=quiet, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> "Log":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Close all files."""
+        self._metrics.close()
+        self._probes.close()
+        self._board.close()
+        self._bar.close()
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Record what the train step reported."""
+        self._metrics.write(step, values)
+        self._scalars(step, values)
+
+    def probes(self, step: int, values: dict[str, float]) -> None:
+        """Record what the probes found."""
+        self._probes.write(step, values)
+        self._scalars(step, {f"probe/{name}": value for name, value in values.items()})
+        self._bar.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+
+    def advance(self, step: int, loss: float, speed: float) -> None:
+        """Move the progress bar to `step`."""
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} clips/s", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar."""
+        self._bar.write(text)
+
+    def _scalars(self, step, values):
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+
+def _whole_lines(path: pathlib.Path) -> list[str]:
+    """Return the lines that were written to their end: a killed process may leave half a one."""
+    if not path.exists():
+        return []
+    return path.read_text().split("\n")[:-1]

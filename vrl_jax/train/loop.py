@@ -1,0 +1,193 @@
+"""The loop: take a batch, dispatch the step, log the previous one; when due, probe and save."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from vrl_jax import check
+from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.log import Log
+from vrl_jax.train.step import TrainState
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, how often.
+
+    Attributes:
+      batch: videos a step, over all devices.
+      steps: length of the run; 0 takes `epochs`.
+      epochs: passes over the pretraining videos, used where `steps` is 0.
+      seed: of parameters, augmentation and order.
+      log_every: steps between records of the metrics.
+      probe_every: steps between probes of the representation; 0 probes at the ends only.
+      save_every: steps between checkpoints.
+      keep: how many of the latest checkpoints to keep, beside the best.
+    """
+
+    batch: int = 64
+    steps: int = 0
+    epochs: float = 100.0
+    seed: int = 0
+    log_every: int = 10
+    probe_every: int = 0
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self):
+        check.at_least(1, batch=self.batch, log_every=self.log_every, keep=self.keep)
+        check.at_least(1, save_every=self.save_every)
+        check.at_least(0, steps=self.steps, probe_every=self.probe_every)
+        if not self.steps:
+            check.positive(epochs=self.epochs)
+
+    def total_steps(self, videos: int) -> int:
+        """Return the length of the run in steps, given the number of pretraining videos."""
+        return self.steps or max(1, math.ceil(self.epochs * videos / self.batch))
+
+
+class Stop:
+    """Whether the process was asked to leave (SIGTERM or Ctrl-C): asked once a step."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self) -> "Stop":
+        """Listen; a second signal has its usual effect."""
+        self._before = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Stop listening."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame):
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+
+class Meter:
+    """Reads a step's metrics, refuses what is not finite, and records what is due.
+
+    Args:
+      log: where numbers go.
+      config: when they go there, and how many videos a step has.
+      videos: in the pretraining set, to count epochs.
+      learning_rate: of a step, for the record.
+    """
+
+    def __init__(
+        self, log: Log, config: Train, videos: int, learning_rate: Callable[[int], float]
+    ):
+        self._log, self._config = log, config
+        self._videos, self._learning_rate = videos, learning_rate
+        self._began = time.perf_counter()
+        self._seconds, self._steps, self._since = 0.0, 0, None
+
+    def read(self, number: int, metrics: Metrics) -> None:
+        """Wait for the metrics of step `number`, check and record them.
+
+        Raises:
+          FloatingPointError: naming the step and the quantity that is not finite.
+        """
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        now = time.perf_counter()
+        if self._since is not None:
+            self._seconds, self._steps = self._seconds + now - self._since, self._steps + 1
+        self._since = now
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise FloatingPointError(
+                f"step {number}: {', '.join(broken)} not finite. The last good checkpoint is kept; "
+                f"a lower --config.optim.learning_rate or --config.optim.clip_norm=1 may help"
+            )
+        speed = self._config.batch * self._steps / self._seconds if self._seconds else 0.0
+        self._log.advance(number, values["loss"], speed)
+        if number % self._config.log_every == 0 or number == 1:
+            record = {
+                "epoch": number * self._config.batch / self._videos,
+                "learning_rate": float(self._learning_rate(number - 1)),
+                "videos_per_second": speed,
+                "wall_seconds": now - self._began,
+                **values,
+            }
+            self._log.metrics(number, record)
+            self._seconds, self._steps = 0.0, 0
+
+    def pause(self) -> None:
+        """Leave the time until the next reading out of the speed."""
+        self._since = None
+
+
+def run(
+    train: TrainState,
+    step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]],
+    batches: Iterator[jax.Array],
+    *,
+    config: Train,
+    total_steps: int,
+    probe: Callable[[TrainState], dict[str, float]],
+    meter: Meter,
+    checkpoints: Checkpoints,
+    log: Log,
+) -> TrainState:
+    """Train from the state's own step on; return the last state, which is saved.
+
+    Metrics are read one step late, so that the device never waits for the host, and before a
+    state is probed or saved, so that a broken one never is.
+
+    Args:
+      train: where to start.
+      step: the compiled step.
+      batches: device-placed batches, from the state's own step on.
+      config: cadences.
+      total_steps: where the run ends, unless SIGTERM or Ctrl-C ask for an earlier end.
+      probe: judges a state by named numbers; `score` decides which checkpoint is the best.
+      meter: reads the metrics.
+      checkpoints: where states are kept.
+      log: where the probes' numbers go.
+
+    Raises:
+      FloatingPointError: a metric is not finite.
+    """
+    start, score, unread = int(train.step), -math.inf, None
+    if start == 0:
+        score = _probe(probe, train, log, 0)
+    with Stop() as stop:
+        for number in range(start + 1, total_steps + 1):
+            train, metrics = step(train, next(batches))
+            if unread:
+                meter.read(*unread)
+            unread = number, metrics
+            last = number == total_steps or stop.asked
+            probing = config.probe_every and number % config.probe_every == 0
+            saving = last or number % config.save_every == 0
+            if probing or saving:
+                meter.read(*unread)
+                unread = None
+                if probing or number == total_steps:
+                    score = _probe(probe, train, log, number)
+                if saving:
+                    checkpoints.save(train, score)
+                meter.pause()
+            if stop.asked:
+                log.say(f"asked to stop: saved at step {number}; the same command continues")
+                break
+    return train
+
+
+def _probe(probe, train, log, number):
+    """Record what the probes say of a state, and return its score."""
+    values = probe(train)
+    log.probes(number, values)
+    return values["score"]

@@ -1,0 +1,35 @@
+"""Where arrays live: state on every device, videos spread over them."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """Return a mesh of all devices (or the given ones) along one axis, "data"."""
+    return Mesh(np.array(devices or jax.devices()), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the placement of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """Return the placement of what is split along its first axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def place(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+    """Return the global array of which this process holds `rows`, split along its first axis."""
+    return jax.make_array_from_process_local_data(sharded(mesh), rows)
+
+
+def check_batch(mesh: Mesh, name: str, batch: int) -> None:
+    """Raise `ValueError` unless `batch` videos can be split evenly over the mesh's devices."""
+    if batch < 1 or batch % mesh.size:
+        near = max(round(batch / mesh.size), 1) * mesh.size
+        raise ValueError(
+            f"{name} must be a multiple of the {mesh.size} devices, got {batch}: "
+            f"try --config.{name}={near}"
+        )

@@ -1,0 +1,119 @@
+"""Optimisers as the field's papers state them, each an Optax chain."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import optax
+
+from vrl_jax import check
+
+
+class Optimizer(Protocol):
+    """What a config names as `optim`."""
+
+    def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
+        """Return the transformation for this global batch and length of run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then half a cosine down to 0; and what all optimisers share.
+
+    Attributes:
+      learning_rate: at the end of the warm-up.
+      reference_batch: videos a step for which that rate is meant, scaled linearly; 0 takes it
+        as it is.
+      warmup: share of the run that the warm-up takes.
+      weight_decay: on weights of two axes and more; biases and normalisation have none.
+      clip_norm: largest global norm of the gradient; 0 leaves it alone.
+    """
+
+    learning_rate: float = 1e-3
+    reference_batch: int = 0
+    warmup: float = 0.1
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.0
+
+    def __post_init__(self):
+        check.positive(learning_rate=self.learning_rate)
+        check.fraction(warmup=self.warmup)
+        check.at_least(0, reference_batch=self.reference_batch, weight_decay=self.weight_decay)
+        check.at_least(0, clip_norm=self.clip_norm)
+
+    def schedule(self, batch: int, total_steps: int) -> optax.Schedule:
+        """Return the learning rate as a function of the step."""
+        scale = batch / self.reference_batch if self.reference_batch else 1.0
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=self.learning_rate * scale,
+            warmup_steps=round(self.warmup * total_steps),
+            decay_steps=total_steps,
+        )
+
+    def clip(self) -> optax.GradientTransformation:
+        """Return the gradient clipping, which may be none."""
+        return optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
+
+
+@dataclass(frozen=True)
+class AdamW(Schedule):
+    """Adam with decoupled weight decay."""
+
+    def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
+        """Return the transformation for this global batch and length of run."""
+        rate = self.schedule(batch, total_steps)
+        decay = optax.adamw(rate, weight_decay=self.weight_decay, mask=_matrices)
+        return optax.chain(self.clip(), decay)
+
+
+@dataclass(frozen=True)
+class SGD(Schedule):
+    """Gradient descent with momentum and coupled weight decay.
+
+    Attributes:
+      momentum: of the gradient.
+      nesterov: look ahead along the momentum.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
+        """Return the transformation for this global batch and length of run."""
+        return optax.chain(
+            self.clip(),
+            optax.add_decayed_weights(self.weight_decay, mask=_matrices),
+            optax.sgd(self.schedule(batch, total_steps), self.momentum, self.nesterov),
+        )
+
+
+@dataclass(frozen=True)
+class LARS(Schedule):
+    """Layer-wise scaled gradient descent (arXiv 1708.03888), not on biases and normalisation.
+
+    Attributes:
+      momentum: of the gradient.
+      trust: step length relative to the weights' norm.
+    """
+
+    momentum: float = 0.9
+    trust: float = 0.001
+
+    def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
+        """Return the transformation for this global batch and length of run."""
+        lars = optax.lars(
+            self.schedule(batch, total_steps),
+            weight_decay=self.weight_decay,
+            weight_decay_mask=_matrices,
+            trust_coefficient=self.trust,
+            trust_ratio_mask=_matrices,
+            momentum=self.momentum,
+        )
+        return optax.chain(self.clip(), lars)
+
+
+def _matrices(params):
+    """Mark the weights of two axes and more: what is decayed, and what LARS scales."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

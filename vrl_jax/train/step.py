@@ -1,0 +1,148 @@
+"""One training step: the only compiled program of a run.
+
+Augmentation, loss, gradient, optimiser and the method's own update are one `jit` over a mesh; the
+loss sees the global batch, so it means the same on one device and on many.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from vrl_jax.data.augment import Augment, make_views
+from vrl_jax.methods.method import Inner, Method
+from vrl_jax.train.mesh import replicated, sharded
+
+Tree = Any
+Metrics = dict[str, Float[Array, ""]]
+
+
+class TrainState(NamedTuple):
+    """Everything the next step reads, and what a checkpoint holds."""
+
+    step: Int[Array, ""]
+    params: Tree
+    state: Tree
+    opt_state: Tree
+
+
+def key_for(seed: int, purpose: str, step: Int[Array, ""] | int) -> PRNGKeyArray:
+    """Return the random key of one purpose at one step: no other state of randomness exists."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+    return jax.random.fold_in(key, step)
+
+
+def init_state(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    clips: jax.ShapeDtypeStruct,
+    augment: Augment,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
+    """Return the state before the first step, on every device of the mesh.
+
+    Args:
+      method: what is trained.
+      optimizer: how.
+      clips: shape of a global batch, u8[b k t h w 3].
+      augment: decides the size of the views.
+      seed: of the parameters.
+      mesh: where to put them.
+    """
+    videos, _, frames = clips.shape[:3]
+    shape = (videos, len(method.views), frames, augment.size, augment.size, 3)
+
+    def init(key):
+        params, state = method.init(key, jnp.zeros(shape))
+        return TrainState(jnp.int32(0), params, state, optimizer.init(params))
+
+    return jax.jit(init, out_shardings=replicated(mesh))(key_for(seed, "init", 0))
+
+
+def make_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    augment: Augment,
+    seed: int,
+    mesh: Mesh,
+) -> Callable[[TrainState, UInt8[Array, "b k t h w 3"]], tuple[TrainState, Metrics]]:
+    """Return the compiled step: (state, clips u8[b k t h w 3]) -> (state, metrics).
+
+    The state is donated. With a lower level the batch holds `1 + inner.steps` videos for each one
+    that the upper level sees: row j of its i-th part is row `j * (1 + inner.steps) + i`, so that
+    the parts lie on the devices as the whole does.
+    """
+
+    def step(train: TrainState, clips: jax.Array) -> tuple[TrainState, Metrics]:
+        key = key_for(seed, "augment", train.step)
+        keys = jax.random.split(key, 1 + (method.inner.steps if method.inner else 0))
+        parts = clips.reshape(-1, len(keys), *clips.shape[1:])
+        batches = [
+            make_views(k, parts[:, i], method.views, augment) for i, k in enumerate(keys)
+        ]
+        noise = key_for(seed, "noise", train.step)
+
+        def loss(params):
+            return method.loss(params, train.state, batches[0], noise, train.step)
+
+        params, metrics = train.params, {}
+        if method.inner:
+            params, metrics = _descend(method.inner, params, train, batches[1:], noise)
+        (value, (aux, terms)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        if method.inner and method.inner.hypergradient != "none":
+            grads = _hypergradient(method.inner, params, grads, train, batches[-1], noise)
+        updates, opt_state = optimizer.update(grads, train.opt_state, params)
+        params = optax.apply_updates(params, updates)
+        params, state = method.update(params, train.state, aux, train.step)
+        metrics = {
+            "loss": value,
+            **metrics,
+            **terms,
+            "norm/gradient": optax.global_norm(grads),
+            "norm/update": optax.global_norm(updates),
+        }
+        return TrainState(train.step + 1, params, state, opt_state), metrics
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, sharded(mesh)),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def _descend(
+    inner: Inner, params: Tree, train: TrainState, batches: list[jax.Array], noise: PRNGKeyArray
+) -> tuple[Tree, Metrics]:
+    """Take the lower level's steps, each on its own batch."""
+    for clips in batches:
+        value, grads = jax.value_and_grad(inner.loss)(
+            params, train.state, clips, noise, train.step
+        )
+        params = jax.tree.map(lambda p, g: p - inner.learning_rate * g, params, grads)
+    return params, {"inner/forecast": value}
+
+
+def _hypergradient(
+    inner: Inner,
+    params: Tree,
+    grads: Tree,
+    train: TrainState,
+    clips: jax.Array,
+    noise: PRNGKeyArray,
+) -> Tree:
+    """Return `(I - scale * H) grads`, H the lower level's Hessian on its last batch.
+
+    The product is the derivative of the lower level's gradient along `grads`: no matrix is formed.
+    """
+    scale = inner.learning_rate if inner.hypergradient == "maml1" else 1.0
+    slope = jax.grad(lambda p: inner.loss(p, train.state, clips, noise, train.step))
+    _, product = jax.jvp(slope, (params,), (grads,))
+    return jax.tree.map(lambda g, h: g - scale * h, grads, product)

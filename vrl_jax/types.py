@@ -1,0 +1,42 @@
+"""The nouns that travel between stages: what an encoder returns, what a method compares."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+
+class Features(NamedTuple):
+    """What an encoder says of a clip, at every level; XLA drops what nobody reads.
+
+    Attributes:
+      clip: mean of the last feature map over time and space.
+      frames: mean of the last feature map over space only; `t` is the encoder's own time axis.
+      stages: the feature map after the stem and after each stage, first to last.
+    """
+
+    clip: Float[Array, "b d"]
+    frames: Float[Array, "b t d"]
+    stages: tuple[Float[Array, "b _ _ _ _"], ...]
+
+
+class View(NamedTuple):
+    """One augmented look at a video: `clip` says which of the decoded clips it is made from."""
+
+    clip: int
+
+
+class Slot(NamedTuple):
+    """One embedding that is compared across views.
+
+    Attributes:
+      dim: its width.
+      temperature: of the softmax it is compared with; frameworks without one ignore it.
+      weight: its share of the loss.
+      unit: whether the framework scales it to unit length; False where the method has set its
+        length on purpose.
+    """
+
+    dim: int
+    temperature: float = 0.1
+    weight: float = 1.0
+    unit: bool = True
