@@ -28,7 +28,9 @@ def one_of(options: tuple[Any, ...], **values: Any) -> None:
     """Raise `ValueError` unless every named value is among `options`."""
     for name, value in values.items():
         if value not in options:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+            raise ValueError(
+                f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}"
+            )
 
 
 def rank(wanted: int, **arrays: Any) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vrl_jax import config as configs
@@ -160,6 +160,8 @@ def main(argv: list[str]) -> None:
     """Parse, refuse what cannot work, run."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
     try:
         experiment = configs.build(_CONFIG.value)
         path = config_flags.get_config_filename(flags.FLAGS["config"])

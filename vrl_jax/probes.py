@@ -13,7 +13,7 @@ from vrl_jax.config import Experiment
 from vrl_jax.data.augment import center_view
 from vrl_jax.data.pipeline import eval_batches
 from vrl_jax.data.sample import Sampling, uniform_clips
-from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.data.sources import Source, fingerprint, subset
 from vrl_jax.evaluate import retrieval
 from vrl_jax.evaluate.features import FeatureBank, extract
 from vrl_jax.evaluate.judge import Result, judge, summarize
@@ -48,19 +48,19 @@ class Probes:
         }
         self._encode = jax.jit(self._clip_features, **places)
         self._operators = jax.jit(self._clip_operators)
-        self._last: tuple[int, FeatureBank, FeatureBank, list[Result]] | None = None
+        self._last: tuple[tuple[int, int], FeatureBank, FeatureBank, list[Result]] | None = None
 
     def follow(self, state: TrainState) -> dict[str, float]:
         """Judge a state during training; `score` is what choosing a checkpoint may look at."""
-        train, test, results = self._judge(state)
+        _, test, results = self._judge(state, self._experiment.evaluate.probe_videos)
         if self._method.frames:
             self._add_spectrum(state)
-        held_out = [r["chosen"]["held_out_accuracy"] for r in results if "chosen" in r]
+        held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
         return {**summarize(results, test), "score": float(np.mean(held_out))}
 
     def finish(self, state: TrainState) -> None:
         """Write the results of the last state, and its nearest neighbours."""
-        train, test, results = self._judge(state)
+        train, test, results = self._judge(state, 0)
         folder = self._workdir / "results"
         folder.mkdir(exist_ok=True)
         for result in results:
@@ -69,16 +69,16 @@ class Probes:
         if self._experiment.evaluate.neighbours:
             np.savez(self._workdir / "neighbours.npz", **self._neighbours(train, test))
 
-    def _judge(self, state):
-        """Return feature banks and results of a state; the last state's are remembered."""
-        step = int(state.step)
-        if self._last is None or self._last[0] != step:
-            test = self._bank(state, self._test)
+    def _judge(self, state: TrainState, videos: int):
+        """Return feature banks and results on that many videos; the last ones are remembered."""
+        longest = max(len(self._train), len(self._test))
+        wanted = int(state.step), min(videos or longest, longest)
+        if self._last is None or self._last[0] != wanted:
             config = self._experiment.evaluate
-            train = test if config.group else self._bank(state, self._train)
-            stamp = self._stamp(state)
-            results = judge(train, test, self._test.classes, config, stamp)
-            self._last = step, train, test, results
+            test = self._bank(state, subset(self._test, videos))
+            train = test if config.group else self._bank(state, subset(self._train, videos))
+            results = judge(train, test, self._test.classes, config, self._stamp(state))
+            self._last = wanted, train, test, results
         return self._last[1:]
 
     def _bank(self, state: TrainState, source: Source) -> FeatureBank:

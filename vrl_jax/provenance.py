@@ -44,7 +44,9 @@ def commit() -> str:
     folder = pathlib.Path(__file__).parent
     git = ["git", "-C", str(folder)]
     try:
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True)
+        tracked = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True
+        )
         if tracked.returncode:
             return ""
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)

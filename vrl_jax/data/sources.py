@@ -114,6 +114,15 @@ class VideoList:
         return f"VideoList({len(self.videos)} videos)"
 
 
+def subset(source: Source, videos: int) -> Source:
+    """Return at most that many videos, evenly spaced over the source; 0 returns all of it."""
+    if not 0 < videos < len(source):
+        return source
+    chosen = np.linspace(0, len(source) - 1, videos).round().astype(int)
+    picked = tuple(source[int(index)] for index in chosen)
+    return VideoList(picked, source.classes, source.mirror_safe)
+
+
 def fingerprint(source: Source) -> str:
     """Return a hash over every video's id and labels: the identity of the data set."""
     digest = hashlib.sha256()

@@ -30,7 +30,7 @@ MOTIONS = (
     "up and down",
 )
 SPEED = 0.03  # of the canvas side a frame
-TURN = 0.12  # radius of circles and half-length of shuttles, of the canvas side: a lap in 25 or 16 frames
+TURN = 0.12  # radius of circles and half-length of shuttles, of the canvas side
 PURPOSES = ("pretrain", "train", "test")
 
 
@@ -181,7 +181,9 @@ def render(
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Draw the frames: background, and over it the shape with soft edges."""
     height, width = size
-    y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
+    y, x = np.meshgrid(
+        (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij"
+    )
     x, y = x.astype(np.float32), y.astype(np.float32)
     centre = position(scene, frames).astype(np.float32)
     across = (x - centre[:, 0, None, None] + 0.5) % 1 - 0.5

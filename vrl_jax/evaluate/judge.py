@@ -26,6 +26,8 @@ class Evaluate:
     Attributes:
       clips: a video; their features are averaged.
       batch: videos encoded at a time, over all devices.
+      probe_videos: of train and of test, evenly spaced, for the probes during training; 0 takes
+        all. The results at the end are always of all.
       group: label by which one group at a time is left out (a person, say), over the test videos
         alone; "" learns from the train and judges on the test videos.
       neighbours: test videos shown with their nearest neighbours in the report; 0 shows none.
@@ -37,6 +39,7 @@ class Evaluate:
 
     clips: int = 1
     batch: int = 64
+    probe_videos: int = 2048
     group: str = ""
     neighbours: int = 6
     center: str = "none"
@@ -46,7 +49,7 @@ class Evaluate:
 
     def __post_init__(self):
         check.at_least(1, clips=self.clips, batch=self.batch, knn=self.knn, least_k=min(self.ks))
-        check.at_least(0, neighbours=self.neighbours)
+        check.at_least(0, neighbours=self.neighbours, probe_videos=self.probe_videos)
         check.one_of(("none", "train", "each"), center=self.center)
 
 
@@ -103,13 +106,17 @@ def _train_and_test(train, test, label, count, config) -> list[Result]:
         ks=config.ks,
         center=config.center,
     )
-    chosen = {
-        "learning_rate": probe.learning_rate,
-        "weight_decay": probe.weight_decay,
-        "held_out_accuracy": probe.held_out_accuracy,
-    }
     return [
-        {"name": "linear", "value": probe.accuracy, "metric": "top-1 accuracy", "chosen": chosen},
+        {
+            "name": "linear",
+            "value": probe.accuracy,
+            "metric": "top-1 accuracy",
+            "held_out_accuracy": probe.held_out_accuracy,
+            "chosen": {
+                "learning_rate": probe.learning_rate,
+                "weight_decay": probe.weight_decay,
+            },
+        },
         {"name": "knn", "value": accuracy, "metric": "top-1 accuracy"},
         {"name": "retrieval", "values": {str(k): v for k, v in recall.items()}, "metric": "recall"},
     ]
@@ -129,6 +136,7 @@ def _leave_groups_out(test, label, count, config) -> list[Result]:
             "name": "linear",
             "value": found.mean,
             "std": found.std,
+            "held_out_accuracy": found.held_out_accuracy,
             "groups": groups,
             "metric": f"top-1 accuracy, mean over left-out {config.group}s",
         }
@@ -143,5 +151,3 @@ def _chance(labels: np.ndarray) -> float:
 def _stamped(result, label, chance, stamp) -> Result:
     kept = {"chance": chance} if "value" in result else {}
     return {"label": label, **kept, **stamp, **result}
-
-

@@ -53,10 +53,14 @@ class ProbeResult(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """Accuracies with each group in turn as the test set; `std` is over groups (division by G)."""
+    """Accuracies with each group in turn as the test set; `std` is over groups (division by G).
+
+    `held_out_accuracy` is that of the chosen settings on held-out training groups, over groups.
+    """
 
     mean: float
     std: float
+    held_out_accuracy: float
     per_group: dict[int, float]
     predictions: Int[np.ndarray, "n"]
 
@@ -115,14 +119,23 @@ def leave_one_group_out(
     names = np.unique(groups)
     check.at_least(3, **{"the number of groups": len(names)})
     predictions = np.empty(len(labels), int)
-    per_group = {}
+    per_group, held_out = {}, []
     for name in names:
         test = groups == name
-        *_, predict = _choose_and_refit(features, labels, ~test, groups, num_classes, settings)
+        _, chosen_by, predict = _choose_and_refit(
+            features, labels, ~test, groups, num_classes, settings
+        )
+        held_out.append(chosen_by)
         predictions[test] = predict(features)[test]
         per_group[int(name)] = float((predictions[test] == labels[test]).mean())
     accuracies = np.array(list(per_group.values()))
-    return GroupResult(float(accuracies.mean()), float(accuracies.std()), per_group, predictions)
+    return GroupResult(
+        float(accuracies.mean()),
+        float(accuracies.std()),
+        float(np.mean(held_out)),
+        per_group,
+        predictions,
+    )
 
 
 def hold_out(

@@ -95,6 +95,4 @@ def info_nce(
 
 def _cross_entropy(logits: Float[Array, "n m"], answers: Int[Array, "n"]) -> Float[Array, ""]:
     """Return the mean negative log-probability of the right answers."""
-    return -jnp.mean(
-        jnp.take_along_axis(jax.nn.log_softmax(logits), answers[:, None], axis=-1)
-    )
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), answers[:, None], axis=-1))

@@ -218,7 +218,9 @@ def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
     dynamic = _pool(frames - static[..., None, :], "rms")
     whole = jnp.linalg.norm(static, axis=-1) + 1e-12
     none = jnp.zeros_like(whole)
-    return Split(static, dynamic, none, whole / whole, jnp.linalg.norm(dynamic, axis=-1) / whole, none)
+    return Split(
+        static, dynamic, none, whole / whole, jnp.linalg.norm(dynamic, axis=-1) / whole, none
+    )
 
 
 def _ridge_fit(

@@ -63,6 +63,8 @@ class BOD:
     inner_learning_rate: float = 0.01
     held_out: int = 2
     hypergradient: str = "none"
+    joint_weight: float = 0.0
+    at: str = "head"
 
     def __post_init__(self):
         check.one_of(SPLITS, split=self.split)
@@ -70,17 +72,25 @@ class BOD:
         check.positive(floor=self.floor, dim=self.dim)
         check.at_least(0, inner_steps=self.inner_steps, dynamic_weight=self.dynamic_weight)
 
-    def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int
-    ) -> Method:
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int) -> Method:
         """Return the method's functions."""
+        if self.at == "backbone":
+            return compose(
+                encoder=encoder, framework=framework,
+                heads={"static": Head(lambda f: self._unitparts(f.frames).static, self.dim), "dynamic": Head(lambda f: self._unitparts(f.frames).dynamic, self.dim)},
+                slots={"static": Slot(self.dim, self.static_temperature, self.static_weight),
+                    "dynamic": Slot(self.dim, self.dynamic_temperature, self.dynamic_weight)},
+                project=lambda o: (o, {}), views=(View(0), View(1)), total_steps=total_steps)
         return compose(
             encoder=encoder,
             framework=framework,
             heads={"frames": Head(lambda features: features.frames, self.dim)},
             slots={
                 "static": Slot(self.dim, self.static_temperature, self.static_weight, unit=False),
-                "dynamic": Slot(self.dim, self.dynamic_temperature, self.dynamic_weight, unit=False),
+                "dynamic": Slot(
+                    self.dim, self.dynamic_temperature, self.dynamic_weight, unit=False
+                ),
+                **({"joint": Slot(self.dim, self.static_temperature, self.joint_weight)} if self.joint_weight else {}),
             },
             project=self._project,
             views=(View(0), View(1)),
@@ -97,6 +107,8 @@ class BOD:
             "static": damp(parts.static, self.floor * size),
             "dynamic": damp(parts.dynamic, self.floor * size),
         }
+        if self.joint_weight:
+            slots["joint"] = jnp.mean(frames, axis=-2)
         metrics = {
             "koopman/static_rank": jnp.mean(parts.static_rank),
             "koopman/static_share": jnp.mean(parts.static_share),
@@ -105,6 +117,10 @@ class BOD:
             "koopman/no_static_mode": jnp.mean(parts.static_rank < 0.5),
         }
         return slots, metrics
+
+    def _unitparts(self, frames):
+        parts = self._split(frames.astype(jnp.float32))
+        return parts
 
     def _split(self, frames):
         if self.split == "mean-residual":

@@ -19,9 +19,7 @@ class Instance:
     dim: int = 128
     temperature: float = 0.1
 
-    def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int
-    ) -> Method:
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int) -> Method:
         """Return the method's functions."""
         return compose(
             encoder=encoder,

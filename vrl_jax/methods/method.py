@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax.frameworks.framework import FrameworkConfig, Weights
@@ -71,9 +70,7 @@ class EncoderConfig(Protocol):
 class MethodConfig(Protocol):
     """What a config names as method."""
 
-    def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int
-    ) -> Method:
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int) -> Method:
         """Return the functions for this encoder and framework."""
         ...
 
@@ -95,9 +92,7 @@ class Network(nn.Module):
     def __call__(self, clips: Float[Array, "n t h w 3"], train: bool) -> dict[str, jax.Array]:
         """Return every head's output."""
         features = self.encoder(clips, train)
-        return {
-            name: head(self.select[name](features), train) for name, head in self.heads.items()
-        }
+        return {name: head(self.select[name](features), train) for name, head in self.heads.items()}
 
     def encode(self, clips: Float[Array, "n t h w 3"]) -> Features:
         """Return the encoder's features, with fixed statistics."""

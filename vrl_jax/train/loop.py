@@ -86,9 +86,7 @@ class Meter:
       learning_rate: of a step, for the record.
     """
 
-    def __init__(
-        self, log: Log, config: Train, videos: int, learning_rate: Callable[[int], float]
-    ):
+    def __init__(self, log: Log, config: Train, videos: int, learning_rate: Callable[[int], float]):
         self._log, self._config = log, config
         self._videos, self._learning_rate = videos, learning_rate
         self._began = time.perf_counter()

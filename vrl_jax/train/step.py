@@ -83,9 +83,7 @@ def make_step(
         key = key_for(seed, "augment", train.step)
         keys = jax.random.split(key, 1 + (method.inner.steps if method.inner else 0))
         parts = clips.reshape(-1, len(keys), *clips.shape[1:])
-        batches = [
-            make_views(k, parts[:, i], method.views, augment) for i, k in enumerate(keys)
-        ]
+        batches = [make_views(k, parts[:, i], method.views, augment) for i, k in enumerate(keys)]
         noise = key_for(seed, "noise", train.step)
 
         def loss(params):
@@ -123,9 +121,7 @@ def _descend(
 ) -> tuple[Tree, Metrics]:
     """Take the lower level's steps, each on its own batch."""
     for clips in batches:
-        value, grads = jax.value_and_grad(inner.loss)(
-            params, train.state, clips, noise, train.step
-        )
+        value, grads = jax.value_and_grad(inner.loss)(params, train.state, clips, noise, train.step)
         params = jax.tree.map(lambda p, g: p - inner.learning_rate * g, params, grads)
     return params, {"inner/forecast": value}
 

@@ -1,0 +1,38 @@
+"""BOD-VCL on SimCLR, R(2+1)D-18 on Kinetics-400: the recipe of the method's own settings.
+
+python -m vrl_jax.main --config=configs/k400_bod.py --config.data.root=/path/to/k400
+
+`root` holds `train/<class>/<video>` and `val/<class>/<video>`. 100 epochs of 512 videos, two clips
+of 16 frames at stride 4 each, 112 pixels. The published tables of the method could not be
+recovered and this recipe has not been run to its end here, so no accuracy is promised.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.augment import Augment
+from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.sample import Sampling
+from vrl_jax.data.videos import ClassFolders
+from vrl_jax.encoders.r2plus1d import R2plus1D
+from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.bod import BOD
+from vrl_jax.train.loop import Train
+from vrl_jax.train.optim import LARS
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Experiment(
+            data=ClassFolders(),
+            sampling=Sampling(frames=16, stride=4, clips=2),
+            resize=(128, 171),
+            augment=Augment(size=112),
+            encoder=R2plus1D(temporal_stride=1, dtype="bfloat16"),
+            framework=SimCLR(hidden=2048, layers=3),
+            method=BOD(dim=128),
+            optim=LARS(learning_rate=4.8, reference_batch=512, warmup=0.2, weight_decay=1e-6),
+            train=Train(batch=512, epochs=100, log_every=50, probe_every=10_000, save_every=1000),
+            evaluate=Evaluate(clips=10, batch=32),
+            loader=Loader(workers=16, threads=1),
+        )
+    )

@@ -1,0 +1,22 @@
+"""BOD-VCL on real videos on a laptop: the Weizmann actions, judged on persons it left out.
+
+python -m vrl_jax.main --config=configs/weizmann_bod.py --config.data.root=/path/to/weizmann
+"""
+
+from configs import synthetic_bod
+from vrl_jax import config
+from vrl_jax.data.augment import Augment
+from vrl_jax.data.videos import Weizmann
+from vrl_jax.evaluate.judge import Evaluate
+
+
+def get_config(arg: str = ""):
+    described = synthetic_bod.get_config()
+    described.data = config.describe(Weizmann(frames=16))
+    described.resize = (36, 44)
+    described.augment = config.describe(
+        Augment(size=32, area=(0.3, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, blur=0.0)
+    )
+    described.evaluate = config.describe(Evaluate(group="person"))
+    described.train.steps = 600
+    return described

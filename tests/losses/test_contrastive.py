@@ -1,0 +1,110 @@
+import doctest
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+from vrl_jax import losses
+from vrl_jax.losses import contrastive, info_nce, koopman, nt_xent, similarity, solve
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("n, d, temperature", [(2, 3, 0.1), (5, 8, 0.5)])
+def test_nt_xent_agrees_with_loops(rng, n, d, temperature):
+    a, b = rng.normal(size=(2, n, d))
+    z = unit(np.concatenate([a, b]))
+    total = 0.0
+    for i in range(2 * n):
+        scores = [math.exp(z[i] @ z[j] / temperature) for j in range(2 * n) if j != i]
+        total -= math.log(math.exp(z[i] @ z[(i + n) % (2 * n)] / temperature) / sum(scores))
+    got = nt_xent(jnp.array(a, jnp.float32), jnp.array(b, jnp.float32), temperature=temperature)
+    assert float(got) == pytest.approx(total / (2 * n), rel=1e-5)
+
+
+@pytest.mark.parametrize("n, wanted", [(2, 1.0986123), (4, 1.9459101), (64, 4.8441871)])
+def test_nt_xent_of_equal_vectors_is_ln(n, wanted):
+    assert float(nt_xent(jnp.ones((n, 3)), jnp.ones((n, 3)))) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_nt_xent_without_scaling_sees_lengths(rng):
+    a, b = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, 6, 4)))
+    assert float(nt_xent(a, b)) == pytest.approx(float(nt_xent(9 * a, b)), rel=1e-4)
+    assert abs(float(nt_xent(a, b, unit=False) - nt_xent(0 * a, b, unit=False))) > 0.1
+    both_absent = nt_xent(0 * a, 0 * b, unit=False)
+    assert float(both_absent) == pytest.approx(math.log(11), rel=1e-6)
+
+
+@pytest.mark.parametrize("n, d, k", [(3, 4, 5), (6, 2, 1)])
+def test_info_nce_with_a_queue_agrees_with_loops(rng, n, d, k):
+    q, keys, queue = rng.normal(size=(n, d)), rng.normal(size=(n, d)), rng.normal(size=(k, d))
+    total = 0.0
+    for i in range(n):
+        right = math.exp(unit(q)[i] @ unit(keys)[i] / 0.2)
+        wrong = sum(math.exp(unit(q)[i] @ unit(queue)[j] / 0.2) for j in range(k))
+        total -= math.log(right / (right + wrong))
+    arrays = (jnp.array(x, jnp.float32) for x in (q, keys, queue))
+    assert float(info_nce(*arrays, temperature=0.2)) == pytest.approx(total / n, rel=1e-5)
+
+
+def test_info_nce_without_a_queue_uses_the_batch(rng):
+    q, keys = (rng.normal(size=(4, 3)) for _ in range(2))
+    total = 0.0
+    for i in range(4):
+        scores = [math.exp(unit(q)[i] @ unit(keys)[j] / 0.1) for j in range(4)]
+        total -= math.log(scores[i] / sum(scores))
+    got = info_nce(jnp.array(q, jnp.float32), jnp.array(keys, jnp.float32))
+    assert float(got) == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_unfilled_rows_of_a_queue_do_not_count(rng):
+    q, keys = (jnp.array(rng.normal(size=(4, 3)), jnp.float32) for _ in range(2))
+    queue = jnp.array(rng.normal(size=(6, 3)), jnp.float32)
+    part = info_nce(q, keys, queue, filled=jnp.int32(2))
+    assert float(part) == pytest.approx(float(info_nce(q, keys, queue[:2])), rel=1e-6)
+    assert float(info_nce(q, keys, queue, filled=jnp.int32(0))) == 0
+    assert np.isfinite(jax.grad(lambda q: info_nce(q, keys, queue, filled=jnp.int32(0)))(q)).all()
+
+
+def test_empty_queue_scores_are_the_logarithm_of_its_length():
+    zeros = jnp.zeros((2, 8))
+    got = info_nce(zeros, zeros, jnp.zeros((16384, 8)), temperature=0.07)
+    assert float(got) == pytest.approx(9.7041216, rel=1e-6)
+
+
+def test_negative_cosine(rng):
+    p, z = rng.normal(size=(2, 5, 7))
+    wanted = -np.mean(np.sum(unit(p) * unit(z), -1))
+    got = losses.negative_cosine(jnp.array(p, jnp.float32), jnp.array(z, jnp.float32))
+    assert float(got) == pytest.approx(wanted, rel=1e-5)
+    assert np.isfinite(jax.grad(losses.negative_cosine)(jnp.zeros((2, 3)), jnp.ones((2, 3)))).all()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: nt_xent(jnp.ones((2, 3)), jnp.ones((3, 3))), "same shape"),
+        (lambda: nt_xent(jnp.ones((1, 3)), jnp.ones((1, 3))), "number of videos must be at least 2"),
+        (lambda: nt_xent(jnp.ones((2, 3)), jnp.ones((2, 3)), temperature=0.0), "temperature"),
+        (
+            lambda: info_nce(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones((4, 5))),
+            "queue rows must have 3 entries, got 5",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    # The annotations refuse differing shapes first where they are checked.
+    with pytest.raises((ValueError, TypeCheckError), match=f"{message}|Type-check"):
+        call()
+
+
+@pytest.mark.parametrize("module", [contrastive, koopman, similarity, solve])
+def test_examples_in_docstrings_run(module):
+    names = {"jnp": jnp, "jax": jax}
+    failed, tried = doctest.testmod(module, extraglobs=names)
+    assert tried and not failed

@@ -1,0 +1,196 @@
+"""Every method on every framework: found by listing the folders, held to one contract."""
+
+import dataclasses
+import importlib
+import inspect
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vrl_jax.frameworks
+import vrl_jax.methods
+from vrl_jax.data.augment import Augment
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.train import mesh
+from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.optim import SGD
+from vrl_jax.train.step import init_state, make_step
+
+VIDEOS, CLIPS, FRAMES, SIDE = 16, 2, 6, 12
+ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
+AUGMENT = Augment(size=8, flip=0.0, hue=0.0)
+SMALL = {"dim": 5, "hidden": 7, "layers": 2, "queue": 64, "momentum": 0.9, "held_out": 1}
+
+
+def components(package, has) -> list[type]:
+    """Return the config classes of a package: dataclasses of its modules with a method `has`."""
+    folder = pathlib.Path(package.__path__[0])
+    modules = [
+        importlib.import_module(f"{package.__name__}.{file.stem}")
+        for file in sorted(folder.glob("*.py"))
+        if file.stem != "__init__"
+    ]
+    return [
+        kind
+        for module in modules
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if kind.__module__ == module.__name__
+        and dataclasses.is_dataclass(kind)
+        and hasattr(kind, has)
+    ]
+
+
+METHODS = components(vrl_jax.methods, "build")
+FRAMEWORKS = components(vrl_jax.frameworks, "head")
+
+
+def small(kind: type):
+    """Return a component with the sizes that make a test quick."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in SMALL.items() if name in names})
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(m, f) for m in METHODS for f in FRAMEWORKS],
+    ids=lambda pair: f"{pair[0].__name__}-{pair[1].__name__}",
+)
+def method(request):
+    kind, framework = request.param
+    return small(kind).build(ENCODER, small(framework), 100)
+
+
+@pytest.fixture(scope="module")
+def trainer(method):
+    """Return functions (devices) -> (initial state, step): compiled once a module and mesh."""
+    known = {}
+
+    def make(count):
+        if count not in known:
+            devices = mesh.make_mesh(jax.devices()[:count])
+            optimizer = SGD(learning_rate=0.05, warmup=0.0).build(VIDEOS, 100)
+            clips = jax.ShapeDtypeStruct((VIDEOS, CLIPS, FRAMES, SIDE, SIDE, 3), jnp.uint8)
+            state = init_state(method, optimizer, clips, AUGMENT, 0, devices)
+            step = make_step(method, optimizer, AUGMENT, 0, devices)
+            known[count] = jax.device_get(state), step, devices
+        state, step, devices = known[count]
+        return jax.device_put(state, mesh.replicated(devices)), step, devices
+
+    return make
+
+
+def batches(method, count):
+    rng = np.random.default_rng(3)
+    rows = VIDEOS * (1 + (method.inner.steps if method.inner else 0))
+    return [
+        rng.integers(0, 256, (rows, CLIPS, FRAMES, SIDE, SIDE, 3), np.uint8) for _ in range(count)
+    ]
+
+
+def run(trainer, method, count, steps):
+    state, step, devices = trainer(count)
+    history = []
+    for rows in batches(method, steps):
+        state, metrics = step(state, mesh.place(devices, rows))
+        history.append(jax.device_get(metrics))
+    return jax.device_get(state), history, step
+
+
+def equal(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def test_all_are_found():
+    assert {kind.__name__ for kind in METHODS} >= {"Instance", "BOD"}
+    assert {kind.__name__ for kind in FRAMEWORKS} >= {"SimCLR", "MoCo"}
+
+
+def test_trains_without_a_second_trace_and_reports_finite_numbers(trainer, method):
+    before, _, _ = trainer(1)
+    before = jax.device_get(before)
+    state, history, step = run(trainer, method, 1, 4)
+    assert step._cache_size() == 1
+    assert all(np.isfinite(value) for metrics in history for value in metrics.values())
+    assert int(state.step) == 4
+    assert not equal(before.params["network"]["encoder"], state.params["network"]["encoder"])
+    assert not equal(before.state["stats"], state.state["stats"])
+
+
+def test_eight_devices_do_what_one_does(trainer, method):
+    one, history_one, _ = run(trainer, method, 1, 3)
+    eight, history_eight, _ = run(trainer, method, 8, 3)
+    for a, b in zip(history_one, history_eight, strict=True):
+        for name in a:
+            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    gap = jax.tree.map(lambda x, y: x - y, one.params, eight.params)
+    size = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(one.params)))
+    assert np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(gap))) <= 1e-4 * size
+
+
+def test_a_restart_is_bitwise(trainer, method, tmp_path):
+    whole, _, _ = run(trainer, method, 1, 4)
+    state, step, devices = trainer(1)
+    rows = batches(method, 4)
+    for batch in rows[:2]:
+        state, _ = step(state, mesh.place(devices, batch))
+    with Checkpoints(tmp_path, 1, {}) as checkpoints:
+        checkpoints.save(state, 0.0)
+    fresh, step, _ = trainer(1)
+    with Checkpoints(tmp_path, 1, {}) as checkpoints:
+        state = checkpoints.restore(fresh)
+    for batch in rows[2:]:
+        state, _ = step(state, mesh.place(devices, batch))
+    assert equal(whole, jax.device_get(state))
+
+
+def test_teachers_and_statistics_get_no_gradient(method):
+    clips = jax.random.normal(jax.random.key(0), (8, 2, FRAMES, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    _, (aux, _) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    params, state = method.update(params, state, aux, jnp.int32(0))  # fills the queues
+
+    floats, rest = {}, jax.tree.structure(state)
+    leaves = jax.tree.leaves(state)
+    floats = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def value(chosen):
+        filled = list(leaves)
+        for i, leaf in zip(floats, chosen, strict=True):
+            filled[i] = leaf
+        whole = jax.tree.unflatten(rest, filled)
+        if "teacher" not in whole["framework"]:
+            return 0.0
+        queue = jax.lax.stop_gradient(whole["framework"]["queue"])
+        whole["framework"] = {**whole["framework"], "queue": queue}
+        return method.loss(params, whole, clips, jax.random.key(2), jnp.int32(1))[0]
+
+    slopes = jax.grad(value)([leaves[i] for i in floats])
+    assert all(not np.any(slope) for slope in slopes)
+
+
+def test_noise_differs_from_step_to_step(trainer, method):
+    state, step, devices = trainer(1)
+    rows = batches(method, 1)[0]
+    losses = []
+    for number in (5, 6, 5):
+        fresh = trainer(1)[0]._replace(step=jax.device_put(jnp.int32(number), mesh.replicated(devices)))
+        if "seen" in fresh.state["framework"]:  # queues, or the loss has nothing to compare with
+            fresh, _ = step(fresh, mesh.place(devices, rows))
+            fresh = fresh._replace(step=jnp.int32(number))
+        losses.append(float(step(fresh, mesh.place(devices, rows))[1]["loss"]))
+    assert losses[0] == losses[2] and losses[0] != losses[1]
+
+
+def test_encodes_with_fixed_statistics(method):
+    clips = jax.random.normal(jax.random.key(0), (4, 2, FRAMES, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    together = method.encode(params, state, clips[:, 0])
+    alone = method.encode(params, state, clips[:1, 0])
+    assert together.clip.shape == (4, ENCODER.dim)
+    np.testing.assert_allclose(together.clip[:1], alone.clip, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,80 @@
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vrl_jax.train import mesh
+from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.step import TrainState
+
+WRITER = """
+import sys, pathlib
+import jax.numpy as jnp
+from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.step import TrainState
+with Checkpoints(pathlib.Path(sys.argv[1]), 2, {}) as checkpoints:
+    for step in range(1, 10**6):
+        state = TrainState(jnp.int32(step), {"w": jnp.full(10**6, float(step))}, {}, {})
+        checkpoints.save(state, 0.0)
+        print(step, flush=True)
+"""
+
+
+def state(step, value=0.0):
+    return TrainState(jnp.int32(step), {"w": jnp.full((4, 2), value)}, {"n": jnp.int32(3)}, {})
+
+
+def test_keeps_the_latest_and_the_best(tmp_path):
+    with Checkpoints(tmp_path, 2, {}) as checkpoints:
+        for step, score in [(1, 0.1), (2, 0.9), (3, 0.5), (4, 0.3), (5, 0.2)]:
+            checkpoints.save(state(step, step), score)
+    kept = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
+    assert kept == [2, 4, 5]
+    with Checkpoints(tmp_path, 2, {}) as checkpoints:
+        restored = checkpoints.restore(state(0))
+    assert int(restored.step) == 5
+    np.testing.assert_array_equal(restored.params["w"], 5.0)
+
+
+def test_restores_onto_another_mesh(tmp_path):
+    with Checkpoints(tmp_path, 1, {}) as checkpoints:
+        checkpoints.save(state(1, 7.0), 0.0)
+    eight = jax.device_put(state(0), mesh.replicated(mesh.make_mesh()))
+    with Checkpoints(tmp_path, 1, {}) as checkpoints:
+        restored = checkpoints.restore(eight)
+    assert len(restored.params["w"].sharding.device_set) == 8
+    np.testing.assert_array_equal(restored.params["w"], 7.0)
+
+
+def test_another_config_is_refused_with_what_differs(tmp_path):
+    with Checkpoints(tmp_path, 1, {"config": {"lr": 0.1, "size": [1, 2]}, "data": "x"}) as saved:
+        saved.save(state(1), 0.0)
+    with pytest.raises(ValueError, match=r"config.lr: was 0.1, is 0.2; data: was 'x', is 'y'"):
+        Checkpoints(tmp_path, 1, {"config": {"lr": 0.2, "size": [1, 2]}, "data": "y"})
+
+
+def test_a_save_cut_off_by_a_kill_is_never_taken_for_a_good_one(tmp_path):
+    for round in range(2):
+        root = pathlib.Path(__file__).parents[2]
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / str(round))],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        while int(process.stdout.readline() or 10**6) < 3 + round:
+            pass
+        time.sleep(0.03 * round)
+        process.kill()
+        process.wait()
+        like = TrainState(jnp.int32(0), {"w": jnp.zeros(10**6)}, {}, {})
+        with Checkpoints(tmp_path / str(round), 2, {}) as checkpoints:
+            restored = checkpoints.restore(like)
+        assert int(restored.step) >= 1
+        np.testing.assert_array_equal(restored.params["w"], float(restored.step))

@@ -1,0 +1,119 @@
+import itertools
+import json
+import os
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vrl_jax.train import loop
+from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.log import Log
+from vrl_jax.train.loop import Meter, Train
+from vrl_jax.train.step import TrainState
+
+
+def start_state():
+    return TrainState(jnp.int32(0), {"w": jnp.zeros(3)}, {}, {})
+
+
+def count(state, batch):
+    """A step that adds its batch."""
+    params = {"w": state.params["w"] + batch}
+    return state._replace(step=state.step + 1, params=params), {"loss": params["w"].sum()}
+
+
+def launch(folder, config, total, *, step=count, batches=None, state=None, probe=None):
+    state = state or start_state()
+    seen = []
+    with Checkpoints(folder / "checkpoints", config.keep, {"a": 1}) as checkpoints:
+        if checkpoints.latest() is not None:
+            state = checkpoints.restore(state)
+        with Log(folder, int(state.step), total, quiet=True) as log:
+            state = loop.run(
+                state,
+                step,
+                batches or itertools.repeat(1.0),
+                config=config,
+                total_steps=total,
+                probe=probe or (lambda s: seen.append(int(s.step)) or {"score": float(s.step)}),
+                meter=Meter(log, config, 10, lambda step: 0.1),
+                checkpoints=checkpoints,
+                log=log,
+            )
+        kept = checkpoints.latest()
+    return state, seen, kept
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_probes_saves_and_logs_when_due(tmp_path):
+    config = Train(batch=2, log_every=2, probe_every=3, save_every=4)
+    state, seen, kept = launch(tmp_path, config, 7)
+    assert seen == [0, 3, 6, 7] and kept == 7
+    records = lines(tmp_path / "metrics.jsonl")
+    assert [record["step"] for record in records] == [1, 2, 4, 6]
+    assert [record["loss"] for record in records] == [3.0, 6.0, 12.0, 18.0]
+    assert records[2]["epoch"] == 4 * 2 / 10 and records[0]["learning_rate"] == 0.1
+    assert [record["step"] for record in lines(tmp_path / "probes.jsonl")] == seen
+
+
+def test_continues_where_it_stopped_and_forgets_the_lost_future(tmp_path):
+    config = Train(batch=2, log_every=1, save_every=2)
+    launch(tmp_path, config, 4)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": -1.0}\n{"step": 6, "lo')  # what a killed process leaves
+    state, seen, _ = launch(tmp_path, config, 6)
+    np.testing.assert_array_equal(state.params["w"], 6.0)
+    assert seen == [6]
+    records = lines(tmp_path / "metrics.jsonl")
+    assert [(r["step"], r["loss"]) for r in records] == [(n, 3.0 * n) for n in range(1, 7)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(tmp_path, number):
+    def batches():
+        for index in itertools.count(1):
+            if index == 3:
+                os.kill(os.getpid(), number)
+            yield 1.0
+
+    before = signal.getsignal(number)
+    state, _, kept = launch(tmp_path, Train(save_every=100), 50, batches=batches())
+    assert int(state.step) == kept == 3
+    assert signal.getsignal(number) == before
+
+
+def test_nan_stops_with_step_and_quantity_and_keeps_the_last_good_state(tmp_path):
+    def step(state, batch):
+        state, metrics = count(state, batch)
+        broken = jnp.where(state.step == 5, jnp.nan, 1.0)
+        return state, {**metrics, "norm/gradient": broken}
+
+    config = Train(save_every=2)
+    with pytest.raises(FloatingPointError, match="step 5: norm/gradient not finite"):
+        launch(tmp_path, config, 9, step=step)
+    with Checkpoints(tmp_path / "checkpoints", 1, {"a": 1}) as checkpoints:
+        assert checkpoints.latest() == 4
+        np.testing.assert_array_equal(checkpoints.restore(start_state()).params["w"], 4.0)
+
+
+def test_a_broken_state_is_never_saved(tmp_path):
+    def step(state, batch):
+        state, metrics = count(state, batch)
+        return state, {"loss": jnp.where(state.step == 4, jnp.inf, 1.0)}
+
+    with pytest.raises(FloatingPointError, match="step 4: loss"):
+        launch(tmp_path, Train(save_every=2), 9, step=step)
+    with Checkpoints(tmp_path / "checkpoints", 1, {"a": 1}) as checkpoints:
+        assert checkpoints.latest() == 2
+
+
+def test_length_of_a_run():
+    assert Train(steps=7, epochs=3.0, batch=4).total_steps(100) == 7
+    assert Train(epochs=2.0, batch=32).total_steps(100) == 7
+    with pytest.raises(ValueError, match="epochs must be above 0"):
+        Train(epochs=0.0)

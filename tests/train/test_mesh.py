@@ -1,0 +1,20 @@
+import jax
+import numpy as np
+import pytest
+
+from vrl_jax.train import mesh
+
+
+def test_rows_are_spread_and_come_back_whole(rng):
+    devices = mesh.make_mesh()
+    rows = rng.integers(0, 256, (16, 3), np.uint8)
+    placed = mesh.place(devices, rows)
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(16 // devices.size, 3)}
+    np.testing.assert_array_equal(placed, rows)
+
+
+@pytest.mark.parametrize("batch, near", [(12, 16), (3, 8), (20, 16), (0, 8)])
+def test_an_uneven_batch_is_refused_with_one_that_fits(batch, near):
+    assert jax.device_count() == 8
+    with pytest.raises(ValueError, match=rf"8 devices, got {batch}: try --config.train.batch={near}"):
+        mesh.check_batch(mesh.make_mesh(), "train.batch", batch)

@@ -1,0 +1,53 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vrl_jax.train.optim import LARS, SGD, AdamW
+
+PARAMS = {"kernel": jnp.array([[3.0, 4.0]]), "bias": jnp.array([2.0])}
+GRADS = {"kernel": jnp.array([[0.6, 0.0]]), "bias": jnp.array([0.5])}
+
+
+def first_update(optimizer, **settings):
+    transform = optimizer(learning_rate=0.1, warmup=0.0, **settings).build(8, 100)
+    updates, _ = transform.update(GRADS, transform.init(PARAMS), PARAMS)
+    return updates
+
+
+def test_schedule_warms_up_and_falls_along_a_half_cosine():
+    rate = AdamW(learning_rate=0.4, reference_batch=512, warmup=0.2).schedule(128, 50)
+    assert float(rate(0)) == 0
+    np.testing.assert_allclose(rate(5), 0.05, rtol=1e-6)  # half of 0.4 * 128 / 512
+    np.testing.assert_allclose(rate(10), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rate(30), 0.05, rtol=1e-5)
+    np.testing.assert_allclose(rate(50), 0, atol=1e-8)
+
+
+def test_sgd_couples_decay_and_spares_biases():
+    got = first_update(SGD, weight_decay=0.01, momentum=0.0, nesterov=False)
+    np.testing.assert_allclose(got["kernel"], [[-0.1 * 0.63, -0.1 * 0.04]], rtol=1e-6)
+    np.testing.assert_allclose(got["bias"], [-0.05], rtol=1e-6)
+
+
+def test_adamw_decouples_decay_and_spares_biases():
+    got = first_update(AdamW, weight_decay=0.01)
+    np.testing.assert_allclose(got["kernel"], [[-0.1 * 1.03, -0.1 * 0.04]], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(got["bias"], [-0.1], rtol=1e-4)
+
+
+def test_lars_scales_matrices_by_their_norm_and_leaves_biases():
+    got = first_update(LARS, weight_decay=0.0, momentum=0.0, trust=0.02)
+    np.testing.assert_allclose(got["kernel"], [[-0.1 * 0.6 * 0.02 * 5 / 0.6, 0]], rtol=1e-5)
+    np.testing.assert_allclose(got["bias"], [-0.05], rtol=1e-6)
+
+
+def test_clipping_bounds_the_global_norm():
+    got = first_update(SGD, weight_decay=0.0, momentum=0.0, nesterov=False, clip_norm=0.1)
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in got.values()))
+    np.testing.assert_allclose(norm, 0.1 * 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 0.0}, {"warmup": 1.5}, {"clip_norm": -1.0}])
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        AdamW(**settings)

@@ -1,0 +1,72 @@
+"""Several experiments over several seeds, as one table of what their probes found.
+
+`python -m vrl_jax.compare configs/synthetic_simclr.py configs/synthetic_bod.py --seeds=0,1,2`
+trains every config with every seed, one after the other, each in its own folder under `--out`;
+run again it continues where it was interrupted. What follows `--` overrides every config.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+
+def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
+    """Train, judge and report one config with one seed, unless that is done already."""
+    if (workdir / "report.html").exists():
+        return
+    print(f"{config}, seed {seed}: {workdir}", flush=True)
+    seeded = [f"--config.train.seed={seed}", *overrides]
+    command = [sys.executable, "-m", "vrl_jax.main", f"--config={config}", f"--workdir={workdir}"]
+    subprocess.run([*command, *seeded], check=True)
+
+
+def gather(workdirs: list[pathlib.Path]) -> dict[str, list[float]]:
+    """Return the single-number results of some runs, by probe and label."""
+    found = collections.defaultdict(list)
+    for workdir in workdirs:
+        for path in sorted(workdir.glob("results/*.json")):
+            result = json.loads(path.read_text())
+            if "value" in result:
+                found[f"{result['name']} {result['label']}"].append(result["value"])
+    return found
+
+
+def tabulate(rows: dict[str, dict[str, list[float]]]) -> str:
+    """Return a Markdown table: a row a config, mean and standard deviation over seeds."""
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [f"{np.mean(row[c]):.3f} ± {np.std(row[c]):.3f}" if c in row else "" for c in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run what is missing, print the table and keep it in `table.md`."""
+    parser = argparse.ArgumentParser(prog="python -m vrl_jax.compare", description=__doc__)
+    parser.add_argument("configs", nargs="+", help="config files")
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated seeds (default 0,1,2)")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/compare"))
+    given = sys.argv[1:] if argv is None else argv
+    cut = given.index("--") if "--" in given else len(given)
+    arguments, overrides = parser.parse_args(given[:cut]), given[cut + 1 :]
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    rows = {}
+    for config in arguments.configs:
+        name = pathlib.Path(config).stem
+        workdirs = [arguments.out / f"{name}-seed{seed}" for seed in seeds]
+        for seed, workdir in zip(seeds, workdirs, strict=True):
+            run(config, seed, workdir, overrides)
+        rows[name] = gather(workdirs)
+    table = tabulate(rows)
+    (arguments.out / "table.md").write_text(table + "\n")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
