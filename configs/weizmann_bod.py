@@ -18,5 +18,4 @@ def get_config(arg: str = ""):
         Augment(size=32, area=(0.3, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, blur=0.0)
     )
     described.evaluate = config.describe(Evaluate(group="person"))
-    described.train.steps = 600
     return described

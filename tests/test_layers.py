@@ -77,6 +77,6 @@ def test_what_workers_import_does_not_import_jax():
         assert "vrl_jax.types" not in {".".join(module.split(".")[:2]) for module in found}, name
 
 
-def test_no_hidden_defaults_and_no_logging_level_in_the_decoder():
-    for path in FILES:
-        assert "av.logging" not in path.read_text(), path
+def test_nothing_sets_the_decoders_logging_level():
+    for path in FILES:  # with threads and a damaged file it deadlocks
+        assert "logging.set_level(" not in path.read_text(), path

@@ -96,7 +96,11 @@ def test_a_run_trains_judges_and_tells(whole):
     probes = records(workdir / "probes.jsonl")
     assert [r["step"] for r in probes] == [0, 4, 8]
     results = {path.stem: json.loads(path.read_text()) for path in workdir.glob("results/*.json")}
-    kinds = {f"{kind}-{label}" for kind in ("linear", "knn", "retrieval") for label in ("static", "dynamic")}
+    kinds = {
+        f"{kind}-{label}"
+        for kind in ("linear", "knn", "retrieval")
+        for label in ("static", "dynamic")
+    }
     assert set(results) == kinds
     assert results["linear-static"]["value"] == probes[-1]["linear/static"]
     assert results["linear-static"]["protocol"]["frames"] == 8

@@ -41,7 +41,9 @@ def tabulate(rows: dict[str, dict[str, list[float]]]) -> str:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
-        cells = [f"{np.mean(row[c]):.3f} ± {np.std(row[c]):.3f}" if c in row else "" for c in columns]
+        cells = [
+            f"{np.mean(row[c]):.3f} ± {np.std(row[c]):.3f}" if c in row else "" for c in columns
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -66,6 +66,8 @@ def describe(component: Any) -> ml_collections.ConfigDict:
     described = ml_collections.ConfigDict({"kind": _name(type(component))})
     for item in dataclasses.fields(component):
         value = getattr(component, item.name)
+        if item.type is float:
+            value = float(value)  # 1 for 1.0 would make the field an integer for ever
         described[item.name] = describe(value) if dataclasses.is_dataclass(value) else value
     return described
 

@@ -53,7 +53,10 @@ def test_motions_differ_in_trajectory_and_share_their_speed():
     right, left, up, down, clockwise, counter, across, along = map(steps, range(8))
     assert (right[:, 0] > 0).all() and np.allclose(right, -left)
     assert (up[:, 1] < 0).all() and np.allclose(up, -down)
-    turn = [np.cross(np.c_[s, 0 * s[:, :1]][:-1], np.c_[s, 0 * s[:, :1]][1:])[:, 2] for s in (clockwise, counter)]
+    turn = [
+        np.cross(np.c_[s, 0 * s[:, :1]][:-1], np.c_[s, 0 * s[:, :1]][1:])[:, 2]
+        for s in (clockwise, counter)
+    ]
     assert (turn[0] > 0).all() and (turn[1] < 0).all()  # y points down
     for shuttle, axis in ((across, 0), (along, 1)):
         assert np.allclose(shuttle[:, 1 - axis], 0) and len(set(np.sign(shuttle[:, axis]))) == 2

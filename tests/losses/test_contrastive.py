@@ -89,7 +89,10 @@ def test_negative_cosine(rng):
     "call, message",
     [
         (lambda: nt_xent(jnp.ones((2, 3)), jnp.ones((3, 3))), "same shape"),
-        (lambda: nt_xent(jnp.ones((1, 3)), jnp.ones((1, 3))), "number of videos must be at least 2"),
+        (
+            lambda: nt_xent(jnp.ones((1, 3)), jnp.ones((1, 3))),
+            "number of videos must be at least 2",
+        ),
         (lambda: nt_xent(jnp.ones((2, 3)), jnp.ones((2, 3)), temperature=0.0), "temperature"),
         (
             lambda: info_nce(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones((4, 5))),

@@ -25,7 +25,9 @@ def relative_errors(frames, parts, **settings):
 def test_split_agrees_with_a_float64_eigendecomposition(rng):
     errors = []
     value_and_slope = jax.jit(
-        jax.value_and_grad(lambda z: (lambda p: (p[0].sum() + p[1].sum(), p))(koopman.split(z)), has_aux=True)
+        jax.value_and_grad(
+            lambda z: (lambda p: (p[0].sum() + p[1].sum(), p))(koopman.split(z)), has_aux=True
+        )
     )
     for t, d in itertools.product((4, 8, 16, 32), (8, 512)):
         frames = np.concatenate([reference.clips(kind, 6, t, d, rng) for kind in KINDS])

@@ -58,23 +58,22 @@ def test_another_config_is_refused_with_what_differs(tmp_path):
         Checkpoints(tmp_path, 1, {"config": {"lr": 0.2, "size": [1, 2]}, "data": "y"})
 
 
-def test_a_save_cut_off_by_a_kill_is_never_taken_for_a_good_one(tmp_path):
-    for round in range(2):
-        root = pathlib.Path(__file__).parents[2]
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path / str(round))],
-            cwd=root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        while int(process.stdout.readline() or 10**6) < 3 + round:
-            pass
-        time.sleep(0.03 * round)
+@pytest.mark.parametrize("delay", [0.0, 0.03])
+def test_a_save_cut_off_by_a_kill_is_never_taken_for_a_good_one(tmp_path, delay):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)],
+        cwd=pathlib.Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        for line in process.stdout:
+            if int(line) == 4:
+                break
+        time.sleep(delay)
         process.kill()
-        process.wait()
-        like = TrainState(jnp.int32(0), {"w": jnp.zeros(10**6)}, {}, {})
-        with Checkpoints(tmp_path / str(round), 2, {}) as checkpoints:
-            restored = checkpoints.restore(like)
-        assert int(restored.step) >= 1
-        np.testing.assert_array_equal(restored.params["w"], float(restored.step))
+    like = TrainState(jnp.int32(0), {"w": jnp.zeros(10**6)}, {}, {})
+    with Checkpoints(tmp_path, 2, {}) as checkpoints:
+        restored = checkpoints.restore(like)
+    assert int(restored.step) >= 1
+    np.testing.assert_array_equal(restored.params["w"], float(restored.step))

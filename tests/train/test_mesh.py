@@ -16,5 +16,7 @@ def test_rows_are_spread_and_come_back_whole(rng):
 @pytest.mark.parametrize("batch, near", [(12, 16), (3, 8), (20, 16), (0, 8)])
 def test_an_uneven_batch_is_refused_with_one_that_fits(batch, near):
     assert jax.device_count() == 8
-    with pytest.raises(ValueError, match=rf"8 devices, got {batch}: try --config.train.batch={near}"):
+    with pytest.raises(
+        ValueError, match=rf"8 devices, got {batch}: try --config.train.batch={near}"
+    ):
         mesh.check_batch(mesh.make_mesh(), "train.batch", batch)

@@ -28,7 +28,10 @@ def quadratic(hypergradient, steps=1, rate=0.1):
     return Method(
         views=(View(0),),
         init=lambda key, clips: (jnp.array(START), {}),
-        loss=lambda params, state, clips, key, step: (jnp.sum((params - TARGET) ** 2) / 2, ({}, {})),
+        loss=lambda params, state, clips, key, step: (
+            jnp.sum((params - TARGET) ** 2) / 2,
+            ({}, {}),
+        ),
         update=lambda params, state, aux, step: (params, state),
         encode=None,
         inner=inner if steps else None,
@@ -43,7 +46,9 @@ def take(method, steps=1):
     step = make_step(method, optimizer, Augment(size=4, flip=0.0), 0, devices)
     params = jnp.array(START)
     state = TrainState(jnp.int32(0), params, {}, optimizer.init(params))
-    rows = np.zeros((2 * (1 + (method.inner.steps if method.inner else 0)), 1, 1, 8, 8, 3), np.uint8)
+    rows = np.zeros(
+        (2 * (1 + (method.inner.steps if method.inner else 0)), 1, 1, 8, 8, 3), np.uint8
+    )
     return step(state, mesh.place(devices, rows))
 
 

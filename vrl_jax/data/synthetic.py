@@ -29,7 +29,7 @@ MOTIONS = (
     "to and fro",
     "up and down",
 )
-SPEED = 0.03  # of the canvas side a frame
+SPEED = 0.06  # of the canvas side a frame
 TURN = 0.12  # radius of circles and half-length of shuttles, of the canvas side
 PURPOSES = ("pretrain", "train", "test")
 

@@ -1,4 +1,4 @@
-"""A (2+1)-D network small enough to pre-train on a laptop; it keeps every frame."""
+"""A network small enough to pre-train on a laptop; it keeps every frame."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,10 @@ from vrl_jax.types import Features
 
 @dataclass(frozen=True)
 class Tiny:
-    """A plain (2+1)-D network without temporal stride: `t' = t`, one eighth of height and width.
+    """A plain network without temporal stride: `t' = t`, one eighth of height and width.
+
+    The stem convolves over space and time at once, so that it can tell directions of motion; the
+    stages are (2+1)-dimensional.
 
     Its cost is that of the stem's map, so the default stem already divides the sides by four:
     forward and backward take a third of the time that strides of (2, 2, 2) do.
@@ -61,7 +64,7 @@ class TinyNet(nn.Module):
         for i, (width, stride) in enumerate(zip(config.widths, config.strides, strict=True)):
             conv = ConvNorm(
                 features=width,
-                mid=0 if i == 0 and __import__("os").environ.get("STEM3D") else width,
+                mid=width if i else 0,
                 kernel=(3, 3, 3) if i else (3, 5, 5),
                 strides=(1, stride, stride),
                 formulation=config.conv,

@@ -1,12 +1,12 @@
 """How embeddings are compared: the contract of a framework, and the heads they share."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vrl_jax.types import Slot
 
@@ -38,6 +38,7 @@ class Framework(NamedTuple):
     update: Callable[..., tuple[Tree, Tree]]
 
 
+@runtime_checkable
 class FrameworkConfig(Protocol):
     """What a config names: the shape of its heads, and the functions once slots are known."""
 
@@ -72,7 +73,7 @@ class Head(nn.Module):
         return nn.Dense(self.dim, kernel_init=xavier)(x)
 
 
-def momentum_at(step: Float[Array, ""], first: float, total_steps: int) -> Float[Array, ""]:
+def momentum_at(step: Int[Array, ""], first: float, total_steps: int) -> Float[Array, ""]:
     """Return the teacher's momentum: `first` at step 0, 1 at the last step, along a half cosine.
 
     Source: the schedule of Grill et al. 2020 (BYOL), used for MoCo too in arXiv 2104.14558.

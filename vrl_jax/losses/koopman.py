@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.losses.similarity import normalize
+from vrl_jax.losses.similarity import length
 from vrl_jax.losses.solve import solve
 
 POOLINGS = ("mean", "rms")
@@ -82,7 +82,7 @@ def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3) -> Operator:
     check.at_least(2, **{"the number of axes of frames": frames.ndim})
     check.at_least(3, **{"the number of frames": frames.shape[-2]})
     check.positive(ridge=ridge)
-    unit = normalize(frames.astype(jnp.float32))
+    unit = _unit(frames)
     past, future = unit[..., :-1, :], unit[..., 1:, :]
     return Operator(_ridge_fit(past, future, ridge), past, future, ridge)
 
@@ -129,13 +129,13 @@ def split(
     dynamic_frames = _combine(coordinates - static_coordinates, operator.future)
     static = jnp.mean(_combine(static_coordinates, operator.future), axis=-2)
     dynamic = _pool(dynamic_frames, pooling)
-    whole = jnp.linalg.norm(jnp.mean(frames, axis=-2), axis=-1) + 1e-12
+    whole = length(jnp.mean(frames, axis=-2))[..., 0]
     return Split(
         static,
         dynamic,
         static_rank=jnp.trace(keep, axis1=-2, axis2=-1),
-        static_share=jnp.linalg.norm(static, axis=-1) / whole,
-        dynamic_share=jnp.linalg.norm(dynamic, axis=-1) / whole,
+        static_share=length(static)[..., 0] / whole,
+        dynamic_share=length(dynamic)[..., 0] / whole,
         spectral_radius=_spectral_radius(operator.matrix),
     )
 
@@ -175,8 +175,8 @@ def forecast_residual(
     """How badly a clip's last transitions follow from the earlier ones: the inner level's loss.
 
     Formula: fit K on all but the last `held_out` transitions, then the mean over clips of
-    `sum |K z_h - z_(h+1)|^2 / sum |z_(h+1)|^2` over those left out, on unit frames; gradients flow
-    through fit and targets. A residual on the fitted transitions themselves would be void: it is
+    `sum |K z_h - z_(h+1)|^2 / held_out` over those left out, on unit frames; gradients flow through
+    fit and targets. A residual on the fitted transitions themselves would be void: it is
     zero for any frames once d is at least t - 1. Constant frames give about 0, so this wants a
     contrastive loss beside it.
 
@@ -194,13 +194,11 @@ def forecast_residual(
     """
     check.at_least(1, held_out=held_out)
     check.at_least(held_out + 3, **{"the number of frames": frames.shape[-2]})
-    unit = normalize(frames.astype(jnp.float32))
+    unit = _unit(frames)
     operator = fit(unit[..., :-held_out, :], ridge=ridge)
     targets = unit[..., -held_out:, :]
     errors = operator.forecast(unit[..., -held_out - 1 : -1, :]) - targets
-    return jnp.mean(
-        jnp.sum(errors**2, axis=(-2, -1)) / (jnp.sum(targets**2, axis=(-2, -1)) + 1e-12)
-    )
+    return jnp.mean(jnp.sum(errors**2, axis=(-2, -1))) / held_out
 
 
 def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
@@ -216,10 +214,20 @@ def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
     frames = frames.astype(jnp.float32)
     static = jnp.mean(frames, axis=-2)
     dynamic = _pool(frames - static[..., None, :], "rms")
-    whole = jnp.linalg.norm(static, axis=-1) + 1e-12
-    none = jnp.zeros_like(whole)
-    return Split(
-        static, dynamic, none, whole / whole, jnp.linalg.norm(dynamic, axis=-1) / whole, none
+    share = length(dynamic)[..., 0] / length(static)[..., 0]
+    none = jnp.zeros_like(share)
+    return Split(static, dynamic, none, none + 1, share, none)
+
+
+def _unit(frames: Float[Array, "*b t d"]) -> Float[Array, "*b t d"]:
+    """Scale frames to unit length; one that is nearly zero beside the others of its clip stays so.
+
+    Without that floor, a frame that a dead layer made zero would have a slope of a million.
+    """
+    frames = frames.astype(jnp.float32)
+    size = jnp.mean(jnp.sum(frames**2, axis=-1, keepdims=True), axis=-2, keepdims=True)
+    return frames / jnp.sqrt(
+        jnp.sum(frames**2, axis=-1, keepdims=True) + 1e-6 * jax.lax.stop_gradient(size) + 1e-12
     )
 
 

@@ -12,7 +12,16 @@ def normalize(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*
     >>> normalize(jnp.array([3.0, 4.0]))
     Array([0.6, 0.8], dtype=float32)
     """
-    return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
+    return x / length(x, eps=eps)
+
+
+def length(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b 1"]:
+    """Return `sqrt(|x|^2 + eps)`, the last axis kept: the zero vector has a finite gradient.
+
+    >>> length(jnp.array([3.0, 4.0]))
+    Array([5.], dtype=float32)
+    """
+    return jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
 
 
 def negative_cosine(p: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, ""]:

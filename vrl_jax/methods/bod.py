@@ -3,9 +3,9 @@
 What the paper fixes: unit frames, one least-squares operator a clip, eigenvalues within a radius
 of 1 are static, the two parts averaged over time, equal weights, and a lower level that makes the
 features linearly predictable. What is ours, because nothing usable is published: the ridge, the
-soft filter in place of the hard mask, `pooling`, `stop_filter`, `floor`, and the held-out forecast
-as the lower level's loss (the published residual is zero for any features once they are wider than
-the clip is long).
+soft filter in place of the hard mask, `split_at`, `pooling`, `stop_filter`, `floor`, and the
+held-out forecast as the lower level's loss (the published residual is zero for any features once
+they are wider than the clip is long).
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,12 @@ from jaxtyping import Array, Float
 from vrl_jax import check
 from vrl_jax.frameworks.framework import FrameworkConfig
 from vrl_jax.losses import koopman
-from vrl_jax.methods.method import EncoderConfig, Head, Inner, Method, compose
-from vrl_jax.types import Slot, View
+from vrl_jax.losses.similarity import length
+from vrl_jax.methods.method import EncoderConfig, Inner, Method, compose
+from vrl_jax.types import Features, Slot, View
 
 SPLITS = ("koopman", "mean-residual")
+PLACES = ("head", "backbone")
 HYPERGRADIENTS = ("none", "maml1", "betty")
 
 
@@ -28,12 +30,14 @@ class BOD:
     """Bi-level optimisation of decoupled appearance and motion.
 
     Attributes:
-      dim: width of the frame vectors and of both slots.
+      dim: width of both slots.
       static_temperature: of the comparison of static parts.
       dynamic_temperature: of the comparison of dynamic parts.
       static_weight: of the appearance loss.
       dynamic_weight: of the motion loss.
       split: "koopman", or the control "mean-residual" (temporal mean, spread around it).
+      split_at: "head" splits the projected frame vectors, as the paper does; "backbone" splits the
+        encoder's, and each part has a projection head of its own.
       radius: eigenvalues this close to 1 are static.
       order: steepness of that border, a multiple of 4.
       ridge: on the unit frames' Gram matrix.
@@ -53,6 +57,7 @@ class BOD:
     static_weight: float = 1.0
     dynamic_weight: float = 1.0
     split: str = "koopman"
+    split_at: str = "head"
     radius: float = 0.1
     order: int = 8
     ridge: float = 1e-3
@@ -63,64 +68,58 @@ class BOD:
     inner_learning_rate: float = 0.01
     held_out: int = 2
     hypergradient: str = "none"
-    joint_weight: float = 0.0
-    at: str = "head"
 
     def __post_init__(self):
         check.one_of(SPLITS, split=self.split)
+        check.one_of(PLACES, split_at=self.split_at)
         check.one_of(HYPERGRADIENTS, hypergradient=self.hypergradient)
-        check.positive(floor=self.floor, dim=self.dim)
-        check.at_least(0, inner_steps=self.inner_steps, dynamic_weight=self.dynamic_weight)
+        check.positive(floor=self.floor, dim=self.dim, radius=self.radius, ridge=self.ridge)
+        check.at_least(0, inner_steps=self.inner_steps, static_weight=self.static_weight)
+        check.at_least(0, dynamic_weight=self.dynamic_weight)
 
     def build(self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int) -> Method:
         """Return the method's functions."""
-        if self.at == "backbone":
-            return compose(
-                encoder=encoder, framework=framework,
-                heads={"static": Head(lambda f: self._unitparts(f.frames).static, self.dim), "dynamic": Head(lambda f: self._unitparts(f.frames).dynamic, self.dim)},
-                slots={"static": Slot(self.dim, self.static_temperature, self.static_weight),
-                    "dynamic": Slot(self.dim, self.dynamic_temperature, self.dynamic_weight)},
-                project=lambda o: (o, {}), views=(View(0), View(1)), total_steps=total_steps)
+        at_head = self.split_at == "head"
         return compose(
             encoder=encoder,
             framework=framework,
-            heads={"frames": Head(lambda features: features.frames, self.dim)},
+            heads={"frames": self.dim} if at_head else {"static": self.dim, "dynamic": self.dim},
             slots={
-                "static": Slot(self.dim, self.static_temperature, self.static_weight, unit=False),
-                "dynamic": Slot(
-                    self.dim, self.dynamic_temperature, self.dynamic_weight, unit=False
+                "static": Slot(
+                    self.dim, self.static_temperature, self.static_weight, unit=not at_head
                 ),
-                **({"joint": Slot(self.dim, self.static_temperature, self.joint_weight)} if self.joint_weight else {}),
+                "dynamic": Slot(
+                    self.dim, self.dynamic_temperature, self.dynamic_weight, unit=not at_head
+                ),
             },
-            project=self._project,
+            read=_frames if at_head else lambda features: self._parts(features.frames),
+            project=self._project if at_head else lambda projected: (projected, {}),
             views=(View(0), View(1)),
             total_steps=total_steps,
-            frames="frames",
+            frames=(lambda out: out.projected["frames"])
+            if at_head
+            else lambda out: out.features.frames,
             inner=self._inner() if self.inner_steps else None,
         )
 
-    def _project(self, outputs):
-        frames = outputs["frames"].astype(jnp.float32)
-        parts = self._split(frames)
-        size = jnp.linalg.norm(jnp.mean(frames, axis=-2), axis=-1, keepdims=True)
-        slots = {
-            "static": damp(parts.static, self.floor * size),
-            "dynamic": damp(parts.dynamic, self.floor * size),
-        }
-        if self.joint_weight:
-            slots["joint"] = jnp.mean(frames, axis=-2)
-        metrics = {
+    def _parts(self, frames):
+        """Return both parts of clips' frame vectors, and what the operators looked like."""
+        parts = self._split(frames.astype(jnp.float32))
+        diagnostics = {
             "koopman/static_rank": jnp.mean(parts.static_rank),
             "koopman/static_share": jnp.mean(parts.static_share),
             "koopman/dynamic_share": jnp.mean(parts.dynamic_share),
             "koopman/spectral_radius": jnp.mean(parts.spectral_radius),
             "koopman/no_static_mode": jnp.mean(parts.static_rank < 0.5),
         }
-        return slots, metrics
+        return {"static": parts.static, "dynamic": parts.dynamic}, diagnostics
 
-    def _unitparts(self, frames):
-        parts = self._split(frames.astype(jnp.float32))
-        return parts
+    def _project(self, projected):
+        """Split the projected frame vectors and scale both parts to comparable lengths."""
+        frames = projected["frames"].astype(jnp.float32)
+        floor = self.floor * length(jnp.mean(frames, axis=-2))
+        parts, diagnostics = self._parts(frames)
+        return {name: damp(part, floor) for name, part in parts.items()}, diagnostics
 
     def _split(self, frames):
         if self.split == "mean-residual":
@@ -135,14 +134,17 @@ class BOD:
         )
 
     def _inner(self):
-        def loss(outputs):
-            return koopman.forecast_residual(
-                outputs["frames"], ridge=self.ridge, held_out=self.held_out
-            )
+        def loss(frames):
+            return koopman.forecast_residual(frames, ridge=self.ridge, held_out=self.held_out)
 
         return Inner(loss, self.inner_steps, self.inner_learning_rate, self.hypergradient)
 
 
+def _frames(features: Features) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Hand the encoder's frame vectors to the one head."""
+    return {"frames": features.frames}, {}
+
+
 def damp(x: Float[Array, "*b d"], floor: Float[Array, "*b 1"]) -> Float[Array, "*b d"]:
     """Scale to nearly unit length, `x / sqrt(|x|^2 + floor^2)`: what is absent stays near zero."""
-    return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + floor**2 + 1e-12)
+    return x / jnp.sqrt(length(x) ** 2 + floor**2)

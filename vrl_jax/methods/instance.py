@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vrl_jax.frameworks.framework import FrameworkConfig
-from vrl_jax.methods.method import EncoderConfig, Head, Method, compose
+from vrl_jax.methods.method import EncoderConfig, Method, compose
 from vrl_jax.types import Slot, View
 
 
@@ -24,9 +24,10 @@ class Instance:
         return compose(
             encoder=encoder,
             framework=framework,
-            heads={"clip": Head(lambda features: features.clip, self.dim)},
+            heads={"clip": self.dim},
             slots={"clip": Slot(self.dim, self.temperature)},
-            project=lambda outputs: (outputs, {}),
+            read=lambda features: ({"clip": features.clip}, {}),
+            project=lambda projected: (projected, {}),
             views=(View(0), View(1)),
             total_steps=total_steps,
         )

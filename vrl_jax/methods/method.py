@@ -6,7 +6,7 @@ which heads it wants, which slots it makes of their outputs, and lets `compose` 
 
 from collections.abc import Callable, Mapping
 from itertools import permutations
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from vrl_jax.frameworks.framework import FrameworkConfig, Weights
 from vrl_jax.types import Features, Slot, View
 
 Tree = Any
-Outputs = Mapping[str, Float[Array, "n ..."]]
+Arrays = Mapping[str, jax.Array]
 
 
 class Inner(NamedTuple):
@@ -59,6 +59,7 @@ class Method(NamedTuple):
     inner: Inner | None = None
 
 
+@runtime_checkable
 class EncoderConfig(Protocol):
     """What a config names as encoder."""
 
@@ -67,6 +68,7 @@ class EncoderConfig(Protocol):
         ...
 
 
+@runtime_checkable
 class MethodConfig(Protocol):
     """What a config names as method."""
 
@@ -75,40 +77,50 @@ class MethodConfig(Protocol):
         ...
 
 
-class Head(NamedTuple):
-    """One projection head: which of the encoder's features it reads, and its output width."""
-
-    select: Callable[[Features], Float[Array, "n ... c"]]
-    dim: int
-
-
 class Network(nn.Module):
-    """The encoder with its projection heads."""
+    """The encoder with its projection heads.
+
+    Attributes:
+      encoder: the network that is kept.
+      heads: a projection head by name.
+      read: the encoder's features to the heads' inputs by name, and diagnostics to log.
+    """
 
     encoder: nn.Module
     heads: Mapping[str, nn.Module]
-    select: Mapping[str, Callable[[Features], jax.Array]]
+    read: Callable[[Features], tuple[Arrays, Arrays]]
 
-    def __call__(self, clips: Float[Array, "n t h w 3"], train: bool) -> dict[str, jax.Array]:
-        """Return every head's output."""
+    def __call__(self, clips: Float[Array, "n t h w 3"], train: bool) -> "Outputs":
+        """Return the features, every head's output, and the diagnostics."""
         features = self.encoder(clips, train)
-        return {name: head(self.select[name](features), train) for name, head in self.heads.items()}
+        inputs, diagnostics = self.read(features)
+        projected = {name: head(inputs[name], train) for name, head in self.heads.items()}
+        return Outputs(features, projected, diagnostics)
 
     def encode(self, clips: Float[Array, "n t h w 3"]) -> Features:
         """Return the encoder's features, with fixed statistics."""
         return self.encoder(clips, False)
 
 
+class Outputs(NamedTuple):
+    """What a network says of a batch of clips: features, heads' outputs by name, diagnostics."""
+
+    features: Features
+    projected: Arrays
+    diagnostics: Arrays
+
+
 def compose(
     *,
     encoder: EncoderConfig,
     framework: FrameworkConfig,
-    heads: Mapping[str, Head],
+    heads: Mapping[str, int],
     slots: Mapping[str, Slot],
-    project: Callable[[Outputs], tuple[dict[str, Float[Array, "n d"]], dict[str, jax.Array]]],
+    read: Callable[[Features], tuple[Arrays, Arrays]],
+    project: Callable[[Arrays], tuple[Arrays, Arrays]],
     views: tuple[View, ...],
     total_steps: int,
-    frames: str | None = None,
+    frames: Callable[[Outputs], Float[Array, "n t d"]] | None = None,
     inner: Inner | None = None,
 ) -> Method:
     """Put a method together from what is embedded and how embeddings are compared.
@@ -116,25 +128,24 @@ def compose(
     Args:
       encoder: the network that is kept.
       framework: how slots are compared; it also shapes the heads.
-      heads: the projection heads by name.
+      heads: output width of each projection head, by name.
       slots: what is compared, by name.
-      project: the heads' outputs to the slots, and diagnostics to log.
+      read: the encoder's features to the heads' inputs f32[n ... c], and diagnostics to log.
+      project: the heads' outputs to the slots f32[n d], and diagnostics to log.
       views: the views of a video; every ordered pair of them is compared.
       total_steps: length of the run, for schedules.
-      frames: the head whose output is a sequence of frame vectors, if one is.
-      inner: the lower level; its `loss` is given here as a function of the heads' outputs.
+      frames: the frame vectors whose dynamics the method looks at, if it does.
+      inner: the lower level; its `loss` is given here as a function of those frame vectors.
     """
     network = Network(
-        encoder.module(),
-        {name: framework.head(head.dim) for name, head in heads.items()},
-        {name: head.select for name, head in heads.items()},
+        encoder.module(), {name: framework.head(dim) for name, dim in heads.items()}, read
     )
     pairs = tuple(permutations(range(len(views)), 2))
     compare = framework.build(slots, pairs, total_steps)
 
     def embed(weights, clips):
         outputs, stats = _apply(network, weights, clips)
-        return _by_view(project(outputs)[0], clips), stats
+        return _by_view(project(outputs.projected)[0], clips), stats
 
     def init(key, clips):
         key_network, key_framework = jax.random.split(key)
@@ -149,13 +160,14 @@ def compose(
     def loss(params, state, clips, key, step):
         weights = Weights(params["network"], state["stats"])
         outputs, stats = _apply(network, weights, clips)
-        flat, metrics = project(outputs)
+        flat, diagnostics = project(outputs.projected)
         keys, aux = compare.keys(state["framework"], embed, clips)
         terms = compare.compare(
             params["framework"], state["framework"], _by_view(flat, clips), keys
         )
         total = sum(slots[name].weight * term for name, term in terms.items())
-        metrics = {**metrics, **{f"loss/{name}": term for name, term in terms.items()}}
+        losses = {f"loss/{name}": term for name, term in terms.items()}
+        metrics = {**losses, **outputs.diagnostics, **diagnostics}
         return total, ({"stats": stats, "framework": aux}, metrics)
 
     def update(params, state, aux, step):
@@ -175,11 +187,11 @@ def compose(
         return network.apply(variables(params, state), clips, method="encode")
 
     def frame_vectors(params, state, clips):
-        return network.apply(variables(params, state), clips, False)[frames]
+        return frames(network.apply(variables(params, state), clips, False))
 
     def inner_loss(params, state, clips, key, step):
         weights = Weights(params["network"], state["stats"])
-        return inner.loss(_apply(network, weights, clips)[0])
+        return inner.loss(frames(_apply(network, weights, clips)[0]))
 
     return Method(
         views=views,

@@ -1,7 +1,7 @@
 """Optimisers as the field's papers state them, each an Optax chain."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import optax
@@ -9,6 +9,7 @@ import optax
 from vrl_jax import check
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """What a config names as `optim`."""
 

@@ -102,8 +102,8 @@ def make_step(
             "loss": value,
             **metrics,
             **terms,
-            "norm/gradient": optax.global_norm(grads),
-            "norm/update": optax.global_norm(updates),
+            "norm/gradient": optax.tree.norm(grads),
+            "norm/update": optax.tree.norm(updates),
         }
         return TrainState(train.step + 1, params, state, opt_state), metrics
 
