@@ -122,12 +122,19 @@ def test_trains_without_a_second_trace_and_reports_finite_numbers(trainer, metho
 
 
 def test_eight_devices_do_what_one_does(trainer, method):
-    one, history_one, _ = run(trainer, method, 1, 3)
-    eight, history_eight, _ = run(trainer, method, 8, 3)
-    for a, b in zip(history_one, history_eight, strict=True):
-        for name in a:  # the fit's condition magnifies rounding in the diagnostics
-            assert a[name] == pytest.approx(b[name], rel=5e-2, abs=1e-5), name
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    state, step, devices = trainer(1)
+    *warm, last = batches(method, 3)  # so that queues are filled and statistics have moved
+    for rows in warm:
+        state, _ = step(state, mesh.place(devices, rows))
+    state, results = jax.device_get(state), []
+    for count in (1, 8):
+        _, step, devices = trainer(count)
+        placed = jax.device_put(state, mesh.replicated(devices))
+        results.append(jax.device_get(step(placed, mesh.place(devices, last))))
+    (one, metrics_one), (eight, metrics_eight) = results
+    assert metrics_one["loss"] == pytest.approx(metrics_eight["loss"], rel=1e-4)
+    for name in metrics_one:  # the fit's condition magnifies rounding in the diagnostics
+        assert metrics_one[name] == pytest.approx(metrics_eight[name], rel=1e-2, abs=1e-5), name
     gap = jax.tree.map(lambda x, y: x - y, one.params, eight.params)
     size = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(one.params)))
     assert np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(gap))) <= 1e-4 * size

@@ -28,8 +28,8 @@ def other_workdir(tmp_path) -> Path:
 def fake_run(folder: Path, rng: np.random.Generator, method="bod", steps=200) -> Path:
     (folder / "results").mkdir(parents=True)
     config = {
-        "method": {"name": method, "temperature": 0.1},
-        "framework": "simclr",
+        "method": {"kind": f"vrl_jax.methods:{method}", "temperature": 0.1},
+        "framework": {"kind": "vrl_jax.frameworks.simclr:SimCLR"},
         "optim": {"learning_rate": 0.001, "betas": [0.9, 0.999]},
         "seed": steps,
     }

@@ -50,7 +50,7 @@ def test_page_shows_the_numbers_of_the_files(path):
     stored = {0.9713, 0.6287, 0.9024, 0.4451, 0.8712, 0.9533}
     assert {float(a["value"]) for tag, a in page.tags if tag == "data"} == stored
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
-    for text in (f"{last['loss']:.4g}", "0:01:40", "method bod · framework simclr", "0.10.2"):
+    for text in (f"{last['loss']:.4g}", "0:01:40", "method bod · framework SimCLR", "0.10.2"):
         assert text in page.text
     neighbours = np.load(workdir / "neighbours.npz")
     for value in neighbours["similarity"].ravel():
@@ -130,7 +130,7 @@ def test_loss_that_is_not_a_number_is_announced(bare_workdir, rng):
 
 
 def test_text_from_the_files_is_never_markup(workdir, rng):
-    dump(workdir / "config.json", {NASTY: {NASTY: NASTY}, "method": NASTY})
+    dump(workdir / "config.json", {NASTY: {NASTY: NASTY}, "method": {"kind": NASTY}})
     dump(workdir / "environment.json", {NASTY: NASTY})
     dump_lines(workdir / "metrics.jsonl", [metrics(rng, 1) | {NASTY: 1.0, f"loss/{NASTY}": 2.0}])
     dump_lines(workdir / "probes.jsonl", [probe(rng, 1, 1) | {f"linear/{NASTY}": 0.5}])
@@ -156,7 +156,7 @@ def test_comparison_shows_both_runs(workdir, other_workdir, tmp_path):
     for key in ("loss", "loss/static", "learning_rate", "linear/static", "koopman/static_rank"):
         (alt,) = [alt for alt in alts if alt.startswith(f"{key} over")]
         assert "tiny_bod: from" in alt and "tiny_dualvar: from" in alt
-    assert "method.name" in page.text and "seed" in page.text
+    assert "method.kind" in page.text and "seed" in page.text
     assert "optim.learning_rate" not in page.text
     assert {a["value"] for tag, a in page.tags if tag == "data"} >= {"0.9713"}
 

@@ -17,13 +17,11 @@ class Card(NamedTuple):
 
 
 def subtitle(run: read.Run) -> str:
-    """Return the method, framework and encoder of a run, as far as its config names them."""
+    """Return the method, framework and encoder of a run, by the classes that its config names."""
     parts = []
     for part in ("method", "framework", "encoder"):
-        value = run.config.get(part)
-        name = value.get("name") if isinstance(value, dict) else value
-        if isinstance(name, str):
-            parts.append(f"{part} {name}")
+        if part in run.config:
+            parts.append(f"{part} {run.config[part]['kind'].rpartition(':')[2]}")
     return " · ".join(parts)
 
 
