@@ -1,6 +1,9 @@
 """BOD-VCL on SimCLR, on rendered videos whose factors are known: the main job, no download.
 
 python -m vrl_jax.main --config=configs/synthetic_bod.py
+
+Minutes on two CPU cores. Expect a static probe accuracy near 1 and a dynamic one above chance
+(0.125); the README shows what was measured.
 """
 
 from vrl_jax import config

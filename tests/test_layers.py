@@ -20,6 +20,7 @@ LAYERS = {
     "evaluate": 4,
     "config": 5,
     "probes": 6,
+    "compare": 7,
     "provenance": 5,
     "main": 7,
 }

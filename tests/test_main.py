@@ -155,6 +155,7 @@ def records_so_far(workdir):
         ("weizmann_bod", {}, "error: root must be a folder, got '': pass --config.data.root="),
         ("synthetic_bod", {"train__batch": 0}, "batch must be at least 1, got 0"),
         ("synthetic_bod", {"augment__flip": 0.5}, "pass --config.augment.flip=0"),
+        ("synthetic_bod", {"sampling__clips": 1}, "pass --config.sampling.clips=2"),
         ("synthetic_bod", {"method__radius": "wide"}, "radius"),
         ("synthetic_bod", {"optim__lr": 0.1}, "lr"),
     ],

@@ -22,6 +22,7 @@ from vrl_jax import provenance
 from vrl_jax.config import Experiment
 from vrl_jax.data.pipeline import train_batches
 from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.methods.method import Method
 from vrl_jax.probes import Probes
 from vrl_jax.report import html
 from vrl_jax.train import loop, mesh
@@ -33,6 +34,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", loc
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; by default runs/ and a name made from the config."
 )
+_QUIET = flags.DEFINE_bool("quiet", False, "Show no progress bar.")
 flags.mark_flag_as_required("config")
 
 
@@ -42,14 +44,15 @@ class Run:
     Args:
       experiment: everything that decides the numbers.
       workdir: gets checkpoints, logs, results and `report.html`.
+      quiet: show no progress bar.
 
     Raises:
       ValueError: data that is not there, a batch that cannot be split over the devices, a workdir
         that belongs to another experiment.
     """
 
-    def __init__(self, experiment: Experiment, workdir: pathlib.Path):
-        self.experiment, self.workdir = experiment, workdir
+    def __init__(self, experiment: Experiment, workdir: pathlib.Path, quiet: bool = False):
+        self.experiment, self.workdir, self.quiet = experiment, workdir, quiet
         self.mesh = mesh.make_mesh()
         mesh.check_batch(self.mesh, "train.batch", experiment.train.batch)
         mesh.check_batch(self.mesh, "evaluate.batch", experiment.evaluate.batch)
@@ -59,6 +62,7 @@ class Run:
         self.method = experiment.method.build(
             experiment.encoder, experiment.framework, self.total_steps
         )
+        check_clips(experiment, self.method)
         self.probes = Probes(experiment, self.method, self.mesh, workdir)
         self.checkpoints = Checkpoints(
             workdir / "checkpoints",
@@ -83,7 +87,7 @@ class Run:
             provenance.write(self.workdir, experiment)
             start = int(state.step)
             with (
-                Log(self.workdir, start, self.total_steps) as log,
+                Log(self.workdir, start, self.total_steps, self.quiet) as log,
                 contextlib.closing(self._batches(start)) as batches,
             ):
                 log.say(f"workdir {self.workdir}: step {start} of {self.total_steps}")
@@ -134,6 +138,16 @@ class Run:
                 ready = ahead
 
 
+def check_clips(experiment: Experiment, method: Method) -> None:
+    """Raise `ValueError` where a view wants a clip that is not decoded."""
+    wanted = 1 + max(view.clip for view in method.views)
+    if experiment.sampling.clips != wanted:
+        raise ValueError(
+            f"sampling.clips is {experiment.sampling.clips}, but the method makes its views from "
+            f"{wanted}: pass --config.sampling.clips={wanted}"
+        )
+
+
 def check_mirror(experiment: Experiment, source: Source) -> None:
     """Raise `ValueError` where mirroring would make labels wrong."""
     if experiment.augment.flip and not source.mirror_safe:
@@ -166,7 +180,7 @@ def main(argv: list[str]) -> None:
         experiment = configs.build(_CONFIG.value)
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         workdir = pathlib.Path(_WORKDIR.value or default_workdir(path, experiment)).absolute()
-        run = Run(experiment, workdir)
+        run = Run(experiment, workdir, _QUIET.value)
     except ValueError as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if run() else 128 + signal.SIGTERM)

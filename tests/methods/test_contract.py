@@ -22,8 +22,8 @@ from vrl_jax.train.step import init_state, make_step
 VIDEOS, CLIPS, FRAMES, SIDE = 16, 2, 6, 12
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 AUGMENT = Augment(size=8, flip=0.0, hue=0.0)
-# A large ridge and floor: at the defaults rounding alone, in motion that noise hardly has, is seen in
-# the fourth digit of these tiny networks' losses.
+# A large ridge and floor: at the defaults rounding is seen in the fourth digit of these losses,
+# since clips of noise hardly move and what little they do is scaled up.
 SMALL = {
     "ridge": 0.1,
     "floor": 0.3,

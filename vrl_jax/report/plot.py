@@ -108,7 +108,8 @@ def curves(
 def spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
     """Draw eigenvalues, complex[...], with the unit circle and the static disc |λ − 1| ≤ radius."""
     values = eigenvalues[np.isfinite(eigenvalues)]
-    limit = min(max(1.12, 1.05 * np.abs(values).max(initial=0)), REACH)
+    least = 1.08 + radius  # the whole disc
+    limit = max(least, min(1.05 * np.abs(values).max(initial=0), REACH))
     beyond = int((np.maximum(abs(values.real), abs(values.imag)) > limit).sum())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4, 3.2), layout="constrained")

@@ -1,0 +1,51 @@
+import json
+
+import numpy as np
+import pytest
+
+from vrl_jax.evaluate import knn, retrieval
+from vrl_jax.evaluate.features import FeatureBank
+from vrl_jax.evaluate.judge import Evaluate, judge, summarize
+from vrl_jax.evaluate.linear import LinearProbe
+
+CLASSES = {"shape": ("disc", "bar"), "who": ("ann", "bob", "cyd", "dan")}
+CONFIG = {"ks": (1, 5), "knn": 5, "linear": LinearProbe(steps=50)}
+STAMP = {"protocol": {"clips": 1}, "model": {"encoder": "Tiny"}, "data": {}, "commit": "c"}
+
+
+def bank(rng, count):
+    shape, who = rng.integers(0, 2, count), np.arange(count) % 4
+    features = rng.normal(size=(count, 6)).astype(np.float32)
+    features[:, 0] += 4 * shape
+    return FeatureBank(features, {"shape": shape, "who": who})
+
+
+def test_every_probe_on_every_label_stamped_and_serialisable(rng):
+    train, test = bank(rng, 80), bank(rng, 40)
+    results = json.loads(json.dumps(judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP)))
+    found = {(r["name"], r["label"]): r for r in results}
+    assert set(found) == {(n, c) for n in ("linear", "knn", "retrieval") for c in CLASSES}
+    assert all(r["protocol"] == {"clips": 1} and r["commit"] == "c" for r in results)
+    given = (train.features, train.labels["shape"], test.features, test.labels["shape"])
+    assert found["knn", "shape"]["value"] == knn.classify(*given, k=5)
+    recall = retrieval.recall(given[2], given[3], given[0], given[1], ks=(1, 5))
+    assert found["retrieval", "shape"]["values"] == {str(k): v for k, v in recall.items()}
+    assert found["linear", "shape"]["value"] > 0.9 > found["linear", "who"]["value"]
+    most = max(np.mean(test.labels["shape"] == c) for c in (0, 1))
+    assert found["linear", "shape"]["chance"] == pytest.approx(most)
+
+
+def test_leaving_groups_out_needs_no_training_set(rng):
+    test = bank(rng, 60)
+    results = judge(test, test, CLASSES, Evaluate(group="who", **CONFIG), STAMP)
+    (result,) = results
+    assert result["label"] == "shape" and set(result["groups"]) == {"0", "1", "2", "3"}
+    assert result["value"] == pytest.approx(np.mean(list(result["groups"].values())))
+    assert result["value"] > 0.9
+
+
+def test_summary_names_accuracies_chance_and_collapse(rng):
+    train, test = bank(rng, 80), bank(rng, 40)
+    values = summarize(judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP), test)
+    assert {"linear/shape", "knn/who", "retrieval/shape", "chance/who"} <= set(values)
+    assert {"collapse/feature_std", "collapse/effective_rank"} <= set(values)

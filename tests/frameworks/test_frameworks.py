@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vrl_jax.frameworks.framework import Head, Weights, follow, momentum_at
+from vrl_jax.frameworks.moco import MoCo
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.losses import info_nce, nt_xent
+from vrl_jax.types import Slot
+
+PAIRS = ((0, 1), (1, 0))
+SLOTS = {"a": Slot(3, 0.2), "b": Slot(3, 0.5, unit=False)}
+
+
+def slots(rng, videos=4):
+    return {name: jnp.array(rng.normal(size=(videos, 2, 3)), jnp.float32) for name in SLOTS}
+
+
+def test_simclr_compares_each_pair_of_views_once(rng):
+    queries = slots(rng)
+    framework = SimCLR().build(SLOTS, PAIRS, 10)
+    got = framework.compare({}, {}, queries, None)
+    for name, slot in SLOTS.items():
+        a, b = queries[name][:, 0], queries[name][:, 1]
+        wanted = nt_xent(a, b, temperature=slot.temperature, unit=slot.unit)
+        assert float(got[name]) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def moco(rng, queue=16, videos=4, momentum=0.5):
+    framework = MoCo(queue=queue, momentum=momentum).build(SLOTS, PAIRS, 100)
+    weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+    return framework, framework.init(jax.random.key(0), weights, videos)[1]
+
+
+def push(framework, state, made, step=0, weights=None):
+    keys, aux = framework.keys(state, lambda w, c: (made, {"m": jnp.ones(2)}), None)
+    weights = weights or Weights({"w": jnp.ones(2)}, {"m": jnp.zeros(2)})
+    return keys, framework.update({}, state, aux, weights, jnp.int32(step))[1]
+
+
+def test_moco_queues_the_newest_keys_and_wraps(rng):
+    framework, state = moco(rng)
+    history = [slots(rng) for _ in range(5)]
+    for made in history:
+        keys, state = push(framework, state, made)
+    assert np.allclose(np.linalg.norm(keys["a"], axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(keys["b"], history[-1]["b"])  # its length was set on purpose
+    queue = state["queue"]["b"]
+    np.testing.assert_array_equal(queue[:8], history[4]["b"].reshape(-1, 3))
+    np.testing.assert_array_equal(queue[8:], history[3]["b"].reshape(-1, 3))
+
+
+def test_moco_counts_only_what_was_filled(rng):
+    framework, state = moco(rng)
+    queries, made = slots(rng), slots(rng)
+    keys, after = push(framework, state, made)
+    assert all(float(loss) == 0 for loss in framework.compare({}, state, queries, keys).values())
+    losses = framework.compare({}, after, queries, keys)
+    both = [
+        info_nce(
+            queries["b"][:, i],
+            keys["b"][:, j],
+            made["b"].reshape(-1, 3),
+            temperature=0.5,
+            unit=False,
+        )
+        for i, j in PAIRS
+    ]
+    assert float(losses["b"]) == pytest.approx(float(sum(both)) / 2, rel=1e-5)
+    for _ in range(40):
+        _, after = push(framework, after, made)
+    assert 16 <= int(after["seen"]) < 32
+
+
+def test_moco_teacher_follows_with_its_momentum(rng):
+    framework, state = moco(rng, momentum=0.5)
+    _, state = push(framework, state, slots(rng))
+    np.testing.assert_allclose(state["teacher"]["params"]["w"], 0.5)
+    _, state = push(framework, state, slots(rng), step=100)
+    np.testing.assert_allclose(state["teacher"]["params"]["w"], 0.5)  # momentum 1 at the end
+    np.testing.assert_array_equal(state["teacher"]["stats"]["m"], 1.0)
+
+
+def test_moco_refuses_a_queue_that_a_batch_does_not_divide(rng):
+    with pytest.raises(ValueError, match="multiple of the 8 keys a step makes .* got 12"):
+        moco(rng, queue=12)
+
+
+def test_momentum_rises_along_a_half_cosine():
+    got = [float(momentum_at(jnp.int32(k), 0.9, 100)) for k in (0, 25, 50, 100, 150)]
+    wanted = [1 - 0.1 * (np.cos(np.pi * p) + 1) / 2 for p in (0, 0.25, 0.5, 1, 1)]
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    moved = follow({"w": jnp.ones(1)}, {"w": jnp.zeros(1)}, jnp.float32(0.75))
+    np.testing.assert_allclose(moved["w"], 0.75)
+
+
+@pytest.mark.parametrize("layers, norm", [(1, True), (2, True), (3, False)])
+def test_head_has_the_stated_layers(rng, layers, norm):
+    head = Head(hidden=7, dim=5, layers=layers, norm=norm)
+    x = jnp.array(rng.normal(size=(4, 6, 3)), jnp.float32)
+    variables = head.init(jax.random.key(0), x, False)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(variables["params"])]
+    assert sum(len(shape) == 2 for shape in shapes) == layers
+    assert ("batch_stats" in variables) == (norm and layers > 1)
+    assert head.apply(variables, x, False).shape == (4, 6, 5)
