@@ -43,8 +43,8 @@ class BOD:
       ridge: on the unit frames' Gram matrix.
       pooling: "mean" or "rms", of the dynamic part over time.
       stop_filter: no gradient through the choice of modes.
-      floor: a part shorter than this share of the mean frame is compared as weaker, not
-        blown up to unit length.
+      floor: where the split is at the head, a part shorter than this share of the mean frame is
+        compared as weaker, not blown up to unit length.
       inner_steps: steps of the lower level before each step of the upper one; 0 leaves it out.
       inner_learning_rate: of those steps (plain gradient descent).
       held_out: transitions that the lower level forecasts.

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.losses import koopman, nt_xent
+from vrl_jax.methods.bod import BOD, damp
+
+ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
+FRAMEWORK = SimCLR(hidden=8, layers=2)
+
+
+def build(**settings):
+    method = BOD(dim=5, **settings).build(ENCODER, FRAMEWORK, 10)
+    clips = jax.random.normal(jax.random.key(0), (4, 2, 7, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    return method, params, state, clips
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"split_at": "backbone", "pooling": "rms", "radius": 0.3, "stop_filter": True},
+        {"split_at": "backbone", "split": "mean-residual", "inner_steps": 0},
+        {"split_at": "head", "split": "mean-residual"},
+    ],
+    ids=str,
+)
+def test_every_variant_has_both_losses_and_finite_slopes(settings):
+    method, params, state, clips = build(**settings)
+
+    def loss(params):
+        return method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+
+    (value, (_, metrics)), slopes = jax.value_and_grad(loss, has_aux=True)(params)
+    assert float(value) == pytest.approx(
+        float(metrics["loss/static"] + metrics["loss/dynamic"]), rel=1e-5
+    )
+    encoder = jax.tree.leaves(slopes["network"]["encoder"])
+    assert all(np.isfinite(slope).all() for slope in encoder)
+    assert any(np.abs(slope).max() > 0 for slope in encoder)
+    assert (method.inner is None) == (settings.get("inner_steps") == 0)
+
+
+def test_the_loss_is_nt_xent_of_both_parts():
+    method, params, state, clips = build(static_weight=0.5, dynamic_weight=2.0, ridge=0.05)
+    value, (_, metrics) = method.loss(params, state, clips, None, jnp.int32(0))
+    flat = clips.reshape(-1, *clips.shape[2:])
+    network_state = {"params": params["network"], "batch_stats": state["stats"]}
+    frames = frames_in_training(network_state, flat)
+    parts = koopman.split(frames, ridge=0.05)
+    whole = np.linalg.norm(np.mean(frames, axis=1), axis=-1, keepdims=True)
+    terms = []
+    for part in (parts.static, parts.dynamic):
+        z = (part / np.sqrt(np.sum(part**2, -1, keepdims=True) + (0.01 * whole) ** 2)).reshape(
+            4, 2, -1
+        )
+        terms.append(float(nt_xent(z[:, 0], z[:, 1], temperature=0.1, unit=False)))
+    assert float(metrics["loss/static"]) == pytest.approx(terms[0], rel=1e-3)
+    assert float(metrics["loss/dynamic"]) == pytest.approx(terms[1], rel=1e-3)
+    assert float(value) == pytest.approx(0.5 * terms[0] + 2 * terms[1], rel=1e-3)
+
+
+def frames_in_training(variables, clips):
+    """Return the head's frame vectors with the batch's own statistics, as training sees them."""
+    encoder, head = ENCODER.module(), FRAMEWORK.head(5)
+    parts = {
+        name: {k: v[name] for k, v in variables.items() if name in v}
+        for name in ("encoder", "heads_frames")
+    }
+    features, _ = encoder.apply(parts["encoder"], clips, True, mutable=["batch_stats"])
+    return head.apply(parts["heads_frames"], features.frames, True, mutable=["batch_stats"])[0]
+
+
+def test_an_absent_part_stays_near_zero():
+    x = jnp.array([[1e-4, 0.0], [3.0, 4.0]])
+    got = damp(x, jnp.full((2, 1), 0.05))
+    np.testing.assert_allclose(got, [[2e-3, 0], [0.6, 0.8]], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"split_at": "tail"}, "split_at must be one of 'head', 'backbone'"),
+        ({"inner_steps": -1}, "inner_steps must be at least 0"),
+        ({"hypergradient": "exact"}, "hypergradient must be one of"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        BOD(**settings)
