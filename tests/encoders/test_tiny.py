@@ -13,21 +13,22 @@ def test_default_keeps_frames_and_divides_sides_by_eight():
     assert [stage.shape for stage in features.stages] == maps
     assert features.frames.shape == (2, 16, 64)
     assert Tiny().dim == 64
-    wanted = (75 + 3 * 16) * 16 + (9 * 16 + 3 * 32) * 32 + (9 * 32 + 3 * 64) * 64
-    assert count(variables["params"]) == wanted + 4 * (16 + 32 + 64)
+    wanted = 3 * 75 * 16 + (9 * 16 + 3 * 32) * 32 + (9 * 32 + 3 * 64) * 64
+    assert count(variables["params"]) == wanted + 2 * 16 + 4 * (32 + 64)
 
 
 def test_equals_loops(rng):
     module, shape = Tiny(widths=(3, 4), strides=(2, 3)).module(), (1, 4, 7, 9, 3)
     x = rng.normal(size=shape).astype(np.float32)
     variables = fill(module, shape, rng)
-    y = x
-    for name, stride in (("stem", 2), ("stage1", 3)):
-        params, stats = variables["params"][name], variables["batch_stats"][name]
-        y = convolve(y, params["spatial"]["kernel"], (1, stride, stride))
-        y = np.maximum(normalise(y, params["middle"], stats["middle"]), 0)
-        y = convolve(y, params["temporal"]["kernel"], (1, 1, 1))
-        y = np.maximum(normalise(y, params["norm"], stats["norm"]), 0)
+    params, stats = variables["params"]["stem"], variables["batch_stats"]["stem"]
+    y = convolve(x, params["conv"]["kernel"], (1, 2, 2))
+    y = np.maximum(normalise(y, params["norm"], stats["norm"]), 0)
+    params, stats = variables["params"]["stage1"], variables["batch_stats"]["stage1"]
+    y = convolve(y, params["spatial"]["kernel"], (1, 3, 3))
+    y = np.maximum(normalise(y, params["middle"], stats["middle"]), 0)
+    y = convolve(y, params["temporal"]["kernel"], (1, 1, 1))
+    y = np.maximum(normalise(y, params["norm"], stats["norm"]), 0)
     features = module.apply(variables, jnp.asarray(x), False)
     np.testing.assert_allclose(features.stages[-1], y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(features.clip, y.mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
