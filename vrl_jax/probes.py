@@ -37,7 +37,13 @@ class Probes:
 
     def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
         self._experiment, self._method, self._workdir = experiment, method, workdir
-        self._train, self._test = experiment.data.train(), experiment.data.test()
+        self._test = experiment.data.test()
+        # Leaving groups out needs the test videos alone; opening a data set may take a while.
+        self._train = self._test if experiment.evaluate.group else experiment.data.train()
+        self._data = {"set": type(experiment.data).__name__, "test": fingerprint(self._test)}
+        if not experiment.evaluate.group:
+            self._data["train"] = fingerprint(self._train)
+        self._commit = provenance.commit()
         sampling = experiment.sampling
         self._sampling = Sampling(
             sampling.frames, sampling.stride, experiment.evaluate.clips, sampling.fps
@@ -131,7 +137,6 @@ class Probes:
     def _neighbours(self, train: FeatureBank, test: FeatureBank) -> dict[str, Any]:
         """Return a few test videos and the training videos nearest to them, as the report wants."""
         config = self._experiment.evaluate
-        gallery_source = self._test if config.group else self._train
         names = [name for name in self._test.classes if name != config.group]
         chosen = np.linspace(0, len(self._test) - 1, config.neighbours).astype(int)
         indices, similarity = [], []
@@ -158,7 +163,7 @@ class Probes:
             "queries": np.stack([self._read(self._test, q)[0] for q in chosen]),
             "query_labels": np.array([spell(test.labels, q) for q in chosen]),
             "gallery": np.stack(
-                [np.stack([self._read(gallery_source, i)[0] for i in row]) for row in indices]
+                [np.stack([self._read(self._train, i)[0] for i in row]) for row in indices]
             ),
             "gallery_labels": np.array([[spell(train.labels, i) for i in row] for row in indices]),
             "similarity": np.array(similarity),
@@ -176,7 +181,6 @@ class Probes:
         }
         parameters = sum(leaf.size for leaf in jax.tree.leaves(encoder["params"]))
         split = f"leave one {config.group} out" if config.group else "train, test"
-        data = {"set": type(experiment.data).__name__, "test": fingerprint(self._test)}
         return {
             "protocol": {
                 "split": split,
@@ -198,6 +202,6 @@ class Probes:
                 "weights": provenance.weight_hash(encoder),
                 "step": int(state.step),
             },
-            "data": data if config.group else {**data, "train": fingerprint(self._train)},
-            "commit": provenance.commit(),
+            "data": self._data,
+            "commit": self._commit,
         }
