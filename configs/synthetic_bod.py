@@ -35,11 +35,13 @@ def get_config(arg: str = ""):
             ),
             encoder=Tiny(),
             framework=SimCLR(hidden=128, layers=2),
-            # Not the paper's literal setting (split_at "head", radius 0.1, ridge 1e-3, no stopped
-            # filter), which trains worse here: see "What the measurements say" in the README.
+            # Not the paper's literal setting (split_at "head", grid 1, radius 0.1, ridge 1e-3, no
+            # stopped filter), which trains worse here: "What the measurements say" in the README.
             method=BOD(
                 dim=64,
                 split_at="backbone",
+                grid=2,
+                reversed_negatives=True,
                 radius=0.3,
                 ridge=3e-2,
                 pooling="rms",

@@ -15,7 +15,18 @@ def get_config(arg: str = ""):
     described.data = config.describe(Weizmann(frames=16))
     described.resize = (36, 44)
     described.augment = config.describe(
-        Augment(size=32, area=(0.3, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, blur=0.0)
+        Augment(
+            size=32,
+            subtract_background=True,  # the camera stands still, and every person has a background
+            area=(0.3, 1.0),
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            blur=0.0,
+        )
     )
+    described.method.reversed_negatives = False  # half of these actions look alike backwards
+    described.train.batch = 32
+    described.train.steps = 500
     described.evaluate = config.describe(Evaluate(group="person"))
     return described

@@ -34,9 +34,11 @@ class Slot(NamedTuple):
       weight: its share of the loss.
       unit: whether the framework scales it to unit length; False where the method has set its
         length on purpose.
+      negatives: numbers of views whose embeddings, of every video, are negatives and nothing else.
     """
 
     dim: int
     temperature: float = 0.1
     weight: float = 1.0
     unit: bool = True
+    negatives: tuple[int, ...] = ()

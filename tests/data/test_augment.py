@@ -235,6 +235,20 @@ def test_blur_about_as_often_as_asked_with_varied_strength(rng):
     assert change[change > 1e-3].max() > 1.4 * change[change > 1e-3].min()
 
 
+def test_background_is_what_stands_still(rng):
+    still, moving = random_clip(rng, 1, 6, 7), 0.2 * random_clip(rng, 5, 6, 7)
+    clip = 0.5 * still + moving
+    expected = 0.5 + moving - moving.mean(0)
+    np.testing.assert_allclose(A.subtract_background(jnp.asarray(clip)), expected, atol=1e-6)
+    u8 = random_u8(rng, 2, 5, 8, 8)
+    mean = u8.astype(np.float64).mean(1, keepdims=True)
+    expected = np.clip(0.5 + (u8 - mean) / 255, 0, 1)
+    subtracting = replace(PLAIN, subtract_background=True)
+    np.testing.assert_allclose(center_view(jnp.asarray(u8), subtracting), expected, atol=1e-5)
+    views = draw_views(KEY, jnp.asarray(u8[:, None]), (View(0),), subtracting)
+    np.testing.assert_allclose(views[:, 0], expected, atol=1e-5)
+
+
 def test_normalize_per_channel(rng):
     clip = random_clip(rng, 2, 3, 4)
     mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)

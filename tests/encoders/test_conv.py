@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import convolve, fill, normalise
-from vrl_jax.encoders.conv import Conv3d, ConvNorm, pool
+from vrl_jax.encoders.conv import Conv3d, ConvNorm, frame_grid, pool
 
 CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
     ((2, 5, 6, 7, 3), (3, 3, 3), (1, 1, 1)),
@@ -99,3 +99,21 @@ def test_pool_averages_the_last_map_in_float32(rng):
     np.testing.assert_allclose(features.clip, last.mean((1, 2, 3)), rtol=1e-5, atol=1e-6)
     assert features.clip.dtype == features.frames.dtype == jnp.float32
     assert [stage.shape for stage in features.stages] == [(2, 3, 6, 5, 6), (2, 3, 4, 5, 4)]
+
+
+@pytest.mark.parametrize("height, width, cells", [(4, 6, 2), (7, 5, 2), (4, 4, 4), (3, 5, 1)])
+def test_frame_grid_averages_each_region(rng, height, width, cells):
+    stage = jnp.array(rng.normal(size=(2, 3, height, width, 5)), jnp.float32)
+    got = frame_grid(pool([stage]), cells).reshape(2, 3, cells, cells, 5)
+    for i in range(cells):
+        rows = slice(i * height // cells, -(-(i + 1) * height // cells))
+        for j in range(cells):
+            columns = slice(j * width // cells, -(-(j + 1) * width // cells))
+            wanted = np.asarray(stage)[:, :, rows, columns].mean((2, 3))
+            np.testing.assert_allclose(got[:, :, i, j], wanted, atol=1e-6)
+
+
+def test_frame_grid_refuses_more_cells_than_the_map_has(rng):
+    features = pool([jnp.zeros((1, 2, 3, 4, 5))])
+    with pytest.raises(ValueError, match="grid must be at most 3, the map's side, got 4"):
+        frame_grid(features, 4)

@@ -27,6 +27,28 @@ def test_simclr_compares_each_pair_of_views_once(rng):
         assert float(got[name]) == pytest.approx(float(wanted), rel=1e-6)
 
 
+def test_further_negatives_count_in_their_slot_alone(rng):
+    named = {"a": Slot(3, 0.2, negatives=(2,)), "b": Slot(3, 0.2)}
+    made = {name: jnp.array(rng.normal(size=(4, 3, 3)), jnp.float32) for name in named}
+    first, second, third = (made["a"][:, view] for view in range(3))
+
+    got = SimCLR().build(named, PAIRS, 10).compare({}, {}, made, None)
+    wanted = nt_xent(first, second, temperature=0.2, negatives=third)
+    assert float(got["a"]) == pytest.approx(float(wanted), rel=1e-6)
+    wanted = nt_xent(made["b"][:, 0], made["b"][:, 1], temperature=0.2)
+    assert float(got["b"]) == pytest.approx(float(wanted), rel=1e-6)
+
+    framework = MoCo(queue=16, momentum=0.5).build(named, PAIRS, 100)
+    weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+    state = framework.init(jax.random.key(0), weights, 4)[1]
+    keys, after = push(framework, state, made)
+    assert int(after["seen"]) == 8  # what is nobody's partner stays out of the queue
+    got = framework.compare({}, after, made, keys)
+    queue = jnp.concatenate([third, made["a"][:, :2].reshape(-1, 3)])
+    wanted = [info_nce(made["a"][:, i], made["a"][:, j], queue, temperature=0.2) for i, j in PAIRS]
+    assert float(got["a"]) == pytest.approx(float(sum(wanted)) / 2, rel=1e-5)
+
+
 def moco(rng, queue=16, videos=4, momentum=0.5):
     framework = MoCo(queue=queue, momentum=momentum).build(SLOTS, PAIRS, 100)
     weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})

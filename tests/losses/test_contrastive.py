@@ -32,6 +32,20 @@ def test_nt_xent_of_equal_vectors_is_ln(n, wanted):
     assert float(nt_xent(jnp.ones((n, 3)), jnp.ones((n, 3)))) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_nt_xent_with_further_negatives_agrees_with_loops(rng):
+    a, b, others = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
+    z, more = unit(np.concatenate([a, b])), unit(others)
+    total = 0.0
+    for i in range(8):
+        wrong = sum(math.exp(z[i] @ z[j] / 0.2) for j in range(8) if j not in (i, (i + 4) % 8))
+        wrong += sum(math.exp(z[i] @ other / 0.2) for other in more)
+        right = math.exp(z[i] @ z[(i + 4) % 8] / 0.2)
+        total -= math.log(right / (right + wrong))
+    a, b, others = (jnp.array(x, jnp.float32) for x in (a, b, others))
+    got = nt_xent(a, b, temperature=0.2, negatives=others)
+    assert float(got) == pytest.approx(total / 8, rel=1e-5)
+
+
 def test_nt_xent_without_scaling_sees_lengths(rng):
     a, b = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, 6, 4)))
     assert float(nt_xent(a, b)) == pytest.approx(float(nt_xent(9 * a, b)), rel=1e-4)
@@ -97,6 +111,10 @@ def test_negative_cosine(rng):
         (
             lambda: info_nce(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones((4, 5))),
             "queue rows must have 3 entries, got 5",
+        ),
+        (
+            lambda: nt_xent(jnp.ones((2, 3)), jnp.ones((2, 3)), negatives=jnp.ones((4, 5))),
+            "negatives must have 3 entries, got 5",
         ),
     ],
 )

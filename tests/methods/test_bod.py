@@ -25,6 +25,8 @@ def build(**settings):
         {"split_at": "backbone", "pooling": "rms", "radius": 0.3, "stop_filter": True},
         {"split_at": "backbone", "split": "mean-residual", "inner_steps": 0},
         {"split_at": "head", "split": "mean-residual"},
+        {"split_at": "head", "grid": 2},
+        {"split_at": "backbone", "grid": 2, "reversed_negatives": True},
     ],
     ids=str,
 )
@@ -72,6 +74,24 @@ def frames_in_training(variables, clips):
     }
     features, _ = encoder.apply(parts["encoder"], clips, True, mutable=["batch_stats"])
     return head.apply(parts["heads_frames"], features.frames, True, mutable=["batch_stats"])[0]
+
+
+def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():
+    settings = {"split_at": "head", "inner_steps": 0, "ridge": 0.05}
+    method, params, state, clips = build(**settings, reversed_negatives=True)
+    value, (_, metrics) = method.loss(params, state, clips, None, jnp.int32(0))
+    flat = jnp.concatenate([clips, clips[:, :1, ::-1]], axis=1).reshape(12, *clips.shape[2:])
+    frames = frames_in_training({"params": params["network"], "batch_stats": state["stats"]}, flat)
+    parts = koopman.split(frames, ridge=0.05)
+    floor = 0.01 * jnp.linalg.norm(jnp.mean(frames, axis=1), axis=-1, keepdims=True)
+    static, dynamic = (
+        damp(part, floor).reshape(4, 3, -1) for part in (parts.static, parts.dynamic)
+    )
+    given = {"temperature": 0.1, "unit": False}
+    wanted = nt_xent(static[:, 0], static[:, 1], **given)
+    assert float(metrics["loss/static"]) == pytest.approx(float(wanted), rel=1e-4)
+    wanted = nt_xent(dynamic[:, 0], dynamic[:, 1], **given, negatives=dynamic[:, 2])
+    assert float(metrics["loss/dynamic"]) == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_an_absent_part_stays_near_zero():

@@ -33,6 +33,8 @@ SMALL = {
     "queue": 64,
     "momentum": 0.9,
     "held_out": 1,
+    "grid": 2,
+    "reversed_negatives": True,
 }
 
 

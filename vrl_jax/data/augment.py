@@ -25,6 +25,8 @@ class Augment:
 
     Attributes:
       size: side of the square view, in pixels.
+      subtract_background: leave only what moves: see the function of that name; for cameras that
+        stand still. Evaluation does the same.
       area: least and greatest share of the frame's area that is cropped.
       aspect: least and greatest width / height of the crop, in decoded pixels.
       flip: probability of a mirror image; 0 where left and right matter to the labels.
@@ -41,6 +43,7 @@ class Augment:
     """
 
     size: int = 112
+    subtract_background: bool = False
     area: tuple[float, float] = (0.2, 0.766)
     aspect: tuple[float, float] = (0.75, 4 / 3)
     flip: float = 0.5
@@ -108,10 +111,18 @@ def center_view(clips: UInt8[Array, "n t h w 3"], augment: Augment) -> Float[Arr
     corner = (frame - extent) / 2
 
     def view(clip: Array) -> Array:
-        clip = _resize(_to_unit(clip), corner, extent, augment.size)
+        clip = _resize(_prepare(clip, augment), corner, extent, augment.size)
         return normalize(clip, augment.mean, augment.std)
 
     return jax.vmap(view)(clips)
+
+
+def subtract_background(clip: Float[Array, "t h w 3"]) -> Float[Array, "t h w 3"]:
+    """Subtract the clip's mean over time from its frames, on mid-grey, within [0, 1].
+
+    Of a clip's pixels taken as a linear dynamical system this is the mode of eigenvalue 1.
+    """
+    return jnp.clip(0.5 + clip - clip.mean(0), 0, 1)
 
 
 def random_resized_crop(
@@ -276,7 +287,7 @@ def normalize(
 def _draw_view(key: Array, clip: Array, augment: Augment) -> Array:
     a = augment
     keys = jax.random.split(key, 5)
-    clip = random_resized_crop(keys[0], _to_unit(clip), a.size, a.area, a.aspect)
+    clip = random_resized_crop(keys[0], _prepare(clip, a), a.size, a.area, a.aspect)
     clip = flip(keys[1], clip, a.flip)
     clip = color_jitter(keys[2], clip, a.jitter, a.brightness, a.contrast, a.saturation, a.hue)
     clip = grayscale(keys[3], clip, a.gray)
@@ -293,8 +304,9 @@ def _resize(clip: Array, corner: Array, extent: Array, size: int) -> Array:
     )
 
 
-def _to_unit(clip: Array) -> Array:
-    return clip.astype(jnp.float32) / 255
+def _prepare(clip: Array, augment: Augment) -> Array:
+    clip = clip.astype(jnp.float32) / 255
+    return subtract_background(clip) if augment.subtract_background else clip
 
 
 def _to_gray(planes: Array) -> Array:

@@ -130,3 +130,26 @@ def pool(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
     """Average the last of the feature maps over space, and over space and time, in float32."""
     frames = stages[-1].mean((2, 3), dtype=jnp.float32)
     return Features(clip=frames.mean(1), frames=frames, stages=tuple(stages))
+
+
+def frame_grid(features: Features, cells: int) -> Float[Array, "b t d"]:
+    """Average the last feature map over each of `cells` x `cells` regions, side by side in float32.
+
+    One cell gives `Features.frames`. Where the sides are no multiples, neighbouring regions share a
+    row or column (adaptive average pooling, as in PyTorch).
+
+    Raises:
+      ValueError: more cells than the map has rows or columns.
+    """
+    x = features.stages[-1].astype(jnp.float32)
+    if cells > min(x.shape[2:4]):
+        raise ValueError(f"grid must be at most {min(x.shape[2:4])}, the map's side, got {cells}")
+    x = jnp.einsum("bthwc,yh,xw->btyxc", x, _bins(x.shape[2], cells), _bins(x.shape[3], cells))
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _bins(length: int, cells: int) -> Float[Array, "cells length"]:
+    """Return the weights that average each of `cells` nearly equal stretches of an axis."""
+    low, place = jnp.arange(cells)[:, None] * length, jnp.arange(length) * cells
+    inside = (place + cells > low) & (place < low + length)
+    return inside / inside.sum(1, keepdims=True)

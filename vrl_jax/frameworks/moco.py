@@ -48,7 +48,7 @@ class MoCo:
     def build(
         self, slots: Mapping[str, Slot], pairs: tuple[tuple[int, int], ...], total_steps: int
     ) -> Framework:
-        """Return the functions; the keys of every view enter the queue."""
+        """Return the functions; the keys of every view in `pairs` enter the queue."""
         views = len({view for pair in pairs for view in pair})
 
         def init(key, weights, videos):
@@ -72,14 +72,15 @@ class MoCo:
 
         def compare(params, state, queries, keys):
             def loss(name, slot):
+                others = [keys[name][:, view] for view in slot.negatives]
                 terms = [
                     info_nce(
                         queries[name][:, i],
                         keys[name][:, j],
-                        state["queue"][name],
+                        jnp.concatenate([*others, state["queue"][name]]),
                         temperature=slot.temperature,
                         unit=slot.unit,
-                        filled=jnp.minimum(state["seen"], self.queue),
+                        filled=jnp.minimum(state["seen"], self.queue) + sum(map(len, others)),
                     )
                     for i, j in pairs
                 ]
@@ -91,15 +92,16 @@ class MoCo:
             momentum = momentum_at(step, self.momentum, total_steps)
             teacher = follow(state["teacher"]["params"], weights.params, momentum)
             start = state["seen"] % self.queue
-            rows = {
-                name: jax.lax.dynamic_update_slice_in_dim(
-                    state["queue"][name], made.reshape(-1, made.shape[-1]), start, axis=0
-                )
-                for name, made in aux["keys"].items()
+            made = {
+                name: keys[:, :views].reshape(-1, keys.shape[-1])
+                for name, keys in aux["keys"].items()
             }
-            made = next(iter(aux["keys"].values()))
+            rows = {
+                name: jax.lax.dynamic_update_slice_in_dim(state["queue"][name], keys, start, axis=0)
+                for name, keys in made.items()
+            }
             # Bounded, so that a long run cannot overflow; what is left still says "full".
-            seen = state["seen"] + made.shape[0] * made.shape[1]
+            seen = state["seen"] + len(next(iter(made.values())))
             seen = jnp.where(seen >= 2 * self.queue, seen - self.queue, seen)
             teacher = {"params": teacher, "stats": aux["stats"]}
             return params, {"teacher": teacher, "queue": rows, "seen": seen}

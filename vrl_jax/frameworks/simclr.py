@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from vrl_jax import check
 from vrl_jax.frameworks.framework import Framework, Head
@@ -41,8 +42,15 @@ class SimCLR:
         def compare(params, state, queries, keys):
             def loss(name, slot):
                 z = queries[name]
+                negatives = [z[:, view] for view in slot.negatives]
                 terms = [
-                    nt_xent(z[:, i], z[:, j], temperature=slot.temperature, unit=slot.unit)
+                    nt_xent(
+                        z[:, i],
+                        z[:, j],
+                        temperature=slot.temperature,
+                        unit=slot.unit,
+                        negatives=jnp.concatenate(negatives) if negatives else None,
+                    )
                     for i, j in unordered
                 ]
                 return sum(terms) / len(terms)

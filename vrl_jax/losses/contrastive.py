@@ -14,6 +14,7 @@ def nt_xent(
     *,
     temperature: float = 0.1,
     unit: bool = True,
+    negatives: Float[Array, "k d"] | None = None,
 ) -> Float[Array, ""]:
     """NT-Xent: each of the 2n vectors finds its partner among the 2n - 1 others (SimCLR).
 
@@ -24,9 +25,11 @@ def nt_xent(
       b: embeddings of another view of the same videos.
       temperature: divides the cosines.
       unit: scale the vectors to unit length first; with False they are compared as they are.
+      negatives: further vectors that are nobody's partner.
 
     Raises:
-      ValueError: the shapes differ, there is one video only, or the temperature is not positive.
+      ValueError: the shapes do not fit, there is one video only, or the temperature is not
+        positive.
 
     Source: Chen et al. 2020, arXiv 2002.05709, equation 1.
 
@@ -38,10 +41,15 @@ def nt_xent(
     check.same_shape(a=a, b=b)
     check.positive(temperature=temperature)
     check.at_least(2, **{"the number of videos": a.shape[0]})
-    z = jnp.concatenate([a, b]).astype(jnp.float32)
+    rows = [a, b] if negatives is None else [a, b, negatives]
+    if rows[-1].shape[1:] != a.shape[1:]:
+        raise ValueError(f"negatives must have {a.shape[1]} entries, got {rows[-1].shape[1]}")
+    z = jnp.concatenate(rows).astype(jnp.float32)
     z = normalize(z) if unit else z
-    logits = jnp.where(jnp.eye(len(z), dtype=bool), -jnp.inf, z @ z.T / temperature)
-    return _cross_entropy(logits, jnp.roll(jnp.arange(len(z)), len(a)))
+    anchors = z[: 2 * len(a)]
+    itself = jnp.eye(len(anchors), len(z), dtype=bool)
+    logits = jnp.where(itself, -jnp.inf, anchors @ z.T / temperature)
+    return _cross_entropy(logits, jnp.roll(jnp.arange(len(anchors)), len(a)))
 
 
 def info_nce(
@@ -79,7 +87,11 @@ def info_nce(
     check.rank(2, queries=queries, keys=keys)
     check.same_shape(queries=queries, keys=keys)
     check.positive(temperature=temperature)
-    direct = (lambda x: normalize(x.astype(jnp.float32))) if unit else (lambda x: x)
+    scale = normalize if unit else lambda x: x
+
+    def direct(x):
+        return scale(x.astype(jnp.float32))
+
     queries, keys = direct(queries), direct(keys)
     if queue is None:
         return _cross_entropy(queries @ keys.T / temperature, jnp.arange(len(queries)))

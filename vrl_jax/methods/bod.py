@@ -3,9 +3,9 @@
 What the paper fixes: unit frames, one least-squares operator a clip, eigenvalues within a radius
 of 1 are static, the two parts averaged over time, equal weights, and a lower level that makes the
 features linearly predictable. What is ours, because nothing usable is published: the ridge, the
-soft filter in place of the hard mask, `split_at`, `pooling`, `stop_filter`, `floor`, and the
-held-out forecast as the lower level's loss (the published residual is zero for any features once
-they are wider than the clip is long).
+soft filter in place of the hard mask, `split_at`, `grid`, `reversed_negatives`, `pooling`,
+`stop_filter`, `floor`, and the held-out forecast as the lower level's loss (the published residual
+is zero for any features once they are wider than the clip is long).
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
+from vrl_jax.encoders.conv import frame_grid
 from vrl_jax.frameworks.framework import FrameworkConfig
 from vrl_jax.losses import koopman
 from vrl_jax.losses.similarity import length
 from vrl_jax.methods.method import EncoderConfig, Inner, Method, compose
-from vrl_jax.types import Features, Slot, View
+from vrl_jax.types import Slot, View
 
 SPLITS = ("koopman", "mean-residual")
 PLACES = ("head", "backbone")
@@ -38,6 +39,10 @@ class BOD:
       split: "koopman", or the control "mean-residual" (temporal mean, spread around it).
       split_at: "head" splits the projected frame vectors, as the paper does; "backbone" splits the
         encoder's, and each part has a projection head of its own.
+      grid: frame vectors keep this many cells each way of the last feature map; 1, as in the paper,
+        is its mean over space, to which a steady motion is constant and so static.
+      reversed_negatives: the first view played backwards is a negative of the motion loss: it has
+        the same appearance and another motion. See `compose`.
       radius: eigenvalues this close to 1 are static.
       order: steepness of that border, a multiple of 4.
       ridge: on the unit frames' Gram matrix.
@@ -58,6 +63,8 @@ class BOD:
     dynamic_weight: float = 1.0
     split: str = "koopman"
     split_at: str = "head"
+    grid: int = 1
+    reversed_negatives: bool = False
     radius: float = 0.1
     order: int = 8
     ridge: float = 1e-3
@@ -74,6 +81,7 @@ class BOD:
         check.one_of(PLACES, split_at=self.split_at)
         check.one_of(HYPERGRADIENTS, hypergradient=self.hypergradient)
         check.positive(floor=self.floor, dim=self.dim, radius=self.radius, ridge=self.ridge)
+        check.at_least(1, grid=self.grid)
         check.at_least(0, inner_steps=self.inner_steps, static_weight=self.static_weight)
         check.at_least(0, dynamic_weight=self.dynamic_weight)
 
@@ -89,18 +97,31 @@ class BOD:
                     self.dim, self.static_temperature, self.static_weight, unit=not at_head
                 ),
                 "dynamic": Slot(
-                    self.dim, self.dynamic_temperature, self.dynamic_weight, unit=not at_head
+                    self.dim,
+                    self.dynamic_temperature,
+                    self.dynamic_weight,
+                    unit=not at_head,
+                    negatives=(2,) if self.reversed_negatives else (),
                 ),
             },
-            read=_frames if at_head else lambda features: self._parts(features.frames),
+            read=lambda features: (
+                ({"frames": self._frames(features)}, {})
+                if at_head
+                else self._parts(self._frames(features))
+            ),
             project=self._project if at_head else lambda projected: (projected, {}),
             views=(View(0), View(1)),
             total_steps=total_steps,
             frames=(lambda out: out.projected["frames"])
             if at_head
-            else lambda out: out.features.frames,
+            else lambda out: self._frames(out.features),
             inner=self._inner() if self.inner_steps else None,
+            reversed_negatives=self.reversed_negatives,
         )
+
+    def _frames(self, features):
+        """Return the vectors whose dynamics are looked at, f32[n t d]."""
+        return frame_grid(features, self.grid)
 
     def _parts(self, frames):
         """Return both parts of clips' frame vectors, and what the operators looked like."""
@@ -138,11 +159,6 @@ class BOD:
             return koopman.forecast_residual(frames, ridge=self.ridge, held_out=self.held_out)
 
         return Inner(loss, self.inner_steps, self.inner_learning_rate, self.hypergradient)
-
-
-def _frames(features: Features) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Hand the encoder's frame vectors to the one head."""
-    return {"frames": features.frames}, {}
 
 
 def damp(x: Float[Array, "*b d"], floor: Float[Array, "*b 1"]) -> Float[Array, "*b d"]:

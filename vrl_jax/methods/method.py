@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax.frameworks.framework import FrameworkConfig, Weights
@@ -122,6 +123,7 @@ def compose(
     total_steps: int,
     frames: Callable[[Outputs], Float[Array, "n t d"]] | None = None,
     inner: Inner | None = None,
+    reversed_negatives: bool = False,
 ) -> Method:
     """Put a method together from what is embedded and how embeddings are compared.
 
@@ -136,6 +138,8 @@ def compose(
       total_steps: length of the run, for schedules.
       frames: the frame vectors whose dynamics the method looks at, if it does.
       inner: the lower level; its `loss` is given here as a function of those frame vectors.
+      reversed_negatives: play the first view backwards as one view more, for the slots that name
+        its number among their negatives: the same appearance, another motion.
     """
     network = Network(
         encoder.module(), {name: framework.head(dim) for name, dim in heads.items()}, read
@@ -143,7 +147,12 @@ def compose(
     pairs = tuple(permutations(range(len(views)), 2))
     compare = framework.build(slots, pairs, total_steps)
 
+    def derive(clips):
+        more = [clips[:, :1, ::-1]] if reversed_negatives else []
+        return jnp.concatenate([clips, *more], axis=1)
+
     def embed(weights, clips):
+        clips = derive(clips)
         outputs, stats = _apply(network, weights, clips)
         return _by_view(project(outputs.projected)[0], clips), stats
 
@@ -159,9 +168,10 @@ def compose(
 
     def loss(params, state, clips, key, step):
         weights = Weights(params["network"], state["stats"])
+        keys, aux = compare.keys(state["framework"], embed, clips)
+        clips = derive(clips)
         outputs, stats = _apply(network, weights, clips)
         flat, diagnostics = project(outputs.projected)
-        keys, aux = compare.keys(state["framework"], embed, clips)
         terms = compare.compare(
             params["framework"], state["framework"], _by_view(flat, clips), keys
         )
