@@ -136,9 +136,33 @@ class Probes:
 
     def _neighbours(self, train: FeatureBank, test: FeatureBank) -> dict[str, Any]:
         """Return a few test videos and the training videos nearest to them, as the report wants."""
-        config = self._experiment.evaluate
-        names = [name for name in self._test.classes if name != config.group]
+        config, classes = self._experiment.evaluate, self._test.classes
         chosen = np.linspace(0, len(self._test) - 1, config.neighbours).astype(int)
+        indices, similarity = self._nearest(chosen, train, test)
+        names = [name for name in classes if name != config.group]
+        own = np.stack([test.labels[name][chosen] for name in names], axis=-1)
+        found = np.stack([train.labels[name][indices] for name in names], axis=-1)
+
+        def spell(codes):
+            return ", ".join(classes[name][code] for name, code in zip(names, codes, strict=True))
+
+        return {
+            "queries": np.stack([self._read(self._test, q)[0] for q in chosen]),
+            "query_labels": np.array([spell(codes) for codes in own]),
+            "gallery": np.stack(
+                [np.stack([self._read(self._train, i)[0] for i in row]) for row in indices]
+            ),
+            "gallery_labels": np.array([[spell(codes) for codes in row] for row in found]),
+            "similarity": similarity,
+            "same": found == own[:, None],
+            "label_names": np.array(names),
+        }
+
+    def _nearest(
+        self, chosen: np.ndarray, train: FeatureBank, test: FeatureBank
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the chosen test videos' 4 nearest training videos, of other groups if left out."""
+        config = self._experiment.evaluate
         indices, similarity = [], []
         for query in chosen:
             allowed = np.arange(len(train.features))
@@ -150,26 +174,7 @@ class Probes:
             )
             indices.append(allowed[found[0]])
             similarity.append(cosines[0])
-        indices = np.array(indices)
-
-        def spell(labels, i):
-            return ", ".join(self._test.classes[name][labels[name][i]] for name in names)
-
-        same = [
-            [[train.labels[name][i] == test.labels[name][q] for name in names] for i in row]
-            for q, row in zip(chosen, indices, strict=True)
-        ]
-        return {
-            "queries": np.stack([self._read(self._test, q)[0] for q in chosen]),
-            "query_labels": np.array([spell(test.labels, q) for q in chosen]),
-            "gallery": np.stack(
-                [np.stack([self._read(self._train, i)[0] for i in row]) for row in indices]
-            ),
-            "gallery_labels": np.array([[spell(train.labels, i) for i in row] for row in indices]),
-            "similarity": np.array(similarity),
-            "same": np.array(same),
-            "label_names": np.array(names),
-        }
+        return np.array(indices), np.array(similarity)
 
     def _stamp(self, state: TrainState) -> dict[str, Any]:
         """Return what every result says of protocol, model and data."""

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from vrl_jax.data.augment import Augment
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.bod import BOD
 from vrl_jax.methods.method import Inner, Method
 from vrl_jax.train import mesh
-from vrl_jax.train.optim import SGD
-from vrl_jax.train.step import TrainState, key_for, make_step
+from vrl_jax.train.optim import SGD, AdamW
+from vrl_jax.train.step import TrainState, init_state, key_for, make_step
 from vrl_jax.types import View
 
 START = np.array([1.0, -2.0], np.float32)
@@ -78,3 +81,24 @@ def test_keys_differ_by_purpose_step_and_seed():
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4
     again = jax.random.key_data(key_for(0, "a", 1))
     np.testing.assert_array_equal(again, jax.random.key_data(keys[0]))
+
+
+def test_bfloat16_computation_trains_float32_weights(rng):
+    encoder = Tiny(widths=(4, 6), strides=(2, 2), dtype="bfloat16")
+    method = BOD(dim=8, split_at="backbone", ridge=0.03, inner_steps=0).build(
+        encoder, SimCLR(hidden=16, layers=2), 30
+    )
+    optimizer, devices = AdamW(learning_rate=1e-2, warmup=0.0).build(8, 30), mesh.make_mesh()
+    still = Augment(size=12, area=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
+    videos = rng.integers(0, 256, (8, 1, 6, 12, 12, 3), np.uint8)
+    clips = np.concatenate([videos, videos], axis=1)
+    shape = jax.ShapeDtypeStruct(clips.shape, jnp.uint8)
+    state = init_state(method, optimizer, shape, still, 0, devices)
+    step = make_step(method, optimizer, still, 0, devices)
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, mesh.place(devices, clips))
+        losses.append(float(metrics["loss"]))
+    assert np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0]
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
