@@ -141,10 +141,13 @@ def frame_grid(features: Features, cells: int) -> Float[Array, "b t d"]:
     Raises:
       ValueError: more cells than the map has rows or columns.
     """
+    if cells == 1:
+        return features.frames
     x = features.stages[-1].astype(jnp.float32)
     if cells > min(x.shape[2:4]):
         raise ValueError(f"grid must be at most {min(x.shape[2:4])}, the map's side, got {cells}")
-    x = jnp.einsum("bthwc,yh,xw->btyxc", x, _bins(x.shape[2], cells), _bins(x.shape[3], cells))
+    bins = _bins(x.shape[2], cells), _bins(x.shape[3], cells)
+    x = jnp.einsum("bthwc,yh,xw->btyxc", x, *bins, precision="highest")
     return x.reshape(*x.shape[:2], -1)
 
 
