@@ -105,7 +105,7 @@ def manifest(folder):
 def decode_in_order(path, wanted):
     """Return the wanted frames, upright and at full size, as a plain decoder puts them out."""
     images = {}
-    with av.open(path, metadata_errors="ignore") as file:
+    with av.open(path, **decode.ANY_METADATA) as file:
         for number, frame in enumerate(file.decode(video=0)):
             if number in wanted:
                 image = frame.to_ndarray(format="rgb24")

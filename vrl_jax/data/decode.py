@@ -24,6 +24,9 @@ from vrl_jax.data.sources import Media, Reader, VideoError
 
 # What a video may hold in memory when it has to be decoded from its start.
 MAX_HELD_BYTES = 4 << 30
+# Titles and the like may be in any encoding: HMDB51 has some that are not UTF-8. PyAV 19 takes them
+# as they are and no longer knows the option.
+ANY_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 
 
 @dataclass(frozen=True)
@@ -222,8 +225,7 @@ class _FileReader:
 
 
 def _open(file: str | io.BytesIO) -> av.container.InputContainer:
-    # Titles and the like may be in any encoding: HMDB51 has some that are not UTF-8.
-    return av.open(file, metadata_errors="ignore")
+    return av.open(file, **ANY_METADATA)
 
 
 @contextmanager
