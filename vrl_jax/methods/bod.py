@@ -97,11 +97,7 @@ class BOD:
                     self.dim, self.static_temperature, self.static_weight, unit=not at_head
                 ),
                 "dynamic": Slot(
-                    self.dim,
-                    self.dynamic_temperature,
-                    self.dynamic_weight,
-                    unit=not at_head,
-                    negatives=(2,) if self.reversed_negatives else (),
+                    self.dim, self.dynamic_temperature, self.dynamic_weight, unit=not at_head
                 ),
             },
             read=lambda features: (
@@ -116,7 +112,7 @@ class BOD:
             if at_head
             else lambda out: self._frames(out.features),
             inner=self._inner() if self.inner_steps else None,
-            reversed_negatives=self.reversed_negatives,
+            reversed_negatives=("dynamic",) if self.reversed_negatives else (),
         )
 
     def _frames(self, features):

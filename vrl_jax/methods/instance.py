@@ -35,14 +35,10 @@ class Instance:
             encoder=encoder,
             framework=framework,
             heads={"clip": self.dim},
-            slots={
-                "clip": Slot(
-                    self.dim, self.temperature, negatives=(2,) if self.reversed_negatives else ()
-                )
-            },
+            slots={"clip": Slot(self.dim, self.temperature)},
             read=lambda features: ({"clip": frame_grid(features, self.grid).mean(1)}, {}),
             project=lambda projected: (projected, {}),
             views=(View(0), View(1)),
             total_steps=total_steps,
-            reversed_negatives=self.reversed_negatives,
+            reversed_negatives=("clip",) if self.reversed_negatives else (),
         )

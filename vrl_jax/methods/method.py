@@ -123,7 +123,7 @@ def compose(
     total_steps: int,
     frames: Callable[[Outputs], Float[Array, "n t d"]] | None = None,
     inner: Inner | None = None,
-    reversed_negatives: bool = False,
+    reversed_negatives: tuple[str, ...] = (),
 ) -> Method:
     """Put a method together from what is embedded and how embeddings are compared.
 
@@ -138,21 +138,17 @@ def compose(
       total_steps: length of the run, for schedules.
       frames: the frame vectors whose dynamics the method looks at, if it does.
       inner: the lower level; its `loss` is given here as a function of those frame vectors.
-      reversed_negatives: play the first view backwards as one view more, for the slots that name
-        its number among their negatives: the same appearance, another motion.
+      reversed_negatives: slots for which the first view played backwards, as one view more, is a
+        negative: the same appearance, another motion.
     """
     network = Network(
         encoder.module(), {name: framework.head(dim) for name, dim in heads.items()}, read
     )
     pairs = tuple(permutations(range(len(views)), 2))
-    compare = framework.build(slots, pairs, total_steps)
-
-    def derive(clips):
-        more = [clips[:, :1, ::-1]] if reversed_negatives else []
-        return jnp.concatenate([clips, *more], axis=1)
+    against = {name: slots[name]._replace(negatives=(len(views),)) for name in reversed_negatives}
+    compare = framework.build({**slots, **against}, pairs, total_steps)
 
     def embed(weights, clips):
-        clips = derive(clips)
         outputs, stats = _apply(network, weights, clips)
         return _by_view(project(outputs.projected)[0], clips), stats
 
@@ -168,10 +164,11 @@ def compose(
 
     def loss(params, state, clips, key, step):
         weights = Weights(params["network"], state["stats"])
-        keys, aux = compare.keys(state["framework"], embed, clips)
-        clips = derive(clips)
+        if reversed_negatives:
+            clips = jnp.concatenate([clips, clips[:, :1, ::-1]], axis=1)
         outputs, stats = _apply(network, weights, clips)
         flat, diagnostics = project(outputs.projected)
+        keys, aux = compare.keys(state["framework"], embed, clips)
         terms = compare.compare(
             params["framework"], state["framework"], _by_view(flat, clips), keys
         )
