@@ -58,9 +58,10 @@ class Run:
         mesh.check_batch(self.mesh, "evaluate.batch", experiment.evaluate.batch)
         self.videos = experiment.data.pretrain()
         check_mirror(experiment, self.videos)
-        self.total_steps = experiment.train.total_steps(len(self.videos))
+        self.horizon = experiment.train.horizon(len(self.videos))
+        self.total_steps = self.horizon.steps
         self.method = experiment.method.build(
-            experiment.encoder, experiment.framework, self.total_steps
+            experiment.encoder, experiment.framework, self.horizon
         )
         check_clips(experiment, self.method)
         self.probes = Probes(experiment, self.method, self.mesh, workdir)

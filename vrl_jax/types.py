@@ -6,7 +6,9 @@ from jaxtyping import Array, Float
 
 
 class Features(NamedTuple):
-    """What an encoder says of a clip, at every level; XLA drops what nobody reads.
+    """What an encoder says of clips, at every level; XLA drops what nobody reads.
+
+    The leading axes are the clips': one out of an encoder, videos and views in a method's outputs.
 
     Attributes:
       clip: mean of the last feature map over time and space.
@@ -14,15 +16,30 @@ class Features(NamedTuple):
       stages: the feature map after the stem and after each stage, first to last.
     """
 
-    clip: Float[Array, "b d"]
-    frames: Float[Array, "b t d"]
-    stages: tuple[Float[Array, "b _ _ _ _"], ...]
+    clip: Float[Array, "*b d"]
+    frames: Float[Array, "*b t d"]
+    stages: tuple[Float[Array, "*b _ _ _ _"], ...]
 
 
 class View(NamedTuple):
-    """One augmented look at a video: `clip` says which of the decoded clips it is made from."""
+    """One augmented look at a video.
+
+    Attributes:
+      clip: which of the decoded clips it is made from.
+      still: one frame of the clip, repeated; the same frame number in all still views of a video.
+      weak: probability that colour jitter and grayscale are left out.
+    """
 
     clip: int
+    still: bool = False
+    weak: float = 0.0
+
+
+class Horizon(NamedTuple):
+    """How long a run is, for schedules: optimiser steps in all, and in one pass over the videos."""
+
+    steps: int
+    epoch: int
 
 
 class Slot(NamedTuple):

@@ -3,13 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.frameworks.framework import Head, Weights, follow, momentum_at
 from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
-from vrl_jax.losses import info_nce, nt_xent
-from vrl_jax.types import Slot
+from vrl_jax.frameworks.swav import SwAV
+from vrl_jax.losses import info_nce, normalize, nt_xent, sinkhorn, swapped_prediction
+from vrl_jax.types import Horizon, Slot
 
 PAIRS = ((0, 1), (1, 0))
+HORIZON = Horizon(steps=100, epoch=10)
 SLOTS = {"a": Slot(3, 0.2), "b": Slot(3, 0.5, unit=False)}
 
 
@@ -19,8 +22,8 @@ def slots(rng, videos=4):
 
 def test_simclr_compares_each_pair_of_views_once(rng):
     queries = slots(rng)
-    framework = SimCLR().build(SLOTS, PAIRS, 10)
-    got = framework.compare({}, {}, queries, None)
+    framework = SimCLR().build(SLOTS, PAIRS, HORIZON)
+    got = framework.compare({}, {}, queries, None, 0)
     for name, slot in SLOTS.items():
         a, b = queries[name][:, 0], queries[name][:, 1]
         wanted = nt_xent(a, b, temperature=slot.temperature, unit=slot.unit)
@@ -32,31 +35,35 @@ def test_further_negatives_count_in_their_slot_alone(rng):
     made = {name: jnp.array(rng.normal(size=(4, 3, 3)), jnp.float32) for name in named}
     first, second, third = (made["a"][:, view] for view in range(3))
 
-    got = SimCLR().build(named, PAIRS, 10).compare({}, {}, made, None)
+    got = SimCLR().build(named, PAIRS, HORIZON).compare({}, {}, made, None, 0)
     wanted = nt_xent(first, second, temperature=0.2, negatives=third)
     assert float(got["a"]) == pytest.approx(float(wanted), rel=1e-6)
     wanted = nt_xent(made["b"][:, 0], made["b"][:, 1], temperature=0.2)
     assert float(got["b"]) == pytest.approx(float(wanted), rel=1e-6)
 
-    framework = MoCo(queue=16, momentum=0.5).build(named, PAIRS, 100)
+    framework = MoCo(queue=16, momentum=0.5).build(named, PAIRS, HORIZON)
     weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
     state = framework.init(jax.random.key(0), weights, 4)[1]
     keys, after = push(framework, state, made)
     assert int(after["seen"]) == 8  # what is nobody's partner stays out of the queue
-    got = framework.compare({}, after, made, keys)
+    got = framework.compare({}, after, made, keys, 9)
     queue = jnp.concatenate([third, made["a"][:, :2].reshape(-1, 3)])
     wanted = [info_nce(made["a"][:, i], made["a"][:, j], queue, temperature=0.2) for i, j in PAIRS]
     assert float(got["a"]) == pytest.approx(float(sum(wanted)) / 2, rel=1e-5)
 
 
 def moco(rng, queue=16, videos=4, momentum=0.5):
-    framework = MoCo(queue=queue, momentum=momentum).build(SLOTS, PAIRS, 100)
+    framework = MoCo(queue=queue, momentum=momentum).build(SLOTS, PAIRS, HORIZON)
     weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
     return framework, framework.init(jax.random.key(0), weights, videos)[1]
 
 
 def push(framework, state, made, step=0, weights=None):
-    keys, aux = framework.keys(state, lambda w, c: (made, {"m": jnp.ones(2)}), None)
+    def embed(weights, views):
+        return {name: z[:, views[0]] for name, z in made.items()}, {"m": jnp.ones(2)}
+
+    count = next(iter(made.values())).shape[1]
+    keys, aux = framework.keys(state, embed, jnp.arange(count)[None])
     weights = weights or Weights({"w": jnp.ones(2)}, {"m": jnp.zeros(2)})
     return keys, framework.update({}, state, aux, weights, jnp.int32(step))[1]
 
@@ -77,8 +84,8 @@ def test_moco_counts_only_what_was_filled(rng):
     framework, state = moco(rng)
     queries, made = slots(rng), slots(rng)
     keys, after = push(framework, state, made)
-    assert all(float(loss) == 0 for loss in framework.compare({}, state, queries, keys).values())
-    losses = framework.compare({}, after, queries, keys)
+    assert all(float(loss) == 0 for loss in framework.compare({}, state, queries, keys, 9).values())
+    losses = framework.compare({}, after, queries, keys, 9)
     both = [
         info_nce(
             queries["b"][:, i],
@@ -102,6 +109,77 @@ def test_moco_teacher_follows_with_its_momentum(rng):
     _, state = push(framework, state, slots(rng), step=100)
     np.testing.assert_allclose(state["teacher"]["params"]["w"], 0.5)  # momentum 1 at the end
     np.testing.assert_array_equal(state["teacher"]["stats"]["m"], 1.0)
+
+
+def test_moco_asked_one_way_makes_keys_of_the_second_view_alone(rng):
+    framework = MoCo(queue=8, anneal=False, momentum=0.25).build(SLOTS, ((0, 1),), HORIZON)
+    weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+    state = framework.init(jax.random.key(0), weights, 4)[1]
+    made = slots(rng)
+    keys, state = push(framework, state, made, step=100)
+    assert keys["b"].shape == (4, 1, 3) and int(state["seen"]) == 4
+    np.testing.assert_array_equal(state["queue"]["b"][:4], made["b"][:, 1])
+    np.testing.assert_allclose(state["teacher"]["params"]["w"], 0.75)  # the same at the end
+    got = framework.compare({}, state, made, keys, 9)["b"]
+    given = {"temperature": 0.5, "unit": False}
+    wanted = info_nce(made["b"][:, 0], made["b"][:, 1], made["b"][:, 1], **given)
+    assert float(got) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_byol_compares_predictions_with_the_teacher_both_ways(rng):
+    framework = BYOL(momentum=0.5).build(SLOTS, PAIRS, HORIZON)
+    weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
+    params, state = framework.init(jax.random.key(0), weights, 4)
+    queries, made = slots(rng), slots(rng)
+    keys, after = push(framework, state, made)
+    got = framework.compare(params, state, queries, keys, 0)
+    for name in SLOTS:
+        q, k = np.array(queries[name]), np.array(made[name])
+        q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+        wanted = [np.mean(np.sum((q[:, i] - k[:, j]) ** 2, -1)) for i, j in PAIRS]
+        assert float(got[name]) == pytest.approx(sum(wanted) / 2, rel=1e-4)
+    np.testing.assert_allclose(after["teacher"]["params"]["w"], 0.5)
+    np.testing.assert_array_equal(after["teacher"]["stats"]["m"], 1.0)
+
+
+def test_swav_predicts_each_view_s_assignment_from_the_other(rng):
+    framework = SwAV(prototypes=6).build(SLOTS, PAIRS, HORIZON)
+    params, state = framework.init(jax.random.key(0), None, 4)
+    queries = slots(rng)
+    got = framework.compare(params, state, queries, None, jnp.int32(99))
+    for name, slot in SLOTS.items():
+        z = normalize(queries[name]) if slot.unit else queries[name]
+        scores = [z[:, view] @ params[name].T for view in (0, 1)]
+        wanted = [
+            swapped_prediction(scores[i], sinkhorn(scores[j]), temperature=slot.temperature)
+            for i, j in PAIRS
+        ]
+        assert float(got[name]) == pytest.approx(float(sum(wanted)) / 2, rel=1e-4)
+
+
+def test_swav_keeps_unit_prototypes_and_freezes_them_in_the_first_epoch(rng):
+    framework = SwAV(prototypes=6).build(SLOTS, PAIRS, HORIZON)
+    params, state = framework.init(jax.random.key(0), None, 4)
+    assert not np.allclose(params["a"], params["b"])
+    queries = slots(rng)
+
+    def slope(step):
+        return jax.grad(lambda p: sum(framework.compare(p, state, queries, None, step).values()))(
+            params
+        )
+
+    early, late = slope(jnp.int32(9)), slope(jnp.int32(10))
+    assert not any(np.any(g) for g in early.values())
+    assert all(np.any(g) for g in late.values())
+    moved = {name: 3 * rows for name, rows in params.items()}
+    kept, _ = framework.update(moved, state, {}, None, jnp.int32(0))
+    np.testing.assert_allclose(kept["a"], params["a"], atol=1e-6)
+
+
+@pytest.mark.parametrize("framework", [BYOL(), SwAV()], ids=lambda f: type(f).__name__)
+def test_frameworks_without_negatives_refuse_them(framework):
+    with pytest.raises(ValueError, match="'a' has negatives, but .* take SimCLR or MoCo"):
+        framework.build({"a": Slot(3, negatives=(2,))}, PAIRS, HORIZON)
 
 
 def test_moco_refuses_a_queue_that_a_batch_does_not_divide(rng):

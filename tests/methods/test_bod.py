@@ -7,13 +7,14 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import koopman, nt_xent
 from vrl_jax.methods.bod import BOD, damp
+from vrl_jax.types import Horizon
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 FRAMEWORK = SimCLR(hidden=8, layers=2)
 
 
 def build(**settings):
-    method = BOD(dim=5, **settings).build(ENCODER, FRAMEWORK, 10)
+    method = BOD(dim=5, **settings).build(ENCODER, FRAMEWORK, Horizon(10, 5))
     clips = jax.random.normal(jax.random.key(0), (4, 2, 7, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     return method, params, state, clips
@@ -48,7 +49,7 @@ def test_every_variant_has_both_losses_and_finite_slopes(settings):
 
 def test_the_loss_is_nt_xent_of_both_parts():
     method, params, state, clips = build(static_weight=0.5, dynamic_weight=2.0, ridge=0.05)
-    value, (_, metrics) = method.loss(params, state, clips, None, jnp.int32(0))
+    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
     flat = clips.reshape(-1, *clips.shape[2:])
     network_state = {"params": params["network"], "batch_stats": state["stats"]}
     frames = frames_in_training(network_state, flat)
@@ -79,7 +80,7 @@ def frames_in_training(variables, clips):
 def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():
     settings = {"split_at": "head", "inner_steps": 0, "ridge": 0.05}
     method, params, state, clips = build(**settings, reversed_negatives=True)
-    value, (_, metrics) = method.loss(params, state, clips, None, jnp.int32(0))
+    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
     flat = jnp.concatenate([clips, clips[:, :1, ::-1]], axis=1).reshape(12, *clips.shape[2:])
     frames = frames_in_training({"params": params["network"], "batch_stats": state["stats"]}, flat)
     parts = koopman.split(frames, ridge=0.05)

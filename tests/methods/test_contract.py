@@ -18,19 +18,24 @@ from vrl_jax.train import mesh
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.optim import SGD
 from vrl_jax.train.step import init_state, make_step
+from vrl_jax.types import Horizon, Slot
 
 VIDEOS, CLIPS, FRAMES, SIDE = 16, 2, 6, 12
+HORIZON = Horizon(steps=100, epoch=2)
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 AUGMENT = Augment(size=8, flip=0.0, hue=0.0)
-# A large ridge and floor: at the defaults rounding is seen in the fourth digit of these losses,
-# since clips of noise hardly move and what little they do is scaled up.
+# A large ridge, radius and floor: at the defaults rounding is seen in the fourth digit of these
+# losses, since clips of noise hardly move, and what little they do is scaled up by the fit and by
+# the filter's slope, order / (4 radius).
 SMALL = {
     "ridge": 0.1,
+    "radius": 0.3,
     "floor": 0.3,
     "dim": 5,
     "hidden": 16,
     "layers": 2,
     "queue": 64,
+    "prototypes": 7,
     "momentum": 0.9,
     "held_out": 1,
     "grid": 2,
@@ -60,10 +65,20 @@ METHODS = components(vrl_jax.methods, "build")
 FRAMEWORKS = components(vrl_jax.frameworks, "head")
 
 
-def small(kind: type):
+def small(kind: type, **changes):
     """Return a component with the sizes that make a test quick."""
     names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in SMALL.items() if name in names})
+    wanted = {**SMALL, **changes}
+    return kind(**{name: value for name, value in wanted.items() if name in names})
+
+
+def takes_negatives(framework) -> bool:
+    """Tell whether a framework compares with negatives at all."""
+    try:
+        framework.build({"z": Slot(3, negatives=(2,))}, ((0, 1),), HORIZON)
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.fixture(
@@ -73,7 +88,9 @@ def small(kind: type):
 )
 def method(request):
     kind, framework = request.param
-    return small(kind).build(ENCODER, small(framework), 100)
+    framework = small(framework)
+    without = {} if takes_negatives(framework) else {"reversed_negatives": False}
+    return small(kind, **without).build(ENCODER, framework, HORIZON)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +137,7 @@ def equal(a, b):
 
 def test_all_are_found():
     assert {kind.__name__ for kind in METHODS} >= {"Instance", "BOD"}
-    assert {kind.__name__ for kind in FRAMEWORKS} >= {"SimCLR", "MoCo"}
+    assert {kind.__name__ for kind in FRAMEWORKS} >= {"SimCLR", "MoCo", "BYOL", "SwAV"}
 
 
 def test_trains_without_a_second_trace_and_reports_finite_numbers(trainer, method):
@@ -186,7 +203,7 @@ def test_teachers_and_statistics_get_no_gradient(method):
         whole = jax.tree.unflatten(rest, filled)
         if "teacher" not in whole["framework"]:
             return 0.0
-        queue = jax.lax.stop_gradient(whole["framework"]["queue"])
+        queue = jax.lax.stop_gradient(whole["framework"].get("queue", {}))
         whole["framework"] = {**whole["framework"], "queue": queue}
         return method.loss(params, whole, clips, jax.random.key(2), jnp.int32(1))[0]
 

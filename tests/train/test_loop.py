@@ -12,6 +12,7 @@ from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.log import Log
 from vrl_jax.train.loop import Meter, Train
 from vrl_jax.train.step import TrainState
+from vrl_jax.types import Horizon
 
 
 def start_state():
@@ -113,7 +114,7 @@ def test_a_broken_state_is_never_saved(tmp_path):
 
 
 def test_length_of_a_run():
-    assert Train(steps=7, epochs=3.0, batch=4).total_steps(100) == 7
-    assert Train(epochs=2.0, batch=32).total_steps(100) == 7
+    assert Train(steps=7, epochs=3.0, batch=4).horizon(100) == Horizon(7, 25)
+    assert Train(epochs=2.0, batch=32).horizon(100) == Horizon(7, 4)
     with pytest.raises(ValueError, match="epochs must be above 0"):
         Train(epochs=0.0)

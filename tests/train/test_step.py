@@ -13,7 +13,7 @@ from vrl_jax.methods.method import Inner, Method
 from vrl_jax.train import mesh
 from vrl_jax.train.optim import SGD, AdamW
 from vrl_jax.train.step import TrainState, init_state, key_for, make_step
-from vrl_jax.types import View
+from vrl_jax.types import Horizon, View
 
 START = np.array([1.0, -2.0], np.float32)
 TARGET = np.array([0.5, 3.0], np.float32)
@@ -86,7 +86,7 @@ def test_keys_differ_by_purpose_step_and_seed():
 def test_bfloat16_computation_trains_float32_weights(rng):
     encoder = Tiny(widths=(4, 6), strides=(2, 2), dtype="bfloat16")
     method = BOD(dim=8, split_at="backbone", ridge=0.03, inner_steps=0).build(
-        encoder, SimCLR(hidden=16, layers=2), 30
+        encoder, SimCLR(hidden=16, layers=2), Horizon(30, 10)
     )
     optimizer, devices = AdamW(learning_rate=1e-2, warmup=0.0).build(8, 30), mesh.make_mesh()
     still = Augment(size=12, area=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0)

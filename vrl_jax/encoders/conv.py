@@ -132,7 +132,7 @@ def pool(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
     return Features(clip=frames.mean(1), frames=frames, stages=tuple(stages))
 
 
-def frame_grid(features: Features, cells: int) -> Float[Array, "b t d"]:
+def frame_grid(features: Features, cells: int) -> Float[Array, "*b t d"]:
     """Average the last feature map over each of `cells` x `cells` regions, side by side in float32.
 
     One cell gives `Features.frames`. Where the sides are no multiples, neighbouring regions share a
@@ -144,11 +144,12 @@ def frame_grid(features: Features, cells: int) -> Float[Array, "b t d"]:
     if cells == 1:
         return features.frames
     x = features.stages[-1].astype(jnp.float32)
-    if cells > min(x.shape[2:4]):
-        raise ValueError(f"grid must be at most {min(x.shape[2:4])}, the map's side, got {cells}")
-    bins = _bins(x.shape[2], cells), _bins(x.shape[3], cells)
-    x = jnp.einsum("bthwc,yh,xw->btyxc", x, *bins, precision="highest")
-    return x.reshape(*x.shape[:2], -1)
+    height, width = x.shape[-3:-1]
+    if cells > min(height, width):
+        raise ValueError(f"grid must be at most {min(height, width)}, the map's side, got {cells}")
+    bins = _bins(height, cells), _bins(width, cells)
+    x = jnp.einsum("...hwc,yh,xw->...yxc", x, *bins, precision="highest")
+    return x.reshape(*x.shape[:-3], -1)
 
 
 def _bins(length: int, cells: int) -> Float[Array, "cells length"]:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vrl_jax.types import Slot
+from vrl_jax.types import Horizon, Slot
 
 Tree = Any
+Pairs = tuple[tuple[int, int], ...]
 Slots = Mapping[str, Float[Array, "b v d"]]
 
 
@@ -28,7 +29,7 @@ class Framework(NamedTuple):
       init: (key, weights, videos per batch) -> (params, state).
       keys: (state, embed, clips) -> (slots or None, aux): what queries are compared with, without
         gradient; `embed(weights, clips) -> (slots, statistics)`.
-      compare: (params, state, queries, keys) -> one loss per slot.
+      compare: (params, state, queries, keys, step) -> one loss per slot.
       update: (params, state, aux, weights, step) -> (params, state), after the optimiser's step.
     """
 
@@ -46,9 +47,11 @@ class FrameworkConfig(Protocol):
         """Return the projection head that ends in `dim` outputs."""
         ...
 
-    def build(
-        self, slots: Mapping[str, Slot], pairs: tuple[tuple[int, int], ...], total_steps: int
-    ) -> Framework:
+    def predictor(self, dim: int) -> nn.Module | None:
+        """Return what is put upon a head of the side that learns, and not upon its teacher's."""
+        ...
+
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
         """Return the functions for these slots and (query view, key view) pairs."""
         ...
 
@@ -85,3 +88,18 @@ def momentum_at(step: Int[Array, ""], first: float, total_steps: int) -> Float[A
 def follow(teacher: Tree, student: Tree, momentum: Float[Array, ""]) -> Tree:
     """Move the teacher's weights towards the student's: `m * teacher + (1 - m) * student`."""
     return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
+
+
+def unordered(pairs: Pairs) -> Pairs:
+    """Return each pair once, whichever way round it was given."""
+    return tuple(sorted({tuple(sorted(pair)) for pair in pairs}))
+
+
+def refuse_negatives(framework: str, slots: Mapping[str, Slot]) -> None:
+    """Raise `ValueError` where a slot has negatives but the framework compares with none."""
+    for name, slot in slots.items():
+        if slot.negatives:
+            raise ValueError(
+                f"slot {name!r} has negatives, but {framework} compares with positives alone: take "
+                f"SimCLR or MoCo, or method.reversed_negatives=False"
+            )

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import Framework, Head, Weights, follow, momentum_at
+from vrl_jax.frameworks.framework import Framework, Head, Pairs, Weights, follow, momentum_at
 from vrl_jax.losses import info_nce, normalize
-from vrl_jax.types import Slot
+from vrl_jax.types import Horizon, Slot
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class MoCo:
       norm: batch normalisation after the head's hidden layers; the large-scale study
         (arXiv 2104.14558) found it harmful here.
       queue: keys kept a slot, a multiple of the keys that one step makes.
-      momentum: of the slow copy at the first step; it rises to 1 along a half cosine.
+      momentum: of the slow copy at the first step.
+      anneal: let it rise to 1 along a half cosine; the original keeps it.
     """
 
     hidden: int = 2048
@@ -36,6 +37,7 @@ class MoCo:
     norm: bool = False
     queue: int = 65536
     momentum: float = 0.994
+    anneal: bool = True
 
     def __post_init__(self):
         check.at_least(1, hidden=self.hidden, layers=self.layers, queue=self.queue)
@@ -45,24 +47,28 @@ class MoCo:
         """Return the projection head that ends in `dim` outputs."""
         return Head(self.hidden, dim, self.layers, self.norm)
 
-    def build(
-        self, slots: Mapping[str, Slot], pairs: tuple[tuple[int, int], ...], total_steps: int
-    ) -> Framework:
-        """Return the functions; the keys of every view in `pairs` enter the queue."""
-        views = len({view for pair in pairs for view in pair})
+    def predictor(self, dim: int) -> None:
+        """Return None: queries and keys are made alike."""
+
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+        """Return the functions; the keys of the second view of each pair enter the queue."""
+        positive = sorted({view for _, view in pairs})
+        beside = sorted({view for slot in slots.values() for view in slot.negatives})
+        place = {view: at for at, view in enumerate(positive + beside)}
 
         def init(key, weights, videos):
-            if self.queue % (videos * views):
+            made = videos * len(positive)
+            if self.queue % made:
                 raise ValueError(
-                    f"framework.queue must be a multiple of the {videos * views} keys a step makes "
-                    f"({videos} videos x {views} views), got {self.queue}"
+                    f"framework.queue must be a multiple of the {made} keys a step makes "
+                    f"({videos} videos x {len(positive)} views), got {self.queue}"
                 )
             rows = {name: jnp.zeros((self.queue, slot.dim)) for name, slot in slots.items()}
             teacher = jax.tree.map(jnp.array, weights)
             return {}, {"teacher": teacher._asdict(), "queue": rows, "seen": jnp.int32(0)}
 
         def keys(state, embed, clips):
-            made, stats = embed(Weights(**state["teacher"]), clips)
+            made, stats = embed(Weights(**state["teacher"]), clips[:, jnp.array(list(place))])
             made = {
                 name: normalize(made[name]) if slot.unit else made[name]
                 for name, slot in slots.items()
@@ -70,13 +76,13 @@ class MoCo:
             made = jax.lax.stop_gradient(made)
             return made, {"keys": made, "stats": jax.lax.stop_gradient(stats)}
 
-        def compare(params, state, queries, keys):
+        def compare(params, state, queries, keys, step):
             def loss(name, slot):
-                others = [keys[name][:, view] for view in slot.negatives]
+                others = [keys[name][:, place[view]] for view in slot.negatives]
                 terms = [
                     info_nce(
                         queries[name][:, i],
-                        keys[name][:, j],
+                        keys[name][:, place[j]],
                         jnp.concatenate([*others, state["queue"][name]]),
                         temperature=slot.temperature,
                         unit=slot.unit,
@@ -89,11 +95,13 @@ class MoCo:
             return {name: loss(name, slot) for name, slot in slots.items()}
 
         def update(params, state, aux, weights, step):
-            momentum = momentum_at(step, self.momentum, total_steps)
+            momentum = jnp.float32(self.momentum)
+            if self.anneal:
+                momentum = momentum_at(step, self.momentum, horizon.steps)
             teacher = follow(state["teacher"]["params"], weights.params, momentum)
             start = state["seen"] % self.queue
             made = {
-                name: keys[:, :views].reshape(-1, keys.shape[-1])
+                name: keys[:, : len(positive)].reshape(-1, keys.shape[-1])
                 for name, keys in aux["keys"].items()
             }
             rows = {

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import Framework, Head
+from vrl_jax.frameworks.framework import Framework, Head, Pairs, unordered
 from vrl_jax.losses import nt_xent
-from vrl_jax.types import Slot
+from vrl_jax.types import Horizon, Slot
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class SimCLR:
         """Return the projection head that ends in `dim` outputs."""
         return Head(self.hidden, dim, self.layers, self.norm)
 
-    def build(
-        self, slots: Mapping[str, Slot], pairs: tuple[tuple[int, int], ...], total_steps: int
-    ) -> Framework:
-        """Return the functions; a pair and its mirror image are one comparison."""
-        unordered = sorted({tuple(sorted(pair)) for pair in pairs})
+    def predictor(self, dim: int) -> None:
+        """Return None: both sides learn."""
 
-        def compare(params, state, queries, keys):
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+        """Return the functions; a pair and its mirror image are one comparison."""
+
+        def compare(params, state, queries, keys, step):
             def loss(name, slot):
                 z = queries[name]
                 negatives = [z[:, view] for view in slot.negatives]
@@ -51,7 +51,7 @@ class SimCLR:
                         unit=slot.unit,
                         negatives=jnp.concatenate(negatives) if negatives else None,
                     )
-                    for i, j in unordered
+                    for i, j in unordered(pairs)
                 ]
                 return sum(terms) / len(terms)
 

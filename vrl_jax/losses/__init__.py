@@ -1,7 +1,30 @@
 """Losses: arrays in, one number out. Each needs JAX alone and no config."""
 
 from vrl_jax.losses import koopman
-from vrl_jax.losses.contrastive import info_nce, nt_xent
+from vrl_jax.losses.assignment import sinkhorn, swapped_prediction
+from vrl_jax.losses.concepts import (
+    concept_alignment,
+    irrelevance,
+    local_contrast,
+    shared_activations,
+)
+from vrl_jax.losses.contrastive import info_nce, nt_xent, nt_xent_steps
+from vrl_jax.losses.ranking import shuffle_rank, shuffle_rank_accuracy
 from vrl_jax.losses.similarity import negative_cosine, normalize
 
-__all__ = ["info_nce", "koopman", "negative_cosine", "normalize", "nt_xent"]
+__all__ = [
+    "concept_alignment",
+    "info_nce",
+    "irrelevance",
+    "koopman",
+    "local_contrast",
+    "negative_cosine",
+    "normalize",
+    "nt_xent",
+    "nt_xent_steps",
+    "shared_activations",
+    "shuffle_rank",
+    "shuffle_rank_accuracy",
+    "sinkhorn",
+    "swapped_prediction",
+]

@@ -18,8 +18,15 @@ from vrl_jax.encoders.conv import frame_grid
 from vrl_jax.frameworks.framework import FrameworkConfig
 from vrl_jax.losses import koopman
 from vrl_jax.losses.similarity import length
-from vrl_jax.methods.method import EncoderConfig, Inner, Method, compose
-from vrl_jax.types import Slot, View
+from vrl_jax.methods.method import (
+    EncoderConfig,
+    Inner,
+    Method,
+    compose,
+    heads_on,
+    with_reversed,
+)
+from vrl_jax.types import Horizon, Slot, View
 
 SPLITS = ("koopman", "mean-residual")
 PLACES = ("head", "backbone")
@@ -39,10 +46,11 @@ class BOD:
       split: "koopman", or the control "mean-residual" (temporal mean, spread around it).
       split_at: "head" splits the projected frame vectors, as the paper does; "backbone" splits the
         encoder's, and each part has a projection head of its own.
+      clips: of a video, at least 2; every ordered pair of them is compared.
       grid: frame vectors keep this many cells each way of the last feature map; 1, as in the paper,
         is its mean over space, to which a steady motion is constant and so static.
       reversed_negatives: the first view played backwards is a negative of the motion loss: it has
-        the same appearance and another motion. See `compose`.
+        the same appearance and another motion.
       radius: eigenvalues this close to 1 are static.
       order: steepness of that border, a multiple of 4.
       ridge: on the unit frames' Gram matrix.
@@ -63,6 +71,7 @@ class BOD:
     dynamic_weight: float = 1.0
     split: str = "koopman"
     split_at: str = "head"
+    clips: int = 2
     grid: int = 1
     reversed_negatives: bool = False
     radius: float = 0.1
@@ -82,41 +91,48 @@ class BOD:
         check.one_of(HYPERGRADIENTS, hypergradient=self.hypergradient)
         check.positive(floor=self.floor, dim=self.dim, radius=self.radius, ridge=self.ridge)
         check.at_least(1, grid=self.grid)
+        check.at_least(2, clips=self.clips)
         check.at_least(0, inner_steps=self.inner_steps, static_weight=self.static_weight)
         check.at_least(0, dynamic_weight=self.dynamic_weight)
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int) -> Method:
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
         """Return the method's functions."""
         at_head = self.split_at == "head"
+        views = tuple(View(i) for i in range(self.clips))
+        negatives = (len(views),) if self.reversed_negatives else ()
+        slot = Slot(self.dim, unit=not at_head)
+
+        def read(features):
+            frames = self._frames(features)
+            return ({"frames": frames}, {}) if at_head else self._parts(frames)
+
+        def frames(outputs):
+            return outputs.projected["frames"] if at_head else self._frames(outputs.features)
+
+        heads = {"frames": self.dim} if at_head else {"static": self.dim, "dynamic": self.dim}
         return compose(
-            encoder=encoder,
+            network=heads_on(encoder, framework, heads, read),
             framework=framework,
-            heads={"frames": self.dim} if at_head else {"static": self.dim, "dynamic": self.dim},
+            views=views,
             slots={
-                "static": Slot(
-                    self.dim, self.static_temperature, self.static_weight, unit=not at_head
+                "static": slot._replace(
+                    temperature=self.static_temperature, weight=self.static_weight
                 ),
-                "dynamic": Slot(
-                    self.dim, self.dynamic_temperature, self.dynamic_weight, unit=not at_head
+                "dynamic": slot._replace(
+                    temperature=self.dynamic_temperature,
+                    weight=self.dynamic_weight,
+                    negatives=negatives,
                 ),
             },
-            read=lambda features: (
-                ({"frames": self._frames(features)}, {})
-                if at_head
-                else self._parts(self._frames(features))
-            ),
-            project=self._project if at_head else lambda projected: (projected, {}),
-            views=(View(0), View(1)),
-            total_steps=total_steps,
-            frames=(lambda out: out.projected["frames"])
-            if at_head
-            else lambda out: self._frames(out.features),
+            project=self._project if at_head else lambda outputs: (outputs.projected, {}),
+            horizon=horizon,
+            prepare=with_reversed if self.reversed_negatives else None,
+            frames=frames,
             inner=self._inner() if self.inner_steps else None,
-            reversed_negatives=("dynamic",) if self.reversed_negatives else (),
         )
 
     def _frames(self, features):
-        """Return the vectors whose dynamics are looked at, f32[n t d]."""
+        """Return the vectors whose dynamics are looked at, f32[... t d]."""
         return frame_grid(features, self.grid)
 
     def _parts(self, frames):
@@ -131,9 +147,9 @@ class BOD:
         }
         return {"static": parts.static, "dynamic": parts.dynamic}, diagnostics
 
-    def _project(self, projected):
+    def _project(self, outputs):
         """Split the projected frame vectors and scale both parts to comparable lengths."""
-        frames = projected["frames"].astype(jnp.float32)
+        frames = outputs.projected["frames"].astype(jnp.float32)
         floor = self.floor * length(jnp.mean(frames, axis=-2))
         parts, diagnostics = self._parts(frames)
         return {name: damp(part, floor) for name, part in parts.items()}, diagnostics

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from vrl_jax import check
 from vrl_jax.encoders.conv import frame_grid
 from vrl_jax.frameworks.framework import FrameworkConfig
-from vrl_jax.methods.method import EncoderConfig, Method, compose
-from vrl_jax.types import Slot, View
+from vrl_jax.methods.method import EncoderConfig, Method, compose, heads_on, with_reversed
+from vrl_jax.types import Horizon, Slot, View
 
 
 @dataclass(frozen=True)
@@ -16,29 +16,37 @@ class Instance:
     Attributes:
       dim: width of the embedding.
       temperature: of the comparison.
+      clips: of a video, rho in the large-scale study; every ordered pair of them is compared. With
+        1, two views of one clip are.
       grid: what is embedded is the mean over time of this many cells each way of the last feature
         map; 1 is the mean over space, too.
-      reversed_negatives: the first view played backwards is a negative: see `compose`.
+      reversed_negatives: the first view played backwards is a negative: the same appearance,
+        another motion.
     """
 
     dim: int = 128
     temperature: float = 0.1
+    clips: int = 2
     grid: int = 1
     reversed_negatives: bool = False
 
     def __post_init__(self):
-        check.at_least(1, dim=self.dim, grid=self.grid)
+        check.at_least(1, dim=self.dim, grid=self.grid, clips=self.clips)
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int) -> Method:
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
         """Return the method's functions."""
+        views = tuple(View(i) for i in range(self.clips)) if self.clips > 1 else (View(0), View(0))
+        negatives = (len(views),) if self.reversed_negatives else ()
+
+        def read(features):
+            return {"clip": frame_grid(features, self.grid).mean(1)}, {}
+
         return compose(
-            encoder=encoder,
+            network=heads_on(encoder, framework, {"clip": self.dim}, read),
             framework=framework,
-            heads={"clip": self.dim},
-            slots={"clip": Slot(self.dim, self.temperature)},
-            read=lambda features: ({"clip": frame_grid(features, self.grid).mean(1)}, {}),
-            project=lambda projected: (projected, {}),
-            views=(View(0), View(1)),
-            total_steps=total_steps,
-            reversed_negatives=("clip",) if self.reversed_negatives else (),
+            views=views,
+            slots={"clip": Slot(self.dim, self.temperature, negatives=negatives)},
+            project=lambda outputs: (outputs.projected, {}),
+            horizon=horizon,
+            prepare=with_reversed if self.reversed_negatives else None,
         )

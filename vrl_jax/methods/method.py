@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vrl_jax.frameworks.framework import FrameworkConfig, Weights
-from vrl_jax.types import Features, Slot, View
+from vrl_jax.frameworks.framework import FrameworkConfig, Pairs, Weights
+from vrl_jax.types import Features, Horizon, Slot, View
 
 Tree = Any
 Arrays = Mapping[str, jax.Array]
@@ -73,9 +73,23 @@ class EncoderConfig(Protocol):
 class MethodConfig(Protocol):
     """What a config names as method."""
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, total_steps: int) -> Method:
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
         """Return the functions for this encoder and framework."""
         ...
+
+
+class Outputs(NamedTuple):
+    """What a network says of views: every array begins with the axes b, v.
+
+    Attributes:
+      features: the encoder's.
+      projected: every head's output, by name.
+      diagnostics: numbers to log, by name.
+    """
+
+    features: Features
+    projected: Arrays
+    diagnostics: Arrays
 
 
 class Network(nn.Module):
@@ -84,107 +98,145 @@ class Network(nn.Module):
     Attributes:
       encoder: the network that is kept.
       heads: a projection head by name.
+      predictors: what the learning side puts upon a head, by name; empty in most frameworks.
       read: the encoder's features to the heads' inputs by name, and diagnostics to log.
     """
 
     encoder: nn.Module
     heads: Mapping[str, nn.Module]
+    predictors: Mapping[str, nn.Module]
     read: Callable[[Features], tuple[Arrays, Arrays]]
 
-    def __call__(self, clips: Float[Array, "n t h w 3"], train: bool) -> "Outputs":
+    def __call__(
+        self, clips: Float[Array, "b v t h w 3"], train: bool, predict: bool = True
+    ) -> Outputs:
         """Return the features, every head's output, and the diagnostics."""
-        features = self.encoder(clips, train)
+        features = self.encode(clips.reshape(-1, *clips.shape[2:]), train)
         inputs, diagnostics = self.read(features)
         projected = {name: head(inputs[name], train) for name, head in self.heads.items()}
+        if predict:
+            upon = {name: p(projected[name], train) for name, p in self.predictors.items()}
+            projected = {**projected, **upon}
+        features, projected = by_view((features, projected), clips.shape[1])
         return Outputs(features, projected, diagnostics)
 
-    def encode(self, clips: Float[Array, "n t h w 3"]) -> Features:
-        """Return the encoder's features, with fixed statistics."""
-        return self.encoder(clips, False)
+    def encode(self, clips: Float[Array, "n t h w 3"], train: bool = False) -> Features:
+        """Return the encoder's features, by default with fixed statistics."""
+        return self.encoder(clips, train)
 
 
-class Outputs(NamedTuple):
-    """What a network says of a batch of clips: features, heads' outputs by name, diagnostics."""
+class Terms(NamedTuple):
+    """Losses of a method's own, beside the comparisons that its framework makes.
 
-    features: Features
-    projected: Arrays
-    diagnostics: Arrays
+    Attributes:
+      loss: (params, state, outputs, given, step) -> (scalar, metrics, aux); `params` are the
+        network's, `given` is what `prepare` told beside the views.
+      init: (key, videos per batch) -> state.
+      update: (params, state, aux, step) -> (params, state), after the optimiser's step.
+    """
+
+    loss: Callable[..., tuple[Float[Array, ""], Arrays, Tree]]
+    init: Callable[..., Tree] = lambda key, videos: {}
+    update: Callable[..., tuple[Tree, Tree]] = lambda params, state, aux, step: (params, state)
+
+
+def heads_on(
+    encoder: EncoderConfig,
+    framework: FrameworkConfig,
+    heads: Mapping[str, int],
+    read: Callable[[Features], tuple[Arrays, Arrays]],
+) -> Network:
+    """Return the encoder with the framework's heads upon it.
+
+    Args:
+      encoder: the network that is kept.
+      framework: shapes the heads.
+      heads: output width of each projection head, by name.
+      read: the encoder's features to the heads' inputs f32[n ... c], and diagnostics to log.
+    """
+    predictors = {name: framework.predictor(dim) for name, dim in heads.items()}
+    return Network(
+        encoder.module(),
+        {name: framework.head(dim) for name, dim in heads.items()},
+        {name: predictor for name, predictor in predictors.items() if predictor is not None},
+        read,
+    )
 
 
 def compose(
     *,
-    encoder: EncoderConfig,
+    network: nn.Module,
     framework: FrameworkConfig,
-    heads: Mapping[str, int],
-    slots: Mapping[str, Slot],
-    read: Callable[[Features], tuple[Arrays, Arrays]],
-    project: Callable[[Arrays], tuple[Arrays, Arrays]],
     views: tuple[View, ...],
-    total_steps: int,
-    frames: Callable[[Outputs], Float[Array, "n t d"]] | None = None,
+    slots: Mapping[str, Slot],
+    project: Callable[[Outputs], tuple[Arrays, Arrays]],
+    horizon: Horizon,
+    pairs: Pairs | None = None,
+    prepare: Callable[..., tuple[Float[Array, "b v t h w 3"], Tree]] | None = None,
+    passes: tuple[tuple[int, ...], ...] | None = None,
+    terms: Terms | None = None,
+    frames: Callable[[Outputs], Float[Array, "b v t d"]] | None = None,
     inner: Inner | None = None,
-    reversed_negatives: tuple[str, ...] = (),
 ) -> Method:
     """Put a method together from what is embedded and how embeddings are compared.
 
     Args:
-      encoder: the network that is kept.
-      framework: how slots are compared; it also shapes the heads.
-      heads: output width of each projection head, by name.
-      slots: what is compared, by name.
-      read: the encoder's features to the heads' inputs f32[n ... c], and diagnostics to log.
-      project: the heads' outputs to the slots f32[n d], and diagnostics to log.
-      views: the views of a video; every ordered pair of them is compared.
-      total_steps: length of the run, for schedules.
+      network: (clips f32[b v t h w 3], train, predict) -> Outputs, with a method `encode`; see
+        `heads_on`.
+      framework: how slots are compared.
+      views: the views of a video that data must make.
+      slots: what is compared, by name; there may be none.
+      project: a network's outputs to the slots f32[b v d], and diagnostics to log.
+      horizon: length of the run, for schedules.
+      pairs: (query view, key view) to compare; by default all ordered pairs of `views`.
+      prepare: (key, clips f32[b v ...]) -> (clips with further views made from them, anything that
+        the method's own losses must know of it).
+      passes: views that share batch statistics; by default all do.
+      terms: losses of the method's own.
       frames: the frame vectors whose dynamics the method looks at, if it does.
       inner: the lower level; its `loss` is given here as a function of those frame vectors.
-      reversed_negatives: slots for which the first view played backwards, as one view more, is a
-        negative: the same appearance, another motion.
     """
-    network = Network(
-        encoder.module(), {name: framework.head(dim) for name, dim in heads.items()}, read
-    )
-    pairs = tuple(permutations(range(len(views)), 2))
-    against = {name: slots[name]._replace(negatives=(len(views),)) for name in reversed_negatives}
-    compare = framework.build({**slots, **against}, pairs, total_steps)
+    pairs = tuple(permutations(range(len(views)), 2)) if pairs is None else pairs
+    compare = framework.build(slots, pairs, horizon)
+    own = terms or Terms(lambda params, state, outputs, given, step: (0.0, {}, {}))
+    prepare = prepare or (lambda key, clips: (clips, None))
 
     def embed(weights, clips):
-        outputs, stats = _apply(network, weights, clips)
-        return _by_view(project(outputs.projected)[0], clips), stats
+        outputs, stats = _apply(network, weights, clips, predict=False)
+        return project(outputs)[0], stats
 
     def init(key, clips):
-        key_network, key_framework = jax.random.split(key)
-        variables = network.init(key_network, clips[:1, 0], False)
-        weights = Weights(variables["params"], variables["batch_stats"])
+        key_network, key_framework, key_own, key_views = jax.random.split(key, 4)
+        one = prepare(key_views, clips[:1])[0]
+        variables = network.init(key_network, one, False)
+        weights = Weights(variables["params"], variables.get("batch_stats", {}))
         params, state = compare.init(key_framework, weights, clips.shape[0])
-        return (
-            {"network": weights.params, "framework": params},
-            {"stats": weights.stats, "framework": state},
-        )
+        kept = {"stats": weights.stats, "framework": state, "own": own.init(key_own, len(clips))}
+        return {"network": weights.params, "framework": params}, kept
 
     def loss(params, state, clips, key, step):
         weights = Weights(params["network"], state["stats"])
-        if reversed_negatives:
-            clips = jnp.concatenate([clips, clips[:, :1, ::-1]], axis=1)
-        outputs, stats = _apply(network, weights, clips)
-        flat, diagnostics = project(outputs.projected)
+        clips, given = prepare(key, clips)
+        outputs, stats = _in_passes(network, weights, clips, passes)
+        queries, diagnostics = project(outputs)
         keys, aux = compare.keys(state["framework"], embed, clips)
-        terms = compare.compare(
-            params["framework"], state["framework"], _by_view(flat, clips), keys
-        )
-        total = sum(slots[name].weight * term for name, term in terms.items())
-        losses = {f"loss/{name}": term for name, term in terms.items()}
-        metrics = {**losses, **outputs.diagnostics, **diagnostics}
-        return total, ({"stats": stats, "framework": aux}, metrics)
+        found = compare.compare(params["framework"], state["framework"], queries, keys, step)
+        total, metrics, aux_own = own.loss(params["network"], state["own"], outputs, given, step)
+        total += sum(slots[name].weight * term for name, term in found.items())
+        found = {f"loss/{name}": term for name, term in found.items()}
+        metrics = {**found, **metrics, **outputs.diagnostics, **diagnostics}
+        return total, ({"stats": stats, "framework": aux, "own": aux_own}, metrics)
 
     def update(params, state, aux, step):
         weights = Weights(params["network"], aux["stats"])
-        own, kept = compare.update(
+        mine, kept_own = own.update(weights.params, state["own"], aux["own"], step)
+        weights = weights._replace(params=mine)
+        theirs, kept = compare.update(
             params["framework"], state["framework"], aux["framework"], weights, step
         )
         return (
-            {"network": weights.params, "framework": own},
-            {"stats": weights.stats, "framework": kept},
+            {"network": weights.params, "framework": theirs},
+            {"stats": weights.stats, "framework": kept, "own": kept_own},
         )
 
     def variables(params, state):
@@ -194,7 +246,7 @@ def compose(
         return network.apply(variables(params, state), clips, method="encode")
 
     def frame_vectors(params, state, clips):
-        return frames(network.apply(variables(params, state), clips, False))
+        return frames(network.apply(variables(params, state), clips[:, None], False))[:, 0]
 
     def inner_loss(params, state, clips, key, step):
         weights = Weights(params["network"], state["stats"])
@@ -211,14 +263,35 @@ def compose(
     )
 
 
-def _apply(network, weights, clips):
+def by_view(tree: Tree, views: int) -> Tree:
+    """Give arrays of views their own axis back: [b*v ...] -> [b v ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, views, *x.shape[1:]), tree)
+
+
+def with_reversed(key: jax.Array, clips: Float[Array, "b v t h w 3"]):
+    """Add the first view played backwards, as one view more: see `compose`, `prepare`."""
+    return jnp.concatenate([clips, clips[:, :1, ::-1]], axis=1), None
+
+
+def _apply(network, weights, clips, predict=True):
     """Run every view of every video through the network as one batch of statistics."""
-    flat = clips.reshape(-1, *clips.shape[2:])
     variables = {"params": weights.params, "batch_stats": weights.stats}
-    outputs, changed = network.apply(variables, flat, True, mutable=["batch_stats"])
-    return outputs, changed["batch_stats"]
+    outputs, changed = network.apply(variables, clips, True, predict, mutable=["batch_stats"])
+    return outputs, changed.get("batch_stats", {})
 
 
-def _by_view(slots, clips):
-    """Give the slots their view axis back: f32[b*v d] -> f32[b v d]."""
-    return {name: z.reshape(*clips.shape[:2], -1) for name, z in slots.items()}
+def _in_passes(network, weights, clips, passes):
+    """Run groups of views one after the other, each a batch of statistics of its own."""
+    if passes is None:
+        return _apply(network, weights, clips)
+    made = []
+    for group in passes:
+        outputs, stats = _apply(network, weights, clips[:, jnp.array(group)])
+        weights = weights._replace(stats=stats)
+        made.append(outputs)
+    order = jnp.argsort(jnp.array([view for group in passes for view in group]))
+    joined = [
+        jax.tree.map(lambda *x: jnp.concatenate(x, axis=1)[:, order], *parts)
+        for parts in zip(*((o.features, o.projected) for o in made), strict=True)
+    ]
+    return Outputs(*joined, made[0].diagnostics), weights.stats

@@ -13,6 +13,7 @@ from vrl_jax import check
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.log import Log
 from vrl_jax.train.step import TrainState
+from vrl_jax.types import Horizon
 
 Metrics = dict[str, Any]
 
@@ -48,9 +49,10 @@ class Train:
         if not self.steps:
             check.positive(epochs=self.epochs)
 
-    def total_steps(self, videos: int) -> int:
-        """Return the length of the run in steps, given the number of pretraining videos."""
-        return self.steps or max(1, math.ceil(self.epochs * videos / self.batch))
+    def horizon(self, videos: int) -> Horizon:
+        """Return the length of the run, given the number of pretraining videos."""
+        steps = self.steps or max(1, math.ceil(self.epochs * videos / self.batch))
+        return Horizon(steps, max(1, math.ceil(videos / self.batch)))
 
 
 class Stop:

@@ -1,0 +1,87 @@
+"""BYOL: predict what a slow copy of the network makes of another view; no negatives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vrl_jax import check
+from vrl_jax.frameworks.framework import (
+    Framework,
+    Head,
+    Pairs,
+    Weights,
+    follow,
+    momentum_at,
+    refuse_negatives,
+)
+from vrl_jax.losses import negative_cosine
+from vrl_jax.types import Horizon, Slot
+
+
+@dataclass(frozen=True)
+class BYOL:
+    """`2 - 2 cos` between predictions and a teacher's slots (arXiv 2006.07733).
+
+    A predictor stands upon every head of the side that learns. Slots are compared by direction
+    alone; their temperature and `unit` have no meaning here.
+
+    Attributes:
+      hidden: width of the hidden layers of heads and predictors.
+      layers: linear layers of a head, batch normalisation between them.
+      predictor_layers: linear layers of a predictor.
+      momentum: of the teacher at the first step; it rises to 1 along a half cosine.
+    """
+
+    hidden: int = 4096
+    layers: int = 2
+    predictor_layers: int = 2
+    momentum: float = 0.996
+
+    def __post_init__(self):
+        check.at_least(1, hidden=self.hidden, layers=self.layers)
+        check.at_least(1, predictor_layers=self.predictor_layers)
+        check.fraction(momentum=self.momentum)
+
+    def head(self, dim: int) -> nn.Module:
+        """Return the projection head that ends in `dim` outputs."""
+        return Head(self.hidden, dim, self.layers)
+
+    def predictor(self, dim: int) -> nn.Module:
+        """Return the predictor from and to `dim` entries."""
+        return Head(self.hidden, dim, self.predictor_layers)
+
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+        """Return the functions; both directions of a pair count where both are given.
+
+        Raises:
+          ValueError: a slot with negatives.
+        """
+        refuse_negatives("BYOL", slots)
+        targets = sorted({view for _, view in pairs})
+
+        def init(key, weights, videos):
+            return {}, {"teacher": jax.tree.map(jnp.array, weights)._asdict()}
+
+        def keys(state, embed, clips):
+            made, stats = embed(Weights(**state["teacher"]), clips[:, jnp.array(targets)])
+            return jax.lax.stop_gradient(made), {"stats": jax.lax.stop_gradient(stats)}
+
+        def compare(params, state, queries, keys, step):
+            def loss(name):
+                terms = [
+                    2 + 2 * negative_cosine(queries[name][:, i], keys[name][:, targets.index(j)])
+                    for i, j in pairs
+                ]
+                return sum(terms) / len(terms)
+
+            return {name: loss(name) for name in slots}
+
+        def update(params, state, aux, weights, step):
+            momentum = momentum_at(step, self.momentum, horizon.steps)
+            teacher = follow(state["teacher"]["params"], weights.params, momentum)
+            return params, {"teacher": {"params": teacher, "stats": aux["stats"]}}
+
+        return Framework(init, keys, compare, update)

@@ -1,0 +1,87 @@
+"""SwAV: predict from one view which prototypes another view was assigned to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vrl_jax import check
+from vrl_jax.frameworks.framework import Framework, Head, Pairs, refuse_negatives
+from vrl_jax.losses import normalize, sinkhorn, swapped_prediction
+from vrl_jax.types import Horizon, Slot
+
+
+@dataclass(frozen=True)
+class SwAV:
+    """Swapped prediction of balanced assignments to learned prototypes (arXiv 2006.09882).
+
+    Every slot has its own prototypes, unit vectors; assignments are balanced over the global batch.
+
+    Attributes:
+      hidden: width of the head's hidden layers.
+      layers: linear layers of the head, batch normalisation between them.
+      prototypes: a slot.
+      epsilon: sharpness of the assignment.
+      iterations: scalings of the assignment.
+      freeze_epochs: passes over the videos during which the prototypes stay as they were drawn.
+    """
+
+    hidden: int = 2048
+    layers: int = 3
+    prototypes: int = 1000
+    epsilon: float = 0.05
+    iterations: int = 3
+    freeze_epochs: float = 1.0
+
+    def __post_init__(self):
+        check.at_least(1, hidden=self.hidden, layers=self.layers, iterations=self.iterations)
+        check.at_least(2, prototypes=self.prototypes)
+        check.positive(epsilon=self.epsilon)
+        check.at_least(0, freeze_epochs=self.freeze_epochs)
+
+    def head(self, dim: int) -> nn.Module:
+        """Return the projection head that ends in `dim` outputs."""
+        return Head(self.hidden, dim, self.layers)
+
+    def predictor(self, dim: int) -> None:
+        """Return None: the prototypes' scores are what is predicted from."""
+
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+        """Return the functions; for each pair the key view's assignment is predicted.
+
+        Raises:
+          ValueError: a slot with negatives.
+        """
+        refuse_negatives("SwAV", slots)
+        frozen_steps = round(self.freeze_epochs * horizon.epoch)
+
+        def init(key, weights, videos):
+            draws = zip(jax.random.split(key, len(slots)), slots.items(), strict=True)
+            return {
+                name: normalize(jax.random.normal(k, (self.prototypes, slot.dim)))
+                for k, (name, slot) in draws
+            }, {}
+
+        def compare(params, state, queries, keys, step):
+            def loss(name, slot):
+                rows = params[name]
+                rows = jnp.where(step < frozen_steps, jax.lax.stop_gradient(rows), rows)
+                z = normalize(queries[name]) if slot.unit else queries[name]
+                scores = jnp.einsum("bvd,kd->vbk", z.astype(jnp.float32), normalize(rows))
+                given = {"epsilon": self.epsilon, "iterations": self.iterations}
+                terms = [
+                    swapped_prediction(
+                        scores[i], sinkhorn(scores[j], **given), temperature=slot.temperature
+                    )
+                    for i, j in pairs
+                ]
+                return sum(terms) / len(terms)
+
+            return {name: loss(name, slot) for name, slot in slots.items()}
+
+        def update(params, state, aux, weights, step):
+            return {name: normalize(rows) for name, rows in params.items()}, state
+
+        return Framework(init, lambda state, embed, clips: (None, {}), compare, update)

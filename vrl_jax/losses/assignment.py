@@ -1,0 +1,66 @@
+"""Soft assignment of embeddings to prototypes, balanced over a batch, and its prediction."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+
+
+def sinkhorn(
+    scores: Float[Array, "n k"], *, epsilon: float = 0.05, iterations: int = 3
+) -> Float[Array, "n k"]:
+    """Assign each row to the columns so that all columns are used alike; no gradient flows.
+
+    Formula: `exp(scores / epsilon)`, of which `iterations` times first the columns are scaled to
+    equal sums, then the rows to sum 1. It is computed on logarithms, so nothing overflows.
+
+    Args:
+      scores: similarity of each of n embeddings to each of k prototypes.
+      epsilon: sharpness; smaller is harder.
+      iterations: scalings of both; few leave the columns' balance approximate.
+
+    Raises:
+      ValueError: an argument outside its range.
+
+    Source: Cuturi 2013; Caron et al. 2020 (SwAV), arXiv 2006.09882.
+
+    >>> print(sinkhorn(jnp.zeros((4, 2)))[0])
+    [0.5 0.5]
+    """
+    check.rank(2, scores=scores)
+    check.positive(epsilon=epsilon)
+    check.at_least(1, iterations=iterations)
+    logs = jax.lax.stop_gradient(scores).astype(jnp.float32) / epsilon
+    for _ in range(iterations):
+        logs = jax.nn.log_softmax(logs, axis=0)
+        logs = jax.nn.log_softmax(logs, axis=1)
+    return jnp.exp(logs)
+
+
+def swapped_prediction(
+    scores: Float[Array, "n k"], assignment: Float[Array, "n k"], *, temperature: float = 0.1
+) -> Float[Array, ""]:
+    """Predict one view's assignment from another view's scores, by cross-entropy.
+
+    Formula: mean over rows of `-sum assignment * log softmax(scores / temperature)`.
+
+    Args:
+      scores: of one view's embeddings.
+      assignment: of the other view's, rows that sum to 1: see `sinkhorn`.
+      temperature: divides the scores.
+
+    Raises:
+      ValueError: the shapes do not fit, or the temperature is not positive.
+
+    Source: Caron et al. 2020 (SwAV), arXiv 2006.09882, equation 2.
+
+    >>> scores = jnp.zeros((4, 2))
+    >>> print(f"{swapped_prediction(scores, sinkhorn(scores)):.4f}")  # ln 2
+    0.6931
+    """
+    check.rank(2, scores=scores, assignment=assignment)
+    check.same_shape(scores=scores, assignment=assignment)
+    check.positive(temperature=temperature)
+    logs = jax.nn.log_softmax(scores.astype(jnp.float32) / temperature)
+    return -jnp.mean(jnp.sum(assignment * logs, axis=-1))

@@ -1,0 +1,74 @@
+"""Which segment of a clip is which: ranking losses over a clip's own sub-vectors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+from vrl_jax.losses.similarity import normalize
+
+
+def shuffle_rank(
+    reference: Float[Array, "n s d"],
+    shuffled: Float[Array, "n s d"],
+    *,
+    temperature: float = 0.05,
+    cap: float | None = 5.0,
+) -> Float[Array, ""]:
+    """Shuffle-rank: a segment's vector is nearer to its counterpart than to any other segment's.
+
+    Formula: of the 2s unit vectors of both clips, row r's counterpart c(r) is the same segment in
+    the other clip; the loss is the mean over clips, rows r and the 2s - 2 rows j that are neither
+    of `softplus(min((<r, j> - <r, c(r)>) / temperature, cap))`.
+
+    Args:
+      reference: sub-vectors of a clip, in order of its segments; s is at least 2.
+      shuffled: those of the same clip with its segments played in another order, put back into the
+        order of the reference.
+      temperature: divides the difference of cosines.
+      cap: pairs wronger than this give no gradient; None for no cap.
+
+    Raises:
+      ValueError: the shapes do not fit, fewer than two segments, or no positive temperature.
+
+    Source: Zhang et al. 2021 (DualVar), arXiv 2107.01194.
+
+    >>> x = jnp.ones((4, 2, 8))
+    >>> print(f"{shuffle_rank(x, x):.4f}")  # ln 2: nothing tells the segments apart
+    0.6931
+    """
+    gram, counterpart, others = _pairs(reference, shuffled)
+    check.positive(temperature=temperature)
+    excess = (gram - counterpart[..., None]) / temperature
+    if cap is not None:
+        excess = jnp.minimum(excess, cap)
+    return jnp.mean(jax.nn.softplus(excess), where=others)
+
+
+def shuffle_rank_accuracy(
+    reference: Float[Array, "n s d"], shuffled: Float[Array, "n s d"]
+) -> Float[Array, ""]:
+    """Return the share of rows whose counterpart is the nearest of all others; see `shuffle_rank`.
+
+    >>> x = jnp.eye(2)[None]
+    >>> print(shuffle_rank_accuracy(x, x), shuffle_rank_accuracy(x, x[:, ::-1]))
+    1.0 0.0
+    """
+    gram, counterpart, others = _pairs(reference, shuffled)
+    return jnp.mean(counterpart > jnp.max(gram, axis=-1, where=others, initial=-jnp.inf))
+
+
+def _pairs(reference, shuffled):
+    """Return all cosines [n 2s 2s], each row's with its counterpart, and a mask of the others."""
+    check.rank(3, reference=reference, shuffled=shuffled)
+    check.same_shape(reference=reference, shuffled=shuffled)
+    segments = reference.shape[1]
+    check.at_least(2, **{"the number of segments": segments})
+    rows = jnp.concatenate([reference, shuffled], axis=1).astype(jnp.float32)
+    rows = normalize(rows)
+    gram = jnp.einsum("nrd,njd->nrj", rows, rows, precision="highest")
+    place = np.arange(2 * segments)
+    same_segment = place[:, None] % segments == place % segments
+    counterpart = jnp.sum(gram, axis=-1, where=same_segment & ~np.eye(2 * segments, dtype=bool))
+    return gram, counterpart, ~same_segment
