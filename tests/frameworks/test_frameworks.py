@@ -135,7 +135,8 @@ def test_byol_compares_predictions_with_the_teacher_both_ways(rng):
     got = framework.compare(params, state, queries, keys, 0)
     for name in SLOTS:
         q, k = np.array(queries[name]), np.array(made[name])
-        q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+        if SLOTS[name].unit:
+            q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
         wanted = [np.mean(np.sum((q[:, i] - k[:, j]) ** 2, -1)) for i, j in PAIRS]
         assert float(got[name]) == pytest.approx(sum(wanted) / 2, rel=1e-4)
     np.testing.assert_allclose(after["teacher"]["params"]["w"], 0.5)

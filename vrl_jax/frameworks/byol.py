@@ -17,16 +17,16 @@ from vrl_jax.frameworks.framework import (
     momentum_at,
     refuse_negatives,
 )
-from vrl_jax.losses import negative_cosine
+from vrl_jax.losses import normalize
 from vrl_jax.types import Horizon, Slot
 
 
 @dataclass(frozen=True)
 class BYOL:
-    """`2 - 2 cos` between predictions and a teacher's slots (arXiv 2006.07733).
+    """Squared distance of predictions to a teacher's slots (arXiv 2006.07733).
 
-    A predictor stands upon every head of the side that learns. Slots are compared by direction
-    alone; their temperature and `unit` have no meaning here.
+    Between unit vectors that is `2 - 2 cos`. A predictor stands upon every head of the side that
+    learns. There is no temperature.
 
     Attributes:
       hidden: width of the hidden layers of heads and predictors.
@@ -70,14 +70,14 @@ class BYOL:
             return jax.lax.stop_gradient(made), {"stats": jax.lax.stop_gradient(stats)}
 
         def compare(params, state, queries, keys, step):
-            def loss(name):
-                terms = [
-                    2 + 2 * negative_cosine(queries[name][:, i], keys[name][:, targets.index(j)])
-                    for i, j in pairs
-                ]
-                return sum(terms) / len(terms)
+            def loss(name, slot):
+                made, wanted = queries[name], keys[name]
+                if slot.unit:
+                    made, wanted = normalize(made), normalize(wanted)
+                apart = [made[:, i] - wanted[:, targets.index(j)] for i, j in pairs]
+                return jnp.mean(jnp.sum(jnp.square(jnp.stack(apart)), axis=-1))
 
-            return {name: loss(name) for name in slots}
+            return {name: loss(name, slot) for name, slot in slots.items()}
 
         def update(params, state, aux, weights, step):
             momentum = momentum_at(step, self.momentum, horizon.steps)
