@@ -27,12 +27,14 @@ class View(NamedTuple):
     Attributes:
       clip: which of the decoded clips it is made from.
       still: one frame of the clip, repeated; the same frame number in all still views of a video.
-      weak: probability that colour jitter and grayscale are left out.
+      weak: probability that colour jitter, grayscale and blur are left out.
+      drawn_as: number of the view whose random draws it shares; -1 draws its own.
     """
 
     clip: int
     still: bool = False
     weak: float = 0.0
+    drawn_as: int = -1
 
 
 class Horizon(NamedTuple):

@@ -25,6 +25,9 @@ class Augment:
 
     Attributes:
       size: side of the square view, in pixels.
+      reverse: probability that all views of a video are played backwards.
+      crop: "resized" cuts a random box and resizes it; "plain" cuts `size` pixels each way at a
+        random place, and `area` and `aspect` have no meaning.
       subtract_background: leave only what moves: see the function of that name; for cameras that
         stand still. Evaluation does the same.
       area: least and greatest share of the frame's area that is cropped.
@@ -36,6 +39,7 @@ class Augment:
       saturation: the same.
       hue: greatest shift either way, in turns of the colour circle (at most 0.5).
       gray: probability of losing all colour.
+      gray_kind: "luma" keeps the brightness; "channel" keeps one of the colours, drawn at random.
       blur: probability of a Gaussian blur.
       sigma: least and greatest standard deviation of the blur, in pixels of the view.
       mean: subtracted per channel at the end, from values in [0, 1].
@@ -43,6 +47,8 @@ class Augment:
     """
 
     size: int = 112
+    reverse: float = 0.0
+    crop: str = "resized"
     subtract_background: bool = False
     area: tuple[float, float] = (0.2, 0.766)
     aspect: tuple[float, float] = (0.75, 4 / 3)
@@ -53,6 +59,7 @@ class Augment:
     saturation: float = 0.6
     hue: float = 0.15
     gray: float = 0.2
+    gray_kind: str = "luma"
     blur: float = 0.5
     sigma: tuple[float, float] = (0.1, 2.0)
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
@@ -61,6 +68,9 @@ class Augment:
     def __post_init__(self) -> None:
         check.positive(size=self.size, least_std=min(self.std))
         check.fraction(flip=self.flip, jitter=self.jitter, gray=self.gray, blur=self.blur)
+        check.fraction(reverse=self.reverse)
+        check.one_of(("resized", "plain"), crop=self.crop)
+        check.one_of(("luma", "channel"), gray_kind=self.gray_kind)
         check.at_least(0, brightness=self.brightness, contrast=self.contrast)
         check.at_least(0, saturation=self.saturation, hue=self.hue)
         if self.hue > 0.5:
@@ -77,7 +87,7 @@ def make_views(
     views: tuple[View, ...],
     augment: Augment,
 ) -> Float[Array, "b v t s s 3"]:
-    """Draw the views of every video: independent per (video, view), equal for a clip's frames.
+    """Draw the views of every video: equal for a clip's frames, independent otherwise.
 
     A video's draw depends only on the key and its row in the global batch: one device or many.
 
@@ -88,7 +98,8 @@ def make_views(
       augment: what to draw.
 
     Raises:
-      ValueError: a view asks for a clip that was not decoded.
+      ValueError: a view asks for a clip that was not decoded, or a plain crop is larger than the
+        frames.
     """
     wanted = [view.clip for view in views]
     if not all(0 <= clip < clips.shape[1] for clip in wanted):
@@ -97,9 +108,31 @@ def make_views(
             f"decoded; clip must lie in [0, {clips.shape[1] - 1}]"
         )
 
+    if augment.crop == "plain" and augment.size > min(clips.shape[3:5]):
+        raise ValueError(
+            f"a plain crop of augment.size={augment.size} wants frames at least that large, got "
+            f"{clips.shape[3]} x {clips.shape[4]}: raise resize, or take augment.crop='resized'"
+        )
+    own = [i if view.drawn_as < 0 else view.drawn_as for i, view in enumerate(views)]
+    still = np.array([view.still for view in views])
+    weak = np.array([view.weak for view in views], np.float32)
+
     def draw(row: Array, chosen: Array) -> Array:
-        keys = jax.random.split(jax.random.fold_in(key, row), len(views))
-        return jax.vmap(lambda key, clip: _draw_view(key, clip, augment))(keys, chosen)
+        key_row = jax.random.fold_in(key, row)
+        keys = jax.random.split(key_row, len(views))[np.array(own)]
+        key_order, key_frame = jax.random.split(jax.random.fold_in(key_row, len(views)))
+        if augment.reverse:
+            backwards = jax.random.bernoulli(key_order, augment.reverse)
+            chosen = jnp.where(backwards, chosen[:, ::-1], chosen)
+        if still.any():
+            frame = jax.random.randint(key_frame, (), 0, chosen.shape[1])
+            frozen = jnp.broadcast_to(chosen[:, frame][:, None], chosen.shape)
+            chosen = jnp.where(still[:, None, None, None, None], frozen, chosen)
+        if not weak.any():
+            return jax.vmap(lambda key, clip: _draw_view(key, clip, augment))(keys, chosen)
+        return jax.vmap(lambda *given: _draw_view(*given[:2], augment, given[2]))(
+            keys, chosen, weak
+        )
 
     return jax.vmap(draw)(jnp.arange(len(clips)), clips[:, np.array(wanted)])
 
@@ -134,6 +167,15 @@ def random_resized_crop(
 ) -> Float[Array, "t s s 3"]:
     """Cut a random box, not rounded to pixels, and resize it to `size` squared, antialiased."""
     return _resize(clip, *draw_box(key, clip.shape[1:3], area, aspect), size)
+
+
+def random_crop(
+    key: Key[Array, ""], clip: Float[Array, "t h w 3"], size: int
+) -> Float[Array, "t s s 3"]:
+    """Cut `size` x `size` pixels at a random place."""
+    places = jnp.array(clip.shape[1:3]) - size + 1
+    top, left = jax.random.randint(key, (2,), 0, places)
+    return jax.lax.dynamic_slice(clip, (0, top, left, 0), (len(clip), size, size, 3))
 
 
 def draw_box(
@@ -241,12 +283,19 @@ def shift_hue(planes: Float[Array, "3 t h w"], turns: Float[Array, ""]) -> Float
 
 
 def grayscale(
-    key: Key[Array, ""], clip: Float[Array, "t h w 3"], probability: float
+    key: Key[Array, ""], clip: Float[Array, "t h w 3"], probability: float, kind: str = "luma"
 ) -> Float[Array, "t h w 3"]:
-    """Give every pixel its gray in all channels, with the given probability."""
+    """Give every pixel one value in all channels, with the given probability.
+
+    The value is the pixel's luma, or with `kind` "channel" one of its colours, the same for all.
+    """
     if probability == 0:
         return clip
-    gray = _to_gray(jnp.moveaxis(clip, -1, 0))[..., None]
+    if kind == "channel":
+        key, key_channel = jax.random.split(key)
+        gray = clip[..., jax.random.randint(key_channel, (), 0, 3)][..., None]
+    else:
+        gray = _to_gray(jnp.moveaxis(clip, -1, 0))[..., None]
     return jnp.where(jax.random.bernoulli(key, probability), gray, clip)
 
 
@@ -284,14 +333,20 @@ def normalize(
     return (clip - np.array(mean, np.float32)) / np.array(std, np.float32)
 
 
-def _draw_view(key: Array, clip: Array, augment: Augment) -> Array:
+def _draw_view(key: Array, clip: Array, augment: Augment, weak: Array | None = None) -> Array:
     a = augment
     keys = jax.random.split(key, 5)
-    clip = random_resized_crop(keys[0], _prepare(clip, a), a.size, a.area, a.aspect)
-    clip = flip(keys[1], clip, a.flip)
-    clip = color_jitter(keys[2], clip, a.jitter, a.brightness, a.contrast, a.saturation, a.hue)
-    clip = grayscale(keys[3], clip, a.gray)
+    clip = _prepare(clip, a)
+    if a.crop == "plain":
+        clip = random_crop(keys[0], clip, a.size)
+    else:
+        clip = random_resized_crop(keys[0], clip, a.size, a.area, a.aspect)
+    plain = flip(keys[1], clip, a.flip)
+    clip = color_jitter(keys[2], plain, a.jitter, a.brightness, a.contrast, a.saturation, a.hue)
+    clip = grayscale(keys[3], clip, a.gray, a.gray_kind)
     clip = gaussian_blur(keys[4], clip, a.blur, a.sigma)
+    if weak is not None:
+        clip = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 5), weak), plain, clip)
     return normalize(clip, a.mean, a.std)
 
 

@@ -1,5 +1,6 @@
 """Which frames make a clip: pure functions of integers, tested without any video."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +19,26 @@ class Sampling:
       clips: clips of a video.
       fps: the rate `stride` counts at; 0 is each video's own. With `fps=30`, `stride=4` takes a
         frame every 4/30 s of any video: every 2nd of a 15 fps one.
+      layout: of random clips. "independent": starts uniform over where a clip fits. "centred":
+        centres uniform over the whole video, whose edges are repeated (DualVar). "adjacent": the
+        clips follow each other without a gap (SDC).
+      max_stride: greatest stride of adjacent clips, which is drawn uniformly from `stride` to this,
+        or to what lets them fit; 0 keeps `stride`.
     """
 
     frames: int = 16
     stride: int = 4
     clips: int = 2
     fps: float = 0.0
+    layout: str = "independent"
+    max_stride: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse counts below one and negative rates."""
+        """Refuse counts below one, negative rates and unknown layouts."""
+        check.one_of(("independent", "centred", "adjacent"), layout=self.layout)
+        if self.max_stride and self.layout != "adjacent":
+            raise ValueError(f"max_stride is of adjacent clips, but layout is {self.layout!r}")
+        check.at_least(0, max_stride=self.max_stride)
         check.at_least(1, frames=self.frames, stride=self.stride, clips=self.clips)
         check.at_least(0, fps=self.fps)
 
@@ -34,11 +46,17 @@ class Sampling:
 def random_clips(
     rng: np.random.Generator, num_frames: int, fps: float, sampling: Sampling
 ) -> Int[np.ndarray, "k t"]:
-    """Return the frames of clips whose starts are independent, uniform over where a clip fits.
+    """Return the frames of clips that are laid out as `sampling.layout` says.
 
     A video shorter than a clip repeats its last frame. `fps` is the video's own rate.
     """
+    if sampling.layout == "adjacent":
+        return _adjacent_clips(rng, num_frames, fps, sampling)
     offsets = _offsets(fps, sampling)
+    if sampling.layout == "centred":
+        middle = offsets[len(offsets) // 2]
+        starts = rng.integers(0, num_frames, sampling.clips) - middle
+        return np.maximum(_clips(starts, offsets, num_frames), 0)
     last = max(0, num_frames - 1 - offsets[-1])
     return _clips(rng.integers(0, last + 1, sampling.clips), offsets, num_frames)
 
@@ -62,13 +80,31 @@ def windows(num_frames: int, frames: int, stride: int = 1) -> tuple[int, ...]:
     return tuple(range(0, num_frames - span + 1, frames * stride))
 
 
+def _adjacent_clips(
+    rng: np.random.Generator, num_frames: int, fps: float, sampling: Sampling
+) -> Int[np.ndarray, "k t"]:
+    """Return clips that follow each other at one drawn rate, which need not be a whole number."""
+    total = sampling.clips * sampling.frames
+    least = _step(fps, sampling)
+    greatest = min(least * sampling.max_stride / sampling.stride, num_frames / total)
+    step = rng.uniform(least, greatest) if greatest > least else least
+    start = rng.integers(0, max(1, num_frames - math.ceil(step * total) + 1))
+    frames = np.floor(start + step * np.arange(total) + 0.5).astype(np.int32)
+    return np.minimum(frames, num_frames - 1).reshape(sampling.clips, sampling.frames)
+
+
+def _step(fps: float, sampling: Sampling) -> float:
+    """Return the distance of a clip's frames, in the video's own frames."""
+    if not sampling.fps:
+        return float(sampling.stride)
+    check.positive(**{"the video's fps": fps})
+    return sampling.stride * fps / sampling.fps
+
+
 def _offsets(fps: float, sampling: Sampling) -> Int[np.ndarray, " t"]:
     """Return each frame's distance from the clip's first, in the video's own frames."""
-    step = float(sampling.stride)
-    if sampling.fps:
-        check.positive(**{"the video's fps": fps})
-        step *= fps / sampling.fps
-    return np.floor(np.arange(sampling.frames) * step + 0.5).astype(np.int64)
+    steps = np.arange(sampling.frames) * _step(fps, sampling)
+    return np.floor(steps + 0.5).astype(np.int64)
 
 
 def _clips(

@@ -13,6 +13,7 @@ from vrl_jax.frameworks.framework import (
     Head,
     Pairs,
     Weights,
+    first_side,
     follow,
     momentum_at,
     refuse_negatives,
@@ -84,4 +85,4 @@ class BYOL:
             teacher = follow(state["teacher"]["params"], weights.params, momentum)
             return params, {"teacher": {"params": teacher, "stats": aux["stats"]}}
 
-        return Framework(init, keys, compare, update)
+        return Framework(init, keys, compare, update, first_side(pairs))

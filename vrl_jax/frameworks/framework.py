@@ -31,12 +31,14 @@ class Framework(NamedTuple):
         gradient; `embed(weights, clips) -> (slots, statistics)`.
       compare: (params, state, queries, keys, step) -> one loss per slot.
       update: (params, state, aux, weights, step) -> (params, state), after the optimiser's step.
+      queries: the views that the learning side must embed.
     """
 
     init: Callable[..., tuple[Tree, Tree]]
     keys: Callable[..., tuple[Slots | None, Tree]]
     compare: Callable[..., dict[str, Float[Array, ""]]]
     update: Callable[..., tuple[Tree, Tree]]
+    queries: frozenset[int]
 
 
 @runtime_checkable
@@ -88,6 +90,16 @@ def momentum_at(step: Int[Array, ""], first: float, total_steps: int) -> Float[A
 def follow(teacher: Tree, student: Tree, momentum: Float[Array, ""]) -> Tree:
     """Move the teacher's weights towards the student's: `m * teacher + (1 - m) * student`."""
     return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
+
+
+def both_sides(pairs: Pairs) -> frozenset[int]:
+    """Return the views of pairs whose both sides learn."""
+    return frozenset(view for pair in pairs for view in pair)
+
+
+def first_side(pairs: Pairs) -> frozenset[int]:
+    """Return the views of pairs whose second side is a teacher's."""
+    return frozenset(view for view, _ in pairs)
 
 
 def unordered(pairs: Pairs) -> Pairs:

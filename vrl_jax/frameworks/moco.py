@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import Framework, Head, Pairs, Weights, follow, momentum_at
+from vrl_jax.frameworks.framework import (
+    Framework,
+    Head,
+    Pairs,
+    Weights,
+    first_side,
+    follow,
+    momentum_at,
+)
 from vrl_jax.losses import info_nce, normalize
 from vrl_jax.types import Horizon, Slot
 
@@ -114,4 +122,4 @@ class MoCo:
             teacher = {"params": teacher, "stats": aux["stats"]}
             return params, {"teacher": teacher, "queue": rows, "seen": seen}
 
-        return Framework(init, keys, compare, update)
+        return Framework(init, keys, compare, update, first_side(pairs))

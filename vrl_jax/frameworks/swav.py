@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import Framework, Head, Pairs, refuse_negatives
+from vrl_jax.frameworks.framework import Framework, Head, Pairs, both_sides, refuse_negatives
 from vrl_jax.losses import normalize, sinkhorn, swapped_prediction
 from vrl_jax.types import Horizon, Slot
 
@@ -84,4 +84,7 @@ class SwAV:
         def update(params, state, aux, weights, step):
             return {name: normalize(rows) for name, rows in params.items()}, state
 
-        return Framework(init, lambda state, embed, clips: (None, {}), compare, update)
+        def keys(state, embed, clips):
+            return None, {}
+
+        return Framework(init, keys, compare, update, both_sides(pairs))

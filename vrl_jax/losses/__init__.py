@@ -1,6 +1,6 @@
 """Losses: arrays in, one number out. Each needs JAX alone and no config."""
 
-from vrl_jax.losses import koopman
+from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.assignment import sinkhorn, swapped_prediction
 from vrl_jax.losses.concepts import (
     concept_alignment,
@@ -14,6 +14,7 @@ from vrl_jax.losses.similarity import negative_cosine, normalize
 
 __all__ = [
     "concept_alignment",
+    "forecast",
     "info_nce",
     "irrelevance",
     "koopman",

@@ -4,8 +4,10 @@ What the paper fixes: unit frames, one least-squares operator a clip, eigenvalue
 of 1 are static, the two parts averaged over time, equal weights, and a lower level that makes the
 features linearly predictable. What is ours, because nothing usable is published: the ridge, the
 soft filter in place of the hard mask, `split_at`, `grid`, `reversed_negatives`, `pooling`,
-`stop_filter`, `floor`, and the held-out forecast as the lower level's loss (the published residual
-is zero for any features once they are wider than the clip is long).
+`stop_filter`, `floor`, and the lower level's loss: the published residual is zero for any features
+once they are wider than the clip is long ("literal", refused there). "held_out" is the nearest
+that is not void; "shared" gives the operator a task that a clip's own operator cannot meet alone:
+see `vrl_jax.losses.forecast`. `forecast_weight` takes the lower level's loss into the upper one.
 """
 
 from dataclasses import dataclass
@@ -16,12 +18,13 @@ from jaxtyping import Array, Float
 from vrl_jax import check
 from vrl_jax.encoders.conv import frame_grid
 from vrl_jax.frameworks.framework import FrameworkConfig
-from vrl_jax.losses import koopman
+from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import length
 from vrl_jax.methods.method import (
     EncoderConfig,
     Inner,
     Method,
+    Terms,
     compose,
     heads_on,
     with_reversed,
@@ -30,6 +33,7 @@ from vrl_jax.types import Horizon, Slot, View
 
 SPLITS = ("koopman", "mean-residual")
 PLACES = ("head", "backbone")
+FORECASTS = ("held_out", "cross", "literal", "shared")
 HYPERGRADIENTS = ("none", "maml1", "betty")
 
 
@@ -38,11 +42,13 @@ class BOD:
     """Bi-level optimisation of decoupled appearance and motion.
 
     Attributes:
-      dim: width of both slots.
-      static_temperature: of the comparison of static parts.
+      dim: width of every slot.
+      static_temperature: of the comparison of static parts, and of mean frames.
       dynamic_temperature: of the comparison of dynamic parts.
       static_weight: of the appearance loss.
       dynamic_weight: of the motion loss.
+      joint_weight: of a loss on the mean frame, undivided: an arm for ablations. A loss of weight 0
+        is left out.
       split: "koopman", or the control "mean-residual" (temporal mean, spread around it).
       split_at: "head" splits the projected frame vectors, as the paper does; "backbone" splits the
         encoder's, and each part has a projection head of its own.
@@ -58,9 +64,14 @@ class BOD:
       stop_filter: no gradient through the choice of modes.
       floor: where the split is at the head, a part shorter than this share of the mean frame is
         compared as weaker, not blown up to unit length.
+      forecast: the lower level's loss: "held_out" (`koopman.forecast_residual`), "cross",
+        "literal", or "shared", of which the last has a head of its own.
+      forecast_weight: of that loss beside the two of the upper level; 0 leaves it to the lower one.
+      forecast_grid: cells each way of the last feature map that the shared forecast reads.
+      ahead: frames that the shared forecast looks ahead.
+      held_out: transitions that the held-out forecast is asked for.
       inner_steps: steps of the lower level before each step of the upper one; 0 leaves it out.
       inner_learning_rate: of those steps (plain gradient descent).
-      held_out: transitions that the lower level forecasts.
       hypergradient: "none", "maml1" or "betty": see `Inner`.
     """
 
@@ -69,6 +80,7 @@ class BOD:
     dynamic_temperature: float = 0.1
     static_weight: float = 1.0
     dynamic_weight: float = 1.0
+    joint_weight: float = 0.0
     split: str = "koopman"
     split_at: str = "head"
     clips: int = 2
@@ -80,64 +92,103 @@ class BOD:
     pooling: str = "mean"
     stop_filter: bool = False
     floor: float = 1e-2
+    forecast: str = "held_out"
+    forecast_weight: float = 0.0
+    forecast_grid: int = 1
+    ahead: int = 4
+    held_out: int = 2
     inner_steps: int = 1
     inner_learning_rate: float = 0.01
-    held_out: int = 2
     hypergradient: str = "none"
 
     def __post_init__(self):
         check.one_of(SPLITS, split=self.split)
         check.one_of(PLACES, split_at=self.split_at)
+        check.one_of(FORECASTS, forecast=self.forecast)
+        check.at_least(0, forecast_weight=self.forecast_weight)
         check.one_of(HYPERGRADIENTS, hypergradient=self.hypergradient)
         check.positive(floor=self.floor, dim=self.dim, radius=self.radius, ridge=self.ridge)
-        check.at_least(1, grid=self.grid)
+        check.at_least(1, grid=self.grid, forecast_grid=self.forecast_grid)
         check.at_least(2, clips=self.clips)
-        check.at_least(0, inner_steps=self.inner_steps, static_weight=self.static_weight)
-        check.at_least(0, dynamic_weight=self.dynamic_weight)
+        check.at_least(0, inner_steps=self.inner_steps, **self._weights())
+        check.positive(**{"the sum of the losses' weights": sum(self._weights().values())})
 
     def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
         """Return the method's functions."""
         at_head = self.split_at == "head"
         views = tuple(View(i) for i in range(self.clips))
-        negatives = (len(views),) if self.reversed_negatives else ()
-        slot = Slot(self.dim, unit=not at_head)
+        slots = self._slots(len(views), unit=not at_head)
+        shared = self.forecast == "shared" and (self.forecast_weight or self.inner_steps)
 
         def read(features):
             frames = self._frames(features)
-            return ({"frames": frames}, {}) if at_head else self._parts(frames)
+            inputs, diagnostics = ({"frames": frames}, {}) if at_head else self._parts(frames)
+            if shared:
+                inputs["forecast"] = frame_grid(features, self.forecast_grid)
+            return inputs, diagnostics
 
         def frames(outputs):
             return outputs.projected["frames"] if at_head else self._frames(outputs.features)
 
-        heads = {"frames": self.dim} if at_head else {"static": self.dim, "dynamic": self.dim}
+        def predictability(outputs):
+            seen = outputs.projected["forecast"] if shared else frames(outputs)
+            return self._predictability(seen)
+
+        def term(params, state, outputs, given, step):
+            loss, metrics = predictability(outputs)
+            return self.forecast_weight * loss, {"loss/forecast": loss, **metrics}, {}
+
+        names = [*(["frames"] if at_head else slots), *(["forecast"] if shared else [])]
         return compose(
-            network=heads_on(encoder, framework, heads, read),
+            network=heads_on(encoder, framework, dict.fromkeys(names, self.dim), read),
             framework=framework,
             views=views,
-            slots={
-                "static": slot._replace(
-                    temperature=self.static_temperature, weight=self.static_weight
-                ),
-                "dynamic": slot._replace(
-                    temperature=self.dynamic_temperature,
-                    weight=self.dynamic_weight,
-                    negatives=negatives,
-                ),
-            },
+            slots=slots,
             project=self._project if at_head else lambda outputs: (outputs.projected, {}),
             horizon=horizon,
             prepare=with_reversed if self.reversed_negatives else None,
             frames=frames,
-            inner=self._inner() if self.inner_steps else None,
+            terms=Terms(term) if self.forecast_weight else None,
+            inner=Inner(
+                lambda outputs: predictability(outputs)[0],
+                self.inner_steps,
+                self.inner_learning_rate,
+                self.hypergradient,
+            )
+            if self.inner_steps
+            else None,
         )
+
+    def _weights(self):
+        return {
+            "static_weight": self.static_weight,
+            "dynamic_weight": self.dynamic_weight,
+            "joint_weight": self.joint_weight,
+        }
+
+    def _slots(self, views, unit):
+        """Return what is compared: the parts whose losses have a weight."""
+        slot = Slot(self.dim, self.static_temperature, unit=unit)
+        negatives = (views,) if self.reversed_negatives else ()
+        slots = {
+            "static": slot._replace(weight=self.static_weight),
+            "dynamic": slot._replace(
+                temperature=self.dynamic_temperature,
+                weight=self.dynamic_weight,
+                negatives=negatives,
+            ),
+            "joint": slot._replace(weight=self.joint_weight),
+        }
+        return {name: slot for name, slot in slots.items() if slot.weight}
 
     def _frames(self, features):
         """Return the vectors whose dynamics are looked at, f32[... t d]."""
         return frame_grid(features, self.grid)
 
     def _parts(self, frames):
-        """Return both parts of clips' frame vectors, and what the operators looked like."""
-        parts = self._split(frames.astype(jnp.float32))
+        """Return what is compared of frame vectors, and what their operators looked like."""
+        frames = frames.astype(jnp.float32)
+        parts = self._split(frames)
         diagnostics = {
             "koopman/static_rank": jnp.mean(parts.static_rank),
             "koopman/static_share": jnp.mean(parts.static_share),
@@ -145,7 +196,12 @@ class BOD:
             "koopman/spectral_radius": jnp.mean(parts.spectral_radius),
             "koopman/no_static_mode": jnp.mean(parts.static_rank < 0.5),
         }
-        return {"static": parts.static, "dynamic": parts.dynamic}, diagnostics
+        made = {
+            "static": parts.static,
+            "dynamic": parts.dynamic,
+            "joint": jnp.mean(frames, axis=-2),
+        }
+        return made, diagnostics
 
     def _project(self, outputs):
         """Split the projected frame vectors and scale both parts to comparable lengths."""
@@ -166,11 +222,16 @@ class BOD:
             stop_filter=self.stop_filter,
         )
 
-    def _inner(self):
-        def loss(frames):
-            return koopman.forecast_residual(frames, ridge=self.ridge, held_out=self.held_out)
-
-        return Inner(loss, self.inner_steps, self.inner_learning_rate, self.hypergradient)
+    def _predictability(self, frames):
+        """Return the forecast loss of frame vectors f32[b v t d], and what to log beside it."""
+        if self.forecast == "shared":
+            found = forecast.shared_forecast(frames, ahead=self.ahead)
+            return found.loss, {"forecast/accuracy": found.accuracy}
+        if self.forecast == "cross":
+            return forecast.cross_forecast(frames[:, 0], frames[:, 1], ridge=self.ridge), {}
+        if self.forecast == "literal":
+            return forecast.literal_residual(frames), {}
+        return koopman.forecast_residual(frames, ridge=self.ridge, held_out=self.held_out), {}
 
 
 def damp(x: Float[Array, "*b d"], floor: Float[Array, "*b 1"]) -> Float[Array, "*b d"]:

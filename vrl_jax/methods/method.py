@@ -64,6 +64,11 @@ class Method(NamedTuple):
 class EncoderConfig(Protocol):
     """What a config names as encoder."""
 
+    @property
+    def dim(self) -> int:
+        """The width of `Features.clip`."""
+        ...
+
     def module(self) -> nn.Module:
         """Return the network: (clips f32[b t h w 3], train) -> Features."""
         ...
@@ -133,11 +138,13 @@ class Terms(NamedTuple):
         network's, `given` is what `prepare` told beside the views.
       init: (key, videos per batch) -> state.
       update: (params, state, aux, step) -> (params, state), after the optimiser's step.
+      hold: (params, step) -> params, some of them without gradient at that step.
     """
 
     loss: Callable[..., tuple[Float[Array, ""], Arrays, Tree]]
     init: Callable[..., Tree] = lambda key, videos: {}
     update: Callable[..., tuple[Tree, Tree]] = lambda params, state, aux, step: (params, state)
+    hold: Callable[..., Tree] = lambda params, step: params
 
 
 def heads_on(
@@ -191,13 +198,22 @@ def compose(
       pairs: (query view, key view) to compare; by default all ordered pairs of `views`.
       prepare: (key, clips f32[b v ...]) -> (clips with further views made from them, anything that
         the method's own losses must know of it).
-      passes: views that share batch statistics; by default all do.
+      passes: views that share batch statistics, in order of their numbers; by default all views
+        do. Views after the last one named are for a teacher alone.
       terms: losses of the method's own.
       frames: the frame vectors whose dynamics the method looks at, if it does.
-      inner: the lower level; its `loss` is given here as a function of those frame vectors.
+      inner: the lower level; its `loss` is given here as a function of outputs.
+
+    Raises:
+      ValueError: the framework wants queries of a view that is in no pass.
     """
     pairs = tuple(permutations(range(len(views)), 2)) if pairs is None else pairs
     compare = framework.build(slots, pairs, horizon)
+    if passes is not None and not compare.queries <= {view for group in passes for view in group}:
+        raise ValueError(
+            f"{type(framework).__name__} has no teacher, so it must embed both views of a pair: "
+            f"take method.symmetric=True, or MoCo or BYOL"
+        )
     own = terms or Terms(lambda params, state, outputs, given, step: (0.0, {}, {}))
     prepare = prepare or (lambda key, clips: (clips, None))
 
@@ -215,13 +231,13 @@ def compose(
         return {"network": weights.params, "framework": params}, kept
 
     def loss(params, state, clips, key, step):
-        weights = Weights(params["network"], state["stats"])
+        weights = Weights(own.hold(params["network"], step), state["stats"])
         clips, given = prepare(key, clips)
         outputs, stats = _in_passes(network, weights, clips, passes)
         queries, diagnostics = project(outputs)
         keys, aux = compare.keys(state["framework"], embed, clips)
         found = compare.compare(params["framework"], state["framework"], queries, keys, step)
-        total, metrics, aux_own = own.loss(params["network"], state["own"], outputs, given, step)
+        total, metrics, aux_own = own.loss(weights.params, state["own"], outputs, given, step)
         total += sum(slots[name].weight * term for name, term in found.items())
         found = {f"loss/{name}": term for name, term in found.items()}
         metrics = {**found, **metrics, **outputs.diagnostics, **diagnostics}
@@ -250,7 +266,7 @@ def compose(
 
     def inner_loss(params, state, clips, key, step):
         weights = Weights(params["network"], state["stats"])
-        return inner.loss(frames(_apply(network, weights, clips)[0]))
+        return inner.loss(_apply(network, weights, clips)[0])
 
     return Method(
         views=views,

@@ -1,7 +1,7 @@
 """Optimisers as the field's papers state them, each an Optax chain."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -20,42 +20,63 @@ class Optimizer(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then half a cosine down to 0; and what all optimisers share.
+    """Linear warm-up, then half a cosine down to 0 or drops; and what all optimisers share.
 
     Attributes:
       learning_rate: at the end of the warm-up.
       reference_batch: videos a step for which that rate is meant, scaled linearly; 0 takes it
         as it is.
       warmup: share of the run that the warm-up takes.
-      weight_decay: on weights of two axes and more; biases and normalisation have none.
+      drops: shares of the run at which the rate falls to a tenth, in place of the cosine.
+      weight_decay: on weights of two axes and more.
+      decay_all: on biases and normalisation, too.
       clip_norm: largest global norm of the gradient; 0 leaves it alone.
     """
 
     learning_rate: float = 1e-3
     reference_batch: int = 0
     warmup: float = 0.1
+    drops: tuple[float, ...] = ()
     weight_decay: float = 1e-4
+    decay_all: bool = False
     clip_norm: float = 0.0
 
     def __post_init__(self):
         check.positive(learning_rate=self.learning_rate)
-        check.fraction(warmup=self.warmup)
+        check.fraction(warmup=self.warmup, **{f"drops[{i}]": x for i, x in enumerate(self.drops)})
         check.at_least(0, reference_batch=self.reference_batch, weight_decay=self.weight_decay)
         check.at_least(0, clip_norm=self.clip_norm)
 
     def schedule(self, batch: int, total_steps: int) -> optax.Schedule:
         """Return the learning rate as a function of the step."""
         scale = batch / self.reference_batch if self.reference_batch else 1.0
-        return optax.warmup_cosine_decay_schedule(
-            init_value=0.0,
-            peak_value=self.learning_rate * scale,
-            warmup_steps=round(self.warmup * total_steps),
-            decay_steps=total_steps,
-        )
+        peak, warmup = self.learning_rate * scale, round(self.warmup * total_steps)
+        if not self.drops:
+            return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, total_steps)
+        drops = {round(drop * total_steps) - warmup: 0.1 for drop in self.drops}
+        after = optax.piecewise_constant_schedule(peak, drops)
+        return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
     def clip(self) -> optax.GradientTransformation:
         """Return the gradient clipping, which may be none."""
         return optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
+
+    def decayed(self, params: Any) -> Any:
+        """Mark the weights that are decayed."""
+        return jax.tree.map(lambda leaf: self.decay_all or leaf.ndim > 1, params)
+
+
+@dataclass(frozen=True)
+class Adam(Schedule):
+    """Adam with weight decay as a part of the gradient, as PyTorch's `Adam` has it."""
+
+    def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
+        """Return the transformation for this global batch and length of run."""
+        return optax.chain(
+            self.clip(),
+            optax.add_decayed_weights(self.weight_decay, mask=self.decayed),
+            optax.adam(self.schedule(batch, total_steps)),
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +86,7 @@ class AdamW(Schedule):
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
         """Return the transformation for this global batch and length of run."""
         rate = self.schedule(batch, total_steps)
-        decay = optax.adamw(rate, weight_decay=self.weight_decay, mask=_matrices)
+        decay = optax.adamw(rate, weight_decay=self.weight_decay, mask=self.decayed)
         return optax.chain(self.clip(), decay)
 
 
@@ -85,7 +106,7 @@ class SGD(Schedule):
         """Return the transformation for this global batch and length of run."""
         return optax.chain(
             self.clip(),
-            optax.add_decayed_weights(self.weight_decay, mask=_matrices),
+            optax.add_decayed_weights(self.weight_decay, mask=self.decayed),
             optax.sgd(self.schedule(batch, total_steps), self.momentum, self.nesterov),
         )
 
@@ -107,7 +128,7 @@ class LARS(Schedule):
         lars = optax.lars(
             self.schedule(batch, total_steps),
             weight_decay=self.weight_decay,
-            weight_decay_mask=_matrices,
+            weight_decay_mask=self.decayed,
             trust_coefficient=self.trust,
             trust_ratio_mask=_matrices,
             momentum=self.momentum,
@@ -116,5 +137,5 @@ class LARS(Schedule):
 
 
 def _matrices(params):
-    """Mark the weights of two axes and more: what is decayed, and what LARS scales."""
+    """Mark the weights of two axes and more: what LARS scales."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

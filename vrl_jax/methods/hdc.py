@@ -1,0 +1,194 @@
+"""HDC: spatial and temporal contrast, decoupled by augmentation, at several depths.
+
+Zhang and Crandall 2022, arXiv 2011.11261. Spatial contrast compares two views of the same frames,
+so that appearance answers it; temporal contrast compares different clips of a video. Both are asked
+of several stages of the encoder, weighted by how invariant each can be.
+
+There is no released code. Known from the paper or a summary of it: the two tasks, their views and
+poolings, several levels, weights that grow with depth, negatives within the batch. Ours: which
+stages, a head per level and task, `steps`, the weights' values, "measured" weighting, the
+temperature and the whole recipe.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.losses import normalize, nt_xent, nt_xent_steps
+from vrl_jax.methods.method import EncoderConfig, Method, Terms, compose, heads_on
+from vrl_jax.types import Horizon, View
+
+WEIGHTINGS = ("fixed", "uniform", "list", "measured")
+STEPS = ("same_step", "all_steps", "flatten", "pool")
+
+
+@dataclass(frozen=True)
+class HDC:
+    """Spatial and temporal contrast at several levels, within the batch.
+
+    Attributes:
+      dim: width of every embedding.
+      temperature: of every comparison.
+      levels: stages of the encoder, first to last; negative numbers count from the end.
+      weighting: of the levels. "fixed": halved from each to the one before. "uniform". "list": the
+        two lists below. "measured": the mean cosine of positives, relative to the last level's.
+      spatial_weights: a number a level, of spatial contrast, where weighting is "list".
+      temporal_weights: likewise of temporal contrast.
+      steps: the time axis in spatial contrast. "same_step" and "all_steps": see `nt_xent_steps`.
+        "flatten": one embedding of all steps. "pool": their mean, as in temporal contrast.
+      share_heads: one head a level for both tasks.
+      spatial_other_clip: spatial contrast of two clips in place of one: the rule turned round.
+      temporal_same_draw: temporal contrast without a new draw of the augmentation: likewise.
+    """
+
+    dim: int = 128
+    temperature: float = 0.1
+    levels: tuple[int, ...] = (-3, -2, -1)
+    weighting: str = "fixed"
+    spatial_weights: tuple[float, ...] = ()
+    temporal_weights: tuple[float, ...] = ()
+    steps: str = "same_step"
+    share_heads: bool = False
+    spatial_other_clip: bool = False
+    temporal_same_draw: bool = False
+
+    def __post_init__(self):
+        check.at_least(1, dim=self.dim, **{"the number of levels": len(self.levels)})
+        check.positive(temperature=self.temperature)
+        check.one_of(WEIGHTINGS, weighting=self.weighting)
+        check.one_of(STEPS, steps=self.steps)
+        if self.share_heads and self.steps == "flatten":
+            raise ValueError(
+                "share_heads wants inputs of one width, but steps='flatten' joins steps"
+            )
+        for name in ("spatial_weights", "temporal_weights"):
+            given, wanted = getattr(self, name), self.weighting == "list"
+            if len(given) != len(self.levels) * wanted:
+                raise ValueError(
+                    f"{name} must have {len(self.levels) * wanted} numbers where weighting is "
+                    f"{self.weighting!r} and there are {len(self.levels)} levels, got {given}"
+                )
+            check.at_least(0, **{f"{name}[{i}]": value for i, value in enumerate(given)})
+
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+        """Return the method's functions.
+
+        Raises:
+          ValueError: a framework other than SimCLR.
+        """
+        if not isinstance(framework, SimCLR):
+            raise ValueError(
+                f"HDC makes its own comparisons, within the batch and at every level: it takes "
+                f"SimCLR, whose heads it uses, got {type(framework).__name__}"
+            )
+        second = View(2) if self.spatial_other_clip else View(0)
+        third = View(1, drawn_as=0) if self.temporal_same_draw else View(1)
+        names = [f"{task}{k}" for k in range(len(self.levels)) for task in self._tasks]
+        return compose(
+            network=heads_on(encoder, framework, dict.fromkeys(names, self.dim), self._read),
+            framework=framework,
+            views=(View(0), second, third),
+            slots={},
+            project=lambda outputs: ({}, {}),
+            horizon=horizon,
+            pairs=(),
+            terms=Terms(self._contrast, self._init, self._update),
+        )
+
+    @property
+    def _tasks(self):
+        return ("level",) if self.share_heads else ("spatial", "temporal")
+
+    def _read(self, features):
+        """Return each head's input: maps averaged over space, f32[n t c], or time as well."""
+        inputs = {}
+        for k, level in enumerate(self.levels):
+            steps = features.stages[level].mean((2, 3), dtype=jnp.float32)
+            pooled = steps.mean(1)
+            within = {"flatten": steps.reshape(len(steps), -1), "pool": pooled}.get(
+                self.steps, steps
+            )
+            if self.share_heads:  # the clip's mean beside its steps: [n t + 1 c]
+                inputs[f"level{k}"] = jnp.concatenate([steps, pooled[:, None]], axis=1)
+            else:
+                inputs |= {f"spatial{k}": within, f"temporal{k}": pooled}
+        return inputs, {}
+
+    def _embeddings(self, outputs, k):
+        """Return level k's embeddings for spatial and temporal contrast, f32[b v (t) d]."""
+        if not self.share_heads:
+            return outputs.projected[f"spatial{k}"], outputs.projected[f"temporal{k}"]
+        made = outputs.projected[f"level{k}"]
+        within = made[..., -1, :] if self.steps == "pool" else made[..., :-1, :]
+        return within, made[..., -1, :]
+
+    def _spatial(self, a, b):
+        if self.steps in ("flatten", "pool"):
+            return nt_xent(a, b, temperature=self.temperature)
+        return nt_xent_steps(a, b, temperature=self.temperature, negatives=self.steps)
+
+    def _contrast(self, params, state, outputs, given, step):
+        terms, cosines, metrics = [], [], {}
+        for k in range(len(self.levels)):
+            spatial, temporal = self._embeddings(outputs, k)
+            pairs = (spatial[:, 0], spatial[:, 1]), (temporal[:, 0], temporal[:, 2])
+            losses = (
+                self._spatial(*pairs[0]),
+                nt_xent(*pairs[1], temperature=self.temperature),
+            )
+            agreement = [positive_cosine(*pair) for pair in pairs]
+            terms.append(jnp.stack(losses))
+            cosines.append(jnp.stack(agreement))
+            for task, pair, loss, cosine in zip(
+                ("spatial", "temporal"), pairs, losses, agreement, strict=True
+            ):
+                metrics[f"loss/{task}{k}"] = loss
+                metrics[f"cosine/{task}{k}"] = cosine
+                metrics[f"found/{task}{k}"] = share_found(*pair)
+        weights = self._weights(state)
+        return jnp.sum(weights * jnp.stack(terms)), metrics, {"cosine": jnp.stack(cosines)}
+
+    def _weights(self, state):
+        """Return the weights of spatial and temporal contrast at each level, f32[k 2]."""
+        count = len(self.levels)
+        if self.weighting == "measured":
+            return measured_weights(state["cosine"])
+        if self.weighting == "list":
+            return jnp.stack([jnp.array(self.spatial_weights), jnp.array(self.temporal_weights)], 1)
+        base = 0.5 if self.weighting == "fixed" else 1.0
+        return jnp.tile(base ** jnp.arange(count - 1.0, -1, -1)[:, None], (1, 2))
+
+    def _init(self, key, videos):
+        return {"cosine": jnp.ones((len(self.levels), 2))} if self.weighting == "measured" else {}
+
+    def _update(self, params, state, aux, step):
+        if self.weighting != "measured":
+            return params, state
+        return params, {"cosine": 0.99 * state["cosine"] + 0.01 * aux["cosine"]}
+
+
+def measured_weights(cosines: Float[Array, "k c"]) -> Float[Array, "k c"]:
+    """Weigh levels by the mean cosine of their positives, relative to the last; no gradient.
+
+    >>> print(measured_weights(jnp.array([[0.2], [0.4], [0.8]])).ravel())
+    [0.25 0.5  1.  ]
+    """
+    kept = jnp.clip(jax.lax.stop_gradient(cosines), 0.05, 1.0)
+    return kept / kept[-1]
+
+
+def positive_cosine(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Float[Array, ""]:
+    """Return the mean cosine of matching vectors, without gradient."""
+    return jax.lax.stop_gradient(jnp.mean(jnp.sum(normalize(a) * normalize(b), axis=-1)))
+
+
+def share_found(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Float[Array, ""]:
+    """Return the share of `a` whose nearest in `b` is of the same video (at the same step)."""
+    a, b = (normalize(x).reshape(len(x), -1, x.shape[-1]) for x in (a, b))
+    nearest = jnp.argmax(jnp.einsum("itd,jtd->tij", a, b), axis=-1)
+    return jnp.mean(nearest == jnp.arange(len(a)))

@@ -1,0 +1,268 @@
+"""SDC: static and dynamic concepts from clips, still frames and frame differences.
+
+Qian et al. 2022, arXiv 2207.12795. Clips attract stills and differences of the same video; every
+view is described by static and dynamic concepts, which views that share them predict from each
+other, and views that lack them must not tell apart; concepts must be enough to reconstruct the
+feature; and concepts found in a map by attention agree between the two clips of a video.
+
+The formulas are the released code's. Ours: everything on the global batch, batch statistics
+included; names; `joint_norm` and `wrap` as options.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.losses import (
+    concept_alignment,
+    info_nce,
+    irrelevance,
+    local_contrast,
+    negative_cosine,
+    normalize,
+    shared_activations,
+)
+from vrl_jax.methods.concepts import KINDS, ConceptNet, relevant
+from vrl_jax.methods.method import EncoderConfig, Method, Terms, compose
+from vrl_jax.types import Horizon, View
+
+
+@dataclass(frozen=True)
+class SDC:
+    """Concept contrast between clips, stills and differences.
+
+    Attributes:
+      dim: width of the contrast heads.
+      concepts: static ones, and as many dynamic ones.
+      temperature: of the contrasts between views.
+      concept_temperature: of predictions of assignments, and of the entropy.
+      epsilon: of the assignment.
+      iterations: of the assignment.
+      queue: past scores, of every view, that take part in balancing.
+      queue_epochs: passes over the videos before the queue takes part.
+      freeze_epochs: passes during which the codebooks stay as they were drawn.
+      local_epochs: passes before the local contrast begins.
+      margin: of the local contrast.
+      top: rank of a concept's score below which it counts in the local contrast.
+      wrap: the first frame's difference is to the last one; False makes it zero.
+      joint_norm: batch statistics of the concept heads over both views of a kind together.
+      clip_weight: of the contrast between the two clips.
+      still_weight: of the contrasts between clips and stills.
+      difference_weight: of the contrasts between clips and differences.
+      alignment_weight: of the predictions of assignments.
+      entropy_weight: of the irrelevance of concepts that a view should lack.
+      reconstruction_weight: of the features from the scores.
+      local_weight: of the local contrast.
+    """
+
+    dim: int = 128
+    concepts: int = 100
+    temperature: float = 0.07
+    concept_temperature: float = 0.1
+    epsilon: float = 0.05
+    iterations: int = 3
+    queue: int = 1024
+    queue_epochs: float = 1.0
+    freeze_epochs: float = 1.0
+    local_epochs: float = 10.0
+    margin: float = 1.4
+    top: int = 10
+    wrap: bool = True
+    joint_norm: bool = False
+    clip_weight: float = 1.0
+    still_weight: float = 1.0
+    difference_weight: float = 1.0
+    alignment_weight: float = 1.0
+    entropy_weight: float = 0.1
+    reconstruction_weight: float = 1.0
+    local_weight: float = 1.0
+
+    def __post_init__(self):
+        check.at_least(1, dim=self.dim, iterations=self.iterations, queue=self.queue, top=self.top)
+        check.at_least(self.top, concepts=self.concepts)
+        check.positive(temperature=self.temperature, epsilon=self.epsilon, margin=self.margin)
+        check.positive(concept_temperature=self.concept_temperature)
+        check.at_least(0, queue_epochs=self.queue_epochs, freeze_epochs=self.freeze_epochs)
+        check.at_least(0, local_epochs=self.local_epochs, clip_weight=self.clip_weight)
+        check.at_least(0, still_weight=self.still_weight, local_weight=self.local_weight)
+        check.at_least(0, difference_weight=self.difference_weight)
+        check.at_least(0, alignment_weight=self.alignment_weight)
+        check.at_least(0, entropy_weight=self.entropy_weight)
+        check.at_least(0, reconstruction_weight=self.reconstruction_weight)
+
+    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+        """Return the method's functions.
+
+        Raises:
+          ValueError: a framework other than SimCLR.
+        """
+        if not isinstance(framework, SimCLR):
+            raise ValueError(
+                f"SDC makes its own comparisons, within the batch and with heads of its own: it "
+                f"takes SimCLR, got {type(framework).__name__}"
+            )
+        network = ConceptNet(
+            encoder.module(), encoder.dim, self.dim, self.concepts, self.joint_norm
+        )
+        return compose(
+            network=network,
+            framework=framework,
+            views=(View(0), View(1), View(0, still=True), View(1, still=True)),
+            slots={},
+            project=lambda outputs: ({}, {}),
+            horizon=horizon,
+            pairs=(),
+            prepare=lambda key, clips: (with_differences(clips, self.wrap), None),
+            terms=Terms(
+                partial(self._loss, network, horizon.epoch),
+                self._init,
+                partial(self._update, horizon.epoch),
+                partial(self._hold, horizon.epoch),
+            ),
+        )
+
+    def _loss(self, network, epoch, params, state, outputs, given, step):
+        scores = {kind: outputs.projected[f"scores/{kind}"] for kind in KINDS}
+        losses = {
+            **contrasts(outputs.projected, self.temperature),
+            **self._concepts(scores, state["queue"], step >= round(self.queue_epochs * epoch)),
+            **reconstructions(outputs),
+            "local": self._local(
+                network, params, outputs, scores, step >= round(self.local_epochs * epoch)
+            ),
+        }
+        weights = {
+            "clip": self.clip_weight,
+            "still": self.still_weight,
+            "difference": self.difference_weight,
+            "alignment": self.alignment_weight,
+            "entropy": self.entropy_weight,
+            "reconstruction": self.reconstruction_weight,
+            "local": self.local_weight,
+        }
+        total = sum(weights[name] * losses[name] for name in weights)
+        newest = jnp.concatenate([scores[kind] for kind in KINDS], axis=1)
+        aux = {"scores": jax.lax.stop_gradient(newest), "codebooks": codebooks(params)}
+        return total, {f"loss/{name}": loss for name, loss in losses.items()}, aux
+
+    def _concepts(self, scores, queue, use_queue):
+        """Return the alignment of views that share a type of concept; the entropy of the others."""
+        past = dict(zip(KINDS, jnp.split(queue, 3, axis=1), strict=True))
+        alignment, entropy = 0.0, 0.0
+        for kind, other in (("still", "difference"), ("difference", "still")):
+            now, old = (
+                jnp.concatenate([relevant(kind, x["clip"]), relevant(kind, x[kind])], axis=1)
+                for x in (scores, past)
+            )
+            now, old = jnp.moveaxis(now, 1, 0), jnp.moveaxis(old, 1, 0)
+            given = {
+                "temperature": self.concept_temperature,
+                "epsilon": self.epsilon,
+                "iterations": self.iterations,
+            }
+            alignment += jax.lax.cond(
+                use_queue,
+                lambda now, old: concept_alignment(now, old, **given),  # noqa: B023 (traced here)
+                lambda now, old: concept_alignment(now, **given),  # noqa: B023
+                now,
+                old,
+            )
+            entropy += irrelevance(
+                relevant(kind, scores[other]), temperature=self.concept_temperature
+            )
+        return {"alignment": alignment, "entropy": entropy}
+
+    def _local(self, network, params, outputs, scores, begun):
+        """Return the local contrast of all kinds; before it begins, 0 at no cost."""
+
+        def contrast(params, maps):
+            found = network.apply({"params": params}, maps, method="find")
+            total = 0.0
+            for kind in KINDS:
+                seen = relevant(kind, jax.lax.stop_gradient(scores[kind]))
+                mask = shared_activations(seen[:, 0], seen[:, 1], top=self.top)
+                pair = found[kind][:, 0], found[kind][:, 1]
+                total += local_contrast(*pair, mask, margin=self.margin)
+            return total
+
+        maps = outputs.features.stages[-1]
+        return jax.lax.cond(begun, contrast, lambda *_: jnp.float32(0), params, maps)
+
+    def _init(self, key, videos):
+        if self.queue % videos:
+            raise ValueError(
+                f"method.queue must be a multiple of the {videos} videos of a step, "
+                f"got {self.queue}"
+            )
+        return {"queue": jax.random.normal(key, (self.queue, 6, 2 * self.concepts))}
+
+    def _update(self, epoch, params, state, aux, step):
+        """Renormalise the codebooks, or put them back while they are frozen; feed the queue."""
+        frozen = step < round(self.freeze_epochs * epoch)
+        books = {
+            name: jnp.where(frozen, aux["codebooks"][name], normalize(rows))
+            for name, rows in codebooks(params).items()
+        }
+        queue = jnp.concatenate([state["queue"], aux["scores"]])[-self.queue :]
+        return {**params, **books}, {"queue": queue}
+
+    def _hold(self, epoch, params, step):
+        """Give the codebooks no gradient while they are frozen."""
+        frozen = step < round(self.freeze_epochs * epoch)
+        books = {
+            name: jnp.where(frozen, jax.lax.stop_gradient(rows), rows)
+            for name, rows in codebooks(params).items()
+        }
+        return {**params, **books}
+
+
+def with_differences(views: Float[Array, "b 4 t h w 3"], wrap: bool) -> Float[Array, "b 6 t h w 3"]:
+    """Add the frame differences of the first two views: each frame less the one before.
+
+    The first frame's difference is to the last one where `wrap`, else zero.
+    """
+    moving = views[:, :2]
+    change = moving - jnp.roll(moving, 1, axis=2)
+    if not wrap:
+        change = change.at[:, :, 0].set(0.0)
+    return jnp.concatenate([views, change], axis=1)
+
+
+def contrasts(made: dict[str, Array], temperature: float) -> dict[str, Float[Array, ""]]:
+    """Return the contrasts between clips, and of clips with stills and differences.
+
+    Each compares a view of one clip with a view of the other clip of the video, whose side is a
+    target without gradient. The last two sum four such terms over 2, so they weigh double.
+    """
+
+    def c(query, key):
+        return info_nce(query, jax.lax.stop_gradient(key), temperature=temperature)
+
+    clip = made["contrast/clip/clip"]
+    losses = {"clip": (c(clip[:, 0], clip[:, 1]) + c(clip[:, 1], clip[:, 0])) / 2}
+    for kind in ("still", "difference"):
+        a, b = made[f"contrast/clip/{kind}"], made[f"contrast/{kind}/clip"]
+        crossed = [(a[:, 0], b[:, 1]), (a[:, 1], b[:, 0])]
+        losses[kind] = sum(c(x, y) + c(y, x) for x, y in crossed) / 2
+    return losses
+
+
+def reconstructions(outputs) -> dict[str, Float[Array, ""]]:
+    """Return minus the cosines of features with what is decoded from their scores, summed."""
+    target = jax.lax.stop_gradient(outputs.features.clip)
+    terms = [
+        negative_cosine(outputs.projected[f"decoded/{kind}"], target[:, 2 * k : 2 * k + 2])
+        for k, kind in enumerate(KINDS)
+    ]
+    return {"reconstruction": sum(terms)}
+
+
+def codebooks(params: dict) -> dict:
+    """Return the codebooks among a network's parameters."""
+    return {name: rows for name, rows in params.items() if name.startswith("codebook_")}
