@@ -1,4 +1,4 @@
-"""The control of `synthetic_bod.py`: temporal mean and spread in place of the Koopman split.
+"""The control of `synthetic_bod.py`: temporal mean and spread, and no operator anywhere.
 
 python -m vrl_jax.main --config=configs/synthetic_residual.py
 """
@@ -9,4 +9,5 @@ from configs import synthetic_bod
 def get_config(arg: str = ""):
     described = synthetic_bod.get_config()
     described.method.split = "mean-residual"
+    described.method.forecast_weight = 0.0  # whose operator all clips share
     return described

@@ -25,7 +25,7 @@ def get_config(arg: str = ""):
             blur=0.0,
         )
     )
-    described.method.reversed_negatives = False  # half of these actions look alike backwards
+    described.method.forecast_weight = 0.0
     described.train.batch = 32
     described.train.steps = 500
     described.evaluate = config.describe(Evaluate(group="person"))

@@ -1,5 +1,7 @@
 import doctest
+import importlib
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from vrl_jax import losses
-from vrl_jax.losses import contrastive, info_nce, koopman, nt_xent, similarity, solve
+from vrl_jax.losses import contrastive, info_nce, nt_xent
 
 
 def unit(x):
@@ -124,8 +126,73 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
-@pytest.mark.parametrize("module", [contrastive, koopman, similarity, solve])
+MODULES = [
+    importlib.import_module(f"vrl_jax.losses.{path.stem}")
+    for path in sorted(pathlib.Path(losses.__path__[0]).glob("[a-z]*.py"))
+]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_examples_in_docstrings_run(module):
     names = {"jnp": jnp, "jax": jax}
     failed, tried = doctest.testmod(module, extraglobs=names)
     assert tried and not failed
+
+
+@pytest.mark.parametrize("negatives", ["same_step", "all_steps"])
+def test_nt_xent_steps_agrees_with_loops(rng, negatives):
+    n, t = 4, 3
+    z = unit(rng.normal(size=(2, n, t, 5)))
+    total = 0.0
+    for view, i, step in np.ndindex(2, n, t):
+        anchor = z[view, i, step]
+        right = math.exp(anchor @ z[1 - view, i, step] / 0.2)
+        wrong = sum(
+            math.exp(anchor @ z[w, j, s] / 0.2)
+            for w, j, s in np.ndindex(2, n, t)
+            if j != i and (negatives == "all_steps" or s == step)
+        )
+        total -= math.log(right / (right + wrong))
+    a, b = (jnp.array(x, jnp.float32) for x in z)
+    got = contrastive.nt_xent_steps(a, b, temperature=0.2, negatives=negatives)
+    assert float(got) == pytest.approx(total / (2 * n * t), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "temperature, wanted", [(0.1, 2.7236248e-04), (0.07, 3.7492427e-06), (0.5, 0.5944377)]
+)
+def test_orthogonal_videos_have_the_known_values(temperature, wanted):
+    x, rounding = jnp.eye(4), 2e-7  # of a probability near 1
+    wanted = pytest.approx(wanted, rel=1e-4, abs=rounding)
+    assert float(nt_xent(x, x, temperature=temperature)) == wanted
+    steps = jnp.stack([x, x], axis=1)
+    assert float(contrastive.nt_xent_steps(steps, steps, temperature=temperature)) == wanted
+
+
+def test_nt_xent_steps_knows_time_and_its_own_video(rng):
+    a, b = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, 4, 3, 5)))
+    order = jnp.array([2, 0, 1])
+    base = float(contrastive.nt_xent_steps(a, b))
+    both = float(contrastive.nt_xent_steps(a[:, order], b[:, order]))
+    assert both == pytest.approx(base, rel=1e-5)
+    assert abs(float(contrastive.nt_xent_steps(a, b[:, order])) - base) > 0.1
+    still = jnp.repeat(a[:, :1], 3, axis=1)
+    got = contrastive.nt_xent_steps(still, jnp.repeat(b[:, :1], 3, axis=1))
+    assert float(got) == pytest.approx(float(nt_xent(a[:, 0], b[:, 0])), rel=1e-5)
+    # A further step equal to the anchor's, in the same video, is nobody's negative.
+    longer = [jnp.concatenate([x, x[:, :1]], axis=1) for x in (a, b)]
+    alone = [x[:, :1] for x in (a, b)]
+    pair = [jnp.concatenate([x, x], axis=1) for x in alone]
+    assert float(contrastive.nt_xent_steps(*pair)) == pytest.approx(
+        float(contrastive.nt_xent_steps(*alone)), rel=1e-5
+    )
+    assert np.isfinite(float(contrastive.nt_xent_steps(*longer, negatives="all_steps")))
+
+
+def test_info_nce_within_the_batch_has_the_known_values(rng):
+    assert float(info_nce(jnp.ones((64, 3)), jnp.ones((64, 3)))) == pytest.approx(4.1588831)
+    got = info_nce(jnp.eye(4), jnp.eye(4), temperature=0.07)
+    assert float(got) == pytest.approx(1.8746231e-06, rel=0.1)  # two roundings off 1
+    assert float(
+        info_nce(jnp.ones((1, 2)), jnp.array([[1.0, -1.0]]), jnp.zeros((16384, 2)))
+    ) == pytest.approx(9.7041216)
