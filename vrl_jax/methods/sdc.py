@@ -107,9 +107,7 @@ class SDC:
                 f"SDC makes its own comparisons, within the batch and with heads of its own: it "
                 f"takes SimCLR, got {type(framework).__name__}"
             )
-        network = ConceptNet(
-            encoder.module(), encoder.dim, self.dim, self.concepts, self.joint_norm
-        )
+        network = self.network(encoder)
         return compose(
             network=network,
             framework=framework,
@@ -126,6 +124,10 @@ class SDC:
                 partial(self._hold, horizon.epoch),
             ),
         )
+
+    def network(self, encoder: EncoderConfig) -> ConceptNet:
+        """Return the encoder with all that stands upon it."""
+        return ConceptNet(encoder.module(), encoder.dim, self.dim, self.concepts, self.joint_norm)
 
     def _loss(self, network, epoch, params, state, outputs, given, step):
         scores = {kind: outputs.projected[f"scores/{kind}"] for kind in KINDS}

@@ -1,0 +1,207 @@
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.frameworks.moco import MoCo
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.losses import normalize, nt_xent, shuffle_rank
+from vrl_jax.methods.dualvar import DualVar, restore_order, shuffle_segments
+from vrl_jax.types import Horizon
+
+ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
+SIMCLR = SimCLR(hidden=8, layers=2, norm=False)
+
+
+def build(framework=SIMCLR, frames=6, **settings):
+    method = DualVar(dim=5, segment_dim=3, **settings).build(ENCODER, framework, Horizon(10, 5))
+    clips = jax.random.normal(jax.random.key(0), (4, 3, frames, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    return method, params, state, clips
+
+
+def loss(method, params, state, clips, key=2):
+    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(key), jnp.int32(0))
+    return float(value), {name: float(x) for name, x in metrics.items()}
+
+
+@pytest.mark.parametrize("segments", [2, 3, 4])
+def test_restoring_undoes_every_order(rng, segments):
+    orders = list(itertools.permutations(range(segments)))
+    slots = jnp.array(rng.normal(size=(len(orders), segments, 3)), jnp.float32)
+    order = jnp.array(orders)
+    shuffled = jnp.take_along_axis(slots, order[..., None], axis=1)
+    np.testing.assert_array_equal(restore_order(shuffled, order), slots)
+
+
+def test_segments_are_played_in_the_stated_order():
+    frames = jnp.arange(6.0)[None, :, None, None, None] * jnp.ones((1, 1, 2, 2, 3))
+    got = shuffle_segments(frames, jnp.array([[2, 0, 1]]))
+    assert got[0, :, 0, 0, 0].tolist() == [4, 5, 0, 1, 2, 3]
+
+
+def test_the_orders_are_uniform_and_may_exclude_the_true_one():
+    clips = jnp.zeros((600, 3, 4, 1, 1, 3))
+    for allowed, share in ((True, 0.5), (False, 0.0)):
+        method = DualVar(allow_identity=allowed)
+        views, order = method._prepare(jax.random.key(0), clips)
+        assert views.shape[1] == 4
+        identity = np.mean(np.all(np.array(order) == np.arange(2), axis=1))
+        assert identity == pytest.approx(share, abs=0.07)
+
+
+def test_the_three_terms_are_what_they_are_said_to_be():
+    method, params, state, clips = build()
+    total, metrics = loss(method, params, state, clips)
+    order = DualVar()._prepare(jax.random.key(2), clips)[1]
+    shuffled = shuffle_segments(clips[:, 1], order)
+
+    def embed(views):
+        flat = views.reshape(-1, *views.shape[2:])
+        feature, _ = ENCODER.module().apply(
+            {"params": params["network"]["encoder"], "batch_stats": state["stats"]["encoder"]},
+            flat,
+            True,
+            mutable=["batch_stats"],
+        )
+        made = {
+            name: SIMCLR.head(dim)
+            .apply({"params": params["network"][f"heads_{name}"]}, feature.clip, True)
+            .reshape(*views.shape[:2], -1)
+            for name, dim in (("clip", 5), ("segments", 6))
+        }
+        return made["clip"], normalize(made["segments"].reshape(*views.shape[:2], 2, 3))
+
+    clip, segments = embed(clips)  # one batch of statistics
+    _, alone = embed(shuffled[:, None])  # another
+    restored = restore_order(alone[:, 0], order)
+    wanted = {
+        "loss/clip": nt_xent(clip[:, 0], clip[:, 2], temperature=0.07),
+        "loss/coherence": nt_xent(
+            segments[:, 0].mean(1), segments[:, 2].mean(1), temperature=0.07, unit=False
+        ),
+        "loss/shuffle_rank": sum(shuffle_rank(segments[:, v], restored) for v in (0, 1)) / 2,
+    }
+    for name, value in wanted.items():
+        assert metrics[name] == pytest.approx(float(value), rel=1e-3), name
+    assert total == pytest.approx(sum(map(float, wanted.values())), rel=1e-3)
+
+
+def coherence(rho, negatives):
+    """Return the coherence loss of identical views whose two slots have cosine `rho`."""
+    slots = jnp.array([[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]])
+    count = 1 + negatives // 2
+    videos = jnp.stack([jnp.kron(jnp.eye(count)[i], slots.mean(0)) for i in range(count)])
+    return float(nt_xent(videos, videos, temperature=0.07, unit=False))
+
+
+def test_the_mean_of_slots_has_the_known_values():
+    assert coherence(0.0, 2) == pytest.approx(1.5797322e-03, rel=1e-3)
+    assert coherence(1.0, 2) == pytest.approx(1.2497491e-06, abs=2e-7)
+    for rho, wanted, rank in (
+        (1, 7.87e-05, 0.6931),
+        (0.75, 4.69e-04, 6.72e-03),
+        (0, 9.49e-02, 2.06e-09),
+    ):
+        assert coherence(rho, 126) == pytest.approx(wanted, rel=5e-3)
+        slots = jnp.array([[[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]]])
+        assert float(shuffle_rank(slots, slots)) == pytest.approx(rank, rel=5e-3)
+
+
+def test_the_mean_of_all_pairs_of_slots_is_the_product_of_means(rng):
+    a, b = rng.normal(size=(2, 3, 4))
+    pairs = np.mean([x @ y for x in a for y in b])
+    assert a.mean(0) @ b.mean(0) == pytest.approx(pairs, rel=1e-6)
+
+
+def test_a_still_video_sits_at_the_unsolvable_optimum():
+    """Shuffling a still clip changes nothing, so the rank loss has a floor above zero."""
+
+    def mean_over_orders(rho):
+        slots = jnp.array([[[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]]])
+        true, swapped = slots, slots[:, ::-1]  # what restoring makes of either order
+        return (shuffle_rank(slots, true) + shuffle_rank(slots, swapped)) / 2
+
+    best = 1 - 0.05 * math.log(2)
+    assert float(mean_over_orders(best)) == pytest.approx(0.6506724, rel=1e-5)
+    assert all(float(mean_over_orders(best + d)) > 0.6506724 for d in (-0.01, -0.001, 0.001, 0.01))
+
+
+def rank_loss_over_training(clips, steps=150):
+    """Train on the rank loss alone, over the same eight draws of the orders; return its course."""
+    method, params, state, _ = build(
+        clip_weight=0.0, coherence_weight=0.0, references=(0.0, 1.0), rank_cap=0.0
+    )
+    keys = [jax.random.key(i) for i in range(8)]
+
+    def mean(params):
+        given = [method.loss(params, state, clips, key, jnp.int32(0))[0] for key in keys]
+        return sum(given) / len(given)
+
+    optimizer = optax.adam(1e-2)
+    kept = optimizer.init(params)
+
+    @jax.jit
+    def step(params, kept):
+        value, slope = jax.value_and_grad(mean)(params)
+        updates, kept = optimizer.update(slope, kept)
+        return optax.apply_updates(params, updates), kept, value
+
+    course = []
+    for _ in range(steps):
+        params, kept, value = step(params, kept)
+        course.append(float(value))
+    orders = np.stack([np.array(DualVar()._prepare(key, clips)[1]) for key in keys])
+    return np.array(course), np.mean(orders[:, :, 0] == 1, axis=0)
+
+
+def floor(swapped):
+    """Return the least loss of a still video of whose draws that share is swapped, cosines free."""
+    x = np.linspace(0, 10, 10001)  # (1 - cosine) / temperature
+    true, wrong = np.log1p(np.exp(-x)), (math.log(2) + np.log1p(np.exp(x))) / 2
+    return np.min((1 - swapped) * true + swapped * wrong)
+
+
+def test_training_solves_moving_videos_and_never_still_ones():
+    clips = jax.random.normal(jax.random.key(0), (4, 1, 6, 8, 8, 3))
+    moving = jnp.repeat(clips, 3, axis=1)  # three equal views: every pass has the same statistics
+    still = jnp.repeat(moving[:, :, :1], 6, axis=2)
+    course, swapped = rank_loss_over_training(still)
+    assert floor(0.5) == pytest.approx(0.6506724, rel=1e-6)
+    least = np.mean([floor(share) for share in swapped])
+    assert course.min() >= least * (1 - 1e-5)
+    assert course[-1] <= least * 1.02
+    course, _ = rank_loss_over_training(moving)
+    assert course[-1] < 0.3
+
+
+def test_the_moco_variant_asks_one_way():
+    method, params, state, clips = build(
+        MoCo(queue=8, hidden=8, layers=2), symmetric=False, rank_cap=0.0
+    )
+    _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    assert aux["framework"]["keys"]["clip"].shape == (4, 1, 5)
+    _, state = method.update(params, state, aux, jnp.int32(0))
+    assert int(state["framework"]["seen"]) == 4
+    assert np.isfinite([float(x) for x in metrics.values()]).all()
+
+
+def test_terms_can_be_left_out():
+    method, params, state, clips = build(coherence_weight=0.0)
+    total, metrics = loss(method, params, state, clips)
+    assert "loss/coherence" not in metrics
+    assert total == pytest.approx(metrics["loss/clip"] + metrics["loss/shuffle_rank"], rel=1e-5)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="must embed both views of a pair: take method.symmetric"):
+        build(symmetric=False)
+    with pytest.raises(ValueError, match="frames must be a multiple of method.segments=2, got 5"):
+        build(frames=5)
+    with pytest.raises(ValueError, match="segments must be at least 2, got 1"):
+        DualVar(segments=1)

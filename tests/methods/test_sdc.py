@@ -1,0 +1,206 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vrl_jax.data.augment import Augment, make_views
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.frameworks.byol import BYOL
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.losses import local_contrast, shared_activations
+from vrl_jax.methods.concepts import KINDS, ConceptAttention, relevant
+from vrl_jax.methods.sdc import SDC, codebooks, contrasts, with_differences
+from vrl_jax.types import Horizon
+
+ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
+HORIZON = Horizon(steps=100, epoch=5)
+SMALL = {"dim": 5, "concepts": 12, "queue": 8}
+
+
+@pytest.fixture(scope="module")
+def built():
+    return build()
+
+
+def build(**settings):
+    method = SDC(**{**SMALL, **settings}).build(ENCODER, SimCLR(), HORIZON)
+    clips = jax.random.normal(jax.random.key(0), (4, 4, 6, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    return method, params, state, clips
+
+
+def terms(built, step):
+    method, params, state, clips = built
+    value, (aux, metrics) = jax.jit(method.loss)(
+        params, state, clips, jax.random.key(2), jnp.int32(step)
+    )
+    return float(value), {name: float(x) for name, x in metrics.items()}, aux
+
+
+def test_the_local_contrast_begins_with_its_epoch_and_nothing_else_changes(built):
+    before, early, _ = terms(built, 49)
+    after, late, _ = terms(built, 50)
+    assert early["loss/local"] == 0 and late["loss/local"] > 0
+    assert after - before == pytest.approx(late["loss/local"], rel=1e-4)
+    assert all(early[name] == late[name] for name in early if name != "loss/local")
+
+
+def test_the_total_is_the_weighted_sum(built):
+    value, metrics, _ = terms(built, 60)
+    shares = {"loss/entropy": 0.1}
+    wanted = sum(shares.get(name, 1.0) * x for name, x in metrics.items())
+    assert value == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_queue_takes_part_from_its_epoch_on(built):
+    _, early, _ = terms(built, 4)
+    _, late, _ = terms(built, 5)
+    assert early["loss/alignment"] != pytest.approx(late["loss/alignment"], rel=1e-3)
+
+
+def test_codebooks_rest_for_an_epoch_and_stay_of_unit_length(built):
+    method, params, state, clips = built
+
+    def slope(step):
+        def loss(p):
+            return method.loss(p, state, clips, jax.random.key(2), jnp.int32(step))[0]
+
+        return codebooks(jax.grad(loss)(params)["network"])
+
+    assert not any(np.any(x) for x in slope(4).values())
+    assert all(np.any(x) for x in slope(5).values())
+    _, _, aux = terms(built, 4)
+    moved = {**params["network"]}
+    for name in codebooks(moved):
+        moved[name] = 1.5 * moved[name] + 0.1
+    given = {**params, "network": moved}
+    for step in (4, 5):
+        after, _ = method.update(given, state, aux, jnp.int32(step))
+        for name, rows in codebooks(after["network"]).items():
+            np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+            rested = np.allclose(rows, params["network"][name], atol=1e-6)
+            assert rested == (step == 4)
+
+
+def test_the_queue_ends_with_the_newest_scores(built):
+    method, params, state, clips = built
+    _, _, aux = terms(built, 0)
+    _, after = method.update(params, state, aux, jnp.int32(0))
+    queue = after["own"]["queue"]
+    assert queue.shape == (8, 6, 24)
+    np.testing.assert_array_equal(queue[-4:], aux["own"]["scores"])
+    np.testing.assert_array_equal(queue[:4], state["own"]["queue"][4:])
+
+
+def test_contrasts_cross_clips_and_weigh_double_where_there_are_four(rng):
+    def info(q, k):
+        q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+        logits = q @ k.T / 0.07
+        logits -= logits.max(1, keepdims=True)
+        return -np.mean(np.diag(logits) - np.log(np.exp(logits).sum(1)))
+
+    names = ("clip/clip", "clip/still", "still/clip", "clip/difference", "difference/clip")
+    made = {f"contrast/{name}": rng.normal(size=(5, 2, 3)) for name in names}
+    got = contrasts({k: jnp.array(x, jnp.float32) for k, x in made.items()}, 0.07)
+    v = made["contrast/clip/clip"]
+    assert float(got["clip"]) == pytest.approx(
+        (info(v[:, 0], v[:, 1]) + info(v[:, 1], v[:, 0])) / 2, rel=1e-4
+    )
+    for kind in ("still", "difference"):
+        a, b = made[f"contrast/clip/{kind}"], made[f"contrast/{kind}/clip"]
+        pairs = [(a[:, 0], b[:, 1]), (a[:, 1], b[:, 0]), (b[:, 0], a[:, 1]), (b[:, 1], a[:, 0])]
+        four = [info(q, k) for q, k in pairs]
+        assert float(got[kind]) == pytest.approx(2 * np.mean(four), rel=1e-4)
+
+
+def test_differences_telescope_and_vanish_on_still_views(rng):
+    views = jnp.array(rng.normal(size=(2, 4, 5, 3, 3, 3)), jnp.float32)
+    whole = with_differences(views, wrap=True)
+    np.testing.assert_array_equal(whole[:, :4], views)
+    for t in range(5):
+        np.testing.assert_allclose(
+            whole[:, 4:, t], views[:, :2, t] - views[:, :2, t - 1], atol=1e-6
+        )
+    np.testing.assert_allclose(whole[:, 4:].sum(2), 0, atol=1e-5)
+    assert not np.any(with_differences(views, wrap=False)[:, 4:, 0])
+    still = jnp.repeat(views[:, :, :1], 5, axis=2)
+    assert not np.any(with_differences(still, wrap=True)[:, 4:])
+
+
+def test_still_views_hold_one_frame_the_same_in_both_clips():
+    number = np.arange(2 * 6).reshape(2, 6)
+    videos = np.broadcast_to(number[None, :, :, None, None, None], (32, 2, 6, 8, 8, 3))
+    plain = Augment(
+        size=8, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0,
+        mean=(0.0,) * 3, std=(1.0,) * 3,
+    )  # fmt: skip
+    method = SDC(**SMALL).build(ENCODER, SimCLR(), HORIZON)
+    views = make_views(jax.random.key(0), jnp.array(videos, jnp.uint8), method.views, plain)
+    shown = np.round(255 * np.array(views[..., 0, 0, 0])).astype(int)
+    np.testing.assert_array_equal(shown[:, 0], np.broadcast_to(number[0], (32, 6)))
+    np.testing.assert_array_equal(shown[:, 1], np.broadcast_to(number[1], (32, 6)))
+    assert (shown[:, 2:] == shown[:, 2:, :1]).all()
+    np.testing.assert_array_equal(shown[:, 2, 0], shown[:, 3, 0] - 6)
+    assert set(shown[:, 2, 0]) == set(range(6))
+
+
+def attend(rng, tokens, concepts, order=None, token_order=None):
+    attention = ConceptAttention(6)
+    x = jnp.array(rng.normal(size=(2, tokens, 6)), jnp.float32)
+    templates = jnp.array(rng.normal(size=(concepts, 6)), jnp.float32)
+    variables = attention.init(jax.random.key(0), x, templates)
+    return attention, variables, x, templates
+
+
+def test_attention_knows_its_symmetries(rng):
+    attention, variables, x, templates = attend(rng, 7, 4)
+    base = attention.apply(variables, x, templates)
+    np.testing.assert_allclose(np.linalg.norm(base, axis=-1), 1, rtol=1e-5)
+    shuffled = attention.apply(variables, x[:, ::-1], templates)
+    np.testing.assert_allclose(shuffled, base, atol=1e-5)
+    turned = attention.apply(variables, x, templates[::-1])
+    np.testing.assert_allclose(turned, base[:, ::-1], atol=1e-5)
+
+
+def test_a_single_concept_gathers_all_places_alike(rng):
+    attention, variables, x, templates = attend(rng, 7, 1)
+    given = variables["params"]
+
+    def norm(x, name):
+        x = np.array(x, np.float64)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return x * given[name]["scale"] + given[name]["bias"]
+
+    values = norm(x, "norm_tokens") @ given["value"]["kernel"]
+    found = values.mean(1, keepdims=True) + templates
+    hidden = np.maximum(norm(found, "norm") @ given["inner"]["kernel"] + given["inner"]["bias"], 0)
+    found = found + hidden @ given["outer"]["kernel"] + given["outer"]["bias"]
+    wanted = found / np.linalg.norm(found, axis=-1, keepdims=True)
+    np.testing.assert_allclose(attention.apply(variables, x, templates), wanted, atol=1e-4)
+
+
+def test_the_local_term_is_the_contrast_of_what_was_found(built):
+    method, params, state, clips = built
+    _, metrics, aux = terms(built, 50)
+    maps_of = with_differences(clips, wrap=True)
+    network = {"params": params["network"], "batch_stats": state["stats"]}
+    module = SDC(**SMALL)
+    net = module.network(ENCODER)
+    outputs, _ = net.apply(network, maps_of, True, mutable=["batch_stats"])
+    found = net.apply(network, outputs.features.stages[-1], method="find")
+    total = 0.0
+    for kind in KINDS:
+        seen = relevant(kind, outputs.projected[f"scores/{kind}"])
+        mask = shared_activations(seen[:, 0], seen[:, 1])
+        total += local_contrast(found[kind][:, 0], found[kind][:, 1], mask)
+    assert found["still"].shape == (4, 2, 12, 6) and found["clip"].shape == (4, 2, 24, 6)
+    assert metrics["loss/local"] == pytest.approx(float(total), rel=1e-3)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="SDC makes its own comparisons.* got BYOL"):
+        SDC().build(ENCODER, BYOL(), HORIZON)
+    with pytest.raises(ValueError, match="queue must be a multiple of the 4 videos of a step"):
+        build(queue=6)
+    with pytest.raises(ValueError, match="concepts must be at least 10, got 4"):
+        SDC(concepts=4)
