@@ -3,12 +3,13 @@ import importlib
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from vrl_jax import config
 from vrl_jax.data.videos import UCF101
 from vrl_jax.methods.bod import BOD
-from vrl_jax.train.optim import LARS
+from vrl_jax.train.optim import LARS, SGD
 
 CONFIGS = sorted(
     path.stem
@@ -39,6 +40,76 @@ def test_the_kinetics_recipe_is_the_stated_one():
     assert (experiment.sampling.frames, experiment.sampling.stride) == (16, 4)
     assert experiment.encoder.temporal_stride == 1 and experiment.method.dim == 128
     assert experiment.method.static_temperature == experiment.method.dynamic_temperature == 0.1
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco", "byol", "swav"])
+def test_the_large_scale_study_s_recipes_are_the_stated_ones(name):
+    """Every number of the table of arXiv 2104.14558, as its configurations have them."""
+    got = config.build(load(f"k400_{name}"))
+    assert got.encoder.blocks == (3, 4, 6, 3) and got.augment.size == 224
+    assert (got.sampling.frames, got.sampling.stride, got.sampling.clips) == (8, 8, 2)
+    assert (got.sampling.layout, got.sampling.fps) == ("independent", 0.0)
+    assert (got.train.batch, got.train.epochs) == (512, 200.0)
+    optim = got.optim
+    rate = optim.schedule(512, 2000)
+    peak = 0.4 if name == "moco" else 4.8
+    assert float(rate(0)) == pytest.approx(0.001) and float(rate(350)) == pytest.approx(peak)
+    assert float(rate(1175)) == pytest.approx(peak / 2, rel=1e-3)  # a half-period cosine
+    assert float(optim.schedule(64, 2000)(350)) == pytest.approx(peak / 8)  # a node of 8 GPUs
+    assert optim.momentum == 0.9 and not optim.decay_all
+    assert optim.weight_decay == (1e-4 if name == "moco" else 1e-6)
+    if name == "moco":
+        assert isinstance(optim, SGD) and optim.nesterov
+    else:
+        assert isinstance(optim, LARS) and optim.trust == 0.001
+    augment = got.augment  # "aug+"
+    assert augment.area == (0.2, 0.766) and augment.aspect == (0.75, 4 / 3)
+    assert (augment.brightness, augment.contrast, augment.saturation) == (0.6, 0.6, 0.6)
+    assert (augment.hue, augment.jitter, augment.flip) == (0.15, 0.8, 0.5)
+    assert (augment.gray, augment.blur, augment.sigma) == (0.2, 0.5, (0.1, 2.0))
+    assert augment.mean == (0.45,) * 3 and augment.std == (0.225,) * 3
+    framework, method = got.framework, got.method
+    assert (method.dim, method.clips) == (256 if name == "byol" else 128, 2)
+    assert method.temperature == 0.1
+    wanted = {
+        "simclr": {"hidden": 2048, "layers": 3, "norm": True},
+        "moco": {
+            "hidden": 2048, "layers": 3, "norm": False, "queue": 65536, "momentum": 0.994,
+            "anneal": True,
+        },
+        "byol": {"hidden": 4096, "layers": 2, "predictor_layers": 2, "momentum": 0.996},
+        "swav": {
+            "hidden": 2048, "layers": 3, "prototypes": 1000, "epsilon": 0.05, "iterations": 3,
+            "freeze_epochs": 1.0,
+        },
+    }[name]  # fmt: skip
+    assert dataclasses.asdict(framework) == wanted
+
+
+def test_dualvar_and_sdc_recipes_are_the_stated_ones():
+    got = config.build(load("k400_dualvar"))
+    assert (got.train.batch, got.train.epochs) == (64, 200.0)
+    rate = got.optim.schedule(64, 200)
+    np.testing.assert_allclose(
+        [float(rate(k)) for k in (0, 119, 120, 160)], [3e-3, 3e-3, 3e-4, 3e-5], rtol=1e-5
+    )
+    assert (got.optim.weight_decay, got.optim.decay_all, got.optim.nesterov) == (1e-4, True, False)
+    assert (got.sampling.frames, got.sampling.stride) == (16, 4)
+    assert (got.augment.size, got.resize, got.augment.crop) == (112, (128, 171), "plain")
+    assert (got.augment.reverse, got.augment.jitter, got.augment.blur) == (0.5, 0.64, 0.5)
+    method = got.method
+    assert (method.segments, method.segment_dim, method.dim, method.weak) == (2, 64, 128, 0.2)
+    assert (method.temperature, method.coherence_temperature) == (0.07, 0.07)
+    assert (method.rank_temperature, method.rank_cap) == (0.05, 5.0)
+    moco = config.build(load("ucf101_dualvar_moco"))
+    assert (moco.framework.queue, moco.framework.momentum) == (16384, 0.999)
+    assert not (moco.framework.anneal or moco.method.symmetric or moco.method.rank_cap)
+    for name, concepts, epochs, drop in (("k400", 100, 100.0, 70), ("ucf101", 50, 300.0, 200)):
+        got = config.build(load(f"{name}_sdc"))
+        rate = got.optim.schedule(64, round(epochs))
+        assert (got.method.concepts, got.train.epochs) == (concepts, epochs)
+        np.testing.assert_allclose([float(rate(drop - 1)), float(rate(drop))], [1e-3, 1e-4])
+        assert got.optim.weight_decay == 1e-5 and got.augment.size == 128
 
 
 def test_overrides_reach_the_component():

@@ -347,3 +347,61 @@ def test_center_view_is_the_central_square_resized_and_normalised(rng, height, w
 def test_impossible_settings_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(PLAIN, **wrong)
+
+
+def test_a_plain_crop_is_a_piece_of_the_frame(rng):
+    clip = random_clip(rng, 3, 9, 11)
+    places = set()
+    for seed in range(40):
+        got = np.array(A.random_crop(jax.random.key(seed), jnp.array(clip), 7))
+        found = [
+            (top, left)
+            for top, left in itertools.product(range(3), range(5))
+            if np.array_equal(got, clip[:, top : top + 7, left : left + 7])
+        ]
+        assert len(found) == 1
+        places |= set(found)
+    assert {top for top, _ in places} == {0, 1, 2} and {left for _, left in places} == set(range(5))
+
+
+def test_plain_crops_want_frames_that_are_large_enough(rng):
+    clips = jnp.array(random_u8(rng, 1, 1, 2, 6, 9))
+    with pytest.raises(
+        ValueError, match="augment.size=8 wants frames at least that large, got 6 x"
+    ):
+        make_views(KEY, clips, (View(0),), replace(PLAIN, crop="plain"))
+
+
+def test_gray_by_channel_keeps_one_colour_for_the_whole_clip(rng):
+    clip = jnp.array(random_clip(rng, 3, 4, 5))
+    kept = set()
+    for seed in range(30):
+        got = A.grayscale(jax.random.key(seed), clip, 1.0, "channel")
+        same = [c for c in range(3) if np.array_equal(got, jnp.repeat(clip[..., c : c + 1], 3, -1))]
+        assert len(same) == 1
+        kept |= set(same)
+    assert kept == {0, 1, 2}
+
+
+def test_all_views_of_a_video_are_reversed_together(rng):
+    clips = jnp.array(random_u8(rng, 64, 2, 5, 8, 8))
+    views = (View(0), View(1))
+    plain = np.array(draw_views(KEY, clips, views, PLAIN))
+    drawn = np.array(draw_views(KEY, clips, views, replace(PLAIN, reverse=0.5)))
+    backwards = [np.array_equal(d, p[:, ::-1]) for d, p in zip(drawn, plain, strict=True)]
+    forwards = [np.array_equal(d, p) for d, p in zip(drawn, plain, strict=True)]
+    assert all(b != f for b, f in zip(backwards, forwards, strict=True))
+    assert 16 < sum(backwards) < 48
+    always = draw_views(KEY, clips, views, replace(PLAIN, reverse=1.0))
+    np.testing.assert_array_equal(always, plain[:, :, ::-1])
+
+
+def test_weak_views_keep_their_colours_and_others_do_not(rng):
+    clips = jnp.array(random_u8(rng, 64, 1, 2, 8, 8))
+    strong = replace(PLAIN, jitter=1.0, gray=0.0, blur=1.0, sigma=(2.0, 2.0))
+    views = (View(0, weak=0.25), View(0))
+    drawn = np.array(draw_views(KEY, clips, views, strong))
+    plain = np.array(draw_views(KEY, clips, (View(0),), PLAIN))[:, 0]
+    weak = np.array([np.allclose(d, p, atol=1e-6) for d, p in zip(drawn[:, 0], plain, strict=True)])
+    assert 6 < weak.sum() < 28
+    assert not any(np.allclose(d, p, atol=1e-2) for d, p in zip(drawn[:, 1], plain, strict=True))

@@ -87,3 +87,45 @@ def test_what_cannot_be_sampled_is_refused(rng):
         random_clips(rng, 10, 0.0, Sampling(fps=25.0))
     with pytest.raises(ValueError, match="num_frames must be at least 1"):
         uniform_clips(0, 25.0, Sampling())
+
+
+def test_centred_clips_repeat_the_edges():
+    class Centre(np.random.Generator):
+        def integers(self, low, high, size):
+            assert (low, high) == (0, 100)
+            return np.array([3, 99])
+
+    clips = random_clips(
+        Centre(np.random.PCG64()), 100, 30.0, Sampling(frames=16, stride=4, layout="centred")
+    )
+    assert clips[0].tolist() == [0] * 8 + [3, 7, 11, 15, 19, 23, 27, 31]
+    assert clips[1].tolist() == [67, 71, 75, 79, 83, 87, 91, 95] + [99] * 8
+
+
+def test_ten_clips_of_a_short_video_all_start_at_its_beginning():
+    clips = uniform_clips(20, 30.0, Sampling(frames=16, stride=2, clips=10))
+    assert clips.shape == (10, 16) and (clips[:, 0] == 0).all() and clips.max() == 19
+
+
+@pytest.mark.parametrize("num_frames, greatest", [(400, 3.0), (48, 1.5), (20, 1.0)])
+def test_adjacent_clips_follow_each_other_at_one_drawn_rate(rng, num_frames, greatest):
+    sampling = Sampling(frames=16, stride=1, clips=2, layout="adjacent", max_stride=3.0)
+    rates = []
+    for _ in range(200):
+        first, second = random_clips(rng, num_frames, 25.0, sampling)
+        whole = np.concatenate([first, second])
+        assert whole.dtype == np.int32 and 0 <= whole.min() and whole.max() <= num_frames - 1
+        if num_frames >= 32:
+            steps = np.diff(whole)
+            rates.append((whole[-1] - whole[0]) / 31)
+            assert steps.max() - steps.min() <= 1  # one rate throughout, across the seam as well
+    if rates:
+        assert 1.0 <= min(rates) < 1.0 + 0.2 * (greatest - 1) + 0.05
+        assert greatest - 0.2 * (greatest - 1) - 0.05 < max(rates) <= greatest + 0.05
+
+
+def test_unknown_layouts_are_refused():
+    with pytest.raises(ValueError, match="layout must be one of 'independent', 'centred'"):
+        Sampling(layout="dense")
+    with pytest.raises(ValueError, match="max_stride is of adjacent clips"):
+        Sampling(max_stride=2.0)

@@ -10,6 +10,7 @@ import pytest
 from tests.encoders.reference import fill
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
+from vrl_jax.encoders.slowonly import SlowOnly
 from vrl_jax.encoders.tiny import Tiny
 
 SHALLOW = (1, 1, 1, 1)
@@ -18,6 +19,7 @@ CONFIGS = [
     R2plus1D(blocks=SHALLOW),
     R2plus1D(blocks=SHALLOW, variant="vcop", temporal_stride=1),
     R3D(blocks=SHALLOW),
+    SlowOnly(blocks=SHALLOW),
 ]
 SHAPE = (2, 5, 12, 16, 3)
 

@@ -1,8 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vrl_jax.train.optim import LARS, SGD, AdamW
+from vrl_jax.train.optim import LARS, SGD, Adam, AdamW
 
 PARAMS = {"kernel": jnp.array([[3.0, 4.0]]), "bias": jnp.array([2.0])}
 GRADS = {"kernel": jnp.array([[0.6, 0.0]]), "bias": jnp.array([0.5])}
@@ -51,3 +52,34 @@ def test_clipping_bounds_the_global_norm():
 def test_bad_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         AdamW(**settings)
+
+
+def test_the_rate_drops_to_a_tenth_where_it_is_told_to():
+    rate = SGD(learning_rate=0.3, warmup=0.1, drops=(0.6, 0.8)).schedule(8, 100)
+    got = [float(rate(step)) for step in (0, 5, 10, 59, 60, 79, 80, 99)]
+    np.testing.assert_allclose(got, [0, 0.15, 0.3, 0.3, 0.03, 0.03, 0.003, 0.003], rtol=1e-5)
+    none = SGD(learning_rate=0.3, warmup=0.0, drops=(0.5,)).schedule(8, 100)
+    np.testing.assert_allclose([float(none(0)), float(none(50))], [0.3, 0.03], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"drops\[1\] must lie in \[0, 1\], got 1.5"):
+        SGD(drops=(0.5, 1.5))
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_decay_reaches_biases_only_where_told(everything):
+    optimizer = SGD(
+        learning_rate=1.0, warmup=0.0, weight_decay=0.1, momentum=0.0, nesterov=False,
+        decay_all=everything,
+    ).build(8, 10**6)  # fmt: skip
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    none = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(none, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.1, rtol=1e-5)
+    np.testing.assert_allclose(updates["bias"], -0.1 if everything else 0.0, atol=1e-6)
+
+
+def test_adam_has_its_decay_in_the_gradient():
+    optimizer = Adam(learning_rate=0.01, warmup=0.0, weight_decay=0.5).build(8, 10**6)
+    params = {"kernel": jnp.full((2, 2), 3.0)}
+    updates, _ = optimizer.update({"kernel": jnp.zeros((2, 2))}, optimizer.init(params), params)
+    # A first step of Adam has the rate's length whatever the gradient's: decay alone moves it.
+    np.testing.assert_allclose(updates["kernel"], -0.01, rtol=1e-3)

@@ -27,6 +27,7 @@ class Schedule:
       reference_batch: videos a step for which that rate is meant, scaled linearly; 0 takes it
         as it is.
       warmup: share of the run that the warm-up takes.
+      start: the rate that the warm-up begins with, scaled likewise.
       drops: shares of the run at which the rate falls to a tenth, in place of the cosine.
       weight_decay: on weights of two axes and more.
       decay_all: on biases and normalisation, too.
@@ -36,6 +37,7 @@ class Schedule:
     learning_rate: float = 1e-3
     reference_batch: int = 0
     warmup: float = 0.1
+    start: float = 0.0
     drops: tuple[float, ...] = ()
     weight_decay: float = 1e-4
     decay_all: bool = False
@@ -45,17 +47,18 @@ class Schedule:
         check.positive(learning_rate=self.learning_rate)
         check.fraction(warmup=self.warmup, **{f"drops[{i}]": x for i, x in enumerate(self.drops)})
         check.at_least(0, reference_batch=self.reference_batch, weight_decay=self.weight_decay)
-        check.at_least(0, clip_norm=self.clip_norm)
+        check.at_least(0, clip_norm=self.clip_norm, start=self.start)
 
     def schedule(self, batch: int, total_steps: int) -> optax.Schedule:
         """Return the learning rate as a function of the step."""
         scale = batch / self.reference_batch if self.reference_batch else 1.0
-        peak, warmup = self.learning_rate * scale, round(self.warmup * total_steps)
+        start, peak = self.start * scale, self.learning_rate * scale
+        warmup = round(self.warmup * total_steps)
         if not self.drops:
-            return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, total_steps)
+            return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps)
         drops = {round(drop * total_steps) - warmup: 0.1 for drop in self.drops}
         after = optax.piecewise_constant_schedule(peak, drops)
-        return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+        return optax.join_schedules([optax.linear_schedule(start, peak, warmup), after], [warmup])
 
     def clip(self) -> optax.GradientTransformation:
         """Return the gradient clipping, which may be none."""

@@ -1,0 +1,21 @@
+"""SDC (arXiv 2207.12795) on UCF101 split 1: 300 epochs and 50 concepts, else as `k400_sdc.py`.
+
+python -m vrl_jax.main --config=configs/ucf101_sdc.py --config.data.root=/path/to/UCF-101 \
+    --config.data.annotations=/path/to/ucfTrainTestlist
+
+No accuracy of the paper could be recovered; not run to its end here.
+"""
+
+from configs import k400_sdc
+from vrl_jax import config
+from vrl_jax.data.videos import UCF101
+
+
+def get_config(arg: str = ""):
+    described = k400_sdc.get_config()
+    described.data = config.describe(UCF101(split=1))
+    described.method.concepts = 50
+    described.optim.drops = (2 / 3,)
+    described.train.epochs = 300.0
+    described.train.batch = 64
+    return described
