@@ -39,3 +39,28 @@ def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     assert command[1:4] == ["-m", "vrl_jax.main", "--config=configs/one.py"]
     assert command[4] == f"--workdir={tmp_path / 'one-seed3'}"
     assert command[5:] == ["--config.train.seed=3", "--config.train.steps=2"]
+
+
+def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(compare.subprocess, "run", lambda c, **_: commands.append(c))
+    for value, found in (("0.5", 0.5), ("1", 0.75)):
+        fake(tmp_path / f"data.cooccurrence={value}" / "one-seed0", linear_static=found)
+    settings = ["--seeds=0", "--vary=data.cooccurrence=0.5,1,0.9", f"--out={tmp_path}"]
+    drawn = []
+    monkeypatch.setattr(compare.sweep, "write", lambda *given: drawn.append(given))
+    compare.main(["configs/one.py", *settings])
+    (command,) = commands  # two of the three are there
+    assert command[4] == f"--workdir={tmp_path / 'data.cooccurrence=0.9' / 'one-seed0'}"
+    assert command[5:] == ["--config.train.seed=0", "--config.data.cooccurrence=0.9"]
+    table = (tmp_path / "table.md").read_text()
+    assert "| one, data.cooccurrence=0.5 | 0.500 ± 0.000 |" in table
+    ((path, experiments, setting),) = drawn
+    assert (path, setting) == (tmp_path / "plot.png", "data.cooccurrence")
+    assert experiments["one"]["1"] == {"linear static": [0.75]}
+
+
+def test_a_setting_without_values_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        compare.main(["configs/one.py", "--vary=data.cooccurrence", f"--out={tmp_path}"])
+    assert "as data.key=1,2; got 'data.cooccurrence'" in capsys.readouterr().err

@@ -53,7 +53,9 @@ def test_the_large_scale_study_s_recipes_are_the_stated_ones(name):
     optim = got.optim
     rate = optim.schedule(512, 2000)
     peak = 0.4 if name == "moco" else 4.8
-    assert float(rate(0)) == pytest.approx(0.001) and float(rate(350)) == pytest.approx(peak)
+    assert float(rate(0)) == pytest.approx(0.001, rel=1e-3) and float(rate(350)) == pytest.approx(
+        peak
+    )
     assert float(rate(1175)) == pytest.approx(peak / 2, rel=1e-3)  # a half-period cosine
     assert float(optim.schedule(64, 2000)(350)) == pytest.approx(peak / 8)  # a node of 8 GPUs
     assert optim.momentum == 0.9 and not optim.decay_all

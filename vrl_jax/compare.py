@@ -1,8 +1,9 @@
-"""Several experiments over several seeds, as one table of what their probes found.
+"""Several experiments over several seeds, as one table and one picture of what probes found.
 
 `python -m vrl_jax.compare configs/synthetic_simclr.py configs/synthetic_bod.py --seeds=0,1,2`
 trains every config with every seed, one after the other, each in its own folder under `--out`;
-run again it continues where it was interrupted. What follows `--` overrides every config.
+run again it continues where it was interrupted. `--vary=data.cooccurrence=0.125,0.5,0.9,1` does so
+for every value of a setting. What follows `--` overrides every config.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import subprocess
 import sys
 
 import numpy as np
+
+from vrl_jax.report import sweep
 
 
 def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
@@ -37,7 +40,7 @@ def gather(workdirs: list[pathlib.Path]) -> dict[str, list[float]]:
 
 
 def tabulate(rows: dict[str, dict[str, list[float]]]) -> str:
-    """Return a Markdown table: a row a config, mean and standard deviation over seeds."""
+    """Return a Markdown table: a row an experiment, mean and standard deviation over seeds."""
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
@@ -49,24 +52,35 @@ def tabulate(rows: dict[str, dict[str, list[float]]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run what is missing, print the table and keep it in `table.md`."""
+    """Run what is missing, print the table and keep it and the picture under `--out`."""
     parser = argparse.ArgumentParser(prog="python -m vrl_jax.compare", description=__doc__)
     parser.add_argument("configs", nargs="+", help="config files")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated seeds (default 0,1,2)")
+    parser.add_argument("--vary", default="", help="a setting and its values: data.key=1,2,3")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/compare"))
     given = sys.argv[1:] if argv is None else argv
     cut = given.index("--") if "--" in given else len(given)
     arguments, overrides = parser.parse_args(given[:cut]), given[cut + 1 :]
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    rows = {}
-    for config in arguments.configs:
-        name = pathlib.Path(config).stem
-        workdirs = [arguments.out / f"{name}-seed{seed}" for seed in seeds]
-        for seed, workdir in zip(seeds, workdirs, strict=True):
-            run(config, seed, workdir, overrides)
-        rows[name] = gather(workdirs)
+    setting, _, values = arguments.vary.partition("=")
+    if setting and not values:
+        parser.error(f"--vary wants a setting and its values, as data.key=1,2; got {setting!r}")
+
+    experiments, rows = {}, {}
+    for value in values.split(","):
+        folder = arguments.out / f"{setting}={value}" if setting else arguments.out
+        varied = [f"--config.{setting}={value}"] if setting else []
+        for config in arguments.configs:
+            name = pathlib.Path(config).stem
+            workdirs = [folder / f"{name}-seed{seed}" for seed in seeds]
+            for seed, workdir in zip(seeds, workdirs, strict=True):
+                run(config, seed, workdir, [*varied, *overrides])
+            found = gather(workdirs)
+            experiments.setdefault(name, {})[value] = found
+            rows[f"{name}, {setting}={value}" if setting else name] = found
     table = tabulate(rows)
     (arguments.out / "table.md").write_text(table + "\n")
+    sweep.write(arguments.out / "plot.png", experiments, setting)
     print(table)
 
 

@@ -1,0 +1,48 @@
+"""One picture of several experiments: what each probe finds, over a setting that was varied."""
+
+import pathlib
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from vrl_jax.report.plot import STYLE, style
+
+Found = Mapping[str, Mapping[str, list[float]]]  # by value of the setting, by probe, over seeds
+
+
+def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) -> None:
+    """Draw mean and standard deviation over seeds: a panel a probe, a curve an experiment.
+
+    Args:
+      path: of the picture; its ending decides the format.
+      experiments: what was found, by the experiment's name.
+      setting: what the horizontal axis is; with a single value of it experiments stand side by
+        side instead.
+    """
+    probes = list(
+        dict.fromkeys(p for found in experiments.values() for v in found.values() for p in v)
+    )
+    values = list(dict.fromkeys(v for found in experiments.values() for v in found))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * max(1, len(probes)), 3.2), layout="constrained")
+        for panel, probe in enumerate(probes):
+            axes = figure.add_subplot(1, len(probes), panel + 1)
+            axes.set(title=probe, ylim=(0, 1.02), xlabel=setting if len(values) > 1 else "")
+            for index, (name, found) in enumerate(experiments.items()):
+                color, dash = style(index)
+                given = [value for value in values if probe in found.get(value, {})]
+                means = [np.mean(found[value][probe]) for value in given]
+                spread = [np.std(found[value][probe]) for value in given]
+                places = [float(v) for v in given] if len(values) > 1 else [index] * len(given)
+                axes.errorbar(
+                    places, means, spread, color=color, linestyle=dash, marker="o", markersize=4,
+                    capsize=2, label=name,
+                )  # fmt: skip
+            if len(values) == 1:
+                axes.set_xticks(range(len(experiments)), experiments, rotation=20, ha="right")
+        handles, labels = figure.axes[0].get_legend_handles_labels() if probes else ([], [])
+        if len(values) > 1 and handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        figure.savefig(path, dpi=160)
