@@ -221,3 +221,105 @@ def test_too_few_frames_are_refused():
         koopman.split(jnp.ones((2, 4)))
     with pytest.raises(ValueError, match="number of frames must be at least 5, got 4"):
         koopman.forecast_residual(jnp.ones((4, 4)))
+
+
+def test_the_hard_filter_agrees_with_the_eigenvectors_within_the_radius(rng):
+    frames = reference.clips("smooth", 5, 8, 12, rng)
+    parts = jax.jit(lambda z: koopman.split(z, radius=0.2, ridge=1e-2, filter="eig-hard"))(frames)
+    for i, clip in enumerate(frames.astype(np.float64)):
+        matrix, _, future, to_coordinates = reference.operator(clip, 1e-2)
+        values, vectors = np.linalg.eig(matrix)
+        keep = (vectors @ np.diag(np.abs(values - 1) <= 0.2) @ np.linalg.inv(vectors)).real
+        whole = to_coordinates @ clip.mean(0)
+        static = future @ keep @ whole
+        scale = np.linalg.norm(clip.mean(0))
+        np.testing.assert_allclose(parts.static[i], static, atol=1e-3 * scale)
+        np.testing.assert_allclose(parts.dynamic[i], future @ whole - static, atol=1e-3 * scale)
+        assert float(parts.static_rank[i]) == pytest.approx(
+            np.sum(np.abs(values - 1) <= 0.2), abs=1e-3
+        )
+
+
+def test_the_published_computation_by_loops(rng):
+    frames = reference.clips("random", 3, 6, 5, rng)
+    parts = koopman.split(jnp.array(frames), radius=0.6, filter="eig-qr")
+    for i, clip in enumerate(frames.astype(np.float64)):
+        unit = clip / np.linalg.norm(clip, axis=1, keepdims=True)
+        operator = unit[1:].T @ np.linalg.pinv(unit[:-1].T, 1e-4)
+        values, vectors = np.linalg.eig(operator)
+        unitary, _ = np.linalg.qr(vectors)
+        masked = [
+            (unitary @ np.diag(values * mask) @ np.linalg.inv(unitary)).real
+            for mask in (np.abs(values - 1) <= 0.6, np.abs(values - 1) > 0.6)
+        ]
+        static, dynamic = (np.mean([m @ frame for frame in clip], axis=0) for m in masked)
+        np.testing.assert_allclose(parts.static[i], static, atol=1e-3)
+        np.testing.assert_allclose(parts.dynamic[i], dynamic, atol=1e-3)
+
+
+def test_an_operator_of_a_video_sees_all_its_transitions(rng):
+    frames = rng.normal(size=(2, 3, 5, 9)).astype(np.float32)
+    operator = koopman.fit(jnp.array(frames), ridge=0.05, scope="video")
+    forecast = operator.forecast(jnp.array(frames))
+    for video, clips in enumerate(frames.astype(np.float64)):
+        unit = clips / np.linalg.norm(clips, axis=-1, keepdims=True)
+        past = np.concatenate([clip[:-1] for clip in unit]).T
+        future = np.concatenate([clip[1:] for clip in unit]).T
+        whole = future @ np.linalg.inv(past.T @ past + 0.05 * np.eye(12)) @ past.T
+        np.testing.assert_allclose(forecast[video], clips @ whole.T, atol=1e-3)
+
+
+def test_an_operator_of_a_batch_sees_all_transitions(rng):
+    frames = rng.normal(size=(2, 3, 8, 4)).astype(np.float32)
+    operator = koopman.fit(jnp.array(frames), ridge=0.05, scope="batch")
+    unit = frames / np.linalg.norm(frames, axis=-1, keepdims=True)
+    past, future = unit[..., :-1, :].reshape(-1, 4).T, unit[..., 1:, :].reshape(-1, 4).T
+    whole = future @ past.T / 6 @ np.linalg.inv(past @ past.T / 6 + 0.05 * np.eye(4))
+    np.testing.assert_allclose(operator.matrix, whole, atol=1e-4)
+    np.testing.assert_allclose(operator.forecast(jnp.array(frames)), frames @ whole.T, atol=1e-4)
+    parts = koopman.split(jnp.array(frames), radius=0.8, order=4, ridge=0.05, scope="batch")
+    values, vectors = np.linalg.eig(whole)
+    keep = vectors @ np.diag(1 / (1 + ((values - 1) / 0.8) ** 4)) @ np.linalg.inv(vectors)
+    static = frames.mean(-2) @ (whole @ keep).real.T
+    np.testing.assert_allclose(parts.static, static, atol=1e-3)
+    assert parts.static_rank.shape == (2, 3)
+
+
+def test_the_orthogonal_projector_cannot_magnify_and_keeps_what_is_constant(rng):
+    frames = reference.clips("random", 8, 8, 16, rng)
+    given = {"radius": 0.3, "ridge": 1e-3}
+    operator = koopman.fit(jnp.array(frames), ridge=1e-3)
+    forecast = np.array(operator.forecast(jnp.array(frames))).mean(1)
+    parts = koopman.split(jnp.array(frames), **given, projector="orthogonal")
+    size = np.linalg.norm(forecast, axis=-1)
+    for part in parts[:2]:
+        assert (np.linalg.norm(part, axis=-1) <= size * (1 + 1e-4)).all()
+    np.testing.assert_allclose(parts.static + parts.dynamic, forecast, atol=1e-3)
+    still = jnp.array(reference.clips("constant", 3, 8, 16, rng))
+    parts = koopman.split(still, projector="orthogonal")
+    np.testing.assert_allclose(parts.static, still[:, 0], rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"filter": "eig-hard"}, {"filter": "eig-qr"}, {"scope": "video"}, {"scope": "batch"},
+     {"projector": "orthogonal"}],
+    ids=str,
+)  # fmt: skip
+def test_every_variant_is_differentiable(rng, settings):
+    frames = jnp.array(rng.normal(size=(3, 2, 7, 5)), jnp.float32)
+
+    def value(z):
+        parts = koopman.split(z, radius=0.3, ridge=0.05, **settings)
+        return jnp.sum(parts.static**2) + jnp.sum(parts.dynamic**2)
+
+    slope = jax.jit(jax.grad(value))(frames)
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0
+
+
+def test_variants_that_do_not_go_together_are_refused(rng):
+    frames = jnp.ones((2, 6, 4))
+    with pytest.raises(ValueError, match="filter='eig-qr' is the published computation"):
+        koopman.split(frames, filter="eig-qr", scope="batch")
+    with pytest.raises(ValueError, match="scope must be one of 'clip', 'video', 'batch'"):
+        koopman.fit(frames, scope="frame")

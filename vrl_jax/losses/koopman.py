@@ -19,29 +19,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
+from vrl_jax.losses import eigen
 from vrl_jax.losses.similarity import length
 from vrl_jax.losses.solve import solve
 
 POOLINGS = ("mean", "rms")
+FILTERS = ("soft", "eig-hard", "eig-qr")
+SCOPES = ("clip", "video", "batch")
+PROJECTORS = ("oblique", "orthogonal")
 
 
 class Operator(NamedTuple):
-    """A clip's Koopman operator in reduced form.
+    """A Koopman operator in reduced form, or whole.
 
     Attributes:
-      matrix: S; its eigenvalues are the non-zero ones of K.
-      past: unit frames 1 .. T-1 as rows (P').
-      future: unit frames 2 .. T as rows (Q').
+      matrix: S; its eigenvalues are the non-zero ones of K. Or K itself.
+      past: unit frames 1 .. T-1 as rows (P'). None where the operator is whole.
+      future: unit frames 2 .. T as rows (Q'). Or K's columns as rows.
       ridge: what was added to the Gram matrix's diagonal.
     """
 
     matrix: Float[Array, "*b n n"]
-    past: Float[Array, "*b n d"]
+    past: Float[Array, "*b n d"] | None
     future: Float[Array, "*b n d"]
     ridge: float
 
     def coordinates(self, vectors: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
         """Return `(P'P + ridge I)^-1 P' v` for each vector: what Q turns into the forecast."""
+        if self.past is None:
+            return jnp.swapaxes(vectors, -1, -2)
         return _ridge_fit(self.past, vectors, self.ridge)
 
     def forecast(self, vectors: Float[Array, "*b m d"]) -> Float[Array, "*b m d"]:
@@ -69,21 +75,30 @@ class Split(NamedTuple):
     spectral_radius: Float[Array, "*b"]
 
 
-def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3) -> Operator:
+def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, scope: str = "clip") -> Operator:
     """Fit the operator that takes each unit frame vector to the next, in the least-squares sense.
 
     Args:
       frames: frame vectors in order, t at least 3; the length of each is ignored.
       ridge: Tikhonov term on the unit frames' Gram matrix, at least 1e-6 in float32.
+      scope: whose transitions an operator is fitted to: "clip", each clip's own; "video", those of
+        all clips of a video, which are the last axis but two; "batch", of all clips, by the whole
+        d x d matrix, which wants more transitions than features.
 
     Raises:
-      ValueError: fewer than three frames, or no positive ridge.
+      ValueError: fewer than three frames, no positive ridge, or an unknown scope.
     """
+    check.one_of(SCOPES, scope=scope)
     check.at_least(2, **{"the number of axes of frames": frames.ndim})
     check.at_least(3, **{"the number of frames": frames.shape[-2]})
     check.positive(ridge=ridge)
     unit = _unit(frames)
     past, future = unit[..., :-1, :], unit[..., 1:, :]
+    if scope == "batch":
+        return _fit_whole(past, future, ridge)
+    if scope == "video":
+        check.at_least(3, **{"the number of axes of frames of videos": frames.ndim})
+        past, future = _pool_clips(past), _pool_clips(future)
     return Operator(_ridge_fit(past, future, ridge), past, future, ridge)
 
 
@@ -95,8 +110,11 @@ def split(
     ridge: float = 1e-3,
     pooling: str = "mean",
     stop_filter: bool = False,
+    filter: str = "soft",
+    scope: str = "clip",
+    projector: str = "oblique",
 ) -> Split:
-    """Split clips into a time-invariant and a time-variant part by their own Koopman operators.
+    """Split clips into a time-invariant and a time-variant part by Koopman operators.
 
     Formula: static `Q f(S) c`, dynamic `Q (I - f(S)) c` with `c = (P'P + ridge I)^-1 P' mean(z)`,
     `f(x) = 1 / (1 + ((x - 1) / radius)^order)`; with pooling "rms" the dynamic part is the root
@@ -110,6 +128,12 @@ def split(
       pooling: "mean" or "rms", of the dynamic part over time.
       stop_filter: treat the filter as a constant when differentiating; its slope at the disc's
         edge is `order / (4 radius)`.
+      filter: "soft" is f, in linear solves alone. "eig-hard" takes the eigenvectors within the
+        radius, and "eig-qr" is what the published code does (no ridge, unitary factors in place of
+        eigenvectors); both on the host, without gradient through the filter, for parity.
+      scope: whose transitions an operator is fitted to, see `fit`.
+      projector: "oblique" is f(S). "orthogonal" projects the forecast on the range of `Q f(S)`,
+        which cannot magnify.
 
     Raises:
       ValueError: an argument outside its range.
@@ -120,23 +144,43 @@ def split(
     1.000 0.000
     """
     check.one_of(POOLINGS, pooling=pooling)
-    operator = fit(frames, ridge=ridge)
+    check.one_of(FILTERS, filter=filter)
+    check.one_of(PROJECTORS, projector=projector)
+    if filter == "eig-qr" and (scope, projector) != ("clip", "oblique"):
+        raise ValueError(
+            f"filter='eig-qr' is the published computation, a clip at a time: it wants "
+            f"scope='clip' and projector='oblique', got {scope!r} and {projector!r}"
+        )
+    operator = fit(frames, ridge=ridge, scope=scope)
     matrix = jax.lax.stop_gradient(operator.matrix) if stop_filter else operator.matrix
-    keep = disc_filter(matrix, radius=radius, order=order)
-    frames = frames.astype(jnp.float32)
+    if filter == "soft":
+        keep = disc_filter(matrix, radius=radius, order=order)
+    else:
+        keep = eigen.hard_filter(matrix, radius=radius)
+    unit, frames = _unit(frames), frames.astype(jnp.float32)
     coordinates = operator.coordinates(frames)
     static_coordinates = jnp.matmul(keep, coordinates, precision="highest")
-    dynamic_frames = _combine(coordinates - static_coordinates, operator.future)
-    static = jnp.mean(_combine(static_coordinates, operator.future), axis=-2)
-    dynamic = _pool(dynamic_frames, pooling)
+    if filter == "eig-qr":
+        maps = eigen.released_maps(unit, radius=radius)
+        static_frames, dynamic_frames = (
+            jnp.einsum("...ij,...tj->...ti", x, frames, precision="highest") for x in maps
+        )
+    elif projector == "orthogonal":
+        forecasts = _combine(coordinates, operator.future)
+        static_frames = _project(keep, operator.future, forecasts)
+        dynamic_frames = forecasts - static_frames
+    else:
+        dynamic_frames = _combine(coordinates - static_coordinates, operator.future)
+        static_frames = _combine(static_coordinates, operator.future)
+    static, dynamic = jnp.mean(static_frames, axis=-2), _pool(dynamic_frames, pooling)
     whole = length(jnp.mean(frames, axis=-2))[..., 0]
     return Split(
         static,
         dynamic,
-        static_rank=jnp.trace(keep, axis1=-2, axis2=-1),
+        static_rank=_of_clips(jnp.trace(keep, axis1=-2, axis2=-1), frames),
         static_share=length(static)[..., 0] / whole,
         dynamic_share=length(dynamic)[..., 0] / whole,
-        spectral_radius=_spectral_radius(operator.matrix),
+        spectral_radius=_of_clips(_spectral_radius(operator.matrix), frames),
     )
 
 
@@ -245,13 +289,45 @@ def _ridge_fit(
     return rough + solve(gram, residual)
 
 
-def _products(a: Float[Array, "*b n d"], b: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
+def _pool_clips(rows: Float[Array, "*b v n d"]) -> Float[Array, "*b v m d"]:
+    """Give every clip of a video the transitions of all its clips."""
+    joined = rows.reshape(*rows.shape[:-3], 1, -1, rows.shape[-1])
+    return jnp.broadcast_to(joined, (*rows.shape[:-2], *joined.shape[-2:]))
+
+
+def _fit_whole(past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], ridge: float):
+    """Fit one d x d operator to all transitions; the ridge counts as in a fit of one clip."""
+    past, future = (rows.reshape(-1, *rows.shape[-2:]) for rows in (past, future))
+    gram, cross = (
+        jnp.einsum("bni,bnj->ij", past, rows, precision="highest") / len(past)
+        for rows in (past, future)
+    )
+    columns = solve(gram + ridge * jnp.eye(past.shape[-1]), cross)
+    return Operator(columns.T, None, columns, ridge)
+
+
+def _project(
+    keep: Float[Array, "*b n n"], future: Float[Array, "*b n d"], vectors: Float[Array, "*c m d"]
+) -> Float[Array, "*c m d"]:
+    """Project vectors orthogonally on the range of `Q f(S)`."""
+    basis = _combine(keep, future)
+    gram = _products(basis, basis) + 1e-2 * jnp.eye(basis.shape[-2])
+    gram = jnp.broadcast_to(gram, (*vectors.shape[:-2], *gram.shape[-2:]))
+    return _combine(solve(gram, _products(basis, vectors)), basis)
+
+
+def _of_clips(x: Array, frames: Float[Array, "*b t d"]) -> Float[Array, "*b"]:
+    """Give every clip the number of the operator that it shares."""
+    return jnp.broadcast_to(x, frames.shape[:-2])
+
+
+def _products(a: Float[Array, "*#b n d"], b: Float[Array, "*#b m d"]) -> Float[Array, "... n m"]:
     return jnp.einsum("...nd,...md->...nm", a, b, precision="highest")
 
 
 def _combine(
-    weights: Float[Array, "*b n m"], vectors: Float[Array, "*b n d"]
-) -> Float[Array, "*b m d"]:
+    weights: Float[Array, "*#b n m"], vectors: Float[Array, "*#b n d"]
+) -> Float[Array, "... m d"]:
     return jnp.einsum("...nm,...nd->...md", weights, vectors, precision="highest")
 
 

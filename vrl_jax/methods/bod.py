@@ -62,6 +62,9 @@ class BOD:
       ridge: on the unit frames' Gram matrix.
       pooling: "mean" or "rms", of the dynamic part over time.
       stop_filter: no gradient through the choice of modes.
+      filter: "soft", or for parity "eig-hard" and "eig-qr": see `koopman.split`.
+      scope: whose frames share an operator in the split: "clip", "video" or "batch".
+      projector: "oblique" or "orthogonal": see `koopman.split`.
       floor: where the split is at the head, a part shorter than this share of the mean frame is
         compared as weaker, not blown up to unit length.
       forecast: the lower level's loss: "held_out" (`koopman.forecast_residual`), "cross",
@@ -91,6 +94,9 @@ class BOD:
     ridge: float = 1e-3
     pooling: str = "mean"
     stop_filter: bool = False
+    filter: str = "soft"
+    scope: str = "clip"
+    projector: str = "oblique"
     floor: float = 1e-2
     forecast: str = "held_out"
     forecast_weight: float = 0.0
@@ -104,6 +110,9 @@ class BOD:
     def __post_init__(self):
         check.one_of(SPLITS, split=self.split)
         check.one_of(PLACES, split_at=self.split_at)
+        check.one_of(koopman.FILTERS, filter=self.filter)
+        check.one_of(koopman.SCOPES, scope=self.scope)
+        check.one_of(koopman.PROJECTORS, projector=self.projector)
         check.one_of(FORECASTS, forecast=self.forecast)
         check.at_least(0, forecast_weight=self.forecast_weight)
         check.one_of(HYPERGRADIENTS, hypergradient=self.hypergradient)
@@ -187,8 +196,7 @@ class BOD:
 
     def _parts(self, frames):
         """Return what is compared of frame vectors, and what their operators looked like."""
-        frames = frames.astype(jnp.float32)
-        parts = self._split(frames)
+        parts = self._split(frames.astype(jnp.float32))
         diagnostics = {
             "koopman/static_rank": jnp.mean(parts.static_rank),
             "koopman/static_share": jnp.mean(parts.static_share),
@@ -199,7 +207,7 @@ class BOD:
         made = {
             "static": parts.static,
             "dynamic": parts.dynamic,
-            "joint": jnp.mean(frames, axis=-2),
+            "joint": jnp.mean(frames.astype(jnp.float32), axis=-2),
         }
         return made, diagnostics
 
@@ -220,6 +228,9 @@ class BOD:
             ridge=self.ridge,
             pooling=self.pooling,
             stop_filter=self.stop_filter,
+            filter=self.filter,
+            scope=self.scope,
+            projector=self.projector,
         )
 
     def _predictability(self, frames):

@@ -105,16 +105,16 @@ class HDC:
         return ("level",) if self.share_heads else ("spatial", "temporal")
 
     def _read(self, features):
-        """Return each head's input: maps averaged over space, f32[n t c], or time as well."""
+        """Return each head's input: maps averaged over space, f32[b v t c], or time as well."""
         inputs = {}
         for k, level in enumerate(self.levels):
-            steps = features.stages[level].mean((2, 3), dtype=jnp.float32)
-            pooled = steps.mean(1)
-            within = {"flatten": steps.reshape(len(steps), -1), "pool": pooled}.get(
+            steps = features.stages[level].mean((-3, -2), dtype=jnp.float32)
+            pooled = steps.mean(-2)
+            within = {"flatten": steps.reshape(*steps.shape[:-2], -1), "pool": pooled}.get(
                 self.steps, steps
             )
-            if self.share_heads:  # the clip's mean beside its steps: [n t + 1 c]
-                inputs[f"level{k}"] = jnp.concatenate([steps, pooled[:, None]], axis=1)
+            if self.share_heads:  # the clip's mean beside its steps: [b v t + 1 c]
+                inputs[f"level{k}"] = jnp.concatenate([steps, pooled[..., None, :]], axis=-2)
             else:
                 inputs |= {f"spatial{k}": within, f"temporal{k}": pooled}
         return inputs, {}

@@ -39,7 +39,7 @@ class Instance:
         negatives = (len(views),) if self.reversed_negatives else ()
 
         def read(features):
-            return {"clip": frame_grid(features, self.grid).mean(1)}, {}
+            return {"clip": frame_grid(features, self.grid).mean(-2)}, {}
 
         return compose(
             network=heads_on(encoder, framework, {"clip": self.dim}, read),

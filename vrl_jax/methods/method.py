@@ -104,7 +104,8 @@ class Network(nn.Module):
       encoder: the network that is kept.
       heads: a projection head by name.
       predictors: what the learning side puts upon a head, by name; empty in most frameworks.
-      read: the encoder's features to the heads' inputs by name, and diagnostics to log.
+      read: the features, whose arrays begin with the axes b, v, to the heads' inputs by name, and
+        diagnostics to log.
     """
 
     encoder: nn.Module
@@ -116,13 +117,12 @@ class Network(nn.Module):
         self, clips: Float[Array, "b v t h w 3"], train: bool, predict: bool = True
     ) -> Outputs:
         """Return the features, every head's output, and the diagnostics."""
-        features = self.encode(clips.reshape(-1, *clips.shape[2:]), train)
+        features = by_view(self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1])
         inputs, diagnostics = self.read(features)
         projected = {name: head(inputs[name], train) for name, head in self.heads.items()}
         if predict:
             upon = {name: p(projected[name], train) for name, p in self.predictors.items()}
             projected = {**projected, **upon}
-        features, projected = by_view((features, projected), clips.shape[1])
         return Outputs(features, projected, diagnostics)
 
     def encode(self, clips: Float[Array, "n t h w 3"], train: bool = False) -> Features:
@@ -159,7 +159,7 @@ def heads_on(
       encoder: the network that is kept.
       framework: shapes the heads.
       heads: output width of each projection head, by name.
-      read: the encoder's features to the heads' inputs f32[n ... c], and diagnostics to log.
+      read: the encoder's features to the heads' inputs f32[b v ... c], and diagnostics to log.
     """
     predictors = {name: framework.predictor(dim) for name, dim in heads.items()}
     return Network(
