@@ -28,6 +28,11 @@ def build(**settings):
         {"split_at": "head", "split": "mean-residual"},
         {"split_at": "head", "grid": 2},
         {"split_at": "backbone", "grid": 2, "reversed_negatives": True},
+        {"split_at": "backbone", "filter": "eig-hard", "ridge": 0.05},
+        {"split_at": "head", "filter": "eig-qr", "radius": 0.5},
+        {"split_at": "backbone", "scope": "video", "ridge": 0.05},
+        {"split_at": "backbone", "scope": "batch", "ridge": 0.05},
+        {"split_at": "backbone", "projector": "orthogonal", "ridge": 0.05},
     ],
     ids=str,
 )
@@ -112,3 +117,58 @@ def test_an_absent_part_stays_near_zero():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         BOD(**settings)
+
+
+@pytest.mark.parametrize("forecast", ["held_out", "cross", "literal", "shared"])
+def test_the_forecast_counts_with_its_weight(forecast):
+    settings = {"split_at": "backbone", "inner_steps": 0, "ridge": 0.05, "ahead": 2}
+    if forecast == "literal":
+        settings |= {"split_at": "head"}  # narrow enough: 5 wide, 6 transitions
+    method, params, state, clips = build(**settings, forecast=forecast, forecast_weight=3.0)
+    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    parts = float(metrics["loss/static"] + metrics["loss/dynamic"])
+    assert float(value) == pytest.approx(parts + 3 * float(metrics["loss/forecast"]), rel=1e-5)
+    assert float(metrics["loss/forecast"]) > 0
+    assert ("heads_forecast" in params["network"]) == (forecast == "shared")
+
+
+def test_the_literal_forecast_is_refused_where_it_is_void():
+    with pytest.raises(ValueError, match="got width 6 and 6 transitions"):
+        method, params, state, clips = build(split_at="backbone", forecast="literal")
+        method.inner.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+
+
+@pytest.mark.parametrize(
+    "weights, terms",
+    [
+        ({"static_weight": 0.0}, {"dynamic"}),
+        ({"dynamic_weight": 0.0}, {"static"}),
+        ({"static_weight": 0.0, "dynamic_weight": 0.0, "joint_weight": 1.0}, {"joint"}),
+        ({"joint_weight": 0.5}, {"static", "dynamic", "joint"}),
+    ],
+)
+@pytest.mark.parametrize("place", ["head", "backbone"])
+def test_arms_leave_out_what_has_no_weight(weights, terms, place):
+    method, params, state, clips = build(**weights, split_at=place, ridge=0.05, inner_steps=0)
+    _, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    assert {name[5:] for name in metrics if name.startswith("loss/")} == terms
+    with pytest.raises(ValueError, match="sum of the losses' weights must be above 0"):
+        BOD(static_weight=0.0, dynamic_weight=0.0)
+
+
+def test_more_clips_are_compared_in_all_pairs():
+    method = BOD(dim=5, clips=3, ridge=0.05, inner_steps=0).build(
+        ENCODER, FRAMEWORK, Horizon(10, 5)
+    )
+    clips = jax.random.normal(jax.random.key(0), (4, 3, 7, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    _, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    frames = frames_in_training(
+        {"params": params["network"], "batch_stats": state["stats"]},
+        clips.reshape(-1, *clips.shape[2:]),
+    )
+    parts = koopman.split(frames, ridge=0.05)
+    floor = 0.01 * jnp.linalg.norm(jnp.mean(frames, axis=1), axis=-1, keepdims=True)
+    static = damp(parts.static, floor).reshape(4, 3, 5)
+    pairs = [nt_xent(static[:, i], static[:, j], unit=False) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert float(metrics["loss/static"]) == pytest.approx(float(sum(pairs)) / 3, rel=1e-3)

@@ -45,6 +45,9 @@ SMALL = {
     "local_epochs": 0.5,
     "momentum": 0.9,
     "held_out": 1,
+    "forecast": "shared",
+    "forecast_weight": 1.0,
+    "ahead": 2,
     "grid": 2,
     "reversed_negatives": True,
 }
