@@ -21,7 +21,8 @@ from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Splits
 from vrl_jax.evaluate.judge import Evaluate
 from vrl_jax.frameworks.framework import FrameworkConfig
-from vrl_jax.methods.method import EncoderConfig, MethodConfig
+from vrl_jax.methods.method import MethodConfig
+from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import Optimizer
 

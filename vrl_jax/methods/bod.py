@@ -20,15 +20,8 @@ from vrl_jax.encoders.conv import frame_grid
 from vrl_jax.frameworks.framework import FrameworkConfig
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import length
-from vrl_jax.methods.method import (
-    EncoderConfig,
-    Inner,
-    Method,
-    Terms,
-    compose,
-    heads_on,
-    with_reversed,
-)
+from vrl_jax.methods.method import Inner, Method, Terms, compose, with_reversed
+from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, Slot, View
 
 SPLITS = ("koopman", "mean-residual")

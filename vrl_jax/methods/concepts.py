@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from vrl_jax.frameworks.framework import Head
 from vrl_jax.losses import normalize
-from vrl_jax.methods.method import Outputs, by_view
+from vrl_jax.methods.network import Outputs, by_view
 from vrl_jax.types import Features
 
 KINDS = ("clip", "still", "difference")  # the views come in this order, two of each

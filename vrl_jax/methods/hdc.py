@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.frameworks.framework import FrameworkConfig
-from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import normalize, nt_xent, nt_xent_steps
-from vrl_jax.methods.method import EncoderConfig, Method, Terms, compose, heads_on
+from vrl_jax.methods.method import Method, Terms, compose, require_simclr
+from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, View
 
 WEIGHTINGS = ("fixed", "uniform", "list", "measured")
@@ -81,11 +81,7 @@ class HDC:
         Raises:
           ValueError: a framework other than SimCLR.
         """
-        if not isinstance(framework, SimCLR):
-            raise ValueError(
-                f"HDC makes its own comparisons, within the batch and at every level: it takes "
-                f"SimCLR, whose heads it uses, got {type(framework).__name__}"
-            )
+        require_simclr("HDC", framework)
         second = View(2) if self.spatial_other_clip else View(0)
         third = View(1, drawn_as=0) if self.temporal_same_draw else View(1)
         names = [f"{task}{k}" for k in range(len(self.levels)) for task in self._tasks]

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax.frameworks.framework import FrameworkConfig, Pairs, Weights
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.network import Arrays, EncoderConfig, Outputs
 from vrl_jax.types import Features, Horizon, Slot, View
 
 Tree = Any
-Arrays = Mapping[str, jax.Array]
 
 
 class Inner(NamedTuple):
@@ -61,73 +62,12 @@ class Method(NamedTuple):
 
 
 @runtime_checkable
-class EncoderConfig(Protocol):
-    """What a config names as encoder."""
-
-    @property
-    def dim(self) -> int:
-        """The width of `Features.clip`."""
-        ...
-
-    def module(self) -> nn.Module:
-        """Return the network: (clips f32[b t h w 3], train) -> Features."""
-        ...
-
-
-@runtime_checkable
 class MethodConfig(Protocol):
     """What a config names as method."""
 
     def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
         """Return the functions for this encoder and framework."""
         ...
-
-
-class Outputs(NamedTuple):
-    """What a network says of views: every array begins with the axes b, v.
-
-    Attributes:
-      features: the encoder's.
-      projected: every head's output, by name.
-      diagnostics: numbers to log, by name.
-    """
-
-    features: Features
-    projected: Arrays
-    diagnostics: Arrays
-
-
-class Network(nn.Module):
-    """The encoder with its projection heads.
-
-    Attributes:
-      encoder: the network that is kept.
-      heads: a projection head by name.
-      predictors: what the learning side puts upon a head, by name; empty in most frameworks.
-      read: the features, whose arrays begin with the axes b, v, to the heads' inputs by name, and
-        diagnostics to log.
-    """
-
-    encoder: nn.Module
-    heads: Mapping[str, nn.Module]
-    predictors: Mapping[str, nn.Module]
-    read: Callable[[Features], tuple[Arrays, Arrays]]
-
-    def __call__(
-        self, clips: Float[Array, "b v t h w 3"], train: bool, predict: bool = True
-    ) -> Outputs:
-        """Return the features, every head's output, and the diagnostics."""
-        features = by_view(self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1])
-        inputs, diagnostics = self.read(features)
-        projected = {name: head(inputs[name], train) for name, head in self.heads.items()}
-        if predict:
-            upon = {name: p(projected[name], train) for name, p in self.predictors.items()}
-            projected = {**projected, **upon}
-        return Outputs(features, projected, diagnostics)
-
-    def encode(self, clips: Float[Array, "n t h w 3"], train: bool = False) -> Features:
-        """Return the encoder's features, by default with fixed statistics."""
-        return self.encoder(clips, train)
 
 
 class Terms(NamedTuple):
@@ -145,29 +85,6 @@ class Terms(NamedTuple):
     init: Callable[..., Tree] = lambda key, videos: {}
     update: Callable[..., tuple[Tree, Tree]] = lambda params, state, aux, step: (params, state)
     hold: Callable[..., Tree] = lambda params, step: params
-
-
-def heads_on(
-    encoder: EncoderConfig,
-    framework: FrameworkConfig,
-    heads: Mapping[str, int],
-    read: Callable[[Features], tuple[Arrays, Arrays]],
-) -> Network:
-    """Return the encoder with the framework's heads upon it.
-
-    Args:
-      encoder: the network that is kept.
-      framework: shapes the heads.
-      heads: output width of each projection head, by name.
-      read: the encoder's features to the heads' inputs f32[b v ... c], and diagnostics to log.
-    """
-    predictors = {name: framework.predictor(dim) for name, dim in heads.items()}
-    return Network(
-        encoder.module(),
-        {name: framework.head(dim) for name, dim in heads.items()},
-        {name: predictor for name, predictor in predictors.items() if predictor is not None},
-        read,
-    )
 
 
 def compose(
@@ -279,9 +196,13 @@ def compose(
     )
 
 
-def by_view(tree: Tree, views: int) -> Tree:
-    """Give arrays of views their own axis back: [b*v ...] -> [b v ...]."""
-    return jax.tree.map(lambda x: x.reshape(-1, views, *x.shape[1:]), tree)
+def require_simclr(method: str, framework: FrameworkConfig) -> None:
+    """Raise `ValueError` where a method that compares within the batch is given a framework."""
+    if not isinstance(framework, SimCLR):
+        raise ValueError(
+            f"{method} makes its own comparisons, within the batch: it takes SimCLR alone, got "
+            f"{type(framework).__name__}"
+        )
 
 
 def with_reversed(key: jax.Array, clips: Float[Array, "b v t h w 3"]):

@@ -18,7 +18,6 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.frameworks.framework import FrameworkConfig
-from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import (
     concept_alignment,
     info_nce,
@@ -29,7 +28,8 @@ from vrl_jax.losses import (
     shared_activations,
 )
 from vrl_jax.methods.concepts import KINDS, ConceptNet, relevant
-from vrl_jax.methods.method import EncoderConfig, Method, Terms, compose
+from vrl_jax.methods.method import Method, Terms, compose, require_simclr
+from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.types import Horizon, View
 
 
@@ -102,11 +102,7 @@ class SDC:
         Raises:
           ValueError: a framework other than SimCLR.
         """
-        if not isinstance(framework, SimCLR):
-            raise ValueError(
-                f"SDC makes its own comparisons, within the batch and with heads of its own: it "
-                f"takes SimCLR, got {type(framework).__name__}"
-            )
+        require_simclr("SDC", framework)
         network = self.network(encoder)
         return compose(
             network=network,
@@ -157,24 +153,23 @@ class SDC:
         """Return the alignment of views that share a type of concept; the entropy of the others."""
         past = dict(zip(KINDS, jnp.split(queue, 3, axis=1), strict=True))
         alignment, entropy = 0.0, 0.0
+        align = partial(
+            concept_alignment,
+            temperature=self.concept_temperature,
+            epsilon=self.epsilon,
+            iterations=self.iterations,
+        )
+
+        def alone(now, old):
+            return align(now)
+
         for kind, other in (("still", "difference"), ("difference", "still")):
             now, old = (
                 jnp.concatenate([relevant(kind, x["clip"]), relevant(kind, x[kind])], axis=1)
                 for x in (scores, past)
             )
             now, old = jnp.moveaxis(now, 1, 0), jnp.moveaxis(old, 1, 0)
-            given = {
-                "temperature": self.concept_temperature,
-                "epsilon": self.epsilon,
-                "iterations": self.iterations,
-            }
-            alignment += jax.lax.cond(
-                use_queue,
-                lambda now, old: concept_alignment(now, old, **given),  # noqa: B023 (traced here)
-                lambda now, old: concept_alignment(now, **given),  # noqa: B023
-                now,
-                old,
-            )
+            alignment += jax.lax.cond(use_queue, align, alone, now, old)
             entropy += irrelevance(
                 relevant(kind, scores[other]), temperature=self.concept_temperature
             )
@@ -197,11 +192,7 @@ class SDC:
         return jax.lax.cond(begun, contrast, lambda *_: jnp.float32(0), params, maps)
 
     def _init(self, key, videos):
-        if self.queue % videos:
-            raise ValueError(
-                f"method.queue must be a multiple of the {videos} videos of a step, "
-                f"got {self.queue}"
-            )
+        check.at_least(videos, **{"method.queue, which holds the scores of a step": self.queue})
         return {"queue": jax.random.normal(key, (self.queue, 6, 2 * self.concepts))}
 
     def _update(self, epoch, params, state, aux, step):
