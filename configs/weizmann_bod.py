@@ -25,7 +25,7 @@ def get_config(arg: str = ""):
             blur=0.0,
         )
     )
-    described.method.forecast_weight = 0.0
+    described.method.forecast_weight = 0.0  # not tried on these videos
     described.train.batch = 32
     described.train.steps = 500
     described.evaluate = config.describe(Evaluate(group="person"))
