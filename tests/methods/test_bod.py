@@ -42,7 +42,7 @@ def test_every_variant_has_both_losses_and_finite_slopes(settings):
     def loss(params):
         return method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
 
-    (value, (_, metrics)), slopes = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, (_, metrics)), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert float(value) == pytest.approx(
         float(metrics["loss/static"] + metrics["loss/dynamic"]), rel=1e-5
     )

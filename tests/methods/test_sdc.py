@@ -61,9 +61,10 @@ def test_the_queue_takes_part_from_its_epoch_on(built):
 def test_codebooks_rest_for_an_epoch_and_stay_of_unit_length(built):
     method, params, state, clips = built
 
+    @jax.jit
     def slope(step):
         def loss(p):
-            return method.loss(p, state, clips, jax.random.key(2), jnp.int32(step))[0]
+            return method.loss(p, state, clips, jax.random.key(2), step)[0]
 
         return codebooks(jax.grad(loss)(params)["network"])
 
