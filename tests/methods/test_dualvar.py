@@ -167,6 +167,7 @@ def floor(swapped):
     return np.min((1 - swapped) * true + swapped * wrong)
 
 
+@pytest.mark.slow
 def test_training_solves_moving_videos_and_never_still_ones():
     clips = jax.random.normal(jax.random.key(0), (4, 1, 6, 8, 8, 3))
     moving = jnp.repeat(clips, 3, axis=1)  # three equal views: every pass has the same statistics
