@@ -54,7 +54,9 @@ def test_every_variant_has_both_losses_and_finite_slopes(settings):
 
 def test_the_loss_is_nt_xent_of_both_parts():
     method, params, state, clips = build(static_weight=0.5, dynamic_weight=2.0, ridge=0.05)
-    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    value, (_, metrics) = jax.jit(method.loss)(
+        params, state, clips, jax.random.key(2), jnp.int32(0)
+    )
     flat = clips.reshape(-1, *clips.shape[2:])
     network_state = {"params": params["network"], "batch_stats": state["stats"]}
     frames = frames_in_training(network_state, flat)
@@ -85,7 +87,9 @@ def frames_in_training(variables, clips):
 def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():
     settings = {"split_at": "head", "inner_steps": 0, "ridge": 0.05}
     method, params, state, clips = build(**settings, reversed_negatives=True)
-    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    value, (_, metrics) = jax.jit(method.loss)(
+        params, state, clips, jax.random.key(2), jnp.int32(0)
+    )
     flat = jnp.concatenate([clips, clips[:, :1, ::-1]], axis=1).reshape(12, *clips.shape[2:])
     frames = frames_in_training({"params": params["network"], "batch_stats": state["stats"]}, flat)
     parts = koopman.split(frames, ridge=0.05)
@@ -125,7 +129,9 @@ def test_the_forecast_counts_with_its_weight(forecast):
     if forecast == "literal":
         settings |= {"split_at": "head"}  # narrow enough: 5 wide, 6 transitions
     method, params, state, clips = build(**settings, forecast=forecast, forecast_weight=3.0)
-    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    value, (_, metrics) = jax.jit(method.loss)(
+        params, state, clips, jax.random.key(2), jnp.int32(0)
+    )
     parts = float(metrics["loss/static"] + metrics["loss/dynamic"])
     assert float(value) == pytest.approx(parts + 3 * float(metrics["loss/forecast"]), rel=1e-5)
     assert float(metrics["loss/forecast"]) > 0
@@ -150,7 +156,7 @@ def test_the_literal_forecast_is_refused_where_it_is_void():
 @pytest.mark.parametrize("place", ["head", "backbone"])
 def test_arms_leave_out_what_has_no_weight(weights, terms, place):
     method, params, state, clips = build(**weights, split_at=place, ridge=0.05, inner_steps=0)
-    _, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    _, (_, metrics) = jax.jit(method.loss)(params, state, clips, jax.random.key(2), jnp.int32(0))
     assert {name[5:] for name in metrics if name.startswith("loss/")} == terms
     with pytest.raises(ValueError, match="sum of the losses' weights must be above 0"):
         BOD(static_weight=0.0, dynamic_weight=0.0)
@@ -162,7 +168,7 @@ def test_more_clips_are_compared_in_all_pairs():
     )
     clips = jax.random.normal(jax.random.key(0), (4, 3, 7, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
-    _, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    _, (_, metrics) = jax.jit(method.loss)(params, state, clips, jax.random.key(2), jnp.int32(0))
     frames = frames_in_training(
         {"params": params["network"], "batch_stats": state["stats"]},
         clips.reshape(-1, *clips.shape[2:]),

@@ -34,7 +34,9 @@ def build(**settings):
 
 
 def terms(method, params, state, clips):
-    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    value, (_, metrics) = jax.jit(method.loss)(
+        params, state, clips, jax.random.key(2), jnp.int32(0)
+    )
     return value, metrics
 
 
@@ -97,7 +99,7 @@ def test_a_level_without_weight_moves_no_head_but_its_stage_still_learns():
     method, params, state, clips = build(
         weighting="list", spatial_weights=(0.0, 0.0, 1.0), temporal_weights=(0.0, 0.0, 1.0)
     )
-    slopes = jax.grad(lambda p: terms(method, p, state, clips)[0])(params)["network"]
+    slopes = jax.jit(jax.grad(lambda p: terms(method, p, state, clips)[0]))(params)["network"]
     for k in range(3):
         for task in ("spatial", "temporal"):
             moved = any(np.any(x) for x in jax.tree.leaves(slopes[f"heads_{task}{k}"]))
