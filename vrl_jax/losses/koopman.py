@@ -157,11 +157,10 @@ def split(
         keep = disc_filter(matrix, radius=radius, order=order)
     else:
         keep = eigen.hard_filter(matrix, radius=radius)
-    unit, frames = _unit(frames), frames.astype(jnp.float32)
+    frames = frames.astype(jnp.float32)
     coordinates = operator.coordinates(frames)
-    static_coordinates = jnp.matmul(keep, coordinates, precision="highest")
     if filter == "eig-qr":
-        maps = eigen.released_maps(unit, radius=radius)
+        maps = eigen.released_maps(_unit(frames), radius=radius)
         static_frames, dynamic_frames = (
             jnp.einsum("...ij,...tj->...ti", x, frames, precision="highest") for x in maps
         )
@@ -170,6 +169,7 @@ def split(
         static_frames = _project(keep, operator.future, forecasts)
         dynamic_frames = forecasts - static_frames
     else:
+        static_coordinates = jnp.matmul(keep, coordinates, precision="highest")
         dynamic_frames = _combine(coordinates - static_coordinates, operator.future)
         static_frames = _combine(static_coordinates, operator.future)
     static, dynamic = jnp.mean(static_frames, axis=-2), _pool(dynamic_frames, pooling)
