@@ -8,7 +8,7 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import nt_xent, nt_xent_steps
-from vrl_jax.methods.hdc import HDC, measured_weights, share_found
+from vrl_jax.methods.hdc import HDC, TASKS, measured_weights, share_found
 from vrl_jax.types import Horizon
 
 ENCODER = Tiny(widths=(4, 6, 8), strides=(2, 1, 1))
@@ -53,6 +53,21 @@ def test_every_variant_sums_its_weighted_terms(settings):
         for k, w in enumerate(weights)
     )
     assert float(value) == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "settings", [{}, {"share_heads": True}, {"weighting": "measured"}], ids=str
+)
+def test_a_task_left_out_takes_its_view_and_heads_along(task, settings):
+    method, params, state, clips = build(tasks=(task,), **settings)
+    value, metrics = terms(method, params, state, clips[:, :2])
+    terms_by_level = [metrics[f"loss/{task}{k}"] for k in range(3)]
+    weights = (1, 1, 1) if "weighting" in settings else (0.25, 0.5, 1)
+    assert float(value) == pytest.approx(float(np.dot(weights, terms_by_level)), rel=1e-5)
+    assert [view.clip for view in method.views] == [0, 0 if task == "spatial" else 1]
+    (left_out,) = {*TASKS} - {task}
+    assert not [name for name in (*metrics, *params["network"]) if left_out in name]
 
 
 def test_the_terms_of_a_level_are_what_they_are_said_to_be():
@@ -160,6 +175,8 @@ def test_bad_settings_are_refused():
         HDC().build(ENCODER, MoCo(), Horizon(10, 5))
     with pytest.raises(ValueError, match=r"spatial_weights must have 3 numbers .* got \(\)"):
         HDC(weighting="list", temporal_weights=(1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="tasks must be one of"):
+        HDC(tasks=("temporal", "spatial"))
     with pytest.raises(ValueError, match="spatial_weights must have 0 numbers"):
         HDC(spatial_weights=(1.0,))
     with pytest.raises(ValueError, match="share_heads wants inputs of one width"):

@@ -9,7 +9,7 @@ from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import local_contrast, shared_activations
 from vrl_jax.methods.concepts import KINDS, ConceptAttention, relevant
-from vrl_jax.methods.sdc import SDC, codebooks, contrasts, with_differences
+from vrl_jax.methods.sdc import SDC, STREAMS, codebooks, contrasts, with_differences
 from vrl_jax.types import Horizon
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
@@ -43,6 +43,23 @@ def test_the_local_contrast_begins_with_its_epoch_and_nothing_else_changes(built
     assert early["loss/local"] == 0 and late["loss/local"] > 0
     assert after - before == pytest.approx(late["loss/local"], rel=1e-4)
     assert all(early[name] == late[name] for name in early if name != "loss/local")
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_stream_left_out_takes_its_views_and_losses_along(built, stream):
+    (left_out,) = set(STREAMS) - {stream}
+    alone = build(streams=(stream,))
+    assert len(alone[0].views) == (4 if stream == "still" else 2)
+    _, whole, _ = terms(built, 60)
+    value, metrics, aux = terms(alone, 60)
+    assert {*whole} - {*metrics} == {f"loss/{left_out}"} and np.isfinite(value)
+    assert {*codebooks(alone[1]["network"])} == {"codebook_clip", f"codebook_{stream}"}
+    assert aux["own"]["scores"].shape == alone[2]["own"]["queue"][:4].shape == (4, 4, 24)
+
+
+def test_streams_are_named():
+    with pytest.raises(ValueError, match="streams must be one of"):
+        SDC(streams=("flow",))
 
 
 def test_the_total_is_the_weighted_sum(built):
@@ -102,7 +119,7 @@ def test_contrasts_cross_clips_and_weigh_double_where_there_are_four(rng):
 
     names = ("clip/clip", "clip/still", "still/clip", "clip/difference", "difference/clip")
     made = {f"contrast/{name}": rng.normal(size=(5, 2, 3)) for name in names}
-    got = contrasts({k: jnp.array(x, jnp.float32) for k, x in made.items()}, 0.07)
+    got = contrasts({k: jnp.array(x, jnp.float32) for k, x in made.items()}, STREAMS, 0.07)
     v = made["contrast/clip/clip"]
     assert float(got["clip"]) == pytest.approx(
         (info(v[:, 0], v[:, 1]) + info(v[:, 1], v[:, 0])) / 2, rel=1e-4

@@ -181,14 +181,12 @@ def render(
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Draw the frames: background, and over it the shape with soft edges."""
     height, width = size
-    y, x = np.meshgrid(
-        (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij"
-    )
-    x, y = x.astype(np.float32), y.astype(np.float32)
+    y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, :]
     centre = position(scene, frames).astype(np.float32)
     across = (x - centre[:, 0, None, None] + 0.5) % 1 - 0.5
     down = (y - centre[:, 1, None, None] + 0.5) % 1 - 0.5
-    u, v = across / scene.radius, down / scene.radius
+    u, v = across / scene.radius, down / scene.radius  # columns and rows: they broadcast
     edge = 1.5 / (min(size) * scene.radius)
     cover = np.clip(0.5 - _distance(scene.static, u, v) / edge, 0, 1)[..., None]
     ink = _colour(scene.hues[0], 0.9) * _texture(scene.static, u, v)[..., None]
@@ -198,25 +196,24 @@ def render(
 
 def _distance(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return a signed distance to the outline, below 0 inside; the shape fits the unit disc."""
-    far, near = np.maximum(np.abs(u), np.abs(v)), np.minimum(np.abs(u), np.abs(v))
-    round_ = np.sqrt(u * u + v * v)
+    beside, above = np.abs(u), np.abs(v)
     match SHAPES[shape]:
         case "disc":
-            return round_ - 0.9
+            return np.sqrt(u * u + v * v) - 0.9
         case "square":
-            return far - 0.8
+            return np.maximum(beside, above) - 0.8
         case "triangle":
-            return np.maximum(v - 0.6, 0.87 * np.abs(u) - 0.5 * v - 0.45)
+            return np.maximum(v - 0.6, 0.87 * beside - 0.5 * v - 0.45)
         case "ring":
-            return np.abs(round_ - 0.7) - 0.25
+            return np.abs(np.sqrt(u * u + v * v) - 0.7) - 0.25
         case "cross":
-            return np.maximum(far - 0.95, near - 0.3)
+            return np.maximum(np.maximum(beside, above) - 0.95, np.minimum(beside, above) - 0.3)
         case "diamond":
-            return 0.71 * (np.abs(u) + np.abs(v)) - 0.68
+            return 0.71 * (beside + above) - 0.68
         case "bar":
-            return np.maximum(np.abs(u) - 0.35, np.abs(v) - 1.0)
+            return np.maximum(beside - 0.35, above - 1.0)
         case "heart":
-            w = v + 0.55 * np.sqrt(np.abs(u) + 0.01) - 0.15
+            w = v + 0.55 * np.sqrt(beside + 0.01) - 0.15
             return np.sqrt(1.2 * u * u + 1.4 * w * w) - 0.75
 
 
@@ -230,7 +227,7 @@ def _texture(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         case 2:
             return 0.7 + 0.3 * np.sign(np.sin(7 * v))
         case 3:
-            return 0.7 + 0.3 * np.sign(np.sin(7 * u) * np.sin(7 * v))
+            return 0.7 + 0.3 * np.sign(np.sin(7 * u)) * np.sign(np.sin(7 * v))
 
 
 def _backdrop(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ class ConceptNet(nn.Module):
 
     Attributes:
       encoder: the network that is kept.
+      kinds: of view, in their order, two views of each; of `KINDS`.
       width: of its features.
       dim: of the contrast heads.
       concepts: of each type: a codebook has as many static rows, then as many dynamic ones.
@@ -35,38 +36,44 @@ class ConceptNet(nn.Module):
     """
 
     encoder: nn.Module
+    kinds: tuple[str, ...]
     width: int
     dim: int
     concepts: int
     joint_norm: bool
 
+    @property
+    def contrasts(self) -> tuple[tuple[str, str], ...]:
+        """Those of `CONTRASTS` that the network's kinds of view allow."""
+        return tuple(pair for pair in CONTRASTS if {*pair} <= {*self.kinds})
+
     def setup(self):
         """Lay out the parts."""
         self.contrast = {
             f"{kind}_{against}": Head(self.width, self.dim, norm=False)
-            for kind, against in CONTRASTS
+            for kind, against in self.contrasts
         }
-        self.concept = {kind: Head(self.width, self.width) for kind in KINDS}
-        self.decoder = {kind: Head(self.width, self.width) for kind in KINDS}
+        self.concept = {kind: Head(self.width, self.width) for kind in self.kinds}
+        self.decoder = {kind: Head(self.width, self.width) for kind in self.kinds}
         self.codebook = {
             kind: self.param(f"codebook_{kind}", draw_rows, (2 * self.concepts, self.width))
-            for kind in KINDS
+            for kind in self.kinds
         }
         self.attention = ConceptAttention(self.width)
 
     def __call__(
-        self, clips: Float[Array, "b 6 t h w 3"], train: bool, predict: bool = True
+        self, clips: Float[Array, "b v t h w 3"], train: bool, predict: bool = True
     ) -> Outputs:
-        """Return features f32[b 6 ...] and f32[b 2 ...] a kind: contrasts, scores, decoded.
+        """Return features f32[b v ...] and f32[b 2 ...] a kind: contrasts, scores, decoded.
 
         Scores are cosines with the kind's codebook. A decoder sees of them what should describe its
         kind: all of a clip's, the static ones of a still's, the dynamic ones of a difference's.
         """
         features = by_view(self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1])
-        seen = {kind: features.clip[:, 2 * k : 2 * k + 2] for k, kind in enumerate(KINDS)}
+        seen = {kind: features.clip[:, 2 * k : 2 * k + 2] for k, kind in enumerate(self.kinds)}
         made = {
             f"contrast/{kind}/{against}": self.contrast[f"{kind}_{against}"](seen[kind], train)
-            for kind, against in CONTRASTS
+            for kind, against in self.contrasts
         }
         for kind, x in seen.items():
             parts = [x] if self.joint_norm else [x[:, :1], x[:, 1:]]
@@ -82,14 +89,14 @@ class ConceptNet(nn.Module):
         """Return the encoder's features, by default with fixed statistics."""
         return self.encoder(clips, train)
 
-    def find(self, maps: Float[Array, "b 6 t h w c"]) -> Mapping[str, Float[Array, "b 2 k c"]]:
+    def find(self, maps: Float[Array, "b v t h w c"]) -> Mapping[str, Float[Array, "b 2 k c"]]:
         """Return what is found of each kind's concepts in its last feature maps, unit vectors."""
         tokens = maps.astype(jnp.float32).reshape(*maps.shape[:2], -1, maps.shape[-1])
         return {
             kind: self.attention(
                 tokens[:, 2 * k : 2 * k + 2], relevant(kind, self.codebook[kind].T).T
             )
-            for k, kind in enumerate(KINDS)
+            for k, kind in enumerate(self.kinds)
         }
 
 

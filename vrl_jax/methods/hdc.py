@@ -23,6 +23,7 @@ from vrl_jax.methods.method import Method, Terms, compose, require_simclr
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, View
 
+TASKS = ("spatial", "temporal")
 WEIGHTINGS = ("fixed", "uniform", "list", "measured")
 STEPS = ("same_step", "all_steps", "flatten", "pool")
 
@@ -33,6 +34,8 @@ class HDC:
 
     Attributes:
       dim: width of every embedding.
+      tasks: "spatial", "temporal" or, in this order, both; the temporal one of the last level alone
+        is the usual contrast of clips.
       temperature: of every comparison.
       levels: stages of the encoder, first to last; negative numbers count from the end.
       weighting: of the levels. "fixed": halved from each to the one before. "uniform". "list": the
@@ -47,6 +50,7 @@ class HDC:
     """
 
     dim: int = 128
+    tasks: tuple[str, ...] = TASKS
     temperature: float = 0.1
     levels: tuple[int, ...] = (-3, -2, -1)
     weighting: str = "fixed"
@@ -60,18 +64,20 @@ class HDC:
     def __post_init__(self):
         check.at_least(1, dim=self.dim, **{"the number of levels": len(self.levels)})
         check.positive(temperature=self.temperature)
+        check.one_of((TASKS, TASKS[:1], TASKS[1:]), tasks=tuple(self.tasks))
         check.one_of(WEIGHTINGS, weighting=self.weighting)
         check.one_of(STEPS, steps=self.steps)
         if self.share_heads and self.steps == "flatten":
             raise ValueError(
                 "share_heads wants inputs of one width, but steps='flatten' joins steps"
             )
-        for name in ("spatial_weights", "temporal_weights"):
-            given, wanted = getattr(self, name), self.weighting == "list"
+        for task, given in self._listed.items():
+            name, wanted = f"{task}_weights", self.weighting == "list" and task in self.tasks
             if len(given) != len(self.levels) * wanted:
                 raise ValueError(
                     f"{name} must have {len(self.levels) * wanted} numbers where weighting is "
-                    f"{self.weighting!r} and there are {len(self.levels)} levels, got {given}"
+                    f"{self.weighting!r}, tasks are {', '.join(self.tasks)} and there are "
+                    f"{len(self.levels)} levels, got {given}"
                 )
             check.at_least(0, **{f"{name}[{i}]": value for i, value in enumerate(given)})
 
@@ -84,11 +90,13 @@ class HDC:
         require_simclr("HDC", framework)
         second = View(2) if self.spatial_other_clip else View(0)
         third = View(1, drawn_as=0) if self.temporal_same_draw else View(1)
-        names = [f"{task}{k}" for k in range(len(self.levels)) for task in self._tasks]
+        others = {"spatial": second, "temporal": third}
+        kinds = ("level",) if self.share_heads else self.tasks
+        names = [f"{kind}{k}" for k in range(len(self.levels)) for kind in kinds]
         return compose(
             network=heads_on(encoder, framework, dict.fromkeys(names, self.dim), self._read),
             framework=framework,
-            views=(View(0), second, third),
+            views=(View(0), *(others[task] for task in self.tasks)),
             slots={},
             project=lambda outputs: ({}, {}),
             horizon=horizon,
@@ -97,8 +105,8 @@ class HDC:
         )
 
     @property
-    def _tasks(self):
-        return ("level",) if self.share_heads else ("spatial", "temporal")
+    def _listed(self):
+        return {"spatial": self.spatial_weights, "temporal": self.temporal_weights}
 
     def _read(self, features):
         """Return each head's input: maps averaged over space, f32[b v t c], or time as well."""
@@ -112,55 +120,53 @@ class HDC:
             if self.share_heads:  # the clip's mean beside its steps: [b v t + 1 c]
                 inputs[f"level{k}"] = jnp.concatenate([steps, pooled[..., None, :]], axis=-2)
             else:
-                inputs |= {f"spatial{k}": within, f"temporal{k}": pooled}
+                given = {"spatial": within, "temporal": pooled}
+                inputs |= {f"{task}{k}": given[task] for task in self.tasks}
         return inputs, {}
 
-    def _embeddings(self, outputs, k):
-        """Return level k's embeddings for spatial and temporal contrast, f32[b v (t) d]."""
+    def _embeddings(self, outputs, task, k):
+        """Return level k's embeddings for a task, f32[b v (t) d]."""
         if not self.share_heads:
-            return outputs.projected[f"spatial{k}"], outputs.projected[f"temporal{k}"]
+            return outputs.projected[f"{task}{k}"]
         made = outputs.projected[f"level{k}"]
-        within = made[..., -1, :] if self.steps == "pool" else made[..., :-1, :]
-        return within, made[..., -1, :]
+        pooled = task == "temporal" or self.steps == "pool"
+        return made[..., -1, :] if pooled else made[..., :-1, :]
 
-    def _spatial(self, a, b):
-        if self.steps in ("flatten", "pool"):
+    def _compare(self, task, a, b):
+        if task == "temporal" or self.steps in ("flatten", "pool"):
             return nt_xent(a, b, temperature=self.temperature)
         return nt_xent_steps(a, b, temperature=self.temperature, negatives=self.steps)
 
     def _contrast(self, params, state, outputs, given, step):
-        terms, cosines, metrics = [], [], {}
-        for k in range(len(self.levels)):
-            spatial, temporal = self._embeddings(outputs, k)
-            pairs = (spatial[:, 0], spatial[:, 1]), (temporal[:, 0], temporal[:, 2])
-            losses = (
-                self._spatial(*pairs[0]),
-                nt_xent(*pairs[1], temperature=self.temperature),
-            )
-            agreement = [positive_cosine(*pair) for pair in pairs]
-            terms.append(jnp.stack(losses))
-            cosines.append(jnp.stack(agreement))
-            for task, pair, loss, cosine in zip(
-                ("spatial", "temporal"), pairs, losses, agreement, strict=True
-            ):
+        weights, total, metrics = self._weights(state), 0.0, {}
+        for j, task in enumerate(self.tasks):
+            for k in range(len(self.levels)):
+                embedded = self._embeddings(outputs, task, k)
+                pair = embedded[:, 0], embedded[:, 1 + j]
+                loss = self._compare(task, *pair)
+                total += weights[k, j] * loss
                 metrics[f"loss/{task}{k}"] = loss
-                metrics[f"cosine/{task}{k}"] = cosine
+                metrics[f"cosine/{task}{k}"] = positive_cosine(*pair)
                 metrics[f"found/{task}{k}"] = share_found(*pair)
-        weights = self._weights(state)
-        return jnp.sum(weights * jnp.stack(terms)), metrics, {"cosine": jnp.stack(cosines)}
+        cosines = [
+            [metrics[f"cosine/{task}{k}"] for task in self.tasks] for k in range(len(self.levels))
+        ]
+        return total, metrics, {"cosine": jnp.array(cosines)}
 
     def _weights(self, state):
-        """Return the weights of spatial and temporal contrast at each level, f32[k 2]."""
-        count = len(self.levels)
+        """Return the weights of each task at each level, f32[k task]."""
+        count, tasks = len(self.levels), len(self.tasks)
         if self.weighting == "measured":
             return measured_weights(state["cosine"])
         if self.weighting == "list":
-            return jnp.stack([jnp.array(self.spatial_weights), jnp.array(self.temporal_weights)], 1)
+            return jnp.stack([jnp.array(self._listed[task]) for task in self.tasks], 1)
         base = 0.5 if self.weighting == "fixed" else 1.0
-        return jnp.tile(base ** jnp.arange(count - 1.0, -1, -1)[:, None], (1, 2))
+        return jnp.tile(base ** jnp.arange(count - 1.0, -1, -1)[:, None], (1, tasks))
 
     def _init(self, key, videos):
-        return {"cosine": jnp.ones((len(self.levels), 2))} if self.weighting == "measured" else {}
+        if self.weighting != "measured":
+            return {}
+        return {"cosine": jnp.ones((len(self.levels), len(self.tasks)))}
 
     def _update(self, params, state, aux, step):
         if self.weighting != "measured":

@@ -6,7 +6,7 @@ other, and views that lack them must not tell apart; concepts must be enough to 
 feature; and concepts found in a map by attention agree between the two clips of a video.
 
 The formulas are the released code's. Ours: everything on the global batch, batch statistics
-included; names; `joint_norm` and `wrap` as options.
+included; names; `streams`, `joint_norm` and `wrap` as options.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,12 @@ from vrl_jax.losses import (
     normalize,
     shared_activations,
 )
-from vrl_jax.methods.concepts import KINDS, ConceptNet, relevant
+from vrl_jax.methods.concepts import ConceptNet, relevant
 from vrl_jax.methods.method import Method, Terms, compose, require_simclr
-from vrl_jax.methods.network import EncoderConfig
+from vrl_jax.methods.network import EncoderConfig, Outputs
 from vrl_jax.types import Horizon, View
+
+STREAMS = ("still", "difference")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class SDC:
 
     Attributes:
       dim: width of the contrast heads.
+      streams: what stands beside the clips, "still", "difference" or, in this order, both; one that
+        is left out takes its views and its losses with it.
       concepts: static ones, and as many dynamic ones.
       temperature: of the contrasts between views.
       concept_temperature: of predictions of assignments, and of the entropy.
@@ -62,6 +66,7 @@ class SDC:
     """
 
     dim: int = 128
+    streams: tuple[str, ...] = STREAMS
     concepts: int = 100
     temperature: float = 0.07
     concept_temperature: float = 0.1
@@ -84,6 +89,7 @@ class SDC:
     local_weight: float = 1.0
 
     def __post_init__(self):
+        check.one_of((STREAMS, STREAMS[:1], STREAMS[1:]), streams=tuple(self.streams))
         check.at_least(1, dim=self.dim, iterations=self.iterations, queue=self.queue, top=self.top)
         check.at_least(self.top, concepts=self.concepts)
         check.positive(temperature=self.temperature, epsilon=self.epsilon, margin=self.margin)
@@ -104,15 +110,18 @@ class SDC:
         """
         require_simclr("SDC", framework)
         network = self.network(encoder)
+        views = (View(0), View(1))
+        if "still" in self.streams:
+            views += (View(0, still=True), View(1, still=True))
         return compose(
             network=network,
             framework=framework,
-            views=(View(0), View(1), View(0, still=True), View(1, still=True)),
+            views=views,
             slots={},
             project=lambda outputs: ({}, {}),
             horizon=horizon,
             pairs=(),
-            prepare=lambda key, clips: (with_differences(clips, self.wrap), None),
+            prepare=self._prepare if "difference" in self.streams else None,
             terms=Terms(
                 partial(self._loss, network, horizon.epoch),
                 self._init,
@@ -123,14 +132,23 @@ class SDC:
 
     def network(self, encoder: EncoderConfig) -> ConceptNet:
         """Return the encoder with all that stands upon it."""
-        return ConceptNet(encoder.module(), encoder.dim, self.dim, self.concepts, self.joint_norm)
+        return ConceptNet(
+            encoder.module(), self._kinds, encoder.dim, self.dim, self.concepts, self.joint_norm
+        )
+
+    @property
+    def _kinds(self):
+        return ("clip", *self.streams)
+
+    def _prepare(self, key, clips):
+        return with_differences(clips, self.wrap), None
 
     def _loss(self, network, epoch, params, state, outputs, given, step):
-        scores = {kind: outputs.projected[f"scores/{kind}"] for kind in KINDS}
+        scores = {kind: outputs.projected[f"scores/{kind}"] for kind in self._kinds}
         losses = {
-            **contrasts(outputs.projected, self.temperature),
+            **contrasts(outputs.projected, self.streams, self.temperature),
             **self._concepts(scores, state["queue"], step >= round(self.queue_epochs * epoch)),
-            **reconstructions(outputs),
+            **reconstructions(outputs, self._kinds),
             "local": self._local(
                 network, params, outputs, scores, step >= round(self.local_epochs * epoch)
             ),
@@ -144,14 +162,14 @@ class SDC:
             "reconstruction": self.reconstruction_weight,
             "local": self.local_weight,
         }
-        total = sum(weights[name] * losses[name] for name in weights)
-        newest = jnp.concatenate([scores[kind] for kind in KINDS], axis=1)
+        total = sum(weights[name] * loss for name, loss in losses.items())
+        newest = jnp.concatenate([scores[kind] for kind in self._kinds], axis=1)
         aux = {"scores": jax.lax.stop_gradient(newest), "codebooks": codebooks(params)}
         return total, {f"loss/{name}": loss for name, loss in losses.items()}, aux
 
     def _concepts(self, scores, queue, use_queue):
         """Return the alignment of views that share a type of concept; the entropy of the others."""
-        past = dict(zip(KINDS, jnp.split(queue, 3, axis=1), strict=True))
+        past = dict(zip(self._kinds, jnp.split(queue, len(self._kinds), axis=1), strict=True))
         alignment, entropy = 0.0, 0.0
         align = partial(
             concept_alignment,
@@ -163,16 +181,16 @@ class SDC:
         def alone(now, old):
             return align(now)
 
-        for kind, other in (("still", "difference"), ("difference", "still")):
+        for kind in self.streams:
             now, old = (
                 jnp.concatenate([relevant(kind, x["clip"]), relevant(kind, x[kind])], axis=1)
                 for x in (scores, past)
             )
             now, old = jnp.moveaxis(now, 1, 0), jnp.moveaxis(old, 1, 0)
             alignment += jax.lax.cond(use_queue, align, alone, now, old)
-            entropy += irrelevance(
-                relevant(kind, scores[other]), temperature=self.concept_temperature
-            )
+            (other,) = set(STREAMS) - {kind}
+            unrelated = relevant(other, scores[kind])
+            entropy += irrelevance(unrelated, temperature=self.concept_temperature)
         return {"alignment": alignment, "entropy": entropy}
 
     def _local(self, network, params, outputs, scores, begun):
@@ -181,7 +199,7 @@ class SDC:
         def contrast(params, maps):
             found = network.apply({"params": params}, maps, method="find")
             total = 0.0
-            for kind in KINDS:
+            for kind in self._kinds:
                 seen = relevant(kind, jax.lax.stop_gradient(scores[kind]))
                 mask = shared_activations(seen[:, 0], seen[:, 1], top=self.top)
                 pair = found[kind][:, 0], found[kind][:, 1]
@@ -193,7 +211,8 @@ class SDC:
 
     def _init(self, key, videos):
         check.at_least(videos, **{"method.queue, which holds the scores of a step": self.queue})
-        return {"queue": jax.random.normal(key, (self.queue, 6, 2 * self.concepts))}
+        shape = (self.queue, 2 * len(self._kinds), 2 * self.concepts)
+        return {"queue": jax.random.normal(key, shape)}
 
     def _update(self, epoch, params, state, aux, step):
         """Renormalise the codebooks, or put them back while they are frozen; feed the queue."""
@@ -215,7 +234,7 @@ class SDC:
         return {**params, **books}
 
 
-def with_differences(views: Float[Array, "b 4 t h w 3"], wrap: bool) -> Float[Array, "b 6 t h w 3"]:
+def with_differences(views: Float[Array, "b v t h w 3"], wrap: bool) -> Float[Array, "b _ t h w 3"]:
     """Add the frame differences of the first two views: each frame less the one before.
 
     The first frame's difference is to the last one where `wrap`, else zero.
@@ -227,11 +246,13 @@ def with_differences(views: Float[Array, "b 4 t h w 3"], wrap: bool) -> Float[Ar
     return jnp.concatenate([views, change], axis=1)
 
 
-def contrasts(made: dict[str, Array], temperature: float) -> dict[str, Float[Array, ""]]:
-    """Return the contrasts between clips, and of clips with stills and differences.
+def contrasts(
+    made: dict[str, Array], streams: tuple[str, ...], temperature: float
+) -> dict[str, Float[Array, ""]]:
+    """Return the contrasts between clips, and of clips with the streams beside them.
 
     Each compares a view of one clip with a view of the other clip of the video, whose side is a
-    target without gradient. The last two sum four such terms over 2, so they weigh double.
+    target without gradient. Those with streams sum four such terms over 2, so they weigh double.
     """
 
     def c(query, key):
@@ -239,19 +260,19 @@ def contrasts(made: dict[str, Array], temperature: float) -> dict[str, Float[Arr
 
     clip = made["contrast/clip/clip"]
     losses = {"clip": (c(clip[:, 0], clip[:, 1]) + c(clip[:, 1], clip[:, 0])) / 2}
-    for kind in ("still", "difference"):
+    for kind in streams:
         a, b = made[f"contrast/clip/{kind}"], made[f"contrast/{kind}/clip"]
         crossed = [(a[:, 0], b[:, 1]), (a[:, 1], b[:, 0])]
         losses[kind] = sum(c(x, y) + c(y, x) for x, y in crossed) / 2
     return losses
 
 
-def reconstructions(outputs) -> dict[str, Float[Array, ""]]:
+def reconstructions(outputs: Outputs, kinds: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
     """Return minus the cosines of features with what is decoded from their scores, summed."""
     target = jax.lax.stop_gradient(outputs.features.clip)
     terms = [
         negative_cosine(outputs.projected[f"decoded/{kind}"], target[:, 2 * k : 2 * k + 2])
-        for k, kind in enumerate(KINDS)
+        for k, kind in enumerate(kinds)
     ]
     return {"reconstruction": sum(terms)}
 
