@@ -54,6 +54,7 @@ class Slot(NamedTuple):
       unit: whether the framework scales it to unit length; False where the method has set its
         length on purpose.
       negatives: numbers of views whose embeddings, of every video, are negatives and nothing else.
+      scored: the embedding is scores against prototypes already: see `SwAV.scores_head`.
     """
 
     dim: int
@@ -61,3 +62,4 @@ class Slot(NamedTuple):
     weight: float = 1.0
     unit: bool = True
     negatives: tuple[int, ...] = ()
+    scored: bool = False

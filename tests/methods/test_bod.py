@@ -5,7 +5,9 @@ import pytest
 
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
-from vrl_jax.losses import koopman, nt_xent
+from vrl_jax.frameworks.swav import SwAV
+from vrl_jax.losses import koopman, normalize, nt_xent, sinkhorn, swapped_prediction
+from vrl_jax.losses.similarity import length
 from vrl_jax.methods.bod import BOD, damp
 from vrl_jax.types import Horizon
 
@@ -13,8 +15,8 @@ ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 FRAMEWORK = SimCLR(hidden=8, layers=2)
 
 
-def build(**settings):
-    method = BOD(dim=5, **settings).build(ENCODER, FRAMEWORK, Horizon(10, 5))
+def build(framework=FRAMEWORK, **settings):
+    method = BOD(dim=5, **settings).build(ENCODER, framework, Horizon(10, 5))
     clips = jax.random.normal(jax.random.key(0), (4, 2, 7, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     return method, params, state, clips
@@ -82,6 +84,39 @@ def frames_in_training(variables, clips):
     }
     features, _ = encoder.apply(parts["encoder"], clips, True, mutable=["batch_stats"])
     return head.apply(parts["heads_frames"], features.frames, True, mutable=["batch_stats"])[0]
+
+
+def test_the_scores_of_frames_can_be_split():
+    framework = SwAV(hidden=8, layers=2, prototypes=6, freeze_epochs=1.0)
+    method, params, state, clips = build(framework, split_at="scores", ridge=0.05)
+
+    @jax.jit
+    def loss(params, step):
+        return method.loss(params, state, clips, jax.random.key(2), step)
+
+    _, (_, metrics) = loss(params, jnp.int32(0))
+    flat = clips.reshape(-1, *clips.shape[2:])
+    tree = {"params": params["network"], "batch_stats": state["stats"]}
+    inner = {k: {**v, "heads_frames": v["heads_frames"]["head"]} for k, v in tree.items()}
+    z = frames_in_training(inner, flat)
+    head = params["network"]["heads_frames"]
+    scores = (normalize(z) @ normalize(head["prototypes"]).T).reshape(4, 2, 7, 6)
+    parts = koopman.split(scores, ridge=0.05)
+    floor = 1e-2 * length(scores.mean(2))
+    for name in ("static", "dynamic"):
+        a, b = jnp.moveaxis(damp(getattr(parts, name), floor), 1, 0)
+        wanted = (swapped_prediction(a, sinkhorn(b)) + swapped_prediction(b, sinkhorn(a))) / 2
+        assert float(metrics[f"loss/{name}"]) == pytest.approx(float(wanted), rel=1e-3)
+
+    for step in (4, 5):  # an epoch is five steps
+        slope = jax.grad(lambda p, step=step: loss(p, jnp.int32(step))[0])(params)
+        moves = bool(np.any(slope["network"]["heads_frames"]["prototypes"]))
+        assert moves == (step == 5)
+
+
+def test_scores_are_swavs_alone():
+    with pytest.raises(ValueError, match="SwAV alone has, got SimCLR"):
+        build(split_at="scores")
 
 
 def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from vrl_jax.losses import normalize
 from vrl_jax.types import Horizon, Slot
 
 Tree = Any
@@ -76,6 +77,11 @@ class Head(nn.Module):
                 x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)(x)
             x = nn.relu(x)
         return nn.Dense(self.dim, kernel_init=xavier)(x)
+
+
+def draw_rows(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "k d"]:
+    """Draw unit vectors, for prototypes."""
+    return normalize(jax.random.normal(key, shape))
 
 
 def momentum_at(step: Int[Array, ""], first: float, total_steps: int) -> Float[Array, ""]:

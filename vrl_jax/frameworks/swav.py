@@ -6,9 +6,17 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import Framework, Head, Pairs, both_sides, refuse_negatives
+from vrl_jax.frameworks.framework import (
+    Framework,
+    Head,
+    Pairs,
+    both_sides,
+    draw_rows,
+    refuse_negatives,
+)
 from vrl_jax.losses import normalize, sinkhorn, swapped_prediction
 from vrl_jax.types import Horizon, Slot
 
@@ -48,6 +56,15 @@ class SwAV:
     def predictor(self, dim: int) -> None:
         """Return None: the prototypes' scores are what is predicted from."""
 
+    def scores_head(self, dim: int) -> nn.Module:
+        """Return a head that ends in scores against prototypes of its own: see `Slot.scored`."""
+        return ScoresHead(self.head(dim), self.prototypes)
+
+    def hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: Horizon):
+        """Give prototypes no gradient while they stay as they were drawn."""
+        frozen = step < round(self.freeze_epochs * horizon.epoch)
+        return jnp.where(frozen, jax.lax.stop_gradient(rows), rows)
+
     def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
         """Return the functions; for each pair the key view's assignment is predicted.
 
@@ -55,21 +72,20 @@ class SwAV:
           ValueError: a slot with negatives.
         """
         refuse_negatives("SwAV", slots)
-        frozen_steps = round(self.freeze_epochs * horizon.epoch)
 
         def init(key, weights, videos):
-            draws = zip(jax.random.split(key, len(slots)), slots.items(), strict=True)
-            return {
-                name: normalize(jax.random.normal(k, (self.prototypes, slot.dim)))
-                for k, (name, slot) in draws
-            }, {}
+            wanted = {name: slot.dim for name, slot in slots.items() if not slot.scored}
+            draws = zip(jax.random.split(key, len(wanted)), wanted.items(), strict=True)
+            return {name: draw_rows(k, (self.prototypes, dim)) for k, (name, dim) in draws}, {}
 
         def compare(params, state, queries, keys, step):
             def loss(name, slot):
-                rows = params[name]
-                rows = jnp.where(step < frozen_steps, jax.lax.stop_gradient(rows), rows)
-                z = normalize(queries[name]) if slot.unit else queries[name]
-                scores = jnp.einsum("bvd,kd->vbk", z.astype(jnp.float32), normalize(rows))
+                scores = queries[name]
+                if not slot.scored:
+                    rows = self.hold(params[name], step, horizon)
+                    z = normalize(scores) if slot.unit else scores
+                    scores = z.astype(jnp.float32) @ normalize(rows).T
+                scores = jnp.moveaxis(scores, 1, 0)
                 given = {"epsilon": self.epsilon, "iterations": self.iterations}
                 terms = [
                     swapped_prediction(
@@ -88,3 +104,16 @@ class SwAV:
             return None, {}
 
         return Framework(init, keys, compare, update, both_sides(pairs))
+
+
+class ScoresHead(nn.Module):
+    """A head and the cosines of its outputs with prototypes."""
+
+    head: nn.Module
+    prototypes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b k"]:
+        """Score each vector."""
+        z = normalize(self.head(x, train).astype(jnp.float32))
+        return z @ normalize(self.param("prototypes", draw_rows, (self.prototypes, z.shape[-1]))).T

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from vrl_jax import check
 from vrl_jax.encoders.conv import frame_grid
 from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.frameworks.swav import SwAV
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import length
 from vrl_jax.methods.method import Inner, Method, Terms, compose, with_reversed
@@ -25,7 +26,7 @@ from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, Slot, View
 
 SPLITS = ("koopman", "mean-residual")
-PLACES = ("head", "backbone")
+PLACES = ("head", "backbone", "scores")
 FORECASTS = ("held_out", "cross", "literal", "shared")
 HYPERGRADIENTS = ("none", "maml1", "betty")
 
@@ -44,7 +45,8 @@ class BOD:
         is left out.
       split: "koopman", or the control "mean-residual" (temporal mean, spread around it).
       split_at: "head" splits the projected frame vectors, as the paper does; "backbone" splits the
-        encoder's, and each part has a projection head of its own.
+        encoder's, and each part has a projection head of its own; "scores", with SwAV alone, splits
+        the projected frames' scores against prototypes, as the released code does.
       clips: of a video, at least 2; every ordered pair of them is compared.
       grid: frame vectors keep this many cells each way of the last feature map; 1, as in the paper,
         is its mean over space, to which a steady motion is constant and so static.
@@ -116,10 +118,19 @@ class BOD:
         check.positive(**{"the sum of the losses' weights": sum(self._weights().values())})
 
     def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
-        """Return the method's functions."""
-        at_head = self.split_at == "head"
+        """Return the method's functions.
+
+        Raises:
+          ValueError: scores are to be split, but the framework has none.
+        """
+        at_head, at_scores = self.split_at != "backbone", self.split_at == "scores"
+        if at_scores and not isinstance(framework, SwAV):
+            raise ValueError(
+                f"split_at='scores' splits scores against prototypes, which SwAV alone has, got "
+                f"{type(framework).__name__}: take split_at='head'"
+            )
         views = tuple(View(i) for i in range(self.clips))
-        slots = self._slots(len(views), unit=not at_head)
+        slots = self._slots(len(views), unit=not at_head, scored=at_scores)
         shared = self.forecast == "shared" and (self.forecast_weight or self.inner_steps)
 
         def read(features):
@@ -136,13 +147,24 @@ class BOD:
             seen = outputs.projected["forecast"] if shared else frames(outputs)
             return self._predictability(seen)
 
+        def hold(params, step):
+            head = params["heads_frames"]
+            rows = framework.hold(head["prototypes"], step, horizon)
+            return {**params, "heads_frames": {**head, "prototypes": rows}}
+
         def term(params, state, outputs, given, step):
             loss, metrics = predictability(outputs)
             return self.forecast_weight * loss, {"loss/forecast": loss, **metrics}, {}
 
+        terms = Terms(term) if self.forecast_weight else Terms()
         names = [*(["frames"] if at_head else slots), *(["forecast"] if shared else [])]
+        network = heads_on(encoder, framework, dict.fromkeys(names, self.dim), read)
+        if at_scores:
+            scores = framework.scores_head(self.dim)
+            network = network.clone(heads={**network.heads, "frames": scores})
+            terms = terms._replace(hold=hold)
         return compose(
-            network=heads_on(encoder, framework, dict.fromkeys(names, self.dim), read),
+            network=network,
             framework=framework,
             views=views,
             slots=slots,
@@ -150,7 +172,7 @@ class BOD:
             horizon=horizon,
             prepare=with_reversed if self.reversed_negatives else None,
             frames=frames,
-            terms=Terms(term) if self.forecast_weight else None,
+            terms=terms,
             inner=Inner(
                 lambda outputs: predictability(outputs)[0],
                 self.inner_steps,
@@ -168,9 +190,9 @@ class BOD:
             "joint_weight": self.joint_weight,
         }
 
-    def _slots(self, views, unit):
+    def _slots(self, views, unit, scored):
         """Return what is compared: the parts whose losses have a weight."""
-        slot = Slot(self.dim, self.static_temperature, unit=unit)
+        slot = Slot(self.dim, self.static_temperature, unit=unit, scored=scored)
         negatives = (views,) if self.reversed_negatives else ()
         slots = {
             "static": slot._replace(weight=self.static_weight),

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from vrl_jax.frameworks.framework import Head
+from vrl_jax.frameworks.framework import Head, draw_rows
 from vrl_jax.losses import normalize
 from vrl_jax.methods.network import Outputs, by_view
 from vrl_jax.types import Features
@@ -131,8 +131,3 @@ def relevant(kind: str, scores: Float[Array, "*b k"]) -> Float[Array, "*b _"]:
     """Return the scores against the concepts that should describe a kind of view."""
     half = scores.shape[-1] // 2
     return {"clip": scores, "still": scores[..., :half], "difference": scores[..., half:]}[kind]
-
-
-def draw_rows(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "k c"]:
-    """Draw unit vectors."""
-    return normalize(jax.random.normal(key, shape))

@@ -81,7 +81,9 @@ class Terms(NamedTuple):
       hold: (params, step) -> params, some of them without gradient at that step.
     """
 
-    loss: Callable[..., tuple[Float[Array, ""], Arrays, Tree]]
+    loss: Callable[..., tuple[Float[Array, ""] | float, Arrays, Tree]] = (
+        lambda params, state, outputs, given, step: (0.0, {}, {})
+    )
     init: Callable[..., Tree] = lambda key, videos: {}
     update: Callable[..., tuple[Tree, Tree]] = lambda params, state, aux, step: (params, state)
     hold: Callable[..., Tree] = lambda params, step: params
@@ -131,7 +133,7 @@ def compose(
             f"{type(framework).__name__} has no teacher, so it must embed both views of a pair: "
             f"take method.symmetric=True, or MoCo or BYOL"
         )
-    own = terms or Terms(lambda params, state, outputs, given, step: (0.0, {}, {}))
+    own = terms or Terms()
     prepare = prepare or (lambda key, clips: (clips, None))
 
     def embed(weights, clips):

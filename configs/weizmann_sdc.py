@@ -1,0 +1,13 @@
+"""SDC on the Weizmann actions, all else as in `weizmann_bod.py`.
+
+python -m vrl_jax.main --config=configs/weizmann_sdc.py --config.data.root=/path/to/weizmann
+"""
+
+from configs import synthetic_sdc, weizmann_bod
+
+
+def get_config(arg: str = ""):
+    described = weizmann_bod.get_config()
+    described.method = synthetic_sdc.get_config().method
+    described.sampling.layout = "adjacent"
+    return described
