@@ -19,6 +19,7 @@ LAYERS = {
     "train": 4,
     "evaluate": 4,
     "config": 5,
+    "pretrained": 6,
     "probes": 6,
     "compare": 7,
     "provenance": 5,

@@ -3,17 +3,21 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from vrl_jax import config, main
+from tests.data.test_decode import write_clip
+from vrl_jax import config, main, pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
@@ -55,11 +59,11 @@ def command(name, workdir, **changes):
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
-def launch(name, workdir, **changes):
+def launch(name, workdir, environment=None, **changes):
     return subprocess.Popen(
         command(name, workdir, **changes),
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -70,6 +74,10 @@ def finish(process, code=0):
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
     return out + err
+
+
+def losses(workdir):
+    return [record["loss"] for record in records(workdir / "metrics.jsonl")]
 
 
 def records(path):
@@ -134,6 +142,34 @@ def test_kill_and_resume_are_bit_exact_with_other_workers(whole, tmp_path):
     assert [[r[k] for k in same] for r in ours] == [[r[k] for k in same] for r in theirs]
 
 
+@pytest.mark.slow
+def test_kills_at_random_moments_change_nothing(tmp_path, rng):
+    longer = {"train__steps": 60, "train__probe_every": 30}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(launch("synthetic_bod", whole, **longer))
+    kills = 0
+    while kills < 10:
+        process = launch("synthetic_bod", killed, **longer, loader__workers=kills % 3)
+        seconds = rng.uniform(2, 20)
+        try:
+            process.communicate(timeout=seconds)
+            break  # it came to its end
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    finish(launch("synthetic_bod", killed, **longer))
+    assert kills >= 3
+    for a, b in zip(weights(whole, 60), weights(killed, 60), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name in ("metrics.jsonl", "probes.jsonl"):
+        kept = [
+            [{k: v for k, v in r.items() if "second" not in k} for r in records(run / name)]
+            for run in (whole, killed)
+        ]
+        assert kept[0] == kept[1]
+
+
 def test_sigterm_saves_leaves_and_says_so(tmp_path):
     process = launch("synthetic_bod", tmp_path, train__steps=5000, train__save_every=5000)
     while process.poll() is None and not (tmp_path / "metrics.jsonl").exists():
@@ -150,6 +186,57 @@ def test_sigterm_saves_leaves_and_says_so(tmp_path):
 def records_so_far(workdir):
     text = (workdir / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def test_a_finished_run_lends_its_encoder(whole):
+    encoder = pretrained.load(whole[0])
+    assert encoder.step == 8 and encoder.experiment.encoder.widths == (4, 8)
+    assert pretrained.load(whole[0], 6).step == 6
+    video = encoder.experiment.data.test()[0]
+    with video.media.open() as reader:
+        clips = reader.read(np.arange(16, 24)[None], encoder.experiment.resize)
+    features = encoder(encoder.prepare(clips))
+    assert features.clip.shape == (1, 8) and float(jnp.abs(features.clip).max()) > 0
+    with pytest.raises(ValueError, match="holds no run"):
+        pretrained.load(whole[0] / "results")
+
+
+def test_two_processes_train_and_judge_as_one(whole, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    peers = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
+    started = [
+        subprocess.Popen(
+            [*command("synthetic_bod", tmp_path), *peers, f"--process_id={number}"],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    texts = [finish(process) for process in started]
+    assert ["report:" in text for text in texts] == [True, False]
+    np.testing.assert_allclose(losses(tmp_path), losses(whole[0]), rtol=1e-4)
+    for path in (whole[0] / "results").glob("*.json"):
+        ours = json.loads((tmp_path / "results" / path.name).read_text())
+        theirs = json.loads(path.read_text())
+        for key in ("value", "values"):
+            if key in theirs:
+                assert ours[key] == pytest.approx(theirs[key], abs=0.1)
+    for a, b in zip(weights(whole[0], 8), weights(tmp_path, 8), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_goes_on_with_another_number_of_devices(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "8")
+    wide = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=4"
+    text = finish(launch("synthetic_bod", tmp_path, environment={"XLA_FLAGS": wide}))
+    assert "step 6 of 8" in text
+    np.testing.assert_allclose(losses(tmp_path), losses(whole[0]), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +262,7 @@ def test_a_workdir_of_another_experiment_is_refused(whole):
     process = launch("synthetic_bod", whole[0], method__radius=0.77)
     text = finish(process, 1)
     assert "config.method.radius: was" in text and "is 0.77" in text
+    assert "--accept_changes continues" in text
 
 
 def test_the_default_workdir_is_the_same_for_the_same_settings():
@@ -201,6 +289,36 @@ def test_weizmann_runs_on_real_videos(videos, tmp_path):
     result = json.loads((tmp_path / "results" / "linear-class.json").read_text())
     assert len(result["groups"]) == 9 and result["protocol"]["split"] == "leave one person out"
     assert 0 <= result["value"] <= 1 and result["std"] > 0
+
+
+def write_folders(root, count):
+    """Write `count` clips a class and split, of which the first of every class is damaged."""
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                write_clip(folder / f"{number}.mp4", frames=12, video=number)
+            (folder / "0.mp4").write_bytes(b"nothing")
+
+
+def test_unreadable_videos_are_written_down_and_counted_as_wrong(tmp_path):
+    write_folders(tmp_path / "clips", 10)
+    data = real(tmp_path, data__root=tmp_path / "clips", train__probe_every=0, resize="(16,16)")
+    data |= {"augment__size": 16, "sampling__frames": 4, "sampling__stride": 1, "train__steps": 4}
+    data |= {"method__forecast_grid": 2, "method__ahead": 1}
+    text = finish(launch("folders_bod", tmp_path / "strict", **data), 1)
+    assert "1 of 20 test videos cannot be read, more than loader.max_failed=0.02 allows" in text
+    run = tmp_path / "run"
+    finish(launch("folders_bod", run, **data, loader__max_failed=0.2))
+    listed = records(run / "quarantine.jsonl")
+    assert {(line["part"], line["id"]) for line in listed} == {
+        (part, f"{label}/0.mp4") for part in ("pretrain", "train", "test") for label in "ab"
+    }
+    assert all("Invalid data" in line["reason"] for line in listed)
+    assert records(run / "metrics.jsonl")[-1]["unreadable_videos"] == 6
+    result = json.loads((run / "results" / "linear-class.json").read_text())
+    assert result["unreadable"] == {"train": 2, "test": 2} and result["value"] <= 0.9
 
 
 KINETICS = sorted(path.stem for path in (ROOT / "configs").glob("k400_*.py"))

@@ -2,6 +2,10 @@
 
 Run the same command again to continue a run that was interrupted; a finished one is judged and
 reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`.
+
+Several hosts give the same command each, with `--distributed` where JAX finds its peers itself (TPU
+slices, SLURM, ...), else with `--coordinator_address`, `--num_processes` and `--process_id`. They
+share batches and checkpoints; the first of them writes all else.
 """
 
 import contextlib
@@ -20,14 +24,15 @@ from ml_collections import config_flags
 from vrl_jax import config as configs
 from vrl_jax import provenance
 from vrl_jax.config import Experiment
-from vrl_jax.data.pipeline import train_batches
-from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.data.pipeline import failures, train_batches
+from vrl_jax.data.sources import Source, VideoError, fingerprint
 from vrl_jax.methods.method import Method
 from vrl_jax.probes import Probes
 from vrl_jax.report import html
 from vrl_jax.train import loop, mesh
 from vrl_jax.train.checkpoint import Checkpoints
-from vrl_jax.train.log import Log
+from vrl_jax.train.log import Log, Silence
+from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.step import init_state, make_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
@@ -35,6 +40,13 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; by default runs/ and a name made from the config."
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Show no progress bar.")
+_ACCEPT = flags.DEFINE_bool(
+    "accept_changes", False, "Continue a run although its config or data have changed since."
+)
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes, found by JAX.")
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.mark_flag_as_required("config")
 
 
@@ -45,13 +57,20 @@ class Run:
       experiment: everything that decides the numbers.
       workdir: gets checkpoints, logs, results and `report.html`.
       quiet: show no progress bar.
+      accept_changes: continue what another config or other data began.
 
     Raises:
       ValueError: data that is not there, a batch that cannot be split over the devices, a workdir
         that belongs to another experiment.
     """
 
-    def __init__(self, experiment: Experiment, workdir: pathlib.Path, quiet: bool = False):
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: pathlib.Path,
+        quiet: bool = False,
+        accept_changes: bool = False,
+    ):
         self.experiment, self.workdir, self.quiet = experiment, workdir, quiet
         self.mesh = mesh.make_mesh()
         mesh.check_batch(self.mesh, "train.batch", experiment.train.batch)
@@ -69,6 +88,7 @@ class Run:
             workdir / "checkpoints",
             experiment.train.keep,
             {"config": described(experiment), "data": fingerprint(self.videos)},
+            accept_changes,
         )
 
     def __call__(self) -> bool:
@@ -76,7 +96,7 @@ class Run:
 
         Raises:
           FloatingPointError: a loss that is not finite.
-          VideoError: a video that cannot be decoded.
+          VideoError: too many videos that cannot be read.
         """
         experiment, train = self.experiment, self.experiment.train
         optimizer = experiment.optim.build(train.batch, self.total_steps)
@@ -85,14 +105,16 @@ class Run:
             state = init_state(self.method, optimizer, self._clips(), *settings)
             if checkpoints.latest() is not None:
                 state = checkpoints.restore(state)
-            provenance.write(self.workdir, experiment)
             start = int(state.step)
             with (
-                Log(self.workdir, start, self.total_steps, self.quiet) as log,
-                contextlib.closing(self._batches(start)) as batches,
+                self._log(start) as log,
+                contextlib.closing(self._quarantine(start)) as quarantine,
+                contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
                 log.say(f"workdir {self.workdir}: step {start} of {self.total_steps}")
+                self.probes.quarantine = quarantine
                 rate = experiment.optim.schedule(train.batch, self.total_steps)
+                meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
                 state = loop.run(
                     state,
                     make_step(self.method, optimizer, *settings),
@@ -100,15 +122,29 @@ class Run:
                     config=train,
                     total_steps=self.total_steps,
                     probe=self.probes.follow,
-                    meter=loop.Meter(log, train, len(self.videos), rate),
+                    meter=meter,
                     checkpoints=checkpoints,
                     log=log,
                 )
-        if int(state.step) < self.total_steps:
-            return False
-        self.probes.finish(state)
-        print(f"report: {html.write(self.workdir)}")
-        return True
+                finished = int(state.step) == self.total_steps
+                if finished:
+                    self.probes.finish(state)
+        if finished and not jax.process_index():
+            print(f"report: {html.write(self.workdir)}")
+        return finished
+
+    def _log(self, start: int) -> Log | Silence:
+        """Return what the first process writes and shows; the others keep still."""
+        if jax.process_index():
+            return Silence()
+        provenance.write(self.workdir, self.experiment)
+        return Log(self.workdir, start, self.total_steps, self.quiet)
+
+    def _quarantine(self, start: int) -> Quarantine:
+        """Return this process's list of unreadable videos."""
+        number = jax.process_index()
+        path = self.workdir / (f"quarantine-{number}.jsonl" if number else "quarantine.jsonl")
+        return Quarantine(path, start, self.experiment.loader.max_failed)
 
     def _clips(self) -> jax.ShapeDtypeStruct:
         """Return the shape of what one step of the upper level sees."""
@@ -116,7 +152,7 @@ class Run:
         shape = (sampling.clips, sampling.frames, *self.experiment.resize, 3)
         return jax.ShapeDtypeStruct((self.experiment.train.batch, *shape), jnp.uint8)
 
-    def _batches(self, start: int) -> Iterator[jax.Array]:
+    def _batches(self, start: int, quarantine: Quarantine) -> Iterator[jax.Array]:
         """Yield global batches from step `start` on, placed one step ahead of their use."""
         experiment = self.experiment
         parts = 1 + (self.method.inner.steps if self.method.inner else 0)
@@ -132,10 +168,12 @@ class Run:
             loader=experiment.loader,
         )
         with contextlib.closing(rows):
-            ready = mesh.place(self.mesh, next(rows)["clips"])
-            for batch in rows:
+            ready = None
+            for step, batch in enumerate(rows, start + 1):
+                quarantine.take("pretrain", self.videos, failures(batch), step)
                 ahead = mesh.place(self.mesh, batch["clips"])
-                yield ready
+                if ready is not None:
+                    yield ready
                 ready = ahead
 
 
@@ -177,14 +215,20 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
         experiment = configs.build(_CONFIG.value)
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         workdir = pathlib.Path(_WORKDIR.value or default_workdir(path, experiment)).absolute()
-        run = Run(experiment, workdir, _QUIET.value)
+        run = Run(experiment, workdir, _QUIET.value, _ACCEPT.value)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    sys.exit(0 if run() else 128 + signal.SIGTERM)
+    try:
+        finished = run()
+    except VideoError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0 if finished else 128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from vrl_jax import provenance
 from vrl_jax.config import Experiment
 from vrl_jax.data.augment import center_view
-from vrl_jax.data.pipeline import eval_batches
+from vrl_jax.data.pipeline import eval_batches, failures
 from vrl_jax.data.sample import Sampling, uniform_clips
 from vrl_jax.data.sources import Source, fingerprint, subset
 from vrl_jax.evaluate import retrieval
@@ -19,7 +19,8 @@ from vrl_jax.evaluate.features import FeatureBank, extract
 from vrl_jax.evaluate.judge import Result, judge, summarize
 from vrl_jax.losses import koopman
 from vrl_jax.methods.method import Method
-from vrl_jax.train.mesh import replicated, sharded
+from vrl_jax.train.mesh import anywhere, place, replicated, sharded
+from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.step import TrainState
 
 SPECTRUM_CLIPS = 64
@@ -33,10 +34,16 @@ class Probes:
       method: its functions.
       mesh: where to encode.
       workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
+
+    Attributes:
+      quarantine: where unreadable videos are written down; to be set before the first judgement.
     """
+
+    quarantine: Quarantine
 
     def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
         self._experiment, self._method, self._workdir = experiment, method, workdir
+        self._mesh = mesh
         self._test = experiment.data.test()
         # Leaving groups out needs the test videos alone; opening a data set may take a while.
         self._train = self._test if experiment.evaluate.group else experiment.data.train()
@@ -53,20 +60,26 @@ class Probes:
             "out_shardings": replicated(mesh),
         }
         self._encode = jax.jit(self._clip_features, **places)
-        self._operators = jax.jit(self._clip_operators)
+        everywhere = replicated(mesh)
+        self._operators = jax.jit(
+            self._clip_operators, in_shardings=everywhere, out_shardings=everywhere
+        )
         self._last: tuple[tuple[int, int], FeatureBank, FeatureBank, list[Result]] | None = None
 
     def follow(self, state: TrainState) -> dict[str, float]:
         """Judge a state during training; `score` is what choosing a checkpoint may look at."""
-        _, test, results = self._judge(state, self._experiment.evaluate.probe_videos)
+        videos = self._experiment.evaluate.probe_videos
+        _, test, results = self._judge(state, videos)
         if self._method.frames:
-            self._add_spectrum(state)
+            self._add_spectrum(state, subset(self._test, videos), test)
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
         return {**summarize(results, test), "score": float(np.mean(held_out))}
 
     def finish(self, state: TrainState) -> None:
         """Write the results of the last state, and its nearest neighbours."""
         train, test, results = self._judge(state, 0)
+        if jax.process_index():
+            return
         folder = self._workdir / "results"
         folder.mkdir(exist_ok=True)
         for result in results:
@@ -81,24 +94,40 @@ class Probes:
         wanted = int(state.step), min(videos or longest, longest)
         if self._last is None or self._last[0] != wanted:
             config = self._experiment.evaluate
-            test = self._bank(state, subset(self._test, videos))
-            train = test if config.group else self._bank(state, subset(self._train, videos))
-            results = judge(train, test, self._test.classes, config, self._stamp(state))
+            test = self._bank(state, "test", subset(self._test, videos))
+            train = (
+                test if config.group else self._bank(state, "train", subset(self._train, videos))
+            )
+            unreadable = {"train": int(train.unreadable.sum()), "test": int(test.unreadable.sum())}
+            stamp = {**self._stamp(state), "unreadable": unreadable}
+            results = judge(train, test, self._test.classes, config, stamp)
             self._last = wanted, train, test, results
         return self._last[1:]
 
-    def _bank(self, state: TrainState, source: Source) -> FeatureBank:
+    def _bank(self, state: TrainState, part: str, source: Source) -> FeatureBank:
         experiment = self._experiment
+        hosts, rows = jax.process_count(), experiment.evaluate.batch
         batches = eval_batches(
             source,
             self._sampling,
             experiment.resize,
-            batch=experiment.evaluate.batch,
+            batch=rows,
+            host=jax.process_index(),
+            hosts=hosts,
             loader=experiment.loader,
         )
-        weights = (state.params, state.state)
-        rows = experiment.evaluate.batch
-        return extract(lambda clips: self._encode(weights, clips), batches, rows=rows)
+        weights, step = (state.params, state.state), int(state.step)
+
+        def watched():
+            for batch in batches:
+                self.quarantine.take(part, source, failures(batch), step)
+                yield batch
+
+        def encode(clips):
+            return jax.device_get(self._encode(weights, place(self._mesh, clips)))
+
+        bank = extract(encode, watched(), source, rows=rows, hosts=hosts)
+        return bank._replace(unreadable=anywhere(bank.unreadable))
 
     def _clip_features(self, weights, clips):
         view = center_view(clips, self._experiment.augment)
@@ -109,10 +138,13 @@ class Probes:
         frames = self._method.frames(*weights, view)
         return koopman.fit(frames, ridge=self._experiment.method.ridge).matrix
 
-    def _add_spectrum(self, state: TrainState) -> None:
-        """Append the eigenvalues of the first test clips' operators to `spectrum.npz`."""
-        clips = np.stack([self._read(self._test, i)[0] for i in range(self._shown)])
+    def _add_spectrum(self, state: TrainState, source: Source, bank: FeatureBank) -> None:
+        """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`."""
+        chosen = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
+        clips = np.stack([self._read(source, i)[0] for i in chosen])
         matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
+        if jax.process_index():
+            return
         values = np.linalg.eigvals(matrices).astype(np.complex64)[None]
         step, path = int(state.step), self._workdir / "spectrum.npz"
         steps, eigenvalues = np.array([step]), values
@@ -124,20 +156,18 @@ class Probes:
         radius = self._experiment.method.radius
         np.savez(path, steps=steps, eigenvalues=eigenvalues, radius=radius)
 
-    @property
-    def _shown(self) -> int:
-        return min(SPECTRUM_CLIPS, len(self._test))
-
     def _read(self, source: Source, index: int) -> np.ndarray:
         """Return the clips of one video, u8[k t h w 3], as the evaluation sees them."""
-        with source[index].media.open() as reader:
+        with source[int(index)].media.open() as reader:
             frames = uniform_clips(reader.num_frames, reader.fps, self._sampling)
             return reader.read(frames, self._experiment.resize)
 
     def _neighbours(self, train: FeatureBank, test: FeatureBank) -> dict[str, Any]:
         """Return a few test videos and the training videos nearest to them, as the report wants."""
         config, classes = self._experiment.evaluate, self._test.classes
-        chosen = np.linspace(0, len(self._test) - 1, config.neighbours).astype(int)
+        readable = np.flatnonzero(~test.unreadable)
+        evenly = np.linspace(0, len(readable) - 1, config.neighbours).astype(int)
+        chosen = readable[evenly]
         indices, similarity = self._nearest(chosen, train, test)
         names = [name for name in classes if name != config.group]
         own = np.stack([test.labels[name][chosen] for name in names], axis=-1)
@@ -165,10 +195,11 @@ class Probes:
         config = self._experiment.evaluate
         indices, similarity = [], []
         for query in chosen:
-            allowed = np.arange(len(train.features))
+            allowed = ~train.unreadable
             if config.group:
                 groups = train.labels[config.group]
-                allowed = np.flatnonzero(groups != groups[query])
+                allowed &= groups != groups[query]
+            allowed = np.flatnonzero(allowed)
             found, cosines = retrieval.neighbours(
                 test.features[query][None], train.features[allowed], 4, config.center
             )

@@ -4,6 +4,9 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from tests.data.test_decode import read_numbers, write_clip
 from vrl_jax.data import pipeline
 from vrl_jax.data.decode import VideoFile
-from vrl_jax.data.pipeline import Loader, eval_batches, train_batches
+from vrl_jax.data.pipeline import Loader, eval_batches, failures, train_batches
 from vrl_jax.data.sample import Sampling, uniform_clips
 from vrl_jax.data.sources import Video, VideoError, VideoList
 
@@ -98,8 +101,7 @@ def test_hosts_share_a_batch(source):
     halves = [train(source, 4, host=host, hosts=2) for host in range(2)]
     for batch, *parts in zip(whole, *halves, strict=True):
         for key in batch:
-            both = np.stack([part[key] for part in parts], 1)  # hosts take turns
-            np.testing.assert_array_equal(both.reshape(batch[key].shape), batch[key])
+            np.testing.assert_array_equal(np.concatenate([p[key] for p in parts]), batch[key])
 
 
 def test_a_batch_may_exceed_the_set(source):
@@ -120,10 +122,6 @@ def test_evaluation_sees_each_video_once_in_order(source, workers):
         frames, videos = read_numbers(batch["clips"])
         assert (videos == batch["index"][:, None, None]).all()
         assert (frames == uniform_clips(FRAMES, 25.0, SAMPLING)).all()
-        assert batch["labels"].keys() == {"class", "person"}
-        assert batch["labels"]["class"].dtype == np.int64
-        assert batch["labels"]["class"].tolist() == [number % 3 for number in batch["index"]]
-        assert batch["labels"]["person"].tolist() == batch["index"].tolist()
 
 
 def test_evaluation_on_hosts_covers_the_set(source):
@@ -136,19 +134,73 @@ def test_evaluation_on_hosts_covers_the_set(source):
     assert sorted(seen) == list(range(VIDEOS))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_video_that_does_not_decode_is_named(source, tmp_path, workers):
-    bad = tmp_path / "broken.mp4"
+@pytest.fixture(scope="module")
+def damaged(source, tmp_path_factory):
+    """The same videos, of which number 2 is broken and number 5 never ends."""
+    bad = tmp_path_factory.mktemp("bad") / "broken.mp4"
     bad.write_bytes(b"nothing")
-    broken = Video("x", VideoFile(str(bad)), {"class": 0, "person": 0})
-    damaged = VideoList((*source.videos[:2], broken), source.classes)
-    batches = eval_batches(damaged, SAMPLING, SIZE, batch=2, loader=Loader(workers=workers))
-    assert next(batches)["index"].tolist() == [0, 1]
-    with pytest.raises(VideoError, match="broken.mp4: Invalid data"):
-        next(batches)
-    batches.close()
-    with pytest.raises(VideoError, match="broken.mp4"):
-        train(damaged, 2)
+    media = {2: VideoFile(str(bad)), 5: Hanging()}
+    videos = [Video(v.id, media.get(i, v.media), v.labels) for i, v in enumerate(source.videos)]
+    return VideoList(tuple(videos), source.classes)
+
+
+@dataclass(frozen=True)
+class Hanging:
+    @contextmanager
+    def open(self):
+        time.sleep(3600)
+        yield
+
+
+def failing(**options):
+    return Loader(time_limit=1.5, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_in_training_another_video_takes_the_place_and_nothing_else_moves(source, damaged, workers):
+    whole = train(source, 4)
+    batches = train(damaged, 4, loader=failing(workers=workers))
+    told = [failure for batch in batches for failure in failures(batch)]
+    assert {number for number, _ in told} == {2, 5}
+    assert {reason.split(": ", 1)[1] for _, reason in told} == {
+        "Invalid data found when processing input",
+        "not read within 1.5 s",
+    }
+    for batch, other in zip(batches, whole, strict=True):
+        moved = np.isin(other["index"], (2, 5))
+        assert not np.isin(batch["index"], (2, 5)).any()
+        np.testing.assert_array_equal(batch["failures"] != "", moved)
+        for key in ("clips", "index"):
+            np.testing.assert_array_equal(batch[key][~moved], other[key][~moved])
+        frames, videos = read_numbers(batch["clips"])
+        assert (videos == batch["index"][:, None, None]).all()
+    again = train(damaged, 2, start=2, loader=failing(threads=1))
+    assert_same(again, batches[2:])
+    halves = [train(damaged, 4, host=h, hosts=2, loader=failing()) for h in range(2)]
+    for batch, *parts in zip(batches, *halves, strict=True):
+        both = np.concatenate([part["clips"] for part in parts])
+        np.testing.assert_array_equal(both, batch["clips"])
+
+
+def test_a_data_set_that_is_not_there_stops_training(tmp_path):
+    gone = VideoList(
+        tuple(Video(str(i), VideoFile(str(tmp_path / f"{i}.mp4")), {}) for i in range(9)), {}
+    )
+    with pytest.raises(VideoError, match="10 videos in a row cannot be read: .*No such file"):
+        train(gone, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_in_evaluation_nothing_takes_the_place(source, damaged, workers):
+    whole = take(eval_batches(source, SAMPLING, SIZE, batch=3), None)
+    loader = failing(workers=workers)
+    batches = take(eval_batches(damaged, SAMPLING, SIZE, batch=3, loader=loader), None)
+    assert [[number for number, _ in failures(batch)] for batch in batches] == [[2], [5], []]
+    for batch, other in zip(batches, whole, strict=True):
+        bad = np.isin(batch["index"], (2, 5))
+        np.testing.assert_array_equal(batch["index"], other["index"])
+        np.testing.assert_array_equal(batch["clips"][~bad], other["clips"][~bad])
+        assert not batch["clips"][bad].any()
 
 
 def test_what_cannot_be_batched_is_refused(source):
@@ -162,6 +214,8 @@ def test_what_cannot_be_batched_is_refused(source):
         train(source, 1, start=-1)
     with pytest.raises(ValueError, match="buffer must be at least 1"):
         Loader(buffer=0)
+    with pytest.raises(ValueError, match=r"max_failed must lie in \[0, 1\], got 2"):
+        Loader(max_failed=2)
 
 
 ORPHAN = """

@@ -17,7 +17,7 @@ def bank(rng, count):
     shape, who = rng.integers(0, 2, count), np.arange(count) % 4
     features = rng.normal(size=(count, 6)).astype(np.float32)
     features[:, 0] += 4 * shape
-    return FeatureBank(features, {"shape": shape, "who": who})
+    return FeatureBank(features, {"shape": shape, "who": who}, np.zeros(count, bool))
 
 
 def test_every_probe_on_every_label_stamped_and_serialisable(rng):
@@ -49,3 +49,29 @@ def test_summary_names_accuracies_chance_and_collapse(rng):
     values = summarize(judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP), test)
     assert {"linear/shape", "knn/who", "retrieval/shape", "chance/who"} <= set(values)
     assert {"collapse/feature_std", "collapse/effective_rank"} <= set(values)
+
+
+def test_unreadable_test_videos_are_wrong_and_training_ones_left_out(rng):
+    train, test = bank(rng, 80), bank(rng, 40)
+    for spoilt in (train, test):
+        spoilt.features[::4] = 1e3
+        spoilt.unreadable[::4] = True
+    kept = (train.readable(), test.readable())
+    whole = judge(*kept, CLASSES, Evaluate(**CONFIG), STAMP)
+    for result, clean in zip(
+        judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP), whole, strict=True
+    ):
+        if "value" in result:
+            assert result["value"] == pytest.approx(0.75 * clean["value"])
+        else:
+            assert result["values"]["1"] == pytest.approx(0.75 * clean["values"]["1"])
+
+
+def test_a_left_out_group_that_cannot_be_read_counts_as_wrong(rng):
+    test = bank(rng, 60)
+    (before,) = judge(test, test, CLASSES, Evaluate(group="who", **CONFIG), STAMP)
+    test.unreadable[test.labels["who"] == 2] = True
+    (after,) = judge(test, test, CLASSES, Evaluate(group="who", **CONFIG), STAMP)
+    assert after["groups"]["2"] == 0 and after["groups"].keys() == before["groups"].keys()
+    assert after["value"] == pytest.approx(np.mean(list(after["groups"].values())))
+    assert after["value"] < 0.8

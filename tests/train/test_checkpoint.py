@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from vrl_jax.train import mesh
-from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.checkpoint import Checkpoints, restore_encoder
 from vrl_jax.train.step import TrainState
 
 WRITER = """
 import sys, pathlib
 import jax.numpy as jnp
-from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.checkpoint import Checkpoints, restore_encoder
 from vrl_jax.train.step import TrainState
 with Checkpoints(pathlib.Path(sys.argv[1]), 2, {}) as checkpoints:
     for step in range(1, 10**6):
@@ -51,11 +51,33 @@ def test_restores_onto_another_mesh(tmp_path):
     np.testing.assert_array_equal(restored.params["w"], 7.0)
 
 
+def test_an_encoder_is_read_without_what_stood_around_it(tmp_path):
+    encoder = {"kernel": jnp.arange(6.0).reshape(2, 3)}
+    params = {"network": {"encoder": encoder, "heads": {"w": jnp.ones(3)}}, "framework": {}}
+    kept = {"stats": {"encoder": {"mean": jnp.full(3, 2.0)}}, "queue": jnp.ones((5, 2))}
+    with Checkpoints(tmp_path, 3, {}) as checkpoints:
+        for step in (1, 2):
+            scaled = jax.tree.map(lambda x, step=step: step * x, params)
+            checkpoints.save(TrainState(jnp.int32(step), scaled, kept, {"m": jnp.ones(3)}), 0.0)
+    for wanted in (None, 1):
+        step, found = restore_encoder(tmp_path, wanted)
+        assert step == (wanted or 2)
+        assert jax.tree.structure(found) == jax.tree.structure(
+            {"params": encoder, "batch_stats": {"mean": 0}}
+        )
+        np.testing.assert_array_equal(found["params"]["kernel"], step * encoder["kernel"])
+        np.testing.assert_array_equal(found["batch_stats"]["mean"], 2.0)
+    with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*: there are \[1, 2\]"):
+        restore_encoder(tmp_path, 7)
+
+
 def test_another_config_is_refused_with_what_differs(tmp_path):
     with Checkpoints(tmp_path, 1, {"config": {"lr": 0.1, "size": [1, 2]}, "data": "x"}) as saved:
         saved.save(state(1), 0.0)
     with pytest.raises(ValueError, match=r"config.lr: was 0.1, is 0.2; data: was 'x', is 'y'"):
         Checkpoints(tmp_path, 1, {"config": {"lr": 0.2, "size": [1, 2]}, "data": "y"})
+    with Checkpoints(tmp_path, 1, {"config": {"lr": 0.2}}, accept_changes=True) as accepted:
+        assert accepted.latest() == 1
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03])

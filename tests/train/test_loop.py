@@ -39,7 +39,7 @@ def launch(folder, config, total, *, step=count, batches=None, state=None, probe
                 config=config,
                 total_steps=total,
                 probe=probe or (lambda s: seen.append(int(s.step)) or {"score": float(s.step)}),
-                meter=Meter(log, config, 10, lambda step: 0.1),
+                meter=Meter(log, config, 10, lambda step: 0.1, lambda: 5),
                 checkpoints=checkpoints,
                 log=log,
             )
@@ -59,6 +59,7 @@ def test_probes_saves_and_logs_when_due(tmp_path):
     assert [record["step"] for record in records] == [1, 2, 4, 6]
     assert [record["loss"] for record in records] == [3.0, 6.0, 12.0, 18.0]
     assert records[2]["epoch"] == 4 * 2 / 10 and records[0]["learning_rate"] == 0.1
+    assert records[0]["unreadable_videos"] == 5
     assert [record["step"] for record in lines(tmp_path / "probes.jsonl")] == seen
 
 

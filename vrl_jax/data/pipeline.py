@@ -2,14 +2,22 @@
 
 Everything up to the batch is random access, and clips are drawn before the hosts' slice: a run
 that restarts at step k asks for batch k, with whatever number of processes it then has.
+
+A video that cannot be read costs no batch, and is never passed over in silence. In training its
+place is filled by another, drawn from the place's own random numbers, so that nothing else moves.
+In evaluation its clips are black and it is for the judge to count it as wrong. Both say so under
+`failures`.
 """
 
+import json
 import os
+import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
@@ -18,27 +26,36 @@ from absl import flags
 from vrl_jax import check
 from vrl_jax.data import sample
 from vrl_jax.data.sample import Sampling
-from vrl_jax.data.sources import Source
+from vrl_jax.data.sources import Source, Video, VideoError
+
+T = TypeVar("T")
+TRIES = 10  # videos in a row that may fail in one place: more means that the data set is not there
 
 
 @dataclass(frozen=True)
 class Loader:
-    """What decodes beside the training step; no batch depends on it.
+    """What decodes beside the training step; no batch of readable videos depends on it.
 
     Attributes:
       workers: processes that decode; 0 decodes in threads of the main process.
       threads: threads in each process, each at a batch of its own.
       buffer: batches kept ready by each process.
+      time_limit: seconds after which a video that is still being read counts as unreadable.
+      max_failed: greatest share of a data set's videos that may be unreadable before a run stops.
     """
 
     workers: int = 0
     threads: int = 2
     buffer: int = 2
+    time_limit: float = 60.0
+    max_failed: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuse counts that load nothing."""
         check.at_least(0, workers=self.workers)
         check.at_least(1, threads=self.threads, buffer=self.buffer)
+        check.positive(time_limit=self.time_limit)
+        check.fraction(max_failed=self.max_failed)
 
 
 def train_batches(
@@ -70,8 +87,9 @@ def train_batches(
       loader: processes and threads.
 
     Returns:
-      an iterator of {"clips": uint8 [b k t h w 3], "index": int64 [b], the video's number}, whose
-      `b` is batch / hosts; it raises `VideoError` where a video does not decode.
+      an iterator of {"clips": uint8 [b k t h w 3], "index": int64 [b], the video's number,
+      "failures": str [b], see `failures`}, whose `b` is batch / hosts; it raises `VideoError` where
+      one video after the other cannot be read.
 
     Raises:
       ValueError: where the hosts cannot share a batch or the source is empty.
@@ -79,8 +97,9 @@ def train_batches(
     check.at_least(0, start=start, seed=seed)
     share = _share(source, batch, host, hosts)
     dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
-    dataset = dataset.random_map(_RandomClips(source, sampling, size))  # before the hosts' slice
-    dataset = dataset[host::hosts].batch(share, drop_remainder=True)[start:]
+    dataset = dataset.random_map(_RandomClips(source, sampling, size, loader.time_limit))
+    rows = grain.MapDataset.range(len(dataset) // hosts).map(_HostRows(dataset, batch, host, share))
+    dataset = rows.batch(share, drop_remainder=True)[start:]
     return _iterate(dataset, loader)
 
 
@@ -103,35 +122,103 @@ def eval_batches(
       an iterator of the same dictionaries with "labels": {name: int64 [b]} added.
     """
     share = _share(source, batch, host, hosts)
-    dataset = grain.MapDataset.range(len(source)).map(_UniformClips(source, sampling, size))
+    dataset = grain.MapDataset.range(len(source)).map(
+        _UniformClips(source, sampling, size, loader.time_limit)
+    )
     return _iterate(dataset[host::hosts].batch(share), loader)
 
 
-@dataclass(frozen=True)
-class _RandomClips(grain.transforms.RandomMap):
-    source: Source
-    sampling: Sampling
-    size: tuple[int, int]
-
-    def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        with self.source[index].media.open() as reader:
-            frames = sample.random_clips(rng, reader.num_frames, reader.fps, self.sampling)
-            return {"clips": reader.read(frames, self.size), "index": np.int64(index)}
+def failures(batch: dict[str, Any]) -> list[tuple[int, str]]:
+    """Return (the video's number, the reason) of every video that a batch could not read."""
+    return [(number, why) for text in batch["failures"] if text for number, why in json.loads(text)]
 
 
 @dataclass(frozen=True)
-class _UniformClips(grain.transforms.Map):
+class _Clips:
+    """What reads the clips of a video, or gives up."""
+
     source: Source
     sampling: Sampling
     size: tuple[int, int]
+    time_limit: float
 
-    def map(self, index: int) -> dict[str, Any]:
+    def read(self, index: int, choose: Callable[..., np.ndarray]) -> np.ndarray:
         video = self.source[index]
-        with video.media.open() as reader:
-            frames = sample.uniform_clips(reader.num_frames, reader.fps, self.sampling)
-            clips = reader.read(frames, self.size)
-        labels = {name: np.int64(label) for name, label in video.labels.items()}
-        return {"clips": clips, "index": np.int64(index), "labels": labels}
+
+        def work():
+            with video.media.open() as reader:
+                frames = choose(reader.num_frames, reader.fps, self.sampling)
+                return reader.read(frames, self.size)
+
+        return within(self.time_limit, video, work)
+
+
+@dataclass(frozen=True)
+class _RandomClips(_Clips, grain.transforms.RandomMap):
+    def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        spare = np.random.Generator(rng.bit_generator.jumped())
+        failed = []
+        while len(failed) < TRIES:
+            try:
+                clips = self.read(index, partial(sample.random_clips, rng))
+                return _row(clips, index, failed)
+            except VideoError as error:
+                failed.append((int(index), str(error)))
+                index, rng = int(spare.integers(len(self.source))), spare
+        reasons = "; ".join(reason for _, reason in failed[:3])
+        raise VideoError(f"{TRIES} videos in a row cannot be read: {reasons} ...")
+
+
+@dataclass(frozen=True)
+class _UniformClips(_Clips, grain.transforms.Map):
+    def map(self, index: int) -> dict[str, Any]:
+        try:
+            return _row(self.read(index, sample.uniform_clips), index, [])
+        except VideoError as error:
+            shape = (self.sampling.clips, self.sampling.frames, *self.size, 3)
+            return _row(np.zeros(shape, np.uint8), index, [(int(index), str(error))])
+
+
+@dataclass(frozen=True)
+class _HostRows(grain.transforms.Map):
+    """What a host has of each batch: neighbouring rows, so that hosts in order make the batch."""
+
+    dataset: grain.MapDataset
+    batch: int
+    host: int
+    share: int
+
+    def map(self, row: int) -> dict[str, Any]:
+        number, place = divmod(int(row), self.share)
+        return self.dataset[number * self.batch + self.host * self.share + place]
+
+
+def _row(clips: np.ndarray, index: int, failed: list[tuple[int, str]]) -> dict[str, Any]:
+    told = np.str_(json.dumps(failed) if failed else "")
+    return {"clips": clips, "index": np.int64(index), "failures": told}
+
+
+def within(seconds: float, video: Video, work: Callable[[], T]) -> T:
+    """Return what `work` returns, or raise `VideoError` when it takes longer.
+
+    A decoder that hangs in foreign code cannot be interrupted: its thread is left behind.
+    """
+    done = queue.SimpleQueue()
+
+    def run():
+        try:
+            done.put((work(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise VideoError(f"{video.id}: not read within {seconds:g} s") from None
+    if error:
+        raise error
+    return result
 
 
 def _share(source: Source, batch: int, host: int, hosts: int) -> int:

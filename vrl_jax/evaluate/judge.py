@@ -62,6 +62,8 @@ def judge(
 ) -> list[Result]:
     """Return the result of every probe on every label.
 
+    Test videos that could not be read count as wrong; training videos that could not are left out.
+
     Args:
       train: features that probes learn from and retrieval looks among.
       test: features that are judged.
@@ -76,7 +78,8 @@ def judge(
         if config.group:
             found = _leave_groups_out(test, label, len(names), config)
         else:
-            found = _train_and_test(train, test, label, len(names), config)
+            found = _train_and_test(train.readable(), test.readable(), label, len(names), config)
+            found = [_with_unreadable_wrong(result, test.unreadable) for result in found]
         chance = _chance(test.labels[label])
         results += [_stamped(result, label, chance, stamp) for result in found]
     return results
@@ -91,7 +94,9 @@ def summarize(results: list[Result], test: FeatureBank) -> dict[str, float]:
         if "values" in r
     }
     values |= {f"chance/{r['label']}": r["chance"] for r in results if "value" in r}
-    return values | {f"collapse/{k}": v for k, v in collapse.watch(test.features).items()}
+    return values | {
+        f"collapse/{k}": v for k, v in collapse.watch(test.readable().features).items()
+    }
 
 
 def _train_and_test(train, test, label, count, config) -> list[Result]:
@@ -123,24 +128,37 @@ def _train_and_test(train, test, label, count, config) -> list[Result]:
 
 
 def _leave_groups_out(test, label, count, config) -> list[Result]:
+    read = test.readable()
     found = linear.leave_one_group_out(
-        test.features,
-        test.labels[label],
-        test.labels[config.group],
+        read.features,
+        read.labels[label],
+        read.labels[config.group],
         num_classes=count,
         settings=config.linear,
     )
-    groups = {str(group): value for group, value in found.per_group.items()}
+    groups = {}
+    for group in np.unique(test.labels[config.group]).tolist():
+        unreadable = test.unreadable[test.labels[config.group] == group]
+        groups[str(group)] = found.per_group.get(group, 0.0) * float(1 - unreadable.mean())
+    values = list(groups.values())
     return [
         {
             "name": "linear",
-            "value": found.mean,
-            "std": found.std,
+            "value": float(np.mean(values)),
+            "std": float(np.std(values)),
             "held_out_accuracy": found.held_out_accuracy,
             "groups": groups,
             "metric": f"top-1 accuracy, mean over left-out {config.group}s",
         }
     ]
+
+
+def _with_unreadable_wrong(result: Result, unreadable: np.ndarray) -> Result:
+    """Scale what was found on the readable test videos to all of them."""
+    share = float(1 - unreadable.mean())
+    if "values" in result:
+        return {**result, "values": {k: v * share for k, v in result["values"].items()}}
+    return {**result, "value": result["value"] * share}
 
 
 def _chance(labels: np.ndarray) -> float:

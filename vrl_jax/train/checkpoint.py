@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -22,19 +23,26 @@ class Checkpoints:
       folder: where they lie.
       keep: how many of the latest to keep; the best by `score` is kept as well.
       identity: what a run must have in common with the checkpoint it resumes from, as JSON.
+      accept_changes: resume although that differs.
 
     Raises:
       ValueError: the folder holds checkpoints of another config or data set; the message lists
         what differs.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int, identity: dict[str, Any]):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        keep: int,
+        identity: dict[str, Any],
+        accept_changes: bool = False,
+    ):
         best = policies.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
         policy = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
         options = ocp.CheckpointManagerOptions(preservation_policy=policy)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
         self._identity = identity
-        if self.latest() is not None:
+        if self.latest() is not None and not accept_changes:
             self._check_identity()
 
     def __enter__(self) -> "Checkpoints":
@@ -76,8 +84,44 @@ class Checkpoints:
         if differing:
             raise ValueError(
                 f"the run in {self._manager.directory.parent} was started with other settings: "
-                f"{'; '.join(differing)}. Give the old ones, or another --workdir."
+                f"{'; '.join(differing)}. Give the old ones, or another --workdir; "
+                f"--accept_changes continues all the same."
             )
+
+
+def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int, dict[str, Any]]:
+    """Read an encoder alone from a run's checkpoints, whatever was trained around it.
+
+    Args:
+      folder: the checkpoints.
+      step: which one; the newest by default.
+
+    Returns:
+      the step, and {"params": ..., "batch_stats": ...} as NumPy arrays.
+
+    Raises:
+      ValueError: there is no such checkpoint.
+    """
+    with ocp.CheckpointManager(folder.absolute()) as manager:
+        steps = manager.all_steps()
+    step = max(steps, default=None) if step is None else step
+    if step not in steps:
+        raise ValueError(f"no checkpoint of step {step} in {folder}: there are {sorted(steps)}")
+    path = folder.absolute() / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as reader:
+        stored = reader.metadata(path).item_metadata.tree
+        wanted = {
+            "params": {"network": {"encoder": stored["params"]["network"]["encoder"]}},
+            "state": {"stats": {"encoder": stored["state"]["stats"]["encoder"]}},
+        }
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        given = ocp.args.PyTreeRestore(wanted, restore_args=plain, partial_restore=True)
+        found = reader.restore(path, args=given)
+    encoder = {
+        "params": found["params"]["network"]["encoder"],
+        "batch_stats": found["state"]["stats"]["encoder"],
+    }
+    return step, encoder
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

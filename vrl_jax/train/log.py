@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -13,16 +14,20 @@ class Records:
     Args:
       path: the file.
       step: where the run continues; records of later steps belong to a future that was lost.
+
+    Attributes:
+      kept: the records that were there already.
     """
 
     def __init__(self, path: pathlib.Path, step: int):
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        told = [json.loads(line) for line in _whole_lines(path)]
+        self.kept = [record for record in told if record["step"] <= step]
         partial = path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.write_text("".join(f"{json.dumps(record)}\n" for record in self.kept))
         partial.replace(path)
         self._file = path.open("a")
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Append one record and hand it to the operating system at once."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
@@ -84,6 +89,28 @@ class Log:
     def _scalars(self, step, values):
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+
+
+class Silence:
+    """A `Log` that says nothing: of the processes that are not the first."""
+
+    def __enter__(self) -> "Silence":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Do nothing."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Do nothing."""
+
+    probes = metrics
+
+    def advance(self, step: int, loss: float, speed: float) -> None:
+        """Do nothing."""
+
+    def say(self, text: str) -> None:
+        """Do nothing."""
 
 
 def _whole_lines(path: pathlib.Path) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from vrl_jax import check
 from vrl_jax.train.checkpoint import Checkpoints
@@ -56,16 +57,18 @@ class Train:
 
 
 class Stop:
-    """Whether the process was asked to leave (SIGTERM or Ctrl-C): asked once a step."""
+    """Whether a run was asked to leave, by SIGTERM or Ctrl-C: to be asked once a step.
+
+    Of several processes JAX tells all, at the same step, that one of them got SIGTERM.
+    """
 
     def __init__(self):
-        self.asked = False
+        self._asked, self._alone = False, jax.process_count() == 1
 
     def __enter__(self) -> "Stop":
         """Listen; a second signal has its usual effect."""
-        self._before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
-        }
+        numbers = (signal.SIGTERM, signal.SIGINT) if self._alone else ()
+        self._before = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 
     def __exit__(self, *_) -> None:
@@ -73,8 +76,12 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def asked(self, step: int) -> bool:
+        """Return whether to leave after this step; all processes must ask at every step."""
+        return self._asked if self._alone else multihost_utils.reached_preemption_sync_point(step)
+
     def _ask(self, number, frame):
-        self.asked = True
+        self._asked = True
         signal.signal(number, self._before[number])
 
 
@@ -86,10 +93,18 @@ class Meter:
       config: when they go there, and how many videos a step has.
       videos: in the pretraining set, to count epochs.
       learning_rate: of a step, for the record.
+      unreadable: how many videos could not be read so far.
     """
 
-    def __init__(self, log: Log, config: Train, videos: int, learning_rate: Callable[[int], float]):
-        self._log, self._config = log, config
+    def __init__(
+        self,
+        log: Log,
+        config: Train,
+        videos: int,
+        learning_rate: Callable[[int], float],
+        unreadable: Callable[[], int],
+    ):
+        self._log, self._config, self._unreadable = log, config, unreadable
         self._videos, self._learning_rate = videos, learning_rate
         self._began = time.perf_counter()
         self._seconds, self._steps, self._since = 0.0, 0, None
@@ -119,6 +134,7 @@ class Meter:
                 "learning_rate": float(self._learning_rate(number - 1)),
                 "videos_per_second": speed,
                 "wall_seconds": now - self._began,
+                "unreadable_videos": self._unreadable(),
                 **values,
             }
             self._log.metrics(number, record)
@@ -169,7 +185,8 @@ def run(
             if unread:
                 meter.read(*unread)
             unread = number, metrics
-            last = number == total_steps or stop.asked
+            leaving = stop.asked(number)
+            last = number == total_steps or leaving
             probing = config.probe_every and number % config.probe_every == 0
             saving = last or number % config.save_every == 0
             if probing or saving:
@@ -180,7 +197,7 @@ def run(
                 if saving:
                     checkpoints.save(train, score)
                 meter.pause()
-            if stop.asked:
+            if leaving:
                 log.say(f"asked to stop: saved at step {number}; the same command continues")
                 break
     return train

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
@@ -23,6 +24,13 @@ def sharded(mesh: Mesh) -> NamedSharding:
 def place(mesh: Mesh, rows: np.ndarray) -> jax.Array:
     """Return the global array of which this process holds `rows`, split along its first axis."""
     return jax.make_array_from_process_local_data(sharded(mesh), rows)
+
+
+def anywhere(flags: np.ndarray) -> np.ndarray:
+    """Return which of the flags are set on any of the processes."""
+    if jax.process_count() == 1:
+        return flags
+    return multihost_utils.process_allgather(flags).any(0)
 
 
 def check_batch(mesh: Mesh, name: str, batch: int) -> None:
