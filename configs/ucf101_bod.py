@@ -8,7 +8,7 @@ Not yet run to its end, so no accuracy is promised.
 
 from configs import k400_bod
 from vrl_jax import config
-from vrl_jax.data.videos import UCF101
+from vrl_jax.data.official import UCF101
 
 
 def get_config(arg: str = ""):

@@ -8,7 +8,7 @@ No accuracy of the paper could be recovered; not run to its end here.
 
 from configs import k400_sdc
 from vrl_jax import config
-from vrl_jax.data.videos import UCF101
+from vrl_jax.data.official import UCF101
 
 
 def get_config(arg: str = ""):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vrl_jax import config
-from vrl_jax.data.videos import UCF101
+from vrl_jax.data.official import UCF101
 from vrl_jax.methods.bod import BOD
 from vrl_jax.train.optim import LARS, SGD
 

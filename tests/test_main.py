@@ -201,14 +201,14 @@ def test_a_finished_run_lends_its_encoder(whole):
         pretrained.load(whole[0] / "results")
 
 
-def test_two_processes_train_and_judge_as_one(whole, tmp_path):
+def launch_two(workdir, **changes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     peers = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
-    started = [
+    return [
         subprocess.Popen(
-            [*command("synthetic_bod", tmp_path), *peers, f"--process_id={number}"],
+            [*command("synthetic_bod", workdir, **changes), *peers, f"--process_id={number}"],
             cwd=ROOT,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
@@ -217,7 +217,10 @@ def test_two_processes_train_and_judge_as_one(whole, tmp_path):
         )
         for number in range(2)
     ]
-    texts = [finish(process) for process in started]
+
+
+def test_two_processes_train_and_judge_as_one(whole, tmp_path):
+    texts = [finish(process) for process in launch_two(tmp_path)]
     assert ["report:" in text for text in texts] == [True, False]
     np.testing.assert_allclose(losses(tmp_path), losses(whole[0]), rtol=1e-4)
     for path in (whole[0] / "results").glob("*.json"):
@@ -228,6 +231,19 @@ def test_two_processes_train_and_judge_as_one(whole, tmp_path):
                 assert ours[key] == pytest.approx(theirs[key], abs=0.1)
     for a, b in zip(weights(whole[0], 8), weights(tmp_path, 8), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_sigterm_to_one_process_saves_and_stops_all(tmp_path):
+    processes = launch_two(tmp_path, train__steps=100_000, train__save_every=100_000)
+    while all(p.poll() is None for p in processes) and not (tmp_path / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    while all(p.poll() is None for p in processes) and len(records_so_far(tmp_path)) < 3:
+        time.sleep(0.05)
+    processes[1].terminate()
+    texts = [finish(process, 143) for process in processes]
+    assert "the same command continues" in texts[0]
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert saved == [records_so_far(tmp_path)[-1]["step"]]
 
 
 def test_a_run_goes_on_with_another_number_of_devices(whole, tmp_path):

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tests.data.test_decode import write_clip
-from vrl_jax.data.sources import Splits
-from vrl_jax.data.videos import UCF101, ClassFolders, ListFile, Weizmann, read_list, read_ucf101
+from vrl_jax.data.listing import read_classes, read_list
+from vrl_jax.data.sources import Listing, Splits
+from vrl_jax.data.stored import ZippedFrames
+from vrl_jax.data.videos import ClassFolders, ListFile, Weizmann
 
 AWKWARD = [
     "a dog/-name that begins with a dash.mp4",
@@ -49,7 +51,7 @@ def test_class_folders_number_the_spaced_names(tmp_path):
     assert [test[i].labels["class"] for i in range(3)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("separator", [" ", "  ", "\t", ",", ", "])
+@pytest.mark.parametrize("separator", [" ", "  ", "\t", ",", ", ", "::"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", " \r\n", "\n\n"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_lists_are_read_as_people_write_them(tmp_path, separator, end, first):
@@ -66,7 +68,7 @@ def test_lists_are_read_as_people_write_them(tmp_path, separator, end, first):
         ("a.mp4", "line 2: wanted 'path label', got 'a.mp4'"),
         ("a.mp4 dog", "line 2: wanted 'path label'"),
         ("a.mp4 0.5", "line 2: wanted 'path label'"),
-        ("a.mp4 0", "line 2: label 0 is below first_label=1"),
+        ("a.mp4 0", "line 2: label 0 is below the first, 1"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, says):
@@ -91,47 +93,101 @@ def test_a_list_becomes_a_source(tmp_path):
     assert source.classes == lists.test().classes == {"class": ("1", "2", "3", "4", "5")}
     assert not source.mirror_safe and lists.test()[0].labels == {"class": 4}
     (tmp_path / AWKWARD[1]).unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 listed videos are not in .*NEW_AUDIO_\]"):
+    with pytest.raises(ValueError, match=r"1 of 3 listed videos are absent: .*NEW_AUDIO_\]"):
         lists.train()
 
 
-@pytest.fixture
-def ucf_lists(videos):
-    return videos / "annotations" / "ucf101" / "ucfTrainTestlist"
+def test_what_is_listed_need_not_exist(tmp_path):
+    touch(tmp_path, "a/one.mp4", "a/three.mkv", "b/two/frame.jpg")
+    listed = tmp_path / "list.txt"
+    listed.write_text("a/one 300 1\nb/two 250 0\na/three.mp4 10 1\nc/four.avi 7 0\n")
+    data = ListFile(str(tmp_path), str(listed), str(listed), columns="path frames label")
+    for part in ("pretrain", "train", "test"):
+        named = data.listed(part)
+        assert [video.media.path for video in named.videos] == [
+            str(tmp_path / name) for name in ("a/one.mp4", "b/two", "a/three.mkv", "c/four.avi")
+        ]
+        assert [video.id for video in named.videos] == [
+            "a/one",
+            "b/two",
+            "a/three.mp4",
+            "c/four.avi",
+        ]
+    with pytest.raises(ValueError, match="part must be one of 'pretrain', 'train', 'test'"):
+        data.listed("val")
+    for get in (data.pretrain, data.train, data.test):
+        with pytest.raises(ValueError, match="2 of 4 listed videos are absent: .*b/two, .*four"):
+            get()
+    touch(tmp_path, "b/two.webm", "c/four.avi")
+    assert data.test() == data.listed("test") and len(data.test()) == 4
 
 
-@pytest.mark.parametrize(
-    ("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)]
-)
-def test_ucf101_lists_have_the_official_counts(ucf_lists, split, train, test):
-    classes, rows = read_ucf101(ucf_lists, "train", split)
-    others, tested = read_ucf101(ucf_lists, "test", split)
-    assert classes == others and len(classes) == 101 and classes[36] == "HandstandPushups"
-    assert (len(rows), len(tested)) == (train, test)
-    assert not {path for path, _ in rows} & {path for path, _ in tested}
-    # The list's own labels, from 1, agree with the folders'.
-    assert read_list(ucf_lists / f"trainlist0{split}.txt", 1) == rows
-    assert {label for _, label in tested} == set(range(101))
+def test_classes_come_from_a_file(tmp_path):
+    named, numbered = tmp_path / "names.txt", tmp_path / "classInd.txt"
+    named.write_text("play guitar\nrun\n")
+    numbered.write_text("2 run\r\n1 play_guitar\r\n")
+    assert read_classes(named) == (("play guitar", "run"), 0)
+    assert read_classes(numbered) == (("play_guitar", "run"), 1)
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "from1.txt").write_text("a 1\nb 2\n")
+    (tmp_path / "from0.txt").write_text("a 0\nb 1\n")
+
+    def labels(rows, **fields):
+        path = str(tmp_path / rows)
+        source = ListFile(str(tmp_path), path, path, **fields).train()
+        return [source[i].labels["class"] for i in range(2)], source.classes["class"]
+
+    ind, names = str(numbered), ("play_guitar", "run")
+    assert labels("from1.txt", classes=ind) == ([0, 1], names)
+    assert labels("from0.txt", classes=ind, first_label=0) == ([0, 1], names)
+    assert labels("from0.txt", classes=str(named)) == ([0, 1], ("play guitar", "run"))
+    with pytest.raises(ValueError, match="line 1: label 0 is below the first, 1"):
+        labels("from0.txt", classes=ind)
+    with pytest.raises(ValueError, match="names.txt has 2 classes, but not 2"):
+        labels("from1.txt", classes=str(named))
+    numbered.write_text("1 run\n3 walk\n")
+    with pytest.raises(ValueError, match="classInd.txt: wanted classes numbered without gaps"):
+        read_classes(numbered)
 
 
-@pytest.mark.parametrize("spelling", ["v_HandStandPushups", "v_HandstandPushups"])
-def test_ucf101_finds_both_spellings(tmp_path, spelling):
-    lists, root = tmp_path / "lists", tmp_path / "UCF-101"
-    lists.mkdir()
-    (lists / "classInd.txt").write_text("1 Archery\r\n2 HandstandPushups\r\n")
-    (lists / "trainlist02.txt").write_text(
-        "Archery/v_Archery_g01_c01.avi 1\r\nHandstandPushups/v_HandStandPushups_g08_c01.avi 2\r\n"
-    )
-    (lists / "testlist02.txt").write_text("Archery/v_Archery_g02_c01.avi\r\n")
-    name = f"HandstandPushups/{spelling}_g08_c01.avi"
-    touch(root, "Archery/v_Archery_g01_c01.avi", name)
-    data = UCF101(str(root), str(lists), split=2)
+def test_a_class_may_be_the_folder(tmp_path):
+    touch(tmp_path, "x/run/a.avi", "x/play_guitar/b.avi")
+    path = tmp_path / "train.csv"
+    path.write_text(f"{tmp_path}/x/run/a.avi,53\n{tmp_path}/x/play_guitar/b.avi,120\n")
+    data = ListFile("/", str(path), columns="path frames")
     source = data.train()
+    assert source.classes == {"class": ("play guitar", "run")}
+    assert [source[i].labels["class"] for i in range(2)] == [1, 0]
+    (tmp_path / "classInd.txt").write_text("1 run\n2 play_guitar\n")
+    data = ListFile("/", str(path), columns="path frames", classes=str(tmp_path / "classInd.txt"))
+    source = data.train()
+    assert source.classes == {"class": ("run", "play_guitar")}
     assert [source[i].labels["class"] for i in range(2)] == [0, 1]
-    assert source[1].id == "HandstandPushups/v_HandStandPushups_g08_c01.avi"
-    assert source[1].media.path == str(root / name)
-    with pytest.raises(ValueError, match="1 of 1 listed videos are not in .*v_Archery_g02_c01"):
-        data.test()
+    (tmp_path / "classInd.txt").write_text("1 run\n")
+    with pytest.raises(ValueError, match="has 1 classes, but not 'play guitar'"):
+        data.train()
+    with pytest.raises(ValueError, match="columns must be one of 'path label'"):
+        ListFile(columns="label path")
+
+
+def test_a_real_tsn_list_is_read(videos):
+    folder = videos / "annotations" / "kinetics400"
+    rows = read_list(folder / "val_videofolder.txt", columns="path frames label")
+    assert len(rows) == 19328 and {label for _, label in rows} == set(range(400))
+    assert rows[5000] == ("driving_car/QkrGbf1ejIA_000105_000115", 103)
+    names, first = read_classes(folder / "classInd.txt")
+    assert (len(names), first, names[103]) == (400, 1, "driving_car")
+    # Brackets were left out before these names were sorted, but not before those of the list.
+    swapped = {label for path, label in rows if path.split("/")[0] != names[label]}
+    assert swapped == {308, 309} and names[308] == "skiing_crosscountry"
+
+
+def test_a_zip_may_hold_the_frames(tmp_path):
+    touch(tmp_path, "abc.zip")
+    (tmp_path / "list.txt").write_text("abc 1\n")
+    path = str(tmp_path / "list.txt")
+    source = ListFile(str(tmp_path), path, first_label=1).train()
+    assert source[0].media == ZippedFrames(str(tmp_path / "abc.zip"))
 
 
 def test_weizmann_is_ninety_clips_and_their_windows(videos):
@@ -140,6 +196,7 @@ def test_weizmann_is_ninety_clips_and_their_windows(videos):
     assert (len(whole), len(cut)) == (90, 324)
     assert len(whole.classes["class"]) == 10 and len(whole.classes["person"]) == 9
     assert cut.classes == whole.classes and whole.mirror_safe
+    assert data.listed("train") == data.listed("test") == whole
     pairs = collections.Counter(tuple(whole[i].labels.values()) for i in range(90))
     assert len(pairs) == 90
     video = next(whole[i] for i in range(90) if whole[i].id == "jack/moshe_jack")
@@ -176,9 +233,9 @@ def test_weizmann_windows_follow_each_other(tmp_path):
         )
 
 
-@pytest.mark.parametrize("kind", [ClassFolders, ListFile, UCF101, Weizmann])
+@pytest.mark.parametrize("kind", [ClassFolders, ListFile, Weizmann])
 def test_a_missing_root_says_what_to_pass(tmp_path, kind):
-    assert isinstance(kind(), Splits)
+    assert isinstance(kind(), Splits) and isinstance(kind(), Listing)
     for root in ("", str(tmp_path / "absent")):
         for part in (kind(root=root).train, kind(root=root).test):
             with pytest.raises(ValueError, match="root must be a folder.*--config.data.root=/path"):
@@ -194,9 +251,5 @@ def test_what_else_is_missing_is_named(tmp_path):
         ClassFolders(root).test()
     with pytest.raises(ValueError, match="--config.data.test_list="):
         ListFile(root).test()
-    with pytest.raises(ValueError, match="--config.data.annotations="):
-        UCF101(root).train()
     with pytest.raises(ValueError, match="no video in"):
         Weizmann(root).pretrain()
-    with pytest.raises(ValueError, match="split must be one of 1, 2, 3, got 4"):
-        UCF101(root, split=4)

@@ -105,7 +105,7 @@ class _ExcerptReader:
     def read(
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
-        _refuse_outside(str(self._excerpt), frames, self.num_frames)
+        refuse_outside(str(self._excerpt), frames, self.num_frames)
         return self._whole.read(frames + self._excerpt.start, size)
 
 
@@ -146,11 +146,11 @@ class _FileReader:
     def read(
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
-        _refuse_outside(self._name, frames, self.num_frames)
+        refuse_outside(self._name, frames, self.num_frames)
         wanted, where = np.unique(frames, return_inverse=True)
         with _blame(self._name):
             found = self._fetch(wanted)
-            images = [_convert(found[number], size, self._reformatter) for number in sorted(found)]
+            images = [convert(found[number], size, self._reformatter) for number in sorted(found)]
         return np.stack(images)[where]
 
     def _fetch(self, wanted: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame]:
@@ -159,7 +159,7 @@ class _FileReader:
             if found is not None:
                 return found
             self._hold()
-            _refuse_outside(self._name, wanted, self.num_frames)
+            refuse_outside(self._name, wanted, self.num_frames)
         return {number: self._held[number] for number in wanted.tolist()}
 
     def _prepare(self) -> None:
@@ -237,7 +237,8 @@ def _blame(name: str) -> Iterator[None]:
         raise VideoError(f"{name}: {error.strerror or error}") from error
 
 
-def _refuse_outside(name: str, frames: Int[np.ndarray, "..."], num_frames: int) -> None:
+def refuse_outside(name: str, frames: Int[np.ndarray, "..."], num_frames: int) -> None:
+    """Raise `VideoError` where a frame is wanted that does not exist."""
     if frames.min() < 0 or frames.max() >= num_frames:
         raise VideoError(
             f"{name}: frames {frames.min()} to {frames.max()} are wanted, "
@@ -274,7 +275,7 @@ def _scan(
     return _Index(np.array(list(numbers)), numbers, keys[:, 0], keys[:, 1])
 
 
-def _convert(
+def convert(
     frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return upright RGB: scaled to cover `size` (height, width), then cut at the centre."""

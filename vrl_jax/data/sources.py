@@ -93,6 +93,18 @@ class Splits(Protocol):
         ...
 
 
+@runtime_checkable
+class Listing(Splits, Protocol):
+    """A data set that can also say what it names, whether or not it is there."""
+
+    def listed(self, part: str) -> "VideoList":
+        """Return all videos that are named for "pretrain", "train" or "test", in order.
+
+        An absent one has the media of the path where it was looked for first.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class VideoList:
     """A source that is a list in memory."""

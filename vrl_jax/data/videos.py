@@ -1,24 +1,33 @@
-"""Video files on disk as data sets: class folders, `path label` lists, UCF101, Weizmann.
+"""Video files on disk as data sets: class folders, `path label` lists, Weizmann.
 
-Nothing here imports JAX. Names from lists and folders are never globbed or passed to a shell: `[`,
-`!`, spaces and a leading `-` occur in real ones.
+Nothing here imports JAX.
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vrl_jax import check
 from vrl_jax.data import sample
 from vrl_jax.data.decode import Excerpt, VideoFile
+from vrl_jax.data.listing import (
+    COLUMNS,
+    PARTS,
+    Listed,
+    list_folders,
+    list_videos,
+    look_up,
+    need_file,
+    need_folder,
+    open_as,
+    read_classes,
+    read_list,
+    spaced,
+)
 from vrl_jax.data.sources import Source, Video, VideoList
-
-EXTENSIONS = frozenset(".avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .ts .webm .wmv .3gp".split())
 
 
 @dataclass(frozen=True)
-class ClassFolders:
+class ClassFolders(Listed):
     """Videos sorted into folders that are named after their classes, as Kinetics-400 comes.
 
     Class numbers follow the alphabet. Spaces and underscores in names are the same: names are
@@ -34,32 +43,21 @@ class ClassFolders:
     train_folder: str = "train"
     test_folder: str = "val"
 
-    def pretrain(self) -> Source:
-        """Return the training videos, to learn a representation from."""
-        return self.train()
-
-    def train(self) -> Source:
-        """Return the training videos; raises `ValueError` where there are none."""
-        return self._split("train_folder", self.train_folder)
-
-    def test(self) -> Source:
-        """Return the test videos; raises `ValueError` where there are none."""
-        return self._split("test_folder", self.test_folder)
-
-    def _split(self, key: str, name: str) -> Source:
-        root = _folder("root", self.root)
-        split = _folder(key, str(root / name))
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("root", self.root)
+        key = f"{part}_folder"
+        split = need_folder(key, str(root / getattr(self, key)))
         both = (root / self.train_folder, root / self.test_folder)
-        classes = sorted({_spaced(path.name) for at in both for path in _folders(at)})
+        classes = sorted({spaced(path.name) for at in both for path in list_folders(at)})
         numbers = {name: number for number, name in enumerate(classes)}
         videos = tuple(
             Video(
                 f"{folder.name}/{file.name}",
-                VideoFile(str(file)),
-                {"class": numbers[_spaced(folder.name)]},
+                open_as(str(file)),
+                {"class": numbers[spaced(folder.name)]},
             )
-            for folder in _folders(split)
-            for file in _videos(folder)
+            for folder in list_folders(split)
+            for file in list_videos(folder)
         )
         if not videos:
             raise ValueError(f"no video in {split}: wanted files like {split}/<class>/<video>.mp4")
@@ -67,92 +65,64 @@ class ClassFolders:
 
 
 @dataclass(frozen=True)
-class ListFile:
-    """Videos named in text files with a line `path label` each, as most repositories have them.
+class ListFile(Listed):
+    """Videos named in text files, a line each, as most repositories have them.
 
-    The label is the integer after the last space, tab or comma, so paths may hold spaces; line ends
-    of any system, trailing blanks and empty lines are fine. Class names are the numbers.
+    The numbers come last, after spaces, tabs, a comma or `::`, so paths may hold spaces; line ends
+    of any system, trailing blanks and empty lines are fine. A path may lack its extension, or the
+    file have another one. Class names are the numbers unless `classes` gives them.
 
     Attributes:
       root: folder that the paths start from (`/` where they are absolute).
       train_list: file that lists the training videos.
       test_list: file that lists the test videos.
-      first_label: the number of the first class: 0, or 1 where a list counts from 1.
+      first_label: the number of the first class in the lists; -1: as in `classes`, or 0.
       mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+      columns: "path label", "path frames label", or "path frames" where a video's folder is its
+        class; the frames are not used.
+      classes: file of lines `name`, or `number name`; it gives classes their names and order.
     """
 
     root: str = ""
     train_list: str = ""
     test_list: str = ""
-    first_label: int = 0
+    first_label: int = -1
     mirror_safe: bool = True
-
-    def pretrain(self) -> Source:
-        """Return the training videos, to learn a representation from."""
-        return self.train()
-
-    def train(self) -> Source:
-        """Return the training videos; raises `ValueError` naming what is missing."""
-        return self._split("train_list")
-
-    def test(self) -> Source:
-        """Return the test videos; raises `ValueError` naming what is missing."""
-        return self._split("test_list")
-
-    def _split(self, wanted: str) -> Source:
-        root = _folder("root", self.root)
-        # Both lists, where there are two: their class numbers must mean the same.
-        given = {"train_list": self.train_list, "test_list": self.test_list}
-        rows = {
-            key: read_list(_file(key, path), self.first_label)
-            for key, path in given.items()
-            if path or key == wanted
-        }
-        count = 1 + max(label for listed in rows.values() for _, label in listed)
-        classes = tuple(str(number + self.first_label) for number in range(count))
-        return _listed(root, rows[wanted], classes, mirror_safe=self.mirror_safe)
-
-
-@dataclass(frozen=True)
-class UCF101:
-    """UCF101 with its official splits.
-
-    Attributes:
-      root: folder with `<Class>/v_<Class>_g##_c##.avi`.
-      annotations: folder with `classInd.txt`, `trainlist0#.txt` and `testlist0#.txt`.
-      split: 1, 2 or 3.
-    """
-
-    root: str = ""
-    annotations: str = ""
-    split: int = 1
+    columns: str = "path label"
+    classes: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a split that does not exist."""
-        check.one_of((1, 2, 3), split=self.split)
+        """Refuse unknown columns."""
+        check.one_of(tuple(COLUMNS), columns=self.columns)
+        check.at_least(-1, first_label=self.first_label)
 
-    def pretrain(self) -> Source:
-        """Return the training videos, to learn a representation from."""
-        return self.train()
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("root", self.root)
+        names, first = (), 0
+        if self.classes:
+            names, first = read_classes(need_file("classes", self.classes))
+        if self.first_label >= 0:
+            first = self.first_label
 
-    def train(self) -> Source:
-        """Return the training videos; raises `ValueError` naming what is missing."""
-        return self._split("train")
+        def read(key: str, path: str) -> list[tuple[str, int | str]]:
+            return read_list(need_file(key, path), first, self.columns)
 
-    def test(self) -> Source:
-        """Return the test videos; raises `ValueError` naming what is missing."""
-        return self._split("test")
-
-    def _split(self, part: str) -> Source:
-        root = _folder("root", self.root)
-        classes, rows = read_ucf101(_folder("annotations", self.annotations), part, self.split)
-        # The lists write HandStand where the archive's own file names have Handstand.
-        alias = ("/v_HandStandPushups", "/v_HandstandPushups")
-        return _listed(root, rows, classes, alias)
+        rows = self._both(part, "list", read)
+        labels = {label for listed in rows.values() for _, label in listed}
+        if self.columns == "path frames":
+            names = names or tuple(sorted(labels))
+            known = {spaced(name): number for number, name in enumerate(names)}
+        else:
+            names = names or tuple(str(number + first) for number in range(1 + max(labels)))
+            known = {number: number for number in range(len(names))}
+        if unknown := sorted(labels - set(known)):
+            raise ValueError(f"{self.classes} has {len(names)} classes, but not {unknown[0]!r}")
+        places = ((path, known[label], (path,)) for path, label in rows[part])
+        return look_up(root, places, names, self.mirror_safe)
 
 
 @dataclass(frozen=True)
-class Weizmann:
+class Weizmann(Listed):
     """Weizmann actions: 10 classes by 9 persons, one clip each.
 
     All splits hold the same 90 clips: whole to pretrain on, cut into windows to train and test on.
@@ -171,10 +141,13 @@ class Weizmann:
         """Refuse windows without a frame."""
         check.at_least(1, frames=self.frames)
 
-    def pretrain(self) -> Source:
-        """Return the whole clips; raises `ValueError` where there are none."""
-        root = _folder("root", self.root)
-        files = [(folder.name, file) for folder in _folders(root) for file in _videos(folder)]
+    def listed(self, part: str) -> VideoList:
+        """Return the whole clips, which every part is made of; `ValueError` without any."""
+        check.one_of(PARTS, part=part)
+        root = need_folder("root", self.root)
+        files = [
+            (folder.name, file) for folder in list_folders(root) for file in list_videos(folder)
+        ]
         if not files:
             raise ValueError(f"no video in {root}: wanted files like bend/daria_bend.avi")
         classes = tuple(sorted({action for action, _ in files}))
@@ -208,104 +181,5 @@ class Weizmann:
         return self.train()
 
 
-def read_list(path: Path, first_label: int = 0) -> list[tuple[str, int]]:
-    """Return the (path, class number from 0) rows of a `path label` list."""
-    rows = []
-    for number, line in _lines(path):
-        match = re.fullmatch(r"(.+?)[\s,]+([+-]?\d+)", line)
-        if not match:
-            raise ValueError(f"{path}, line {number}: wanted 'path label', got {line!r}")
-        if int(match[2]) < first_label:
-            raise ValueError(
-                f"{path}, line {number}: label {match[2]} is below first_label={first_label}"
-            )
-        rows.append((match[1], int(match[2]) - first_label))
-    if not rows:
-        raise ValueError(f"{path} lists no video")
-    return rows
-
-
-def read_ucf101(
-    annotations: Path, part: str, split: int
-) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
-    """Return the class names and the (path, class number from 0) rows of an official list.
-
-    The class is the folder's: test lists carry no label, and the training lists' (from 1) agrees.
-    """
-    check.one_of(("train", "test"), part=part)
-    names = [line.split()[1] for _, line in _lines(annotations / "classInd.txt")]
-    numbers = {name: number for number, name in enumerate(names)}
-    paths = [line.split()[0] for _, line in _lines(annotations / f"{part}list{split:02}.txt")]
-    return tuple(names), [(path, numbers[path.split("/")[0]]) for path in paths]
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, stripped, with their numbers from 1."""
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _listed(
-    root: Path,
-    rows: Sequence[tuple[str, int]],
-    classes: tuple[str, ...],
-    alias: tuple[str, str] = ("", ""),
-    mirror_safe: bool = True,
-) -> Source:
-    """Return the listed videos, by their own or their alias' file name; refuse absent ones."""
-    videos, absent = [], []
-    for path, label in rows:
-        names = (path, path.replace(*alias))
-        file = next((root / name for name in names if (root / name).is_file()), None)
-        if file:
-            videos.append(Video(path, VideoFile(str(file)), {"class": label}))
-        else:
-            absent.append(path)
-    if absent:
-        raise ValueError(
-            f"{len(absent)} of {len(rows)} listed videos are not in {root}: "
-            f"{', '.join(absent[:3])}{' ...' * (len(absent) > 3)}"
-        )
-    return VideoList(tuple(videos), {"class": classes}, mirror_safe)
-
-
-def _folder(key: str, path: str) -> Path:
-    if not path or not Path(path).is_dir():
-        raise ValueError(
-            f"{key} must be a folder, got {path!r}: pass --config.data.{key}=/path/to/{key}"
-        )
-    return Path(path)
-
-
-def _file(key: str, path: str) -> Path:
-    if not path or not Path(path).is_file():
-        raise ValueError(
-            f"{key} must be a file, got {path!r}: pass --config.data.{key}=/path/to/file"
-        )
-    return Path(path)
-
-
-def _folders(root: Path) -> list[Path]:
-    """Return the folders in a folder, in the order of their spaced names; none without it."""
-    folders = [at for at in root.iterdir() if at.is_dir()] if root.is_dir() else []
-    seen = [at for at in folders if not at.name.startswith(".")]
-    return sorted(seen, key=lambda at: (_spaced(at.name), at.name))
-
-
-def _videos(folder: Path) -> list[Path]:
-    """Return the video files in a folder, sorted."""
-    return sorted(
-        at
-        for at in folder.iterdir()
-        if at.suffix.lower() in EXTENSIONS and not at.name.startswith(".")
-    )
-
-
 def _person(file: Path) -> str:
     return file.stem.partition("_")[0]
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")

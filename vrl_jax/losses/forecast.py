@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from vrl_jax import check
 from vrl_jax.losses import koopman
 from vrl_jax.losses.similarity import normalize
-from vrl_jax.losses.solve import solve
+from vrl_jax.losses.solve import ridge_map
 
 
 class Forecast(NamedTuple):
@@ -67,11 +67,10 @@ def shared_forecast(
     z = z.reshape(-1, *z.shape[-2:])
     clips, length, width = z.shape
     past, future = z[:, :-ahead], z[:, ahead:]
-    gram, cross = (
-        jnp.einsum("nti,ntj->ij", past, other, precision="highest") / (clips * (length - ahead))
-        for other in (past, future)
+    rows = clips * (length - ahead)
+    operator = ridge_map(
+        past.reshape(rows, width), future.reshape(rows, width), ridge * rows / width
     )
-    operator = solve(gram + ridge / width * jnp.eye(width), cross)
     forecast = normalize(jnp.matmul(past, operator, precision="highest"))
     logits = jnp.einsum("nhd,njd->nhj", forecast, z, precision="highest") / temperature
     comes = jnp.arange(length - ahead) + ahead
@@ -130,11 +129,7 @@ def literal_residual(frames: Float[Array, "*b t d"]) -> Float[Array, ""]:
         )
     frames = frames.astype(jnp.float32)
     past, future = frames[..., :-1, :], frames[..., 1:, :]
-    gram, cross = (
-        jnp.einsum("...ti,...tj->...ij", past, other, precision="highest")
-        for other in (past, future)
-    )
-    size = jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None] / width
-    operator = solve(gram + 1e-6 * size * jnp.eye(width), cross)
+    size = jnp.sum(past**2, axis=(-2, -1)) / width
+    operator = ridge_map(past, future, 1e-6 * size)
     forecast = jnp.matmul(jax.lax.stop_gradient(past), operator, precision="highest")
     return jnp.sqrt(jnp.sum((forecast - future) ** 2) + 1e-12)

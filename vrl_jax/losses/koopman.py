@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from vrl_jax import check
 from vrl_jax.losses import eigen
 from vrl_jax.losses.similarity import length
-from vrl_jax.losses.solve import solve
+from vrl_jax.losses.solve import ridge_map, solve
 
 POOLINGS = ("mean", "rms")
 FILTERS = ("soft", "eig-hard", "eig-qr")
@@ -297,12 +297,9 @@ def _pool_clips(rows: Float[Array, "*b v n d"]) -> Float[Array, "*b v m d"]:
 
 def _fit_whole(past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], ridge: float):
     """Fit one d x d operator to all transitions; the ridge counts as in a fit of one clip."""
-    past, future = (rows.reshape(-1, *rows.shape[-2:]) for rows in (past, future))
-    gram, cross = (
-        jnp.einsum("bni,bnj->ij", past, rows, precision="highest") / len(past)
-        for rows in (past, future)
-    )
-    columns = solve(gram + ridge * jnp.eye(past.shape[-1]), cross)
+    clips = math.prod(past.shape[:-2])
+    past, future = (rows.reshape(-1, rows.shape[-1]) for rows in (past, future))
+    columns = ridge_map(past, future, clips * ridge)
     return Operator(columns.T, None, columns, ridge)
 
 

@@ -45,3 +45,16 @@ def _eliminate(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Ar
 
     system = jnp.concatenate([a, b], axis=-1)
     return jax.lax.fori_loop(0, n, clear_column, system)[..., n:]
+
+
+def ridge_map(
+    past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], ridge: float | Float[Array, "*b"]
+) -> Float[Array, "*b d d"]:
+    """Return the matrix A that minimises `|past A - future|^2 + ridge |A|^2`, rows as vectors.
+
+    Its cost is that of d x d systems, however many rows there are.
+    """
+    gram, cross = (
+        jnp.einsum("...ni,...nj->...ij", past, rows, precision="highest") for rows in (past, future)
+    )
+    return solve(gram + jnp.asarray(ridge)[..., None, None] * jnp.eye(past.shape[-1]), cross)
