@@ -16,8 +16,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from configs import synthetic_bod
 from tests.data.test_decode import write_clip
 from vrl_jax import config, main, pretrained
+from vrl_jax.data.synthetic import Synthetic
+from vrl_jax.data.videos import ClassFolders
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
@@ -281,9 +284,19 @@ def test_a_workdir_of_another_experiment_is_refused(whole):
     assert "--accept_changes continues" in text
 
 
-def test_the_default_workdir_is_the_same_for_the_same_settings():
-    from configs import synthetic_bod
+def test_the_command_line_can_name_another_data_set(tmp_path):
+    described = synthetic_bod.get_config()
+    named = main.with_data(described, f"ClassFolders 'root={tmp_path}/my videos' test_folder=test")
+    data = ClassFolders(root=f"{tmp_path}/my videos", test_folder="test")
+    assert config.build(named).data == data
+    seeded = main.with_data(described, "Synthetic seed=3 cooccurrence=0.5")
+    assert config.build(seeded).data == Synthetic(seed=3, cooccurrence=0.5)
+    assert main.with_data(described, "") == described.to_dict()
+    with pytest.raises(ValueError, match="has no field 'roof'"):
+        main.with_data(described, "ClassFolders roof=x")
 
+
+def test_the_default_workdir_is_the_same_for_the_same_settings():
     described = synthetic_bod.get_config()
     first = main.default_workdir("configs/synthetic_bod.py", config.build(described))
     described.loader.workers = 3

@@ -1,7 +1,8 @@
 """Pretrain, judge and tell: `python -m vrl_jax.main --config=configs/synthetic_bod.py`.
 
 Run the same command again to continue a run that was interrupted; a finished one is judged and
-reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`.
+reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`, the data set as
+`--data="Prepared root=/data/k400"`.
 
 Several hosts give the same command each, with `--distributed` where JAX finds its peers itself (TPU
 slices, SLURM, ...), else with `--coordinator_address`, `--num_processes` and `--process_id`. They
@@ -12,18 +13,22 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vrl_jax import config as configs
 from vrl_jax import provenance
 from vrl_jax.config import Experiment
+from vrl_jax.data import named
 from vrl_jax.data.pipeline import failures, train_batches
 from vrl_jax.data.sources import Source, VideoError, fingerprint
 from vrl_jax.methods.method import Method
@@ -38,6 +43,9 @@ from vrl_jax.train.step import init_state, make_step
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; by default runs/ and a name made from the config."
+)
+_DATA = flags.DEFINE_string(
+    "data", "", "Another data set than the config's: its class and fields, 'Prepared root=/data'."
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Show no progress bar.")
 _ACCEPT = flags.DEFINE_bool(
@@ -203,6 +211,19 @@ def described(experiment: Experiment) -> dict:
     return tree
 
 
+def with_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]:
+    """Return the config with the data set that the command line names, if it names one.
+
+    Raises:
+      ValueError: there is no such data set, or it has no such field.
+    """
+    tree = described.to_dict()
+    if data:
+        kind, *fields = shlex.split(data)
+        tree["data"] = configs.describe(named.build(kind, fields)).to_dict()
+    return tree
+
+
 def default_workdir(path: str, experiment: Experiment) -> pathlib.Path:
     """Return `runs/<config name>-<hash of the settings>`: the same settings find their run."""
     digest = hashlib.sha256(json.dumps(described(experiment), sort_keys=True).encode())
@@ -218,7 +239,7 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value or _COORDINATOR.value:
         jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
-        experiment = configs.build(_CONFIG.value)
+        experiment = configs.build(with_data(_CONFIG.value, _DATA.value))
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         workdir = pathlib.Path(_WORKDIR.value or default_workdir(path, experiment)).absolute()
         run = Run(experiment, workdir, _QUIET.value, _ACCEPT.value)

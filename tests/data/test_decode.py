@@ -98,7 +98,7 @@ def manifest(folder):
         return {
             row["path"]: int(row["frames"] or 0)
             for row in csv.DictReader(file, delimiter="\t")
-            if row["path"].startswith("diverse/")
+            if not row["path"].startswith("annotations/")
         }
 
 

@@ -8,6 +8,7 @@ Pixels are taken as square (stored aspect ratios are ignored, as every loader do
 `av.logging.set_level` in a program that decodes in threads: it can deadlock on damaged files.
 """
 
+import errno
 import io
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -218,6 +219,8 @@ class _FileReader:
                             "format that decodes only from the start: transcode it to mp4"
                         )
             except av.FFmpegError as error:
+                if error.errno == errno.ENOMEM:
+                    raise  # which says nothing of the file
                 damage = error.strerror
         if not self._held:
             raise VideoError(f"{self._name}: no frame decodes: {damage}")

@@ -218,8 +218,8 @@ class _ImageReader:
 @contextmanager
 def _blame(name: str) -> Iterator[None]:
     """Turn what damaged files, archives, records and images raise into a `VideoError`."""
-    damage = (OSError, ValueError, IndexError, SyntaxError, DecodeError, zipfile.BadZipFile)
+    damage = (OSError, ValueError, IndexError, SyntaxError, zipfile.BadZipFile)
     try:
         yield
-    except damage as error:
+    except (*damage, DecodeError, RuntimeError) as error:  # the last is ArrayRecord's
         raise VideoError(f"{name}: {error}") from error

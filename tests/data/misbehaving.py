@@ -1,0 +1,56 @@
+"""A data set whose videos hang, crash or are slow, as their names say."""
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vrl_jax.data.decode import VideoFile
+from vrl_jax.data.listing import Listed
+from vrl_jax.data.sources import Video, VideoList
+
+
+@dataclass(frozen=True)
+class Acting(VideoFile):
+    @contextmanager
+    def open(self):
+        name = Path(self.path).name
+        while "hang" in name:
+            pass
+        if "crash" in name:
+            os._exit(3)
+        if "slow" in name:
+            time.sleep(0.05)
+        with super().open() as reader:
+            yield reader
+
+
+@dataclass(frozen=True)
+class Named(Listed):
+    """The lines `split,class,name` of `root/list.txt`."""
+
+    root: str = ""
+    mirror: bool = False
+
+    def _listed(self, part):
+        lines = (Path(self.root) / "list.txt").read_text().splitlines()
+        rows = [line.split(",") for line in lines]
+        videos = tuple(
+            Video(name, Acting(f"{self.root}/{name}"), {"class": int(label)})
+            for split, label, name in rows
+            if split == part
+        )
+        return VideoList(videos, {"class": ("a", "b")}, self.mirror)
+
+
+class Unlisted:
+    """What has splits but no list."""
+
+    def pretrain(self):
+        raise NotImplementedError
+
+    train = test = pretrain
+
+
+NOT_LISTING = 3

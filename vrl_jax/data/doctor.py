@@ -1,0 +1,224 @@
+"""What feeds the accelerator too slowly, and what to change: measured on your files and machine.
+
+`python -m vrl_jax.data.doctor --config=configs/k400_bod.py --config.data.root=/path/to/k400` takes
+the flags of `vrl_jax.main`. It measures every stage between the disk and the training step alone,
+prints how many videos a second each can do, and says which of them limits.
+
+Unlike the rest of this folder it stands above all else and imports JAX; nothing imports it.
+"""
+
+import contextlib
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from jax.sharding import Mesh
+from jaxtyping import UInt8
+
+from vrl_jax import check, main
+from vrl_jax import config as configs
+from vrl_jax.config import Experiment
+from vrl_jax.data import sample
+from vrl_jax.data.decode import Excerpt, VideoFile
+from vrl_jax.data.diagnosis import Rates, Setup, diagnose, prepare_commands
+from vrl_jax.data.pipeline import train_batches
+from vrl_jax.data.sources import Media, Source, Video, VideoError, subset
+from vrl_jax.methods.method import Method
+from vrl_jax.train import mesh
+from vrl_jax.train.step import init_state, make_step
+
+_STEPS = flags.DEFINE_integer("steps", 20, "Batches and training steps to time.")
+
+VIDEOS = 64  # that reading and decoding are timed on, unless SECONDS are over before
+SECONDS = 10.0
+
+
+def read_rate(source: Source) -> tuple[float, float]:
+    """Return videos a second and bytes a video of one process that reads from the disk.
+
+    The system is asked to forget a file before it is read, so that a second run measures the same.
+    """
+    sizes, began = [], time.perf_counter()
+    for video in _some(source):
+        sizes.append(_read(video.media))
+    seconds = time.perf_counter() - began
+    return (len(sizes) / seconds if sum(sizes) else math.inf), statistics.mean(sizes)
+
+
+def _read(media: Media) -> int:
+    """Return how many bytes of a video were read; none of one that is rendered or in memory."""
+    if isinstance(media, Excerpt):
+        return _read(media.media)
+    with contextlib.suppress(OSError):
+        if isinstance(media, VideoFile):
+            with open(media.path, "rb") as file:
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return len(file.read())
+        if hasattr(media, "data") and hasattr(media.data, "read"):  # a part of a larger file
+            return len(media.data.read())
+    return 0
+
+
+def decode_rate(experiment: Experiment, source: Source) -> float:
+    """Return videos a second of one process that opens videos and reads random clips.
+
+    Raises:
+      ValueError: none of those that were tried can be read.
+    """
+    rng, done, failed = np.random.default_rng(0), 0, ""
+    began = time.perf_counter()
+    for video in _some(source):
+        try:
+            with video.media.open() as reader:
+                length, fps = reader.num_frames, reader.fps
+                clips = sample.random_clips(rng, length, fps, experiment.sampling)
+                reader.read(clips, experiment.resize)
+            done += 1
+        except VideoError as error:
+            failed = str(error)
+    if not done:
+        raise ValueError(f"no video can be read: {failed}")
+    return done / (time.perf_counter() - began)
+
+
+def _some(source: Source) -> Iterator[Video]:
+    """Yield videos from all over the source until their number or the time is enough."""
+    chosen, end = subset(source, VIDEOS), time.perf_counter() + SECONDS
+    for index in range(len(chosen)):
+        yield chosen[index]
+        if time.perf_counter() > end:
+            return
+
+
+def loader_rate(experiment: Experiment, source: Source, rows: int, steps: int) -> float:
+    """Return videos a second of the whole loader once it runs, in batches of `rows`."""
+    loader = experiment.loader
+    lanes = max(1, loader.workers) * loader.threads  # batches that are in the making at once
+    count = math.ceil(steps / lanes) * lanes
+    batches = train_batches(
+        source,
+        experiment.sampling,
+        experiment.resize,
+        batch=rows,
+        seed=experiment.train.seed,
+        loader=loader,
+    )
+    with contextlib.closing(batches):
+        for _ in range(lanes - 1):
+            next(batches)
+        return _rate(lambda: next(batches), rows, count)
+
+
+def transfer_rate(place: Mesh, clips: UInt8[np.ndarray, "b k t h w 3"], steps: int) -> float:
+    """Return videos a second from the host's memory to the devices."""
+    return _rate(lambda: mesh.place(place, clips).block_until_ready(), len(clips), steps)
+
+
+def step_rate(
+    experiment: Experiment,
+    method: Method,
+    place: Mesh,
+    clips: UInt8[np.ndarray, "b k t h w 3"],
+    steps: int,
+) -> float:
+    """Return videos a second of the compiled training step, its batch on the devices already."""
+    train, settings = experiment.train, (experiment.augment, experiment.train.seed, place)
+    optimizer = experiment.optim.build(train.batch, 1 + steps)
+    shape = jax.ShapeDtypeStruct((train.batch, *clips.shape[1:]), jnp.uint8)
+    state = init_state(method, optimizer, shape, *settings)
+    step, batch = make_step(method, optimizer, *settings), mesh.place(place, clips)
+
+    def work():
+        nonlocal state
+        state, _ = step(state, batch)
+        state.step.block_until_ready()
+
+    return _rate(work, len(clips), steps)
+
+
+def _rate(work: Callable[[], Any], videos: int, times: int) -> float:
+    """Return videos a second of work that does so many each time; the first does not count."""
+    work()
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    return videos * times / (time.perf_counter() - began)
+
+
+def examine(experiment: Experiment, steps: int) -> str:
+    """Measure every stage and return the table and the verdict.
+
+    Raises:
+      ValueError: what training refuses too, or no video can be read.
+    """
+    check.at_least(1, steps=steps)
+    place, source = mesh.make_mesh(), experiment.data.pretrain()
+    mesh.check_batch(place, "train.batch", experiment.train.batch)
+    main.check_mirror(experiment, source)
+    horizon = experiment.train.horizon(len(source))
+    method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
+    main.check_clips(experiment, method)
+    sampling, parts = experiment.sampling, 1 + (method.inner.steps if method.inner else 0)
+    rows = experiment.train.batch * parts
+    clips = np.random.default_rng(0).integers(
+        256, size=(rows, sampling.clips, sampling.frames, *experiment.resize, 3), dtype=np.uint8
+    )
+    read, size = read_rate(source)
+    rates = Rates(
+        read=read,
+        decode=decode_rate(experiment, source),
+        loader=loader_rate(experiment, source, rows, steps),
+        transfer=transfer_rate(place, clips, steps),
+        step=step_rate(experiment, method, place, clips, steps),
+    )
+    setup = Setup(
+        loader=experiment.loader,
+        cores=os.cpu_count() or 1,
+        resize=experiment.resize,
+        crop=experiment.augment.size,
+        prepare=prepare_commands(experiment.data, min(experiment.resize)),
+    )
+    return f"{tabulate(rates, setup, size, rows)}\n\n{diagnose(rates, setup)}"
+
+
+def tabulate(rates: Rates, setup: Setup, size: float, rows: int) -> str:
+    """Return the rates as a table, with what each was measured on."""
+    loader = setup.loader
+    backend = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    notes = {
+        "read": f"one process, {size / 1e6:.2f} MB a video" if size else "nothing is on a disk",
+        "decode": "one process",
+        "loader": f"workers={loader.workers}, threads={loader.threads}, {setup.cores} cores",
+        "transfer": f"batches of {rows} to {backend}",
+        "step": f"batches of {rows}",
+    }
+    lines = [f"{name:10}{vars(rates)[name]:12,.1f}   {note}" for name, note in notes.items()]
+    if jax.default_backend() == "cpu":
+        lines.append("The processor that trains decodes too: together both are slower than here.")
+    return "\n".join([f"{'':10}{'videos/s':>12}", *lines])
+
+
+def run(argv: list[str]) -> None:
+    """Parse, measure, print."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        described = main.with_data(flags.FLAGS.config, flags.FLAGS.data)
+        print(examine(configs.build(described), _STEPS.value))
+    except (ValueError, VideoError) as error:  # the loader gives up on data that is not there
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(run)
