@@ -52,7 +52,7 @@ def _kinds() -> dict[str, type]:
         key: kind
         for module in modules
         for key, kind in vars(module).items()
-        if hasattr(kind, "pretrain") and kind.__module__ == module.__name__
+        if hasattr(kind, "pretrain") and kind.__module__ == module.__name__ and key[0] != "_"
     }
 
 

@@ -26,7 +26,17 @@ from vrl_jax.data.sources import VideoList
 
 
 @dataclass(frozen=True)
-class UCF101(Listed):
+class _ThreeSplits(Listed):
+    root: str = ""
+    annotations: str = ""
+    split: int = 1
+
+    def __post_init__(self) -> None:
+        check.one_of((1, 2, 3), split=self.split)
+
+
+@dataclass(frozen=True)
+class UCF101(_ThreeSplits):
     """UCF101 with its official splits.
 
     Attributes:
@@ -34,14 +44,6 @@ class UCF101(Listed):
       annotations: folder with `classInd.txt`, `trainlist0#.txt` and `testlist0#.txt`.
       split: 1, 2 or 3.
     """
-
-    root: str = ""
-    annotations: str = ""
-    split: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse a split that does not exist."""
-        check.one_of((1, 2, 3), split=self.split)
 
     def _listed(self, part: str) -> VideoList:
         root = need_folder("root", self.root)
@@ -54,7 +56,7 @@ class UCF101(Listed):
 
 
 @dataclass(frozen=True)
-class HMDB51(Listed):
+class HMDB51(_ThreeSplits):
     """HMDB51 with its official splits: 70 training and 30 test clips of each class.
 
     Attributes:
@@ -62,14 +64,6 @@ class HMDB51(Listed):
       annotations: folder with `<class>_test_split#.txt`.
       split: 1, 2 or 3.
     """
-
-    root: str = ""
-    annotations: str = ""
-    split: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse a split that does not exist."""
-        check.one_of((1, 2, 3), split=self.split)
 
     def _listed(self, part: str) -> VideoList:
         root = need_folder("root", self.root)
