@@ -213,7 +213,7 @@ class Probes:
         size = experiment.augment.size
         encoder = {
             "params": state.params["network"]["encoder"],
-            "stats": state.state["stats"]["encoder"],
+            "stats": state.state["stats"].get("encoder", {}),
         }
         parameters = sum(leaf.size for leaf in jax.tree.leaves(encoder["params"]))
         split = f"leave one {config.group} out" if config.group else "train, test"

@@ -19,9 +19,22 @@ def convolve(x, kernel, strides):
     return out
 
 
-def normalise(x, params, stats):
+def greatest(x, window, strides, before, after):
+    """Take the maximum of one window at a time, of a map padded by so much on each side."""
+    pads = [(0, 0), *zip(before, after, strict=True), (0, 0)]
+    x = np.pad(x.astype(np.float64), pads, constant_values=-np.inf)
+    size = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:4], window, strides, strict=True)]
+    out = np.zeros((len(x), *size, x.shape[-1]))
+    for t, h, w in np.ndindex(*size):
+        start = t * strides[0], h * strides[1], w * strides[2]
+        voxels = [slice(i, i + k) for i, k in zip(start, window, strict=True)]
+        out[:, t, h, w] = x[:, *voxels].max((1, 2, 3))
+    return out
+
+
+def normalise(x, params, stats, epsilon=1e-5):
     """Apply batch normalisation by running statistics."""
-    scaled = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+    scaled = (x - stats["mean"]) / np.sqrt(stats["var"] + epsilon)
     return scaled * params["scale"] + params["bias"]
 
 
@@ -48,3 +61,24 @@ def fill(module, clips, rng):
 def count(tree):
     """Count the numbers in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def multiply_adds(module, clips):
+    """Count those of the convolutions and matrix products of `module` on clips of shape `clips`."""
+    spec, key = jax.ShapeDtypeStruct(clips, np.float32), jax.random.key(0)
+    return _count_products(jax.make_jaxpr(lambda x: module.init_with_output(key, x, False))(spec))
+
+
+def _count_products(jaxpr):
+    total = 0
+    for step in jaxpr.eqns:
+        if step.primitive.name == "conv_general_dilated":
+            kernel, axes = step.invars[1].aval, step.params["dimension_numbers"].rhs_spec
+            total += step.outvars[0].aval.size * kernel.size // kernel.shape[axes[0]]
+        elif step.primitive.name == "dot_general":
+            (contracted, _), _ = step.params["dimension_numbers"]
+            lengths = [step.invars[0].aval.shape[axis] for axis in contracted]
+            total += step.outvars[0].aval.size * int(np.prod(lengths))
+        inner = (value for value in step.params.values() if hasattr(value, "eqns"))
+        total += sum(map(_count_products, inner))
+    return total

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import fill
+from vrl_jax.encoders import c3d, s3d
+from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
+from vrl_jax.encoders.s3d import S3D
 from vrl_jax.encoders.slowonly import SlowOnly
 from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.encoders.vit import ViT
 
 SHALLOW = (1, 1, 1, 1)
 CONFIGS = [
@@ -20,8 +24,19 @@ CONFIGS = [
     R2plus1D(blocks=SHALLOW, variant="vcop", temporal_stride=1),
     R3D(blocks=SHALLOW),
     SlowOnly(blocks=SHALLOW),
+    C3D(),
+    S3D(),
+    S3D(gated=True, temporal_stride=1),
+    ViT(width=14, depth=4, heads=2, temporal_stride=1, patch=2),
 ]
-SHAPE = (2, 5, 12, 16, 3)
+SHAPE = (2, 5, 18, 20, 3)
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Leave of the networks whose layers are fixed what compiles quickly."""
+    monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
+    monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),),) * 3)
 
 
 def encode(module, variables, clips, train):
@@ -35,12 +50,17 @@ def draw(rng, config):
     return module, fill(module, SHAPE, rng), jnp.asarray(rng.normal(size=SHAPE), jnp.float32)
 
 
+def statistics(variables):
+    return {**variables.get("batch_stats", {})}
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 def test_evaluation_is_pure_and_clips_are_independent(rng, config):
     module, variables, x = draw(rng, config)
-    both, updated = encode(module, variables, x, False)
+    both, kept = encode(module, variables, x, False)
     swapped, _ = encode(module, variables, x[::-1], False)
-    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], updated["batch_stats"])
+    before = statistics(variables)
+    jax.tree.map(np.testing.assert_array_equal, before, statistics(kept))
     np.testing.assert_allclose(swapped.clip[::-1], both.clip, rtol=1e-4, atol=1e-5)
     assert both.clip.shape == (2, config.dim)
     assert float(jnp.abs(both.clip[0] - both.clip[1]).max()) > 1e-3
@@ -51,8 +71,8 @@ def test_evaluation_is_pure_and_clips_are_independent(rng, config):
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 def test_training_updates_every_statistic(rng, config):
     module, variables, x = draw(rng, config)
-    before = variables["batch_stats"]
-    after = encode(module, variables, x, True)[1]["batch_stats"]
+    before, after = statistics(variables), statistics(encode(module, variables, x, True)[1])
+    assert bool(before) == (not isinstance(config, ViT))
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.abs(old - new).max() > 1e-4
 
@@ -67,7 +87,7 @@ def test_bfloat16_keeps_variables_and_pooled_features_in_float32(rng, config):
     assert features.clip.dtype == features.frames.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[-1]], ids=repr)
+@pytest.mark.parametrize("config", [CONFIGS[0], *CONFIGS[4:]], ids=repr)
 def test_bfloat16_is_near_float32(rng, config):
     module, variables, x = draw(rng, config)
     half = replace(config, dtype="bfloat16").module()

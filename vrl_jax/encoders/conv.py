@@ -1,5 +1,7 @@
 """Space-time convolution that is quick on every backend, and the normalisation that follows it."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,7 +75,7 @@ def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> j
 
 
 class Conv3d(nn.Module):
-    """A convolution without bias over `b t h w c`, padded by (k-1)//2 on both sides of each axis.
+    """A convolution over `b t h w c`, padded by (k-1)//2 on both sides of each axis.
 
     The kernel is (kt, kh, kw, in, out), drawn from a normal of variance 2 / fan-out (He et al.,
     2015), and the same for every formulation.
@@ -83,7 +85,8 @@ class Conv3d(nn.Module):
       kernel: extent in time, height, width.
       strides: in time, height, width.
       formulation: "native", "folded" (see `conv3d_folded`), or "auto": folded on CPU.
-      dtype: of the computation; the kernel is kept in float32.
+      dtype: of the computation; the kernel and the bias are kept in float32.
+      bias: whether to add one to each output channel; it starts at zero.
     """
 
     features: int
@@ -91,6 +94,7 @@ class Conv3d(nn.Module):
     strides: tuple[int, int, int] = (1, 1, 1)
     formulation: str = "auto"
     dtype: str = "float32"
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b _ _ _ o"]:
@@ -100,13 +104,19 @@ class Conv3d(nn.Module):
         auto = "folded" if jax.default_backend() == "cpu" else "native"
         formulation = auto if self.formulation == "auto" else self.formulation
         convolve = conv3d_folded if formulation == "folded" else conv3d_native
-        return convolve(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), self.strides)
+        y = convolve(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), self.strides)
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return y + jnp.asarray(bias, self.dtype)
 
 
-def norm(train: bool, dtype: str, name: str) -> nn.BatchNorm:
-    """Batch normalisation with PyTorch's constants; its statistics and parameters are float32."""
+def norm(
+    train: bool, dtype: str, name: str, decay: float = 0.9, epsilon: float = 1e-5
+) -> nn.BatchNorm:
+    """Batch normalisation, by default with PyTorch's constants; variables are float32."""
     return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
+        use_running_average=not train, momentum=decay, epsilon=epsilon, dtype=dtype, name=name
     )
 
 
@@ -119,6 +129,7 @@ class ConvNorm(nn.Module):
     Attributes:
       mid: channels between the spatial and the temporal half; 0 for one undivided convolution.
       features, kernel, strides, formulation, dtype: as in `Conv3d`.
+      decay, epsilon: of the normalisation, see `norm`.
     """
 
     features: int
@@ -127,19 +138,22 @@ class ConvNorm(nn.Module):
     mid: int = 0
     formulation: str = "auto"
     dtype: str = "float32"
+    decay: float = 0.9
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b _ _ _ o"]:
         """Convolve and normalise `x`, by its own statistics if `train`."""
         how = {"formulation": self.formulation, "dtype": self.dtype}
+        normed = partial(norm, train, self.dtype, decay=self.decay, epsilon=self.epsilon)
         (kt, kh, kw), (st, sh, sw) = self.kernel, self.strides
         if self.mid:
             x = Conv3d(self.mid, (1, kh, kw), (1, sh, sw), **how, name="spatial")(x)
-            x = nn.relu(norm(train, self.dtype, "middle")(x))
+            x = nn.relu(normed("middle")(x))
             x = Conv3d(self.features, (kt, 1, 1), (st, 1, 1), **how, name="temporal")(x)
         else:
             x = Conv3d(self.features, self.kernel, self.strides, **how, name="conv")(x)
-        return norm(train, self.dtype, "norm")(x)
+        return normed("norm")(x)
 
 
 def pool(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:

@@ -110,16 +110,16 @@ def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int,
     path = folder.absolute() / str(step) / "state"
     with ocp.PyTreeCheckpointer() as reader:
         stored = reader.metadata(path).item_metadata.tree
-        wanted = {
-            "params": {"network": {"encoder": stored["params"]["network"]["encoder"]}},
-            "state": {"stats": {"encoder": stored["state"]["stats"]["encoder"]}},
-        }
+        wanted = {"params": {"network": {"encoder": stored["params"]["network"]["encoder"]}}}
+        stats = stored["state"].get("stats", {})
+        if "encoder" in stats:  # a transformer has none
+            wanted["state"] = {"stats": {"encoder": stats["encoder"]}}
         plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         given = ocp.args.PyTreeRestore(wanted, restore_args=plain, partial_restore=True)
         found = reader.restore(path, args=given)
     encoder = {
         "params": found["params"]["network"]["encoder"],
-        "batch_stats": found["state"]["stats"]["encoder"],
+        "batch_stats": found["state"]["stats"]["encoder"] if "state" in wanted else {},
     }
     return step, encoder
 

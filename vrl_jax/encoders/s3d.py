@@ -1,0 +1,160 @@
+"""S3D: Inception with every convolution split into space and time, and its gated sibling."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vrl_jax import check
+from vrl_jax.encoders.conv import ConvNorm, check_compute, pool
+from vrl_jax.types import Features
+
+Triple = tuple[int, int, int]
+Widths = tuple[int, int, int, int, int, int]
+
+# Of the branches of each block, stages 3 to 5: first; second, in and out; third, in and out; fourth
+STAGES: tuple[tuple[Widths, ...], ...] = (
+    ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
+    (
+        (192, 96, 208, 16, 48, 64),
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
+    ),
+    ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
+)
+
+
+@dataclass(frozen=True)
+class S3D:
+    """S3D or S3D-G without its head (Xie et al., 2018, arXiv 1712.04851), as in torchvision.
+
+    The feature map is that of the last block: one eighth of the frames, one thirty-second of height
+    and width. `Features.stages` are the maps after the stem, the second convolution and the blocks
+    3c, 4f and 5c, before the pooling that follows.
+
+    Attributes:
+      gated: whether every branch of a block ends with a `Gate`; this is S3D-G. A gate averages over
+        the clip, so that every frame depends on all others.
+      temporal_stride: of the stem and of the pooling before blocks 4b and 5b; 1 keeps every frame,
+        so that `t' = t`, 2 leaves one eighth of them.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+    """
+
+    gated: bool = False
+    temporal_stride: int = 2
+    dtype: str = "float32"
+    conv: str = "auto"
+
+    def __post_init__(self):
+        check.one_of((1, 2), temporal_stride=self.temporal_stride)
+        check_compute(self.dtype, self.conv)
+
+    @property
+    def dim(self) -> int:
+        """The width of `Features.clip`."""
+        first, _, second, _, third, fourth = STAGES[-1][-1]
+        return first + second + third + fourth
+
+    def module(self) -> nn.Module:
+        """Build the network."""
+        return S3DNet(self)
+
+
+class S3DNet(nn.Module):
+    """The network of an `S3D`."""
+
+    config: S3D
+
+    @nn.compact
+    def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
+        """Encode `clips`, normalising by the batch's statistics if `train`, else the running."""
+        config, step = self.config, self.config.temporal_stride
+        how = {"formulation": config.conv, "dtype": config.dtype}
+        conv = partial(ConvNorm, decay=0.999, epsilon=1e-3, **how)
+        x = nn.relu(conv(64, (7, 7, 7), (step, 2, 2), mid=64, name="conv1")(clips, train))
+        maps = [x]
+        x = max_pool(x, (1, 3, 3), (1, 2, 2))
+        x = nn.relu(conv(64, (1, 1, 1), name="conv2_reduce")(x, train))
+        x = nn.relu(conv(192, (3, 3, 3), mid=192, name="conv2")(x, train))
+        maps.append(x)
+        windows = ((1, 3, 3), (3, 3, 3), (step, 2, 2))
+        strides = ((1, 2, 2), (step, 2, 2), (step, 2, 2))
+        for stage, blocks in enumerate(STAGES):
+            x = max_pool(x, windows[stage], strides[stage])
+            for letter, widths in zip("bcdef", blocks, strict=False):
+                name = f"block{stage + 3}{letter}"
+                x = Inception(conv, widths, config.gated, config.dtype, name=name)(x, train)
+            maps.append(x)
+        return pool(maps)
+
+
+class Inception(nn.Module):
+    """Four branches side by side: 1, 1 then 3, 1 then 3, and the greatest of 3 then 1, each cubed.
+
+    Attributes:
+      conv: makes a normalised convolution.
+      widths: of the first branch; of both convolutions of the second and of the third; of the
+        fourth.
+      gated: whether every branch ends with a `Gate`.
+      dtype: of the gates' computation.
+    """
+
+    conv: partial
+    widths: Widths
+    gated: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b t h w o"]:
+        """Concatenate the branches' outputs, in their order."""
+
+        def point(x, width, name):
+            return nn.relu(self.conv(width, (1, 1, 1), name=name)(x, train))
+
+        def cube(x, width, name):
+            return nn.relu(self.conv(width, (3, 3, 3), mid=width, name=name)(x, train))
+
+        first, second_mid, second, third_mid, third, fourth = self.widths
+        branches = {
+            "first": point(x, first, "first"),
+            "second": cube(point(x, second_mid, "second_reduce"), second, "second"),
+            "third": cube(point(x, third_mid, "third_reduce"), third, "third"),
+            "fourth": point(max_pool(x, (3, 3, 3), (1, 1, 1)), fourth, "fourth"),
+        }
+        if self.gated:
+            branches = {
+                name: Gate(self.dtype, name=f"{name}_gate")(y) for name, y in branches.items()
+            }
+        return jnp.concatenate(list(branches.values()), axis=-1)
+
+
+class Gate(nn.Module):
+    """Self-gating (Xie et al., 2018): weight channels by what the whole clip shows."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        """Compute x sigmoid(W mean(x) + b); the mean is over time and space, in float32."""
+        mean = x.mean((1, 2, 3), keepdims=True, dtype=jnp.float32)
+        return x * nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, name="dense")(mean))
+
+
+def max_pool(
+    x: Float[Array, "b t h w c"], window: Triple, strides: Triple
+) -> Float[Array, "b _ _ _ c"]:
+    """Take the greatest in each window, padding each axis by (k-1)//2 on both sides.
+
+    Raises:
+      ValueError: the map is smaller than the window, so that nothing would be left of it.
+    """
+    y = nn.max_pool(x, window, strides, [((k - 1) // 2,) * 2 for k in window])
+    if not y.size:
+        t, h, w = x.shape[1:4]
+        raise ValueError(f"clips are too small: pooling leaves nothing of a map of {t} x {h} x {w}")
+    return y
