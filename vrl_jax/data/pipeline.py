@@ -239,13 +239,15 @@ def _iterate(dataset: grain.MapDataset, loader: Loader) -> Iterator[dict[str, An
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # grain hands its flags on to workers
         processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=1)
-        batches = batches.mp_prefetch(processes, worker_init_fn=_follow_parent)
+        batches = batches.mp_prefetch(processes, worker_init_fn=partial(_follow, os.getpid()))
     return iter(batches)
 
 
-def _follow_parent(worker: int, workers: int) -> None:
-    """Make a worker exit with its parent: without this, killing a run leaves its workers behind."""
-    parent = os.getppid()
+def _follow(parent: int, worker: int, workers: int) -> None:
+    """Make a worker exit with its parent: without this, killing a run leaves its workers behind.
+
+    The parent tells its own number: by the time a worker could ask, it may have been killed.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
