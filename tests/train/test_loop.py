@@ -75,6 +75,12 @@ def test_continues_where_it_stopped_and_forgets_the_lost_future(tmp_path):
     assert [(r["step"], r["loss"]) for r in records] == [(n, 3.0 * n) for n in range(1, 7)]
 
 
+def test_what_died_before_its_first_checkpoint_begins_anew(tmp_path):
+    (tmp_path / "probes.jsonl").write_text('{"step": 0, "score": 7.0}\n')
+    launch(tmp_path, Train(batch=2, log_every=1, save_every=2), 2)
+    assert [(r["step"], r["score"]) for r in lines(tmp_path / "probes.jsonl")] == [(0, 0), (2, 2)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(tmp_path, number):
     def batches():

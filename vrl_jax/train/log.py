@@ -13,7 +13,8 @@ class Records:
 
     Args:
       path: the file.
-      step: where the run continues; records of later steps belong to a future that was lost.
+      step: where the run continues; records of later steps belong to a future that was lost, and
+        at 0 all begins anew.
 
     Attributes:
       kept: the records that were there already.
@@ -21,7 +22,7 @@ class Records:
 
     def __init__(self, path: pathlib.Path, step: int):
         told = [json.loads(line) for line in _whole_lines(path)]
-        self.kept = [record for record in told if record["step"] <= step]
+        self.kept = [record for record in told if step and record["step"] <= step]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(f"{json.dumps(record)}\n" for record in self.kept))
         partial.replace(path)
