@@ -25,11 +25,8 @@ def sets():
 def read(source):
     batches = list(eval_batches(source, Sampling(16, 1, 1), (32, 32), batch=64))
     clips = np.concatenate([batch["clips"][:, 0] for batch in batches]) / np.float32(255)
-    labels = {
-        name: np.concatenate([batch["labels"][name] for batch in batches])
-        for name in ("static", "dynamic")
-    }
-    return clips, labels
+    labels = [source[number].labels for number in range(len(source))]
+    return clips, {name: np.array([of[name] for of in labels]) for name in labels[0]}
 
 
 def accuracies(encode, sets):

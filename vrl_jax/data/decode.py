@@ -148,11 +148,11 @@ class _FileReader:
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         refuse_outside(self._name, frames, self.num_frames)
-        wanted, where = np.unique(frames, return_inverse=True)
         with _blame(self._name):
-            found = self._fetch(wanted)
-            images = [convert(found[number], size, self._reformatter) for number in sorted(found)]
-        return np.stack(images)[where]
+            found = self._fetch(np.unique(frames))
+            images = {number: convert(found[number], size, self._reformatter) for number in found}
+        clips = np.stack([images[number] for number in frames.flat])
+        return clips.reshape(*frames.shape, *clips.shape[1:])
 
     def _fetch(self, wanted: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame]:
         if not self._held:

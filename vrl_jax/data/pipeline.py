@@ -203,22 +203,43 @@ def within(seconds: float, video: Video, work: Callable[[], T]) -> T:
 
     A decoder that hangs in foreign code cannot be interrupted: its thread is left behind.
     """
-    done = queue.SimpleQueue()
-
-    def run():
-        try:
-            done.put((work(), None))
-        except BaseException as error:
-            done.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
+    if not hasattr(_BESIDE, "thread"):
+        _BESIDE.thread = _Beside()
+    _BESIDE.thread.tasks.put(work)
     try:
-        result, error = done.get(timeout=seconds)
+        result, error = _BESIDE.thread.done.get(timeout=seconds)
     except queue.Empty:
+        del _BESIDE.thread
         raise VideoError(f"{video.id}: not read within {seconds:g} s") from None
     if error:
         raise error
     return result
+
+
+class _Beside:
+    """A thread that does what another one waits for, and that ends when this is forgotten.
+
+    It is kept from one video to the next: a new thread is slow to get memory.
+    """
+
+    def __init__(self) -> None:
+        self.tasks, self.done = queue.SimpleQueue(), queue.SimpleQueue()
+        threading.Thread(target=_serve, args=(self.tasks, self.done), daemon=True).start()
+
+    def __del__(self) -> None:
+        self.tasks.put(None)
+
+
+_BESIDE = threading.local()  # of every thread that reads
+
+
+def _serve(tasks: queue.SimpleQueue, done: queue.SimpleQueue) -> None:
+    while work := tasks.get():
+        try:
+            done.put((work(), None))
+        except BaseException as error:
+            done.put((None, error))
+        del work  # and what it holds, while there is nothing to do
 
 
 def _share(source: Source, batch: int, host: int, hosts: int) -> int:

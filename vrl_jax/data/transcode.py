@@ -15,7 +15,8 @@ from vrl_jax.data.decode import ANY_METADATA, convert
 from vrl_jax.data.manifest import Row
 from vrl_jax.data.sources import VideoError
 
-CODEC = {"g": "16", "bf": "0", "crf": "20"}
+# "fastdecode" leaves out what is slow to decode: a third less time for a tenth more bytes.
+CODEC = {"g": "16", "bf": "0", "crf": "20", "tune": "fastdecode"}
 FPS = 25.0  # of files that do not say theirs
 
 
