@@ -28,6 +28,8 @@ def test_finished_runs_are_tabulated_and_not_run_again(tmp_path, capsys, monkeyp
     assert table[2] == "| one | 0.250 ± 0.000 | 0.625 ± 0.125 |"
     assert table[3] == "| two |  | 1.000 ± 0.000 |"
     assert "| one |" in capsys.readouterr().out
+    compare.main(["configs/one.py", "--seeds=0", "--probe=knn", f"--out={tmp_path}"])
+    assert "linear" not in (tmp_path / "table.md").read_text()
 
 
 def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):

@@ -28,13 +28,13 @@ def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> 
     subprocess.run([*command, *seeded], check=True)
 
 
-def gather(workdirs: list[pathlib.Path]) -> dict[str, list[float]]:
-    """Return the single-number results of some runs, by probe and label."""
+def gather(workdirs: list[pathlib.Path], probe: str = "") -> dict[str, list[float]]:
+    """Return the single-number results of some runs, by probe and label: all, or of one probe."""
     found = collections.defaultdict(list)
     for workdir in workdirs:
         for path in sorted(workdir.glob("results/*.json")):
             result = json.loads(path.read_text())
-            if "value" in result:
+            if "value" in result and probe in ("", result["name"]):
                 found[f"{result['name']} {result['label']}"].append(result["value"])
     return found
 
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("configs", nargs="+", help="config files")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated seeds (default 0,1,2)")
     parser.add_argument("--vary", default="", help="a setting and its values: data.key=1,2,3")
+    parser.add_argument("--probe", default="", help="show this one alone: linear or knn")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/compare"))
     given = sys.argv[1:] if argv is None else argv
     cut = given.index("--") if "--" in given else len(given)
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
             workdirs = [folder / f"{name}-seed{seed}" for seed in seeds]
             for seed, workdir in zip(seeds, workdirs, strict=True):
                 run(config, seed, workdir, [*varied, *overrides])
-            found = gather(workdirs)
+            found = gather(workdirs, arguments.probe)
             experiments.setdefault(name, {})[value] = found
             rows[f"{name}, {setting}={value}" if setting else name] = found
     table = tabulate(rows)

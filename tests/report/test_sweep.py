@@ -38,7 +38,8 @@ def test_curves_stand_at_the_setting_s_values(tmp_path, figure):
 
 
 def test_without_a_setting_experiments_stand_side_by_side(tmp_path, figure):
-    found = {name: {"": {"linear static": [value]}} for name, value in (("a", 0.2), ("b", 0.9))}
+    values = (("set_a", 0.2), ("set_b", 0.9))
+    found = {name: {"": {"linear static": [value]}} for name, value in values}
     sweep.write(tmp_path / "plot.png", found, "")
     (axes,) = figure[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]

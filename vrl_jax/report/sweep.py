@@ -1,5 +1,6 @@
 """One picture of several experiments: what each probe finds, over a setting that was varied."""
 
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -17,7 +18,8 @@ def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) ->
 
     Args:
       path: of the picture; its ending decides the format.
-      experiments: what was found, by the experiment's name.
+      experiments: what was found, by the experiment's name; a word that all names begin with
+        (up to a "_") is left out.
       setting: what the horizontal axis is; with a single value of it experiments stand side by
         side instead.
     """
@@ -25,12 +27,14 @@ def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) ->
         dict.fromkeys(p for found in experiments.values() for v in found.values() for p in v)
     )
     values = list(dict.fromkeys(v for found in experiments.values() for v in found))
+    shared = os.path.commonprefix(list(experiments)) if len(experiments) > 1 else ""
+    names = [name.removeprefix(shared[: shared.rfind("_") + 1]) for name in experiments]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * max(1, len(probes)), 3.2), layout="constrained")
         for panel, probe in enumerate(probes):
             axes = figure.add_subplot(1, len(probes), panel + 1)
             axes.set(title=probe, ylim=(0, 1.02), xlabel=setting if len(values) > 1 else "")
-            for index, (name, found) in enumerate(experiments.items()):
+            for index, found in enumerate(experiments.values()):
                 color, dash = style(index)
                 given = [value for value in values if probe in found.get(value, {})]
                 means = [np.mean(found[value][probe]) for value in given]
@@ -38,11 +42,11 @@ def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) ->
                 places = [float(v) for v in given] if len(values) > 1 else [index] * len(given)
                 axes.errorbar(
                     places, means, spread, color=color, linestyle=dash, marker="o", markersize=4,
-                    capsize=2, label=name,
+                    capsize=2, label=names[index],
                 )  # fmt: skip
             if len(values) == 1:
-                axes.set_xticks(range(len(experiments)), experiments, rotation=20, ha="right")
+                axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
         handles, labels = figure.axes[0].get_legend_handles_labels() if probes else ([], [])
         if len(values) > 1 and handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
         figure.savefig(path, dpi=160)
