@@ -9,6 +9,7 @@ In evaluation its clips are black and it is for the judge to count it as wrong. 
 `failures`.
 """
 
+import copy
 import json
 import os
 import queue
@@ -116,10 +117,10 @@ def eval_batches(
     """Return batches with each of this host's videos once, in order, clips evenly spaced.
 
     Host h has videos h, h + hosts, ...: counts differ by one where they do not divide, and the last
-    batch is short. Arguments, `.close()` and errors are those of `train_batches`.
+    batch is short. Arguments and `.close()` are those of `train_batches`.
 
     Returns:
-      an iterator of the same dictionaries with "labels": {name: int64 [b]} added.
+      an iterator of the same dictionaries; the clips of a video that cannot be read are zero.
     """
     share = _share(source, batch, host, hosts)
     dataset = grain.MapDataset.range(len(source)).map(
@@ -160,7 +161,8 @@ class _RandomClips(_Clips, grain.transforms.RandomMap):
         failed = []
         while len(failed) < TRIES:
             try:
-                clips = self.read(index, partial(sample.random_clips, rng))
+                # A copy: a thread that was left behind may wake and draw.
+                clips = self.read(index, partial(sample.random_clips, copy.deepcopy(rng)))
                 return _row(clips, index, failed)
             except VideoError as error:
                 failed.append((int(index), str(error)))
