@@ -25,13 +25,15 @@ import av
 import numpy as np
 
 from vrl_jax.data import sample
-from vrl_jax.data.decode import ANY_METADATA, VideoFile
-from vrl_jax.data.manifest import Row
+from vrl_jax.data.decode import ANY_METADATA
+from vrl_jax.data.index import index
 from vrl_jax.data.pipeline import Loader, train_batches
+from vrl_jax.data.prepare import prepare
+from vrl_jax.data.prepared import Prepared
 from vrl_jax.data.sample import Sampling
-from vrl_jax.data.sources import Source, Video, VideoList
+from vrl_jax.data.sources import Source
 from vrl_jax.data.synthetic import Synthetic
-from vrl_jax.data.transcode import transcode
+from vrl_jax.data.videos import ClassFolders
 
 SAMPLING, SIZE = Sampling(frames=16, stride=4, clips=1), (128, 171)
 BATCH, FRAMES = 16, 300
@@ -70,25 +72,20 @@ def make_sets(clips: pathlib.Path | None, count: int, root: pathlib.Path) -> dic
         files = sorted(at for at in clips.rglob("*") if at.is_file())
         if not files:
             raise ValueError(f"no video in {clips}")
+    folder = root / "clips"
+    for split in ("train", "val"):
+        (folder / split / "all").mkdir(parents=True)
     for number in range(count):
         frames = decoded(files[number % len(files)]) if clips else rendered(number)
-        original = root / f"originals-{number}.mp4"
-        encode(frames, original)
-        with VideoFile(str(original)).open() as reader:
-            known = {"frames": reader.num_frames, "fps": reader.fps, "height": 256, "width": 340}
-        row = Row(str(number), (), str(original), original.name, {}, **known)
-        for name, side in (("prepared", 128), ("small", 64)):
-            (root / f"{name}-{number}.mp4").write_bytes(transcode(row, side))
-    return {
-        name: VideoList(
-            tuple(
-                Video(str(number), VideoFile(str(root / f"{name}-{number}.mp4")), {})
-                for number in range(count)
-            ),
-            {},
-        )
-        for name in ("originals", "prepared", "small")
-    }
+        encode(frames, folder / "train" / "all" / f"{number}.mp4")
+    (folder / "val" / "all" / "0.mp4").symlink_to(folder / "train" / "all" / "0.mp4")
+    data = ClassFolders(str(folder))
+    index(data, root / "index")
+    sets = {"originals": data.train()}
+    for name, side in (("prepared", 128), ("small", 64)):
+        prepare(root / "index", root / name, side)
+        sets[name] = Prepared(str(root / name)).train()
+    return sets
 
 
 def read_clip(task: tuple[Source, int]) -> int:
