@@ -16,7 +16,7 @@ from vrl_jax.data import index, manifest, named
 from vrl_jax.data.manifest import Indexed
 from vrl_jax.data.official import UCF101
 from vrl_jax.data.shards import WebDataset
-from vrl_jax.data.sources import Splits
+from vrl_jax.data.sources import Splits, fingerprint
 from vrl_jax.data.videos import ClassFolders, ListFile
 
 ROOT = Path(__file__).parents[2]
@@ -284,6 +284,15 @@ def test_data_sets_are_built_from_the_command_line(tmp_path):
     folders = named.build(str(tmp_path), ["test_folder=test"])
     assert folders == ClassFolders(str(tmp_path), test_folder="test")
     assert named.build(FAKE, ["mirror=true"]) == Named(mirror=True)
+
+
+def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        write_clip(tmp_path / split / "a" / "1.mp4", frames=4)
+    index.main([str(tmp_path), f"--out={tmp_path / 'index'}", "--workers=1"])
+    told = json.loads((tmp_path / "index" / "dataset.json").read_text())["hash"]
+    assert fingerprint(Indexed(str(tmp_path / "index")).train()) == told
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Indexed(Listed):
         )
         if not videos:
             raise ValueError(f"{self.manifest} has no readable {part} video")
-        return VideoList(videos, read_classes(about), about["mirror_safe"])
+        return VideoList(videos, read_classes(about), about["mirror_safe"], about["hash"])
 
 
 def load(folder: Path) -> tuple[list[Row], dict[str, Any]]:

@@ -120,7 +120,7 @@ class Prepared(Listed):
         )
         if not videos:
             raise ValueError(f"{root} has no {part} video")
-        return VideoList(videos, read_classes(about), about["mirror_safe"])
+        return VideoList(videos, read_classes(about), about["mirror_safe"], about["hash"])
 
 
 def open_as(root: Path, entry: Entry) -> PreparedVideo:

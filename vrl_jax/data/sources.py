@@ -107,11 +107,18 @@ class Listing(Splits, Protocol):
 
 @dataclass(frozen=True)
 class VideoList:
-    """A source that is a list in memory."""
+    """A source that is a list in memory.
+
+    Attributes:
+      videos: its items.
+      classes, mirror_safe: see `Source`.
+      hash: of the data set, where an index has made one.
+    """
 
     videos: tuple[Video, ...]
     classes: Mapping[str, tuple[str, ...]]
     mirror_safe: bool = True
+    hash: str = ""
 
     def __len__(self) -> int:
         """Return the number of videos."""
@@ -136,7 +143,9 @@ def subset(source: Source, videos: int) -> Source:
 
 
 def fingerprint(source: Source) -> str:
-    """Return a hash over every video's id and labels: the identity of the data set."""
+    """Return the identity of the data set: an index' hash, else one over all ids and labels."""
+    if getattr(source, "hash", ""):
+        return source.hash
     digest = hashlib.sha256()
     for index in range(len(source)):
         video = source[index]
