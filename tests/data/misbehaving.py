@@ -53,4 +53,13 @@ class Unlisted:
     train = test = pretrain
 
 
+LINES = [
+    "train,1,plain.mp4",
+    "train,0,with [odd] name (1)!.avi",
+    "train,0,absent.mp4",
+    "train,1,damaged.mp4",
+    "test,1,matroska.mkv",
+    "test,0,vp8.webm",
+    "test,1,programme.mpg",
+]
 NOT_LISTING = 3

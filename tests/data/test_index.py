@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.misbehaving import Named, Unlisted
+from tests.data.misbehaving import LINES, Named, Unlisted
 from tests.data.test_decode import write_clip
 from vrl_jax.data import index, manifest, named
 from vrl_jax.data.manifest import Indexed
@@ -38,17 +38,6 @@ def write_set(root, lines, frames=None):
         options = dict(codec=codec) if codec else dict(g=12)
         write_clip(path, frames=frames or 20 + number, video=number, **options)
     return root
-
-
-LINES = [
-    "train,1,plain.mp4",
-    "train,0,with [odd] name (1)!.avi",
-    "train,0,absent.mp4",
-    "train,1,damaged.mp4",
-    "test,1,matroska.mkv",
-    "test,0,vp8.webm",
-    "test,1,programme.mpg",
-]
 
 
 def read(out):

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.data.misbehaving import Named
+from tests.data.misbehaving import LINES, Named
 from tests.data.test_decode import read_numbers, write_clip
 from tests.data.test_index import kill_and_repeat, write_set
 from vrl_jax.data import index, manifest, prepare, prepared, transcode
@@ -20,15 +20,6 @@ from vrl_jax.data.sources import Splits, VideoError
 from vrl_jax.data.stored import ArrayRecord
 from vrl_jax.data.videos import ListFile
 
-LINES = [
-    "train,1,plain.mp4",
-    "train,0,with [odd] name (1)!.avi",
-    "train,0,absent.mp4",
-    "train,1,damaged.mp4",
-    "test,1,matroska.mkv",
-    "test,0,vp8.webm",
-    "test,1,programme.mpg",
-]
 READABLE = [0, 1, 4, 5, 6]
 
 

@@ -74,13 +74,8 @@ def open_array_record(path: str) -> ArrayRecordDataSource:
 
 
 @dataclass(frozen=True)
-class StoredVideo:
-    """A video file inside a larger one.
-
-    Attributes:
-      name: what errors call it.
-      data: where its bytes are.
-    """
+class _Inside:
+    """What is inside a larger file."""
 
     name: str
     data: Stored
@@ -89,6 +84,16 @@ class StoredVideo:
     def path(self) -> str:
         """Where the larger file is."""
         return self.data.path
+
+
+@dataclass(frozen=True)
+class StoredVideo(_Inside):
+    """A video file inside a larger one.
+
+    Attributes:
+      name: what errors call it.
+      data: where its bytes are.
+    """
 
     @contextmanager
     def open(self) -> Iterator[Reader]:
@@ -100,7 +105,7 @@ class StoredVideo:
 
 
 @dataclass(frozen=True)
-class StoredExample:
+class StoredExample(_Inside):
     """A feature of a tf.train.Example: a video file, or images that are its frames.
 
     Attributes:
@@ -110,15 +115,8 @@ class StoredExample:
       fps: frames per second of images; 0 where it is not known.
     """
 
-    name: str
-    data: Stored
     feature: str
     fps: float = 0.0
-
-    @property
-    def path(self) -> str:
-        """Where the file of the record is."""
-        return self.data.path
 
     @contextmanager
     def open(self) -> Iterator[Reader]:
@@ -133,7 +131,7 @@ class StoredExample:
 
 
 @dataclass(frozen=True)
-class StoredSequence:
+class StoredSequence(_Inside):
     """A feature list of a tf.train.SequenceExample, of one image a frame.
 
     Attributes:
@@ -143,15 +141,8 @@ class StoredSequence:
       fps: frames per second; 0 where it is not known.
     """
 
-    name: str
-    data: Stored
     feature: str
     fps: float = 0.0
-
-    @property
-    def path(self) -> str:
-        """Where the file of the record is."""
-        return self.data.path
 
     @contextmanager
     def open(self) -> Iterator[Reader]:
