@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tests.data.test_crop import resize_by_loops
 from vrl_jax.data import augment as A
 from vrl_jax.data.augment import Augment, center_view, make_views
 from vrl_jax.types import View
@@ -33,59 +34,6 @@ def random_clip(rng, *shape):
 
 def random_u8(rng, *shape):
     return rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-
-
-def resize_by_loops(clip, corner, extent, size):
-    """One axis after the other: a triangle of half-width max(1, shrink) around each centre."""
-    for axis in (0, 1):
-        source = np.moveaxis(clip, axis + 1, 0).astype(np.float64)
-        target = np.zeros((size, *source.shape[1:]))
-        shrink = extent[axis] / size
-        for i in range(size):
-            center = corner[axis] + (i + 0.5) * shrink - 0.5
-            total = 0.0
-            for j in range(len(source)):
-                weight = max(0.0, 1 - abs(j - center) / max(1.0, shrink))
-                target[i] += weight * source[j]
-                total += weight
-            target[i] /= total
-        clip = np.moveaxis(target, 0, axis + 1)
-    return clip
-
-
-@pytest.mark.parametrize("shape, size", [((2, 9, 13), 5), ((3, 6, 5), 11)])
-def test_crop_resamples_the_drawn_box(rng, shape, size):
-    clip = random_clip(rng, *shape)
-    area, aspect = (0.3, 0.8), (0.75, 4 / 3)
-    corner, extent = jax.jit(A.draw_box, static_argnums=(1, 2, 3))(KEY, shape[1:], area, aspect)
-    crop = jax.jit(A.random_resized_crop, static_argnums=(2, 3, 4))
-    got = crop(KEY, jnp.asarray(clip), size, area, aspect)
-    np.testing.assert_allclose(got, resize_by_loops(clip, corner, extent, size), atol=2e-5)
-
-
-@pytest.mark.parametrize("frame", [(128, 171), (40, 30)])
-def test_boxes_cover_the_asked_areas_and_aspects_inside_the_frame(frame):
-    area, aspect = (0.2, 0.6), (0.75, 4 / 3)
-    keys = jax.random.split(KEY, 2000)
-    corner, extent = jax.vmap(lambda key: A.draw_box(key, frame, area, aspect))(keys)
-    corner, extent = np.asarray(corner), np.asarray(extent)
-    share = extent.prod(axis=1) / np.prod(frame)
-    ratio = extent[:, 1] / extent[:, 0]
-    assert area[0] - 1e-5 < share.min() < 0.21 and 0.58 < share.max() < area[1] + 1e-5
-    assert aspect[0] - 1e-5 < ratio.min() < 0.76 and 1.31 < ratio.max() < aspect[1] + 1e-5
-    assert abs(share.mean() - 0.4) < 0.015  # uniform: nearly all boxes of these areas fit
-    assert abs(np.log(ratio).mean()) < 0.02  # log-uniform
-    assert corner.min() >= 0 and (corner + extent <= np.array(frame) + 1e-4).all()
-    place = corner / (np.array(frame) - extent)
-    assert (
-        place.min() < 0.01 and place.max() > 0.99 and (abs(place.mean(axis=0) - 0.5) < 0.03).all()
-    )
-
-
-def test_a_box_that_never_fits_becomes_the_greatest_central_one():
-    corner, extent = A.draw_box(KEY, (20, 60), (0.9, 1.0), (0.75, 1.5))
-    np.testing.assert_allclose(extent, [20, 30])
-    np.testing.assert_allclose(corner, [0, 15])
 
 
 def test_flip_mirrors_about_as_often_as_asked(rng):
@@ -347,21 +295,6 @@ def test_center_view_is_the_central_square_resized_and_normalised(rng, height, w
 def test_impossible_settings_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(PLAIN, **wrong)
-
-
-def test_a_plain_crop_is_a_piece_of_the_frame(rng):
-    clip = random_clip(rng, 3, 9, 11)
-    places = set()
-    for seed in range(40):
-        got = np.array(A.random_crop(jax.random.key(seed), jnp.array(clip), 7))
-        found = [
-            (top, left)
-            for top, left in itertools.product(range(3), range(5))
-            if np.array_equal(got, clip[:, top : top + 7, left : left + 7])
-        ]
-        assert len(found) == 1
-        places |= set(found)
-    assert {top for top, _ in places} == {0, 1, 2} and {left for _, left in places} == set(range(5))
 
 
 def test_plain_crops_want_frames_that_are_large_enough(rng):

@@ -129,3 +129,30 @@ def test_unknown_layouts_are_refused():
         Sampling(layout="dense")
     with pytest.raises(ValueError, match="max_stride is of adjacent clips"):
         Sampling(max_stride=2.0)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 8, 9, 100])
+def test_segments_give_one_frame_each(rng, num_frames):
+    sampling = Sampling(frames=8, stride=99, clips=3, layout="segments")
+    seen = [set() for _ in range(8)]
+    for _ in range(400):
+        for clip in random_clips(rng, num_frames, 25.0, sampling):
+            for segment, frame in enumerate(clip):
+                seen[segment].add(int(frame))
+    for segment in range(8):
+        first = int(np.floor(segment * num_frames / 8))
+        past = int(np.ceil((segment + 1) * num_frames / 8))
+        assert seen[segment] == set(range(first, past))
+    middle = uniform_clips(num_frames, 25.0, Sampling(8, 99, 1, layout="segments"))[0]
+    assert middle.tolist() == [int((segment + 0.5) * num_frames / 8) for segment in range(8)]
+    first, _, last = uniform_clips(num_frames, 25.0, sampling)
+    assert first.tolist() == [segment * num_frames // 8 for segment in range(8)]
+    assert last.tolist() == [-(-(segment + 1) * num_frames // 8) - 1 for segment in range(8)]
+
+
+def test_centred_clips_are_judged_where_dualvar_does():
+    sampling = Sampling(frames=16, stride=2, clips=10, layout="centred")
+    starts = uniform_clips(100, 25.0, sampling)[:, 0]
+    assert starts.tolist() == [0, 7, 15, 22, 30, 37, 45, 52, 60, 68]
+    short = uniform_clips(20, 25.0, sampling)
+    assert (short == np.minimum(np.arange(16) * 2, 19)).all()

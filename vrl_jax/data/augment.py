@@ -13,10 +13,16 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
 from vrl_jax import check
+from vrl_jax.data.crop import (
+    Crops,
+    fixed_crops,
+    random_crop,
+    random_resized_crop,
+    random_scaled_crop,
+)
 from vrl_jax.types import View
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
-CROP_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,13 @@ class Augment:
     Attributes:
       size: side of the square view, in pixels.
       reverse: probability that all views of a video are played backwards.
-      crop: "resized" cuts a random box and resizes it; "plain" cuts `size` pixels each way at a
-        random place, and `area` and `aspect` have no meaning.
+      crop: "resized" cuts a random box, see `area` and `aspect`, and resizes it; "scaled" a random
+        square, see `scale`; "plain" cuts `size` pixels each way at a random place.
       subtract_background: leave only what moves: see the function of that name; for cameras that
         stand still. Evaluation does the same.
       area: least and greatest share of the frame's area that is cropped.
       aspect: least and greatest width / height of the crop, in decoded pixels.
+      scale: least and greatest shorter side of the frame, in sides of a "scaled" crop.
       flip: probability of a mirror image; 0 where left and right matter to the labels.
       jitter: probability of brightness, contrast, saturation and hue jitter.
       brightness: a factor from 1 - brightness to 1 + brightness, never below 0.
@@ -52,6 +59,7 @@ class Augment:
     subtract_background: bool = False
     area: tuple[float, float] = (0.2, 0.766)
     aspect: tuple[float, float] = (0.75, 4 / 3)
+    scale: tuple[float, float] = (256 / 224, 320 / 224)
     flip: float = 0.5
     jitter: float = 0.8
     brightness: float = 0.6
@@ -69,7 +77,7 @@ class Augment:
         check.positive(size=self.size, least_std=min(self.std))
         check.fraction(flip=self.flip, jitter=self.jitter, gray=self.gray, blur=self.blur)
         check.fraction(reverse=self.reverse)
-        check.one_of(("resized", "plain"), crop=self.crop)
+        check.one_of(("resized", "scaled", "plain"), crop=self.crop)
         check.one_of(("luma", "channel"), gray_kind=self.gray_kind)
         check.at_least(0, brightness=self.brightness, contrast=self.contrast)
         check.at_least(0, saturation=self.saturation, hue=self.hue)
@@ -79,6 +87,8 @@ class Augment:
             low, high = getattr(self, name)
             if not 0 < low <= high <= most:
                 raise ValueError(f"{name} must be 0 < least <= greatest <= {most}: {low, high}")
+        if not 1 <= self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be 1 <= least <= greatest, got {self.scale}")
 
 
 def make_views(
@@ -137,17 +147,21 @@ def make_views(
     return jax.vmap(draw)(jnp.arange(len(clips)), clips[:, np.array(wanted)])
 
 
-def center_view(clips: UInt8[Array, "n t h w 3"], augment: Augment) -> Float[Array, "n t s s 3"]:
-    """Return the clips as evaluation sees them: the central square, resized and normalised."""
-    frame = jnp.array(clips.shape[2:4], jnp.float32)
-    extent = jnp.full(2, frame.min())
-    corner = (frame - extent) / 2
+def fixed_views(
+    clips: UInt8[Array, "n t h w 3"], augment: Augment, crops: Crops
+) -> Float[Array, "n c t s s 3"]:
+    """Return the clips as evaluation sees them: fixed squares, resized and normalised."""
 
     def view(clip: Array) -> Array:
-        clip = _resize(_prepare(clip, augment), corner, extent, augment.size)
-        return normalize(clip, augment.mean, augment.std)
+        cut = fixed_crops(_prepare(clip, augment), augment.size, crops)
+        return normalize(cut, augment.mean, augment.std)
 
     return jax.vmap(view)(clips)
+
+
+def center_view(clips: UInt8[Array, "n t h w 3"], augment: Augment) -> Float[Array, "n t s s 3"]:
+    """Return the clips' greatest central square, resized and normalised."""
+    return fixed_views(clips, augment, Crops())[:, 0]
 
 
 def subtract_background(clip: Float[Array, "t h w 3"]) -> Float[Array, "t h w 3"]:
@@ -156,51 +170,6 @@ def subtract_background(clip: Float[Array, "t h w 3"]) -> Float[Array, "t h w 3"
     Of a clip's pixels taken as a linear dynamical system this is the mode of eigenvalue 1.
     """
     return jnp.clip(0.5 + clip - clip.mean(0), 0, 1)
-
-
-def random_resized_crop(
-    key: Key[Array, ""],
-    clip: Float[Array, "t h w 3"],
-    size: int,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-) -> Float[Array, "t s s 3"]:
-    """Cut a random box, not rounded to pixels, and resize it to `size` squared, antialiased."""
-    return _resize(clip, *draw_box(key, clip.shape[1:3], area, aspect), size)
-
-
-def random_crop(
-    key: Key[Array, ""], clip: Float[Array, "t h w 3"], size: int
-) -> Float[Array, "t s s 3"]:
-    """Cut `size` x `size` pixels at a random place."""
-    places = jnp.array(clip.shape[1:3]) - size + 1
-    top, left = jax.random.randint(key, (2,), 0, places)
-    return jax.lax.dynamic_slice(clip, (0, top, left, 0), (len(clip), size, size, 3))
-
-
-def draw_box(
-    key: Key[Array, ""],
-    frame: tuple[int, int],
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
-    """Draw the (top, left) corner and the (height, width) of a box inside a frame, in pixels.
-
-    The share of the area is uniform, width / height log-uniform, the place uniform. The first of
-    ten draws that fits is taken; if none does, the greatest central box of an allowed aspect.
-    """
-    area_key, aspect_key, corner_key = jax.random.split(key, 3)
-    frame_extent = jnp.array(frame, jnp.float32)
-    low, high = aspect
-    areas = jax.random.uniform(area_key, (CROP_TRIES,), minval=area[0], maxval=area[1])
-    logs = jax.random.uniform(aspect_key, (CROP_TRIES,), minval=np.log(low), maxval=np.log(high))
-    root = jnp.sqrt(areas * frame[0] * frame[1])
-    tries = jnp.stack([root * jnp.exp(-logs / 2), root * jnp.exp(logs / 2)], axis=-1)
-    fits = (tries <= frame_extent).all(axis=-1)
-    greatest = jnp.array([min(frame[0], frame[1] / low), min(frame[1], frame[0] * high)])
-    extent = jnp.where(fits.any(), tries[fits.argmax()], greatest)
-    place = jnp.where(fits.any(), jax.random.uniform(corner_key, (2,)), 0.5)
-    return place * (frame_extent - extent), extent
 
 
 def flip(
@@ -325,10 +294,10 @@ def gaussian_blur(
 
 
 def normalize(
-    clip: Float[Array, "t h w 3"],
+    clip: Float[Array, "*t h w 3"],
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-) -> Float[Array, "t h w 3"]:
+) -> Float[Array, "*t h w 3"]:
     """Subtract the mean and divide by the standard deviation, per channel."""
     return (clip - np.array(mean, np.float32)) / np.array(std, np.float32)
 
@@ -339,6 +308,8 @@ def _draw_view(key: Array, clip: Array, augment: Augment, weak: Array | None = N
     clip = _prepare(clip, a)
     if a.crop == "plain":
         clip = random_crop(keys[0], clip, a.size)
+    elif a.crop == "scaled":
+        clip = random_scaled_crop(keys[0], clip, a.size, a.scale)
     else:
         clip = random_resized_crop(keys[0], clip, a.size, a.area, a.aspect)
     plain = flip(keys[1], clip, a.flip)
@@ -348,15 +319,6 @@ def _draw_view(key: Array, clip: Array, augment: Augment, weak: Array | None = N
     if weak is not None:
         clip = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 5), weak), plain, clip)
     return normalize(clip, a.mean, a.std)
-
-
-def _resize(clip: Array, corner: Array, extent: Array, size: int) -> Array:
-    """Resample the box to `size` squared by a triangle kernel, widened where it shrinks."""
-    scale = size / extent
-    shape = (len(clip), size, size, 3)
-    return jax.image.scale_and_translate(
-        clip, shape, (1, 2), scale, -corner * scale, method="linear", antialias=True
-    )
 
 
 def _prepare(clip: Array, augment: Augment) -> Array:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vrl_jax import check
 
@@ -21,7 +21,8 @@ class Sampling:
         frame every 4/30 s of any video: every 2nd of a 15 fps one.
       layout: of random clips. "independent": starts uniform over where a clip fits. "centred":
         centres uniform over the whole video, whose edges are repeated (DualVar). "adjacent": the
-        clips follow each other without a gap (SDC).
+        clips follow each other without a gap (SDC). "segments": one frame of each of `frames`
+        equal parts of the video, whatever the stride (TSN).
       max_stride: greatest stride of adjacent clips, which is drawn uniformly from `stride` to this,
         or to what lets them fit; 0 keeps `stride`.
     """
@@ -35,7 +36,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse counts below one, negative rates and unknown layouts."""
-        check.one_of(("independent", "centred", "adjacent"), layout=self.layout)
+        layouts = ("independent", "centred", "adjacent", "segments")
+        check.one_of(layouts, layout=self.layout)
         if self.max_stride and self.layout != "adjacent":
             raise ValueError(f"max_stride is of adjacent clips, but layout is {self.layout!r}")
         check.at_least(0, max_stride=self.max_stride)
@@ -52,6 +54,8 @@ def random_clips(
     """
     if sampling.layout == "adjacent":
         return _adjacent_clips(rng, num_frames, fps, sampling)
+    if sampling.layout == "segments":
+        return _of_segments(rng.random((sampling.clips, sampling.frames)), num_frames)
     offsets = _offsets(fps, sampling)
     if sampling.layout == "centred":
         middle = offsets[len(offsets) // 2]
@@ -64,11 +68,18 @@ def random_clips(
 def uniform_clips(num_frames: int, fps: float, sampling: Sampling) -> Int[np.ndarray, "k t"]:
     """Return the frames of evenly spaced clips, the first to the last that fits; one is central.
 
-    A video shorter than a clip repeats its last frame. `fps` is the video's own rate.
+    A video shorter than a clip repeats its last frame. `fps` is the video's own rate. With the
+    layout "centred" a clip reaches one stride past its last frame, as DualVar counts; with
+    "segments" the clips take evenly spaced places in every segment, one its middle.
     """
+    gaps = sampling.clips - 1
+    if sampling.layout == "segments":
+        places = np.arange(sampling.clips) / gaps if gaps else np.full(1, 0.5)
+        return _of_segments(np.tile(places[:, None], sampling.frames), num_frames)
     offsets = _offsets(fps, sampling)
     last = max(0, num_frames - 1 - offsets[-1])
-    gaps = sampling.clips - 1
+    if sampling.layout == "centred":
+        last = max(0, num_frames - math.floor(sampling.frames * _step(fps, sampling) + 0.5))
     starts = np.arange(sampling.clips) * last // gaps if gaps else np.array([last // 2])
     return _clips(starts, offsets, num_frames)
 
@@ -91,6 +102,15 @@ def _adjacent_clips(
     start = rng.integers(0, max(1, num_frames - math.ceil(step * total) + 1))
     frames = np.floor(start + step * np.arange(total) + 0.5).astype(np.int32)
     return np.minimum(frames, num_frames - 1).reshape(sampling.clips, sampling.frames)
+
+
+def _of_segments(places: Float[np.ndarray, "k t"], num_frames: int) -> Int[np.ndarray, "k t"]:
+    """Return the frame at each place, 0 to 1, of the t equal segments of a video."""
+    check.at_least(1, num_frames=num_frames)
+    length = num_frames / places.shape[1]
+    frames = np.floor((np.arange(places.shape[1]) + places) * length)
+    ends = np.ceil((np.arange(places.shape[1]) + 1) * length) - 1
+    return np.minimum(frames, ends).astype(np.int32)
 
 
 def _step(fps: float, sampling: Sampling) -> float:

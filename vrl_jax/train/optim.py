@@ -28,7 +28,8 @@ class Schedule:
         as it is.
       warmup: share of the run that the warm-up takes.
       start: the rate that the warm-up begins with, scaled likewise.
-      drops: shares of the run at which the rate falls to a tenth, in place of the cosine.
+      drops: shares of the run at which the rate falls, in place of the cosine.
+      drop_factor: what it is multiplied by there.
       weight_decay: on weights of two axes and more.
       decay_all: on biases and normalisation, too.
       clip_norm: largest global norm of the gradient; 0 leaves it alone.
@@ -39,12 +40,13 @@ class Schedule:
     warmup: float = 0.1
     start: float = 0.0
     drops: tuple[float, ...] = ()
+    drop_factor: float = 0.1
     weight_decay: float = 1e-4
     decay_all: bool = False
     clip_norm: float = 0.0
 
     def __post_init__(self):
-        check.positive(learning_rate=self.learning_rate)
+        check.positive(learning_rate=self.learning_rate, drop_factor=self.drop_factor)
         check.fraction(warmup=self.warmup, **{f"drops[{i}]": x for i, x in enumerate(self.drops)})
         check.at_least(0, reference_batch=self.reference_batch, weight_decay=self.weight_decay)
         check.at_least(0, clip_norm=self.clip_norm, start=self.start)
@@ -56,7 +58,7 @@ class Schedule:
         warmup = round(self.warmup * total_steps)
         if not self.drops:
             return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps)
-        drops = {round(drop * total_steps) - warmup: 0.1 for drop in self.drops}
+        drops = {round(drop * total_steps) - warmup: self.drop_factor for drop in self.drops}
         after = optax.piecewise_constant_schedule(peak, drops)
         return optax.join_schedules([optax.linear_schedule(start, peak, warmup), after], [warmup])
 
