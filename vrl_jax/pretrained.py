@@ -1,55 +1,149 @@
-"""A run's encoder, to go on with: `encoder = pretrained.load("runs/mine"); encoder(clips).clip`."""
+"""An encoder to go on with: `encoder = pretrained.load("runs/mine"); encoder(clips).clip`.
+
+It comes from a run's checkpoints, or from one `.safetensors` file: arrays named `params/...` and
+`batch_stats/...`, and in the file's metadata what they mean. `python -m vrl_jax.convert` makes such
+files, from PyTorch's weights or from a run.
+"""
 
 import json
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
+from safetensors.numpy import save_file
 
-from vrl_jax import config
+from vrl_jax import config, provenance
 from vrl_jax.config import Experiment
-from vrl_jax.data.augment import center_view
+from vrl_jax.data.augment import Augment, center_view
+from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.train.checkpoint import restore_encoder
 from vrl_jax.types import Features
+
+TORCH_SUFFIXES = (".pt", ".pth", ".tar")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder with its weights, and how it was trained.
+    """An encoder with its weights, and where they come from.
 
     Attributes:
-      experiment: the run's config.
-      step: the checkpoint's.
-      variables: {"params": ..., "batch_stats": ...}, for `experiment.encoder.module()`.
+      encoder: the network.
+      augment: the input that the weights expect: its size, mean and standard deviation.
+      step: of training; 0 where it is not known.
+      variables: {"params": ..., "batch_stats": ...}, for `encoder.module()`.
+      origin: what a result should say of the weights, as JSON: a run's method, framework and step,
+        or a converted file's layout and SHA-256.
+      experiment: the run's config; None if the weights come from a file.
     """
 
-    experiment: Experiment
+    encoder: EncoderConfig
+    augment: Augment
     step: int
     variables: dict[str, Any]
+    origin: dict[str, Any]
+    experiment: Experiment | None = None
 
     def __call__(self, views: Float[Array, "b t h w 3"]) -> Features:
         """Encode clips that are prepared as evaluation does, with fixed statistics."""
-        return self.experiment.encoder.module().apply(self.variables, views, False)
+        return self.encoder.module().apply(self.variables, views, False)
 
     def prepare(self, clips: UInt8[np.ndarray, "b t h w 3"]) -> Float[Array, "b t s s 3"]:
         """Return decoded clips as evaluation sees them: their central square, normalised."""
-        return center_view(jnp.asarray(clips), self.experiment.augment)
+        return center_view(jnp.asarray(clips), self.augment)
+
+    def parameters(self) -> int:
+        """Count the trained numbers; running statistics are none."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
+    def weights(self) -> str:
+        """Return the hash of the weights and statistics, as results name it."""
+        tree = {"params": self.variables["params"], "stats": self.variables["batch_stats"]}
+        return provenance.weight_hash(tree)
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None) -> Pretrained:
-    """Return the encoder of a run's newest checkpoint, or of the given step's.
+def load(path: str | pathlib.Path, step: int | None = None) -> Pretrained:
+    """Return the encoder of a run's folder, or of a file that `save` wrote.
+
+    Args:
+      path: the folder or the file.
+      step: which of a run's checkpoints; the newest by default.
 
     Raises:
-      ValueError: the folder holds no run, or no such checkpoint.
+      ValueError: there is no run and no such file, no such checkpoint, a file of PyTorch's weights,
+        or one that is damaged.
     """
-    workdir = pathlib.Path(workdir)
-    path = workdir / "config.json"
+    path = pathlib.Path(path)
+    if path.suffix in TORCH_SUFFIXES:
+        raise ValueError(f"{path} is a PyTorch file, {_how_to_convert(path)}")
+    if path.suffix == ".safetensors":
+        if step is not None:
+            raise ValueError(f"{path} holds one encoder: step must be None, got {step}")
+        return _load_file(path)
+    described = path / "config.json"
+    if not described.is_file():
+        raise ValueError(f"{path} holds no run: there is no {described}")
+    experiment = config.build(json.loads(described.read_text()))
+    if not isinstance(experiment, Experiment):
+        kind = type(experiment).__name__
+        raise ValueError(f"{path} holds no run of pretraining: its config is that of {kind}")
+    step, variables = restore_encoder(path / "checkpoints", step)
+    origin = {
+        "method": type(experiment.method).__name__,
+        "framework": type(experiment.framework).__name__,
+        "step": step,
+    }
+    variables = jax.device_put(variables)
+    return Pretrained(experiment.encoder, experiment.augment, step, variables, origin, experiment)
+
+
+def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
+    """Write an encoder as one `.safetensors` file that `load` reads."""
+    path = pathlib.Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"an encoder is written to a .safetensors file, got {path}")
+    flat = flatten_dict(jax.tree.map(np.asarray, pretrained.variables), sep="/")
+    about = {
+        "encoder": config.describe(pretrained.encoder).to_json(),
+        "augment": config.describe(pretrained.augment).to_json(),
+        "step": str(pretrained.step),
+        "origin": json.dumps(pretrained.origin),
+        "weights": pretrained.weights(),
+    }
+    save_file({name: np.array(array, order="C") for name, array in flat.items()}, path, about)
+
+
+def _load_file(path: pathlib.Path) -> Pretrained:
     if not path.is_file():
-        raise ValueError(f"{workdir} holds no run: there is no {path}")
-    experiment = config.build(json.loads(path.read_text()))
-    step, variables = restore_encoder(workdir / "checkpoints", step)
-    return Pretrained(experiment, step, jax.device_put(variables))
+        raise ValueError(f"there is no file {path}")
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            about = file.metadata() or {}
+            if "encoder" not in about:
+                raise ValueError(
+                    f"{path} does not say which encoder it holds, as PyTorch's files do not: "
+                    f"{_how_to_convert(path)}"
+                )
+            flat = {name: file.get_tensor(name) for name in file.keys()}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no readable .safetensors file: {error}") from error
+    found = Pretrained(
+        encoder=config.build(json.loads(about["encoder"])),
+        augment=config.build(json.loads(about["augment"])),
+        step=int(about["step"]),
+        variables={"batch_stats": {}, **unflatten_dict(flat, sep="/")},
+        origin=json.loads(about["origin"]),
+    )
+    if found.weights() != about["weights"]:
+        raise ValueError(f"{path} is damaged: its arrays are not those that it was written with")
+    return replace(found, variables=jax.device_put(found.variables))
+
+
+def _how_to_convert(path: pathlib.Path) -> str:
+    out = path.with_name(f"{path.name.partition('.')[0]}.vrl.safetensors")
+    return f"convert it first: python -m vrl_jax.convert {path} --out={out}"

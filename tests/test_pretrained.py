@@ -1,0 +1,89 @@
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from tests.encoders.reference import count, fill
+from vrl_jax import config, pretrained, provenance
+from vrl_jax.data.augment import Augment
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.encoders.vit import ViT
+from vrl_jax.pretrained import Pretrained
+
+SHAPE = (2, 4, 16, 16, 3)
+INPUTS = Augment(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+
+
+def draw(rng, encoder):
+    variables = {"batch_stats": {}, **fill(encoder.module(), SHAPE, rng)}
+    return Pretrained(encoder, INPUTS, 7, variables, {"method": "BOD", "step": 7})
+
+
+@pytest.mark.parametrize(
+    "encoder", [Tiny(widths=(4, 6, 8)), ViT(width=12, depth=4, heads=2, patch=8)], ids=repr
+)
+def test_a_file_gives_back_what_was_saved(rng, tmp_path, encoder):
+    wrote = draw(rng, encoder)
+    pretrained.save(tmp_path / "a.safetensors", wrote)
+    read = pretrained.load(tmp_path / "a.safetensors")
+    assert (read.encoder, read.augment, read.step) == (encoder, INPUTS, 7)
+    assert (read.origin, read.experiment) == (wrote.origin, None)
+    assert read.variables.keys() == wrote.variables.keys()
+    jax.tree.map(np.testing.assert_array_equal, read.variables, wrote.variables)
+    assert read.weights() == wrote.weights()
+    assert read.parameters() == count(wrote.variables["params"])
+    clips = rng.integers(0, 256, (2, 4, 20, 24, 3), dtype=np.uint8)
+    views = read.prepare(clips)
+    assert views.shape == (2, 4, 16, 16, 3)
+    middle = (clips[:, :, :, 2:22].mean((1, 2, 3)) / 255 - INPUTS.mean) / INPUTS.std
+    np.testing.assert_allclose(views.mean((1, 2, 3)), middle, atol=0.05)
+    np.testing.assert_array_equal(read(views).clip, wrote(views).clip)
+
+
+def test_a_file_tells_its_hash_as_results_do(rng, tmp_path):
+    wrote = draw(rng, Tiny(widths=(4, 6, 8)))
+    pretrained.save(tmp_path / "a.safetensors", wrote)
+    with safe_open(tmp_path / "a.safetensors", "np") as file:
+        about, names = file.metadata(), set(file.keys())
+    tree = {"params": wrote.variables["params"], "stats": wrote.variables["batch_stats"]}
+    assert about["weights"] == provenance.weight_hash(tree)
+    assert {"params/stem/conv/kernel", "batch_stats/stem/norm/var"} <= names
+
+
+def test_a_changed_file_is_refused(rng, tmp_path):
+    path = tmp_path / "a.safetensors"
+    pretrained.save(path, draw(rng, Tiny(widths=(4, 6, 8))))
+    with safe_open(path, "np") as file:
+        about = file.metadata()
+    arrays = load_file(path)
+    arrays["batch_stats/stem/norm/var"][0] += 1
+    save_file(arrays, path, about)
+    with pytest.raises(ValueError, match="a.safetensors is damaged"):
+        pretrained.load(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="no readable .safetensors file"):
+        pretrained.load(path)
+
+
+def test_what_is_no_encoder_of_ours_is_refused(rng, tmp_path):
+    with pytest.raises(ValueError, match=r"convert it first: python -m vrl_jax.convert r3d\.pth"):
+        pretrained.load("r3d.pth")
+    with pytest.raises(ValueError, match="there is no file .*none.safetensors"):
+        pretrained.load(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="holds no run"):
+        pretrained.load(tmp_path)
+    save_file({"stem.0.weight": np.zeros(3)}, tmp_path / "theirs.safetensors")
+    with pytest.raises(
+        ValueError, match="does not say which encoder.*convert it first.*theirs.vrl.safe"
+    ):
+        pretrained.load(tmp_path / "theirs.safetensors")
+    (tmp_path / "config.json").write_text(config.describe(Tiny()).to_json())
+    with pytest.raises(ValueError, match="no run of pretraining: its config is that of Tiny"):
+        pretrained.load(tmp_path)
+    wrote = draw(rng, Tiny(widths=(4, 6, 8)))
+    with pytest.raises(ValueError, match="written to a .safetensors file, got .*a.npz"):
+        pretrained.save(tmp_path / "a.npz", wrote)
+    pretrained.save(tmp_path / "a.safetensors", wrote)
+    with pytest.raises(ValueError, match="step must be None, got 3"):
+        pretrained.load(tmp_path / "a.safetensors", 3)
