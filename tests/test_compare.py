@@ -32,6 +32,29 @@ def test_finished_runs_are_tabulated_and_not_run_again(tmp_path, capsys, monkeyp
     assert "linear" not in (tmp_path / "table.md").read_text()
 
 
+def test_untrained_encoders_are_a_row_and_each_counts_once(tmp_path):
+    fake(tmp_path / "one-seed0", linear_static=0.5)
+    fake(tmp_path / "two-seed0", linear_static=0.5)
+    fake(tmp_path / "two-seed1", linear_static=0.5)
+    fake(tmp_path / "one-seed1", linear_static=0.5)
+    for folder, weights, value in (
+        ("one-seed0", "a", 0.25),
+        ("two-seed0", "a", 0.25),
+        ("two-seed1", "b", 0.75),
+    ):
+        result = {"name": "linear", "label": "static", "value": value}
+        result["model"] = {"init": "untrained", "weights": weights}
+        path = tmp_path / folder / "results" / "linear-static-untrained.json"
+        path.write_text(json.dumps(result))
+    compare.main(["configs/one.py", "configs/two.py", "--seeds=0,1", f"--out={tmp_path}"])
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert table[2:] == [
+        "| one | 0.500 ± 0.000 |",
+        "| two | 0.500 ± 0.000 |",
+        "| untrained | 0.500 ± 0.250 |",
+    ]
+
+
 def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(compare.subprocess, "run", lambda c, **_: commands.append(c))

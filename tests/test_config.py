@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from vrl_jax import config
+from vrl_jax import config, protocols
 from vrl_jax.data.official import UCF101
 from vrl_jax.methods.bod import BOD
 from vrl_jax.train.optim import LARS, SGD
@@ -23,9 +23,13 @@ def load(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_is_an_experiment_and_survives_json(name):
+def test_every_config_is_one_of_two_kinds_and_survives_json(name):
     experiment = config.build(load(name))
-    assert isinstance(experiment, config.Experiment)
+    kind = config.Evaluation if name.startswith("eval_") else config.Experiment
+    assert isinstance(experiment, kind)
+    if name.startswith("eval_") and experiment.task != "probe":
+        assert name == f"eval_{experiment.set}_{experiment.task}"
+        assert protocols.recipe(experiment.protocol, experiment.task, experiment.set).test
     assert config.build(json.loads(load(name).to_json())) == experiment
     assert f"--config=configs/{name}.py" in importlib.import_module(f"configs.{name}").__doc__
 

@@ -111,14 +111,16 @@ def test_a_run_trains_judges_and_tells(whole):
     assert [r["step"] for r in probes] == [0, 4, 8]
     results = {path.stem: json.loads(path.read_text()) for path in workdir.glob("results/*.json")}
     kinds = {
-        f"{kind}-{label}"
-        for kind in ("linear", "knn", "retrieval")
+        f"{kind}{init}"
         for label in ("static", "dynamic")
+        for kind in (f"linear-{label}", f"knn-{label}", f"retrieval-{label}-none")
+        for init in ("", "-untrained")
     }
     assert set(results) == kinds
+    assert results["linear-static-untrained"]["model"]["step"] == 0
     assert results["linear-static"]["value"] == probes[-1]["linear/static"]
     assert results["linear-static"]["protocol"]["frames"] == 8
-    assert set(results["retrieval-dynamic"]["values"]) == {"1", "5"}
+    assert set(results["retrieval-dynamic-none"]["values"]) == {"1", "5"}
     with np.load(workdir / "spectrum.npz") as spectrum:
         assert spectrum["eigenvalues"].shape == (3, 24, 7)
     page = (workdir / "report.html").read_text()
@@ -193,7 +195,9 @@ def records_so_far(workdir):
 
 def test_a_finished_run_lends_its_encoder(whole):
     encoder = pretrained.load(whole[0])
-    assert encoder.step == 8 and encoder.experiment.encoder.widths == (4, 8)
+    assert encoder.step == 8 and encoder.encoder.widths == (4, 8)
+    results = [json.loads(path.read_text()) for path in whole[0].glob("results/*.json")]
+    assert encoder.weights() in {result["model"]["weights"] for result in results}
     assert pretrained.load(whole[0], 6).step == 6
     video = encoder.experiment.data.test()[0]
     with video.media.open() as reader:

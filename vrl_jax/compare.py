@@ -3,7 +3,8 @@
 `python -m vrl_jax.compare configs/synthetic_simclr.py configs/synthetic_bod.py --seeds=0,1,2`
 trains every config with every seed, one after the other, each in its own folder under `--out`;
 run again it continues where it was interrupted. `--vary=data.cooccurrence=0.125,0.5,0.9,1` does so
-for every value of a setting. What follows `--` overrides every config.
+for every value of a setting. The encoders as they were before training make a row of their own,
+each counted once. What follows `--` overrides every config.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import numpy as np
 
 from vrl_jax.report import sweep
 
+UNTRAINED = "untrained"
+
 
 def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
     """Train, judge and report one config with one seed, unless that is done already."""
@@ -28,15 +31,27 @@ def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> 
     subprocess.run([*command, *seeded], check=True)
 
 
-def gather(workdirs: list[pathlib.Path], probe: str = "") -> dict[str, list[float]]:
-    """Return the single-number results of some runs, by probe and label: all, or of one probe."""
-    found = collections.defaultdict(list)
+def gather(workdirs: list[pathlib.Path], probe: str = "", init: str = "") -> dict[str, list[float]]:
+    """Return the single-number results of some runs, by probe and label.
+
+    Args:
+      workdirs: their folders.
+      probe: all of them, or this one alone.
+      init: "" for the trained encoders, `UNTRAINED` for what they were before, each once.
+    """
+    found = collections.defaultdict(dict)
     for workdir in workdirs:
         for path in sorted(workdir.glob("results/*.json")):
             result = json.loads(path.read_text())
-            if "value" in result and probe in ("", result["name"]):
-                found[f"{result['name']} {result['label']}"].append(result["value"])
-    return found
+            model = result.get("model", {})
+            if (
+                "value" in result
+                and probe in ("", result["name"])
+                and model.get("init", "") == init
+            ):
+                key = model["weights"] if init else path
+                found[f"{result['name']} {result['label']}"][key] = result["value"]
+    return {column: list(values.values()) for column, values in found.items()}
 
 
 def tabulate(rows: dict[str, dict[str, list[float]]]) -> str:
@@ -67,18 +82,26 @@ def main(argv: list[str] | None = None) -> None:
     if setting and not values:
         parser.error(f"--vary wants a setting and its values, as data.key=1,2; got {setting!r}")
 
-    experiments, rows = {}, {}
+    experiments, rows, untrained = {}, {}, {}
     for value in values.split(","):
         folder = arguments.out / f"{setting}={value}" if setting else arguments.out
         varied = [f"--config.{setting}={value}"] if setting else []
+        everything = []
         for config in arguments.configs:
             name = pathlib.Path(config).stem
             workdirs = [folder / f"{name}-seed{seed}" for seed in seeds]
             for seed, workdir in zip(seeds, workdirs, strict=True):
                 run(config, seed, workdir, [*varied, *overrides])
+            everything += workdirs
             found = gather(workdirs, arguments.probe)
             experiments.setdefault(name, {})[value] = found
             rows[f"{name}, {setting}={value}" if setting else name] = found
+        found = gather(everything, arguments.probe, UNTRAINED)
+        if found:
+            untrained[value] = found
+            rows[f"{UNTRAINED}, {setting}={value}" if setting else UNTRAINED] = found
+    if untrained:
+        experiments[UNTRAINED] = untrained
     table = tabulate(rows)
     (arguments.out / "table.md").write_text(table + "\n")
     sweep.write(arguments.out / "plot.png", experiments, setting)

@@ -1,28 +1,32 @@
-"""An experiment as typed components, and as the `ConfigDict` that the command line overrides.
+"""What a run is as typed components, and as the `ConfigDict` that the command line overrides.
 
 A component is a frozen dataclass; it states its defaults once and checks itself. `describe` turns
-an experiment into a `ConfigDict` in which every component carries its class under `kind`, and
-`build` turns that back, so a config file refers to classes by import and a saved config finds
-them again.
+one into a `ConfigDict` in which every component carries its class under `kind`, and `build` turns
+that back, so a config file refers to classes by import and a saved config finds them again.
 """
 
 import dataclasses
 import difflib
 import importlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ml_collections
 
+from vrl_jax import check, protocols
 from vrl_jax.data.augment import Augment
 from vrl_jax.data.pipeline import Loader
 from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Splits
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.evaluate.factors import Factors
 from vrl_jax.evaluate.judge import Evaluate
 from vrl_jax.frameworks.framework import FrameworkConfig
 from vrl_jax.methods.method import MethodConfig
 from vrl_jax.methods.network import EncoderConfig
+from vrl_jax.protocols import Change
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import Optimizer
 
@@ -62,6 +66,72 @@ class Experiment:
             raise ValueError(f"resize must be at least 8 pixels each way, got {self.resize}")
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """All that decides the numbers of an evaluation, and (`loader` alone) what does not.
+
+    Attributes:
+      data: the labelled videos.
+      task: "linear", "finetune", "retrieval"; "probe" asks the probes of pretraining, "factors" what
+        is appearance and what is motion.
+      protocol: "lss", "severe", "ctp", "coclr" or "dualvar", see `vrl_jax.protocols`; "own", for
+        the last two, cuts clips as the encoder's pretraining did.
+      set: which of `protocols.SETS` the data are; "" for none of them.
+      splits: official splits to average over; () where the data have none.
+      init: folder of a run, or a file that `vrl_jax.convert` made; "" is `encoder`, untrained.
+      step: of the run's checkpoints; -1 takes the newest.
+      encoder: the network where there is no `init`.
+      change: what deviates from the protocol.
+      label: which of the data's labels; "probe" and "factors" take all.
+      untrained: judge the same encoder untrained as well.
+      batch: videos judged at a time, over all devices.
+      seed: of classifier, order, augmentation and untrained weights.
+      log_every: steps between records of training.
+      save_every: steps between checkpoints.
+      probe: what the task "probe" asks; how many neighbours retrieval looks at.
+      factors: what the task "factors" asks.
+      masks: folder of the test videos' foregrounds for it, see `vrl_jax.data.scuba.masks`; rendered
+        videos have their own.
+      loader: processes and buffers.
+    """
+
+    data: Splits
+    task: str
+    protocol: str
+    set: str = ""
+    splits: tuple[int, ...] = ()
+    init: str = ""
+    step: int = -1
+    encoder: EncoderConfig = field(default_factory=Tiny)
+    change: Change = field(default_factory=Change)
+    label: str = "class"
+    untrained: bool = True
+    batch: int = 8
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 1000
+    probe: Evaluate = field(default_factory=Evaluate)
+    factors: Factors = field(default_factory=Factors)
+    masks: str = ""
+    loader: Loader = field(default_factory=Loader)
+
+    def __post_init__(self):
+        check.one_of((*protocols.TASKS, "probe", "factors"), task=self.task)
+        check.one_of(("", *protocols.SETS), set=self.set)
+        check.at_least(1, batch=self.batch, log_every=self.log_every, save_every=self.save_every)
+        check.at_least(-1, step=self.step)
+        if (self.task in protocols.TASKS) == (self.protocol == "own"):
+            raise ValueError(
+                "the protocol 'own' is of the tasks 'probe' and 'factors' and of no other, got "
+                f"{self.protocol!r} with {self.task!r}"
+            )
+        if self.splits and not hasattr(self.data, "split"):
+            raise ValueError(
+                f"{type(self.data).__name__} has no official splits, got splits={self.splits}: "
+                "pass --config.splits='()'"
+            )
+
+
 def describe(component: Any) -> ml_collections.ConfigDict:
     """Return a component as a `ConfigDict`, its class under `kind`, components within likewise."""
     described = ml_collections.ConfigDict({"kind": _name(type(component))})
@@ -71,6 +141,13 @@ def describe(component: Any) -> ml_collections.ConfigDict:
             value = float(value)  # 1 for 1.0 would make the field an integer for ever
         described[item.name] = describe(value) if dataclasses.is_dataclass(value) else value
     return described
+
+
+def described(run: Experiment | Evaluation) -> dict[str, Any]:
+    """Return, as JSON, what a resumed run must share with its checkpoint: all but `loader`."""
+    tree = json.loads(describe(run).to_json())
+    del tree["loader"]
+    return tree
 
 
 def build(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Any:

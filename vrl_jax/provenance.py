@@ -13,12 +13,12 @@ import numpy as np
 
 import vrl_jax
 from vrl_jax import config
-from vrl_jax.config import Experiment
+from vrl_jax.config import Evaluation, Experiment
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
 
-def write(workdir: pathlib.Path, experiment: Experiment) -> None:
+def write(workdir: pathlib.Path, experiment: Experiment | Evaluation) -> None:
     """Write `config.json` and `environment.json` into the run's folder."""
     text = config.describe(experiment).to_json(indent=2)
     (workdir / "config.json").write_text(text)

@@ -86,6 +86,44 @@ def test_size_and_shape_of_what_is_read():
     np.testing.assert_array_equal(clips[1, 0], clips[1, 1])
 
 
+@pytest.mark.parametrize("static", range(8))
+def test_masks_are_where_the_shape_is_drawn(static):
+    read = lambda **settings: scene(static, 5, **settings).read(FRAMES, (32, 24))  # noqa: E731
+    clips, masks = read().astype(int), read(masked=True)
+    assert masks.shape == clips.shape and masks.dtype == np.uint8
+    assert np.array_equal(masks[..., 0], masks[..., 2])
+    assert 0.01 < masks.mean() / 255 < 0.2 and masks.max() == 255
+    ink, ground = (np.abs(read(hues=hues) - clips).max(-1) for hues in ((0.5, 0.6), (0.1, 0.2)))
+    inside, outside = masks[..., 0] == 255, masks[..., 0] == 0
+    assert (ink[outside] <= 1).all() and (ink[inside] > 10).mean() > 0.9
+    assert (ground[inside] <= 1).all() and (ground[outside] > 10).mean() > 0.9
+
+
+def test_masks_and_twins_are_of_the_same_videos():
+    source = Synthetic(test_videos=40, classes=5).test()
+    moved, dressed = source.twins()
+    for number in range(40):
+        video, mask = source[number], source.masks()[number]
+        assert mask.id == video.id and mask.labels == video.labels
+        assert vars(mask.media) == {**vars(video.media), "masked": True}
+        a, b = moved[number], dressed[number]
+        assert a.labels["static"] == video.labels["static"]
+        assert a.labels["dynamic"] != video.labels["dynamic"]
+        assert b.labels["dynamic"] == video.labels["dynamic"]
+        assert b.labels["static"] != video.labels["static"]
+        assert vars(a.media) == {**vars(video.media), "dynamic": a.labels["dynamic"]}
+        np.testing.assert_array_equal(
+            position(b.media, FRAMES[0]), position(video.media, FRAMES[0])
+        )
+        turn = (b.labels["static"] - video.labels["static"]) / 5
+        hues = (np.array(video.media.hues) + turn) % 1
+        np.testing.assert_allclose(b.media.hues, hues, atol=1e-9)
+    classes = np.array(
+        [[m["static"], m["dynamic"]] for m in (v.labels for v in map(moved.__getitem__, range(40)))]
+    )
+    assert len(np.unique(classes[:, 1])) == 5
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="cooccurrence must lie in"):
         Synthetic(cooccurrence=1.2)

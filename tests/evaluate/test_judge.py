@@ -22,7 +22,13 @@ def bank(rng, count):
 
 def test_every_probe_on_every_label_stamped_and_serialisable(rng):
     train, test = bank(rng, 80), bank(rng, 40)
-    results = json.loads(json.dumps(judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP)))
+    results = judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP)
+    for result in results:
+        predictions = result.pop("predictions", None)
+        if result["name"] == "linear":
+            right = predictions == test.labels[result["label"]]
+            assert right.mean() == pytest.approx(result["value"])
+    results = json.loads(json.dumps(results))
     found = {(r["name"], r["label"]): r for r in results}
     assert set(found) == {(n, c) for n in ("linear", "knn", "retrieval") for c in CLASSES}
     assert all(r["protocol"] == {"clips": 1} and r["commit"] == "c" for r in results)
@@ -61,6 +67,9 @@ def test_unreadable_test_videos_are_wrong_and_training_ones_left_out(rng):
     for result, clean in zip(
         judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP), whole, strict=True
     ):
+        if "predictions" in result:
+            assert set(np.flatnonzero(result["predictions"] == -1)) == set(range(0, 40, 4))
+            assert (result["predictions"][~test.unreadable] == clean["predictions"]).all()
         if "value" in result:
             assert result["value"] == pytest.approx(0.75 * clean["value"])
         else:

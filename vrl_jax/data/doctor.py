@@ -31,6 +31,7 @@ from vrl_jax.data.decode import Excerpt, VideoFile
 from vrl_jax.data.diagnosis import Rates, Setup, diagnose, prepare_commands
 from vrl_jax.data.pipeline import train_batches
 from vrl_jax.data.sources import Media, Source, Video, VideoError, subset
+from vrl_jax.jobs import pretraining
 from vrl_jax.methods.method import Method
 from vrl_jax.train import mesh
 from vrl_jax.train.step import init_state, make_step
@@ -163,10 +164,10 @@ def examine(experiment: Experiment, steps: int) -> str:
     check.at_least(1, steps=steps)
     place, source = mesh.make_mesh(), experiment.data.pretrain()
     mesh.check_batch(place, "train.batch", experiment.train.batch)
-    main.check_mirror(experiment, source)
+    pretraining.check_mirror(experiment, source)
     horizon = experiment.train.horizon(len(source))
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
-    main.check_clips(experiment, method)
+    pretraining.check_clips(experiment, method)
     sampling, parts = experiment.sampling, 1 + (method.inner.steps if method.inner else 0)
     rows = experiment.train.batch * parts
     clips = np.random.default_rng(0).integers(

@@ -5,12 +5,15 @@ shape, texture, hue and background; its *dynamic* class decides the trajectory a
 every motion has the same speed, and positions are uniform whatever the motion, so no single frame
 tells it. Hues vary a little, sizes, speeds, starts and phases freely.
 Mirroring a video changes its dynamic class.
+
+As everything is known, the same videos can be had with one factor changed and nothing else, and as
+masks of the shape.
 """
 
 import contextlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -32,6 +35,7 @@ MOTIONS = (
 SPEED = 0.06  # of the canvas side a frame
 TURN = 0.12  # radius of circles and half-length of shuttles, of the canvas side
 PURPOSES = ("pretrain", "train", "test")
+SHOWN = ("videos", "masks", "another static", "another dynamic")
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,27 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Scenes:
-    """A source of rendered videos; video `i` is a pure function of (seed, purpose, i)."""
+    """A source of rendered videos; video `i` is a pure function of (seed, purpose, i).
+
+    Attributes:
+      config: of the data set.
+      purpose: which of its splits.
+      length: number of videos.
+      cooccurrence: see `Synthetic`.
+      mirror_safe: see `Source`.
+      shown: what is made of the drawn scenes.
+    """
 
     config: Synthetic
     purpose: str
     length: int
     cooccurrence: float
     mirror_safe: bool = False
+    shown: str = "videos"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be shown."""
+        check.one_of(SHOWN, shown=self.shown)
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -117,7 +135,17 @@ class Scenes:
             radius=float(rng.uniform(0.15, 0.2)),
             hues=tuple(((static / count + rng.normal(0, 0.03, 2)) % 1).tolist()),
         )
-        return Video(f"{self.purpose}-{index:06d}", scene, {"static": static, "dynamic": dynamic})
+        scene = _show(scene, self.shown, int(rng.integers(1, count)), count)
+        labels = {"static": scene.static, "dynamic": scene.dynamic}
+        return Video(f"{self.purpose}-{index:06d}", scene, labels)
+
+    def masks(self) -> "Scenes":
+        """Return masks of the shapes as videos, white where the shape is."""
+        return replace(self, shown="masks")
+
+    def twins(self) -> tuple["Scenes", "Scenes"]:
+        """Return the same videos twice: with another dynamic class, and with another static one."""
+        return replace(self, shown="another dynamic"), replace(self, shown="another static")
 
     def __repr__(self) -> str:
         """Return a short, stable name: grain prints it in its errors."""
@@ -126,7 +154,10 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Scene:
-    """One video's recipe; lengths are shares of the canvas side, angles and phases of a turn."""
+    """One video's recipe; lengths are shares of the canvas side, angles and phases of a turn.
+
+    A masked one shows how much of each pixel the shape covers, and nothing else.
+    """
 
     static: int
     dynamic: int
@@ -137,6 +168,7 @@ class Scene:
     radius: float
     hues: tuple[float, float]
     fps: float = 25.0
+    masked: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -153,8 +185,21 @@ class Scene:
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         """Render the wanted frames at (height, width) `size`."""
         flat = frames.reshape(-1)
-        clip = render(self, flat, size)
+        clip = (render_mask if self.masked else render)(self, flat, size)
         return clip.reshape(*frames.shape, *clip.shape[1:])
+
+
+def _show(scene: Scene, shown: str, step: int, count: int) -> Scene:
+    """Return what is made of a scene; another class is `step` further, of `count`."""
+    match shown:
+        case "masks":
+            return replace(scene, masked=True)
+        case "another dynamic":
+            return replace(scene, dynamic=(scene.dynamic + step) % count)
+        case "another static":
+            hues = tuple((hue + step / count) % 1 for hue in scene.hues)
+            return replace(scene, static=(scene.static + step) % count, hues=hues)
+    return scene
 
 
 def position(scene: Scene, frames: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t 2"]:
@@ -180,18 +225,44 @@ def render(
     scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Draw the frames: background, and over it the shape with soft edges."""
+    u, v = _shape_grid(scene, frames, size)
+    cover = _cover(scene, u, v, size)[..., None]
+    ink = _colour(scene.hues[0], 0.9) * _texture(scene.static, u, v)[..., None]
+    picture = _backdrop(scene, *_pixels(size)) * (1 - cover) + ink * cover
+    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+
+
+def render_mask(
+    scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """Draw the shape white on black, where `render` draws it."""
+    cover = _cover(scene, *_shape_grid(scene, frames, size), size)
+    return np.repeat(np.round(255 * cover).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _pixels(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the pixels' centres lie: a row of x and a column of y."""
     height, width = size
     y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, :]
+    return x, y
+
+
+def _shape_grid(
+    scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each pixel's place on the shape, whose centre is 0 and whose radius is 1."""
+    x, y = _pixels(size)
     centre = position(scene, frames).astype(np.float32)
     across = (x - centre[:, 0, None, None] + 0.5) % 1 - 0.5
     down = (y - centre[:, 1, None, None] + 0.5) % 1 - 0.5
-    u, v = across / scene.radius, down / scene.radius  # columns and rows: they broadcast
+    return across / scene.radius, down / scene.radius  # columns and rows: they broadcast
+
+
+def _cover(scene: Scene, u: np.ndarray, v: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return how much of each pixel the shape covers."""
     edge = 1.5 / (min(size) * scene.radius)
-    cover = np.clip(0.5 - _distance(scene.static, u, v) / edge, 0, 1)[..., None]
-    ink = _colour(scene.hues[0], 0.9) * _texture(scene.static, u, v)[..., None]
-    picture = _backdrop(scene, x, y) * (1 - cover) + ink * cover
-    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    return np.clip(0.5 - _distance(scene.static, u, v) / edge, 0, 1)
 
 
 def _distance(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -1,8 +1,6 @@
 """All probes of one frozen encoder over one data set, as stamped results.
 
-A result is the JSON that tables are built from: one number (or one per k), the protocol it was
-found by, the model, the data. Probes read the encoder through a function of clips, so they cannot
-change it.
+Probes read the encoder through a function of clips, so they cannot change it.
 """
 
 from collections.abc import Mapping
@@ -15,8 +13,7 @@ from vrl_jax import check
 from vrl_jax.evaluate import collapse, knn, linear, retrieval
 from vrl_jax.evaluate.features import FeatureBank
 from vrl_jax.evaluate.linear import LinearProbe
-
-Result = dict[str, Any]
+from vrl_jax.evaluate.results import Result, chance, everywhere
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Evaluate:
         all. The results at the end are always of all.
       group: label by which one group at a time is left out (a person, say), over the test videos
         alone; "" learns from the train and judges on the test videos.
+      untrained: list the encoder as it was before training in the results, too.
       neighbours: test videos shown with their nearest neighbours in the report; 0 shows none.
       center: "none", "train" or "each", before cosines in retrieval and kNN.
       ks: retrieval looks at this many neighbours.
@@ -41,6 +39,7 @@ class Evaluate:
     batch: int = 64
     probe_videos: int = 2048
     group: str = ""
+    untrained: bool = True
     neighbours: int = 6
     center: str = "none"
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
@@ -78,10 +77,10 @@ def judge(
         if config.group:
             found = _leave_groups_out(test, label, len(names), config)
         else:
-            found = _train_and_test(train.readable(), test.readable(), label, len(names), config)
+            found = _train_and_test(train.readable(), test, label, len(names), config)
             found = [_with_unreadable_wrong(result, test.unreadable) for result in found]
-        chance = _chance(test.labels[label])
-        results += [_stamped(result, label, chance, stamp) for result in found]
+        least = chance(test.labels[label])
+        results += [_stamped(result, label, least, stamp) for result in found]
     return results
 
 
@@ -100,12 +99,13 @@ def summarize(results: list[Result], test: FeatureBank) -> dict[str, float]:
 
 
 def _train_and_test(train, test, label, count, config) -> list[Result]:
-    given = (train.features, train.labels[label], test.features, test.labels[label])
+    read = test.readable()
+    given = (train.features, train.labels[label], read.features, read.labels[label])
     probe = linear.probe(*given, num_classes=count, settings=config.linear)
     accuracy = knn.classify(*given, k=config.knn, center=config.center)
     recall = retrieval.recall(
-        test.features,
-        test.labels[label],
+        read.features,
+        read.labels[label],
         train.features,
         train.labels[label],
         ks=config.ks,
@@ -117,6 +117,7 @@ def _train_and_test(train, test, label, count, config) -> list[Result]:
             "value": probe.accuracy,
             "metric": "top-1 accuracy",
             "held_out_accuracy": probe.held_out_accuracy,
+            "predictions": everywhere(probe.predictions, test),
             "chosen": {
                 "learning_rate": probe.learning_rate,
                 "weight_decay": probe.weight_decay,
@@ -148,6 +149,7 @@ def _leave_groups_out(test, label, count, config) -> list[Result]:
             "std": float(np.std(values)),
             "held_out_accuracy": found.held_out_accuracy,
             "groups": groups,
+            "predictions": everywhere(found.predictions, test),
             "metric": f"top-1 accuracy, mean over left-out {config.group}s",
         }
     ]
@@ -161,11 +163,6 @@ def _with_unreadable_wrong(result: Result, unreadable: np.ndarray) -> Result:
     return {**result, "value": result["value"] * share}
 
 
-def _chance(labels: np.ndarray) -> float:
-    """Return the accuracy of always naming the most frequent class."""
-    return float(np.bincount(labels).max() / len(labels))
-
-
-def _stamped(result, label, chance, stamp) -> Result:
-    kept = {"chance": chance} if "value" in result else {}
+def _stamped(result, label, least, stamp) -> Result:
+    kept = {"chance": least} if "value" in result else {}
     return {"label": label, **kept, **stamp, **result}

@@ -1,6 +1,5 @@
 """The bridge from a train state to the evaluators: what is asked of it, when, and where it goes."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -11,15 +10,16 @@ from jax.sharding import Mesh
 from vrl_jax import provenance
 from vrl_jax.config import Experiment
 from vrl_jax.data.augment import center_view
-from vrl_jax.data.pipeline import eval_batches, failures
 from vrl_jax.data.sample import Sampling, uniform_clips
 from vrl_jax.data.sources import Source, fingerprint, subset
-from vrl_jax.evaluate import retrieval
-from vrl_jax.evaluate.features import FeatureBank, extract
-from vrl_jax.evaluate.judge import Result, judge, summarize
+from vrl_jax.evaluate import results, retrieval
+from vrl_jax.evaluate.features import FeatureBank
+from vrl_jax.evaluate.judge import judge, summarize
+from vrl_jax.evaluate.results import Result
+from vrl_jax.jobs.bank import make_bank, own_batches
 from vrl_jax.losses import koopman
 from vrl_jax.methods.method import Method
-from vrl_jax.train.mesh import anywhere, place, replicated, sharded
+from vrl_jax.train.mesh import place, replicated, sharded
 from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.step import TrainState
 
@@ -75,20 +75,23 @@ class Probes:
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
         return {**summarize(results, test), "score": float(np.mean(held_out))}
 
-    def finish(self, state: TrainState) -> None:
-        """Write the results of the last state, and its nearest neighbours."""
-        train, test, results = self._judge(state, 0)
+    def finish(self, state: TrainState, untrained: TrainState | None) -> None:
+        """Write the results of the last state, and its nearest neighbours.
+
+        Args:
+          state: the last one.
+          untrained: what the run began with, to be judged and listed as well.
+        """
+        train, test, found = self._judge(state, 0)
+        if untrained is not None:
+            found = found + self._judge(untrained, 0, "untrained")[2]
         if jax.process_index():
             return
-        folder = self._workdir / "results"
-        folder.mkdir(exist_ok=True)
-        for result in results:
-            path = folder / f"{result['name']}-{result['label']}.json"
-            path.write_text(json.dumps(result, indent=2))
+        results.write(self._workdir / "results", found, self._test)
         if self._experiment.evaluate.neighbours:
             np.savez(self._workdir / "neighbours.npz", **self._neighbours(train, test))
 
-    def _judge(self, state: TrainState, videos: int):
+    def _judge(self, state: TrainState, videos: int, init: str = ""):
         """Return feature banks and results on that many videos; the last ones are remembered."""
         longest = max(len(self._train), len(self._test))
         wanted = int(state.step), min(videos or longest, longest)
@@ -99,35 +102,26 @@ class Probes:
                 test if config.group else self._bank(state, "train", subset(self._train, videos))
             )
             unreadable = {"train": int(train.unreadable.sum()), "test": int(test.unreadable.sum())}
-            stamp = {**self._stamp(state), "unreadable": unreadable}
-            results = judge(train, test, self._test.classes, config, stamp)
-            self._last = wanted, train, test, results
+            stamp = {**self._stamp(state, init), "unreadable": unreadable}
+            found = judge(train, test, self._test.classes, config, stamp)
+            self._last = wanted, train, test, found
         return self._last[1:]
 
     def _bank(self, state: TrainState, part: str, source: Source) -> FeatureBank:
         experiment = self._experiment
-        hosts, rows = jax.process_count(), experiment.evaluate.batch
-        batches = eval_batches(
-            source,
-            self._sampling,
-            experiment.resize,
-            batch=rows,
-            host=jax.process_index(),
-            hosts=hosts,
-            loader=experiment.loader,
+        weights = (state.params, state.state)
+        batches = own_batches(
+            source, self._sampling, experiment.resize, experiment.evaluate.batch, experiment.loader
         )
-        weights, step = (state.params, state.state), int(state.step)
-
-        def watched():
-            for batch in batches:
-                self.quarantine.take(part, source, failures(batch), step)
-                yield batch
-
-        def encode(clips):
-            return jax.device_get(self._encode(weights, place(self._mesh, clips)))
-
-        bank = extract(encode, watched(), source, rows=rows, hosts=hosts)
-        return bank._replace(unreadable=anywhere(bank.unreadable))
+        return make_bank(
+            lambda clips: jax.device_get(self._encode(weights, place(self._mesh, clips))),
+            batches,
+            source,
+            part=part,
+            batch=experiment.evaluate.batch,
+            quarantine=self.quarantine,
+            step=int(state.step),
+        )
 
     def _clip_features(self, weights, clips):
         view = center_view(clips, self._experiment.augment)
@@ -207,7 +201,7 @@ class Probes:
             similarity.append(cosines[0])
         return np.array(indices), np.array(similarity)
 
-    def _stamp(self, state: TrainState) -> dict[str, Any]:
+    def _stamp(self, state: TrainState, init: str) -> dict[str, Any]:
         """Return what every result says of protocol, model and data."""
         experiment, config = self._experiment, self._experiment.evaluate
         size = experiment.augment.size
@@ -219,6 +213,7 @@ class Probes:
         split = f"leave one {config.group} out" if config.group else "train, test"
         return {
             "protocol": {
+                "name": "probe",
                 "split": split,
                 "clips": config.clips,
                 "crops": 1,
@@ -237,6 +232,7 @@ class Probes:
                 "parameters": parameters,
                 "weights": provenance.weight_hash(encoder),
                 "step": int(state.step),
+                "init": init,
             },
             "data": self._data,
             "commit": self._commit,

@@ -18,8 +18,8 @@ def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) ->
 
     Args:
       path: of the picture; its ending decides the format.
-      experiments: what was found, by the experiment's name; a word that all names begin with
-        (up to a "_") is left out.
+      experiments: what was found, by the experiment's name; a word that all names of several
+        words begin with (up to a "_") is left out.
       setting: what the horizontal axis is; with a single value of it experiments stand side by
         side instead.
     """
@@ -27,7 +27,8 @@ def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) ->
         dict.fromkeys(p for found in experiments.values() for v in found.values() for p in v)
     )
     values = list(dict.fromkeys(v for found in experiments.values() for v in found))
-    shared = os.path.commonprefix(list(experiments)) if len(experiments) > 1 else ""
+    several = [name for name in experiments if "_" in name]
+    shared = os.path.commonprefix(several) if len(several) > 1 else ""
     names = [name.removeprefix(shared[: shared.rfind("_") + 1]) for name in experiments]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * max(1, len(probes)), 3.2), layout="constrained")

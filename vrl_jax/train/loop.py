@@ -124,7 +124,7 @@ class Meter:
         if broken:
             raise FloatingPointError(
                 f"step {number}: {', '.join(broken)} not finite. The last good checkpoint is kept; "
-                f"a lower --config.optim.learning_rate or --config.optim.clip_norm=1 may help"
+                f"a lower learning_rate may help, or clip_norm=1 of the optimiser"
             )
         speed = self._config.batch * self._steps / self._seconds if self._seconds else 0.0
         self._log.advance(number, values["loss"], speed)
@@ -152,7 +152,7 @@ def run(
     *,
     config: Train,
     total_steps: int,
-    probe: Callable[[TrainState], dict[str, float]],
+    probe: Callable[[TrainState], dict[str, float]] | None,
     meter: Meter,
     checkpoints: Checkpoints,
     log: Log,
@@ -168,7 +168,8 @@ def run(
       batches: device-placed batches, from the state's own step on.
       config: cadences.
       total_steps: where the run ends, unless SIGTERM or Ctrl-C ask for an earlier end.
-      probe: judges a state by named numbers; `score` decides which checkpoint is the best.
+      probe: judges a state by named numbers; `score` decides which checkpoint is the best. Without
+        it nothing is looked at before the end, and the newest is.
       meter: reads the metrics.
       checkpoints: where states are kept.
       log: where the probes' numbers go.
@@ -205,6 +206,8 @@ def run(
 
 def _probe(probe, train, log, number):
     """Record what the probes say of a state, and return its score."""
+    if probe is None:
+        return float(number)
     values = probe(train)
     log.probes(number, values)
     return values["score"]

@@ -1,0 +1,25 @@
+"""An encoder fine-tuned, on Diving48 V2.
+
+python -m vrl_jax.main --config=configs/eval_diving48_finetune.py --config.init=runs/mine \
+    --config.data.root=/path/to/diving48 \
+    --config.data.annotations=/path/to/lists
+
+`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+None is of a paper that has Diving48, and every result says so.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.official import Diving48
+from vrl_jax.data.pipeline import Loader
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=Diving48(),
+            task="finetune",
+            protocol="severe",
+            set="diving48",
+            loader=Loader(workers=16, threads=1),
+        )
+    )

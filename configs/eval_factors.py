@@ -1,0 +1,15 @@
+"""What of an encoder is appearance and what is motion, on rendered videos whose factors are known.
+
+python -m vrl_jax.main --config=configs/eval_factors.py --config.init=runs/mine
+
+Any labelled set does: --data="UCF101 root=/data/ucf annotations=/data/lists". Minutes on two cores.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.synthetic import Synthetic
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(data=Synthetic(), task="factors", protocol="own", batch=32)
+    )

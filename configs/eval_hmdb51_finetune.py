@@ -1,0 +1,25 @@
+"""An encoder fine-tuned, on HMDB51, the mean of its three splits.
+
+python -m vrl_jax.main --config=configs/eval_hmdb51_finetune.py --config.init=runs/mine \
+    --config.data.root=/path/to/hmdb51 \
+    --config.data.annotations=/path/to/testTrainMulti_7030_splits
+
+`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.official import HMDB51
+from vrl_jax.data.pipeline import Loader
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=HMDB51(),
+            task="finetune",
+            protocol="dualvar",
+            set="hmdb51",
+            splits=(1, 2, 3),
+            loader=Loader(workers=16, threads=1),
+        )
+    )

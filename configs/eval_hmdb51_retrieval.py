@@ -1,0 +1,25 @@
+"""Nearest neighbours among the training videos, on HMDB51, split 1 as papers do.
+
+python -m vrl_jax.main --config=configs/eval_hmdb51_retrieval.py --config.init=runs/mine \
+    --config.data.root=/path/to/hmdb51 \
+    --config.data.annotations=/path/to/testTrainMulti_7030_splits
+
+`--config.protocol` is one of coclr, dualvar.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.official import HMDB51
+from vrl_jax.data.pipeline import Loader
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=HMDB51(),
+            task="retrieval",
+            protocol="coclr",
+            set="hmdb51",
+            splits=(1,),
+            loader=Loader(workers=16, threads=1),
+        )
+    )

@@ -1,0 +1,24 @@
+"""An encoder fine-tuned, on Kinetics-400.
+
+python -m vrl_jax.main --config=configs/eval_k400_finetune.py --config.init=runs/mine \
+    --config.data.root=/path/to/k400 \
+    --config.data.train_list=/path/to/train.csv --config.data.test_list=/path/to/val.csv
+
+`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.official import Kinetics400
+from vrl_jax.data.pipeline import Loader
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=Kinetics400(),
+            task="finetune",
+            protocol="severe",
+            set="k400",
+            loader=Loader(workers=16, threads=1),
+        )
+    )

@@ -1,0 +1,24 @@
+"""An encoder fine-tuned, on Something-Something V2.
+
+python -m vrl_jax.main --config=configs/eval_ssv2_finetune.py --config.init=runs/mine \
+    --config.data.root=/path/to/ssv2 \
+    --config.data.annotations=/path/to/lists
+
+`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.official import SomethingSomethingV2
+from vrl_jax.data.pipeline import Loader
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=SomethingSomethingV2(),
+            task="finetune",
+            protocol="severe",
+            set="ssv2",
+            loader=Loader(workers=16, threads=1),
+        )
+    )

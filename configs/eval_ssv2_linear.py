@@ -1,0 +1,24 @@
+"""A linear classifier upon a frozen encoder, on Something-Something V2.
+
+python -m vrl_jax.main --config=configs/eval_ssv2_linear.py --config.init=runs/mine \
+    --config.data.root=/path/to/ssv2 \
+    --config.data.annotations=/path/to/lists
+
+`--config.protocol` is one of lss, severe, coclr.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.official import SomethingSomethingV2
+from vrl_jax.data.pipeline import Loader
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=SomethingSomethingV2(),
+            task="linear",
+            protocol="severe",
+            set="ssv2",
+            loader=Loader(workers=16, threads=1),
+        )
+    )

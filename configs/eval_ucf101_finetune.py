@@ -1,0 +1,25 @@
+"""An encoder fine-tuned, on UCF101, the mean of its three splits.
+
+python -m vrl_jax.main --config=configs/eval_ucf101_finetune.py --config.init=runs/mine \
+    --config.data.root=/path/to/UCF-101 \
+    --config.data.annotations=/path/to/ucfTrainTestlist
+
+`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+"""
+
+from vrl_jax import config
+from vrl_jax.data.official import UCF101
+from vrl_jax.data.pipeline import Loader
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=UCF101(),
+            task="finetune",
+            protocol="dualvar",
+            set="ucf101",
+            splits=(1, 2, 3),
+            loader=Loader(workers=16, threads=1),
+        )
+    )

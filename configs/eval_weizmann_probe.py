@@ -1,0 +1,21 @@
+"""Any encoder on the Weizmann actions, judged on persons that its probe has not seen.
+
+python -m vrl_jax.main --config=configs/eval_weizmann_probe.py --config.init=runs/mine \
+    --config.data.root=/path/to/weizmann
+"""
+
+from vrl_jax import config
+from vrl_jax.data.videos import Weizmann
+from vrl_jax.evaluate.judge import Evaluate
+
+
+def get_config(arg: str = ""):
+    return config.describe(
+        config.Evaluation(
+            data=Weizmann(frames=16),
+            task="probe",
+            protocol="own",
+            batch=32,
+            probe=Evaluate(group="person"),
+        )
+    )

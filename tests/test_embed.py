@@ -1,0 +1,208 @@
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import synthetic_simclr
+from tests.data.misbehaving import LINES
+from tests.data.test_decode import write_clip
+from tests.data.test_index import write_set
+from vrl_jax import config, embed, pretrained
+from vrl_jax.data.augment import Augment
+from vrl_jax.data.sample import Sampling, uniform_clips
+from vrl_jax.data.synthetic import Synthetic
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.evaluate import store
+from vrl_jax.jobs.encode import add_options, read_protocol
+from vrl_jax.pretrained import Pretrained
+
+ROOT = Path(__file__).parents[1]
+FAKE = "tests.data.misbehaving:Named"
+CUT = ["--frames=4", "--stride=3", "--clips=3", "--batch=8", "--workers=0", "--resize=20x28"]
+
+
+def make_model(seed=0):
+    encoder = Tiny(widths=(4, 6), strides=(4, 2))
+    variables = encoder.module().init(jax.random.key(seed), jnp.zeros((1, 4, 16, 16, 3)), False)
+    augment = Augment(size=16, mean=(0.4, 0.5, 0.6))
+    return Pretrained(encoder, augment, 0, jax.device_put(variables), {"from": "a test"})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    pretrained.save(path, make_model())
+    return str(path)
+
+
+def run(model, *arguments):
+    embed.main([model, *map(str, arguments)])
+
+
+def test_every_row_is_the_mean_over_the_videos_clips(tmp_path, model, capsys):
+    """Eleven videos in batches of eight: the last one is filled up."""
+    out = tmp_path / "new" / "features.npz"
+    run(model, "Synthetic", "train_videos=11", "frames=20", "--part=train", f"--out={out}", *CUT)
+    assert capsys.readouterr().out == f"{out}: 11 videos, 0 unreadable\n"
+    encoder, source = pretrained.load(model), Synthetic(train_videos=11, frames=20).train()
+    found = np.load(out)
+    for number in range(11):
+        video = source[number]
+        frames = uniform_clips(20, 25.0, Sampling(frames=4, stride=3, clips=3))
+        clips = video.media.read(frames, (20, 28))
+        wanted = [np.asarray(encoder(encoder.prepare(clip[None])).clip[0]) for clip in clips]
+        np.testing.assert_allclose(found["features"][number], np.mean(wanted, 0), atol=1e-5)
+        assert found["id"][number] == video.id
+        for label in ("static", "dynamic"):
+            assert found[f"label_{label}"][number] == video.labels[label]
+    assert found["features"].dtype == np.float32 and found["features"].std(0).min() > 1e-3
+    about = json.loads(str(found["about"]))
+    assert about == store.read_about(out)
+    told = {"encoder": "Tiny", "origin": {"from": "a test"}, "weights": encoder.weights()}
+    assert told.items() <= about["model"].items()
+    assert about["data"]["part"] == "train" and about["classes"]["dynamic"][0] == "right"
+    wanted = {"clips": 3, "frames": 4, "stride": 3, "decoded": "20 x 28", "resolution": "16 x 16"}
+    assert wanted.items() <= about["protocol"].items()
+    assert about["protocol"]["input mean"] == [0.4, 0.5, 0.6]
+
+
+def test_parquet_says_the_same(tmp_path, model):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data = ("Synthetic", "test_videos=3", "frames=20", *CUT, "--per-clip")
+    for suffix in ("npz", "parquet"):
+        run(model, *data, f"--out={tmp_path}/features.{suffix}")
+    found, table = (
+        np.load(tmp_path / "features.npz"),
+        parquet.read_table(tmp_path / "features.parquet"),
+    )
+    assert found["features"].shape == (3, 3, 6)
+    np.testing.assert_array_equal(table["features"].to_pylist(), found["features"])
+    for name in ("id", "label_static", "label_dynamic", "unreadable"):
+        assert table[name].to_pylist() == found[name].tolist()
+    assert store.read_about(tmp_path / "features.parquet") == json.loads(str(found["about"]))
+
+
+def test_what_cannot_be_read_has_a_row_that_says_why(tmp_path, model):
+    root = write_set(tmp_path / "set", [line for line in LINES if "absent" not in line])
+    (root / "more").mkdir()
+    write_clip(root / "more" / "also.mp4", frames=9)
+    run(model, root, f"--out={tmp_path}/loose.npz", *CUT)
+    found = np.load(tmp_path / "loose.npz")
+    assert len(found["id"]) == 7 and "more/also.mp4" in found["id"]
+    assert sorted(found["id"]) == found["id"].tolist()
+    damaged = found["id"] == "damaged.mp4"
+    assert ((found["unreadable"] != "") == damaged).all()
+    assert "damaged.mp4: Invalid data" in found["unreadable"][damaged][0]
+    np.testing.assert_array_equal(np.isnan(found["features"]).all(1), damaged)
+    np.testing.assert_array_equal(np.isnan(found["features"]).any(1), damaged)
+    assert not any(name.startswith("label") for name in found)
+
+
+def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, model):
+    data = ("Synthetic", "test_videos=330", "frames=20", *CUT)
+    out, whole = tmp_path / "killed.npz", tmp_path / "whole.npz"
+    command = [sys.executable, "-m", "vrl_jax.embed", model, *data, f"--out={out}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    parts = tmp_path / "killed.npz.parts"
+    while not (parts / "0000001.npz").exists() and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    before = {path: path.stat() for path in parts.glob("*.npz")}
+    assert 2 <= len(before) < 42
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        add = store.Parts.add
+        patch.setattr(store.Parts, "add", lambda *a, **k: made.append(add(*a, **k)))
+        run(model, *data, f"--out={out}")
+    assert len(made) == 42 - len(before)
+    run(model, *data, f"--out={whole}")
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.npz", "whole.npz"]
+
+
+def test_parts_and_files_of_another_command_are_refused(tmp_path, model, capsys, monkeypatch):
+    other = tmp_path / "other.safetensors"
+    pretrained.save(other, make_model(seed=1))
+    data = ("Synthetic", "test_videos=9", "frames=20", f"--out={tmp_path}/a.npz", *CUT)
+    add = store.Parts.add
+
+    def add_and_stop(parts, **columns):
+        add(parts, **columns)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store.Parts, "add", add_and_stop)
+        run(model, *data)
+    assert len(list((tmp_path / "a.npz.parts").glob("*.npz"))) == 1
+    changed = {
+        "model.weights was": (str(other), data),
+        "protocol.stride was 3, is 2": (model, (*data, "--stride=2")),
+        "data.fingerprint was": (model, (*data, "--part=train", "train_videos=9")),
+        "protocol.pooling was": (model, (*data, "--per-clip")),
+    }
+    for message, (path, arguments) in changed.items():
+        with pytest.raises(SystemExit, match=message):
+            run(path, *arguments)
+    run(model, *data)
+    assert (tmp_path / "a.npz").exists() and not (tmp_path / "a.npz.parts").exists()
+    for message, (path, arguments) in changed.items():
+        with pytest.raises(SystemExit, match=message):
+            run(path, *arguments)
+    written = (tmp_path / "a.npz").stat()
+    run(model, *data)
+    assert "is finished" in capsys.readouterr().out
+    assert (tmp_path / "a.npz").stat() == written
+
+
+def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch):
+    data = ("Synthetic", "test_videos=9", *CUT)
+    with pytest.raises(SystemExit, match="must end with .npz or .parquet"):
+        run(model, *data, f"--out={tmp_path}/a.csv")
+    with pytest.raises(SystemExit, match="multiple of the 8 devices, got 3: try --batch=8"):
+        run(model, *data, "--batch=3", f"--out={tmp_path}/a.npz")
+    with pytest.raises(SystemExit, match="does not say how clips are cut: give --frames"):
+        run(model, "Synthetic", f"--out={tmp_path}/a.npz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="no video in .*empty"):
+        run(model, tmp_path / "empty", f"--out={tmp_path}/a.npz", *CUT)
+    np.savez(tmp_path / "foreign.npz", x=1)
+    with pytest.raises(SystemExit, match="this command did not write it"):
+        run(model, *data, f"--out={tmp_path}/foreign.npz")
+    monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install 'vrl-jax\[parquet\]'"):
+        run(model, *data, f"--out={tmp_path}/a.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "foreign.npz"]
+
+
+def test_a_folder_with_splits_has_classes(tmp_path, model):
+    for name in ("train/run/a.mp4", "val/jump/b.mp4", "val/run/c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_clip(tmp_path / name, frames=9)
+    source = embed.find_videos(str(tmp_path), [], "test")
+    assert [source[i].labels["class"] for i in range(len(source))] == [0, 1]
+    assert len(embed.find_videos(str(tmp_path / "val"), [], "test")) == 2
+
+
+def test_a_run_says_how_clips_are_cut():
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    tree = config.build(synthetic_simclr.get_config())
+    experiment = replace(tree, sampling=Sampling(8, 2, fps=30.0), resize=(32, 40))
+    loaded = replace(make_model(), experiment=experiment)
+    protocol = read_protocol(loaded, parser.parse_args(["--stride=5"]), clips=7)
+    assert protocol.sampling == Sampling(8, 5, 7, 30.0) and protocol.resize == (32, 40)
+    given = parser.parse_args(["--fps=0", "--frames=4"])
+    protocol = read_protocol(loaded, given, 1, (16, 24))
+    assert protocol.sampling == Sampling(4, 2, 1, 0.0) and protocol.resize == (16, 24)

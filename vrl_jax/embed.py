@@ -1,0 +1,179 @@
+"""Features of videos from any checkpoint, as one file.
+
+`python -m vrl_jax.embed runs/mine UCF101 root=/data/ucf annotations=/lists --out=test.npz` encodes
+the test videos; a folder of loose videos needs no classes, and `--out=test.parquet` writes Parquet.
+The file has `id`, `features` (the mean over a video's clips, or with `--per-clip` each clip's),
+`label_<name>` with a class number where there is one, and `unreadable`: "", or why the video could
+not be read, and then its features are NaN. `about` is what made it, as JSON. Stopped at any moment,
+even by `kill -9`, the same command goes on where it was.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import vrl_jax
+from vrl_jax import pretrained
+from vrl_jax.data import named
+from vrl_jax.data.listing import EXTENSIONS, PARTS, open_as
+from vrl_jax.data.pipeline import eval_batches, failures
+from vrl_jax.data.sources import Source, Video, VideoList, fingerprint
+from vrl_jax.data.videos import ClassFolders
+from vrl_jax.evaluate import store
+from vrl_jax.jobs.encode import (
+    Protocol,
+    add_options,
+    compile_encoder,
+    describe_model,
+    fill,
+    read_protocol,
+)
+from vrl_jax.pretrained import Pretrained
+
+
+def embed(
+    model: Pretrained, source: Source, out: Path, protocol: Protocol, *, part: str, per_clip: bool
+) -> str:
+    """Write the features of every video of a source.
+
+    Args:
+      model: the encoder.
+      source: the videos.
+      out: the file, `.npz` or `.parquet`.
+      protocol: how they are encoded.
+      part: what the source is called in the file.
+      per_clip: whether to keep clips apart.
+
+    Returns:
+      a summary.
+
+    Raises:
+      ValueError: `out`, or the parts of it that are there, were made in another way.
+    """
+    store.check_path(out)
+    pooling = "mean over time and space" + (", clips apart" * per_clip or ", mean over clips")
+    about = {
+        "model": describe_model(model),
+        "data": {"part": part, "videos": len(source), "fingerprint": fingerprint(source)},
+        "protocol": protocol.describe(model, pooling),
+        "classes": {label: list(names) for label, names in source.classes.items()},
+        "software": {"vrl_jax": vrl_jax.__version__},
+    }
+    if out.exists():
+        store.refuse_other(out, store.read_about(out), about)
+        store.Parts(out, about).remove()  # it may have been killed just before that
+        return f"{out} is finished (to make it again, delete it)"
+    parts = store.Parts(out, about)
+    _add_parts(model, source, parts, protocol, per_clip)
+    columns = _list_videos(source) | parts.join()
+    store.write(out, columns, about)
+    parts.remove()
+    return f"{out}: {len(source)} videos, {(columns['unreadable'] != '').sum()} unreadable"
+
+
+def find_videos(name: str, settings: list[str], part: str) -> Source:
+    """Return a part of a data set, or all videos below a folder that has no splits.
+
+    Raises:
+      ValueError: there is no such data set, or no video in the folder.
+    """
+    found = named.build(name, settings)
+    if isinstance(found, ClassFolders) and not settings:
+        root = Path(found.root)
+        if not any((root / split).is_dir() for split in (found.train_folder, found.test_folder)):
+            return _find_loose(root)
+    return getattr(found, part)()
+
+
+def _add_parts(
+    model: Pretrained, source: Source, parts: store.Parts, protocol: Protocol, per_clip: bool
+) -> None:
+    """Encode the videos that no part has, a part for each batch."""
+    batch, encode = protocol.batch, compile_encoder(model, lambda features: features.clip)
+    done = min(len(parts) * batch, len(source))
+    if done == len(source):
+        return
+    left = VideoList(tuple(source[number] for number in range(done, len(source))), source.classes)
+    batches = eval_batches(
+        left, protocol.sampling, protocol.resize, batch=batch, loader=protocol.loader
+    )
+    progress = tqdm(desc="embed", total=len(source), initial=done, unit="video", mininterval=1)
+    with contextlib.closing(batches), progress:
+        for each in batches:
+            clips, count = fill(each["clips"], batch), len(each["clips"])
+            # One clip of every video at a time: memory does not grow with the number of clips.
+            features = np.stack([encode(clips[:, k]) for k in range(clips.shape[1])], 1)[:count]
+            features = np.asarray(features if per_clip else features.mean(1), np.float32)
+            reasons = np.full(count, "", object)
+            for number, reason in failures(each):
+                row = number - int(each["index"][0])
+                features[row], reasons[row] = np.nan, reason
+            parts.add(features=features, unreadable=reasons.astype(str))
+            progress.update(count)
+
+
+def _list_videos(source: Source) -> dict[str, np.ndarray]:
+    """Return the ids and the labels."""
+    videos = [source[number] for number in range(len(source))]
+    labels = {
+        f"label_{label}": np.array([video.labels[label] for video in videos])
+        for label in source.classes
+    }
+    return {"id": np.array([video.id for video in videos]), **labels}
+
+
+def _find_loose(root: Path) -> VideoList:
+    """Return all videos below a folder, named by their paths from there."""
+    paths = [
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root)
+        for name in names
+        if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
+    ]
+    if not paths:
+        raise ValueError(f"no video in {root}")
+    return VideoList(
+        tuple(Video(path, open_as(str(root / path)), {}) for path in sorted(paths)), {}
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Encode what is left and say how many videos could not be read."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m vrl_jax.embed", description=__doc__, formatter_class=form
+    )
+    parser.add_argument("model", help="a run's folder, or what vrl_jax.pretrained.load takes")
+    parser.add_argument("data", nargs="+", help="data set or folder, then its fields, key=value")
+    parser.add_argument("--out", type=Path, required=True, help="features.npz or .parquet")
+    parser.add_argument("--part", choices=PARTS, default="test", help="of the data set")
+    parser.add_argument("--clips", type=int, default=10, help="of a video (default 10)")
+    parser.add_argument("--per-clip", action="store_true", help="keep a video's clips apart")
+    parser.add_argument(
+        "--resize", type=_size, help="frames are decoded to HxW (default: the run's)"
+    )
+    add_options(parser)
+    given = parser.parse_intermixed_args(argv)
+    try:
+        store.check_path(given.out)
+        source = find_videos(given.data[0], given.data[1:], given.part)
+        model = pretrained.load(given.model, step=given.step)
+        protocol = read_protocol(model, given, given.clips, given.resize)
+        options = {"part": given.part, "per_clip": given.per_clip}
+        print(embed(model, source, given.out, protocol, **options))
+    except (ValueError, OSError) as error:
+        sys.exit(str(error).replace("--config.data.", "").replace("--config.", "--"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What can be read off pixels without any network: numbers that an encoder must beat."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+SIDE = 32
+
+
+def appearance(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m d"]:
+    """Describe each clip by its middle frame, 32 x 32 grey pixels."""
+    return _shrink(clips[:, clips.shape[1] // 2].astype(np.float32).mean(-1))
+
+
+def motion(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m d"]:
+    """Describe each clip by the mean absolute difference of its grey frames, 32 x 32."""
+    grey = clips.astype(np.float32).mean(-1)
+    return _shrink(np.abs(np.diff(grey, axis=1)).mean(1))
+
+
+def _shrink(images: Float[np.ndarray, "m h w"]) -> Float[np.ndarray, "m d"]:
+    """Average over 32 x 32 areas and flatten."""
+    rows, columns = (_areas(side) for side in images.shape[1:])
+    return (rows @ images @ columns.T).reshape(len(images), -1)
+
+
+def _areas(side: int) -> Float[np.ndarray, "a n"]:
+    """Return how much of each of 32 equal areas of a line each of its pixels makes up."""
+    edges = np.arange(SIDE + 1)[:, None] * side / SIDE
+    overlap = np.minimum(edges[1:], np.arange(side) + 1) - np.maximum(edges[:-1], np.arange(side))
+    return (np.maximum(overlap, 0) * SIDE / side).astype(np.float32)

@@ -1,0 +1,169 @@
+"""Pretraining in its folder: train, judge when due, and tell at the end."""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from vrl_jax import provenance
+from vrl_jax.config import Experiment, described
+from vrl_jax.data.pipeline import failures, train_batches
+from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.jobs.probes import Probes
+from vrl_jax.methods.method import Method
+from vrl_jax.report import html
+from vrl_jax.train import loop, mesh
+from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.log import Log, Silence
+from vrl_jax.train.quarantine import Quarantine
+from vrl_jax.train.step import init_state, make_step
+
+
+class Pretraining:
+    """An experiment in its folder: everything is checked on construction, nothing compiled.
+
+    Args:
+      experiment: everything that decides the numbers.
+      workdir: gets checkpoints, logs, results and `report.html`.
+      quiet: show no progress bar.
+      accept_changes: continue what another config or other data began.
+
+    Raises:
+      ValueError: data that is not there, a batch that cannot be split over the devices, a workdir
+        that belongs to another experiment.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: pathlib.Path,
+        quiet: bool = False,
+        accept_changes: bool = False,
+    ):
+        self.experiment, self.workdir, self.quiet = experiment, workdir, quiet
+        self.mesh = mesh.make_mesh()
+        mesh.check_batch(self.mesh, "train.batch", experiment.train.batch)
+        mesh.check_batch(self.mesh, "evaluate.batch", experiment.evaluate.batch)
+        self.videos = experiment.data.pretrain()
+        check_mirror(experiment, self.videos)
+        self.horizon = experiment.train.horizon(len(self.videos))
+        self.total_steps = self.horizon.steps
+        self.method = experiment.method.build(
+            experiment.encoder, experiment.framework, self.horizon
+        )
+        check_clips(experiment, self.method)
+        self.probes = Probes(experiment, self.method, self.mesh, workdir)
+        self.checkpoints = Checkpoints(
+            workdir / "checkpoints",
+            experiment.train.keep,
+            {"config": described(experiment), "data": fingerprint(self.videos)},
+            accept_changes,
+        )
+
+    def __call__(self) -> bool:
+        """Continue from the newest checkpoint; return whether the end was reached.
+
+        Raises:
+          FloatingPointError: a loss that is not finite.
+          VideoError: too many videos that cannot be read.
+        """
+        experiment, train = self.experiment, self.experiment.train
+        optimizer = experiment.optim.build(train.batch, self.total_steps)
+        settings = (experiment.augment, train.seed, self.mesh)
+        with self.checkpoints as checkpoints:
+            begin = functools.partial(init_state, self.method, optimizer, self._clips(), *settings)
+            state = begin()
+            if checkpoints.latest() is not None:
+                state = checkpoints.restore(state)
+            start = int(state.step)
+            with (
+                self._log(start) as log,
+                contextlib.closing(self._quarantine(start)) as quarantine,
+                contextlib.closing(self._batches(start, quarantine)) as batches,
+            ):
+                log.say(f"workdir {self.workdir}: step {start} of {self.total_steps}")
+                self.probes.quarantine = quarantine
+                rate = experiment.optim.schedule(train.batch, self.total_steps)
+                meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
+                state = loop.run(
+                    state,
+                    make_step(self.method, optimizer, *settings),
+                    batches,
+                    config=train,
+                    total_steps=self.total_steps,
+                    probe=self.probes.follow,
+                    meter=meter,
+                    checkpoints=checkpoints,
+                    log=log,
+                )
+                finished = int(state.step) == self.total_steps
+                if finished:
+                    self.probes.finish(state, begin() if experiment.evaluate.untrained else None)
+        if finished and not jax.process_index():
+            print(f"report: {html.write(self.workdir)}")
+        return finished
+
+    def _log(self, start: int) -> Log | Silence:
+        """Return what the first process writes and shows; the others keep still."""
+        if jax.process_index():
+            return Silence()
+        provenance.write(self.workdir, self.experiment)
+        return Log(self.workdir, start, self.total_steps, self.quiet)
+
+    def _quarantine(self, start: int) -> Quarantine:
+        """Return this process's list of unreadable videos."""
+        number = jax.process_index()
+        path = self.workdir / (f"quarantine-{number}.jsonl" if number else "quarantine.jsonl")
+        return Quarantine(path, start, self.experiment.loader.max_failed)
+
+    def _clips(self) -> jax.ShapeDtypeStruct:
+        """Return the shape of what one step of the upper level sees."""
+        sampling = self.experiment.sampling
+        shape = (sampling.clips, sampling.frames, *self.experiment.resize, 3)
+        return jax.ShapeDtypeStruct((self.experiment.train.batch, *shape), jnp.uint8)
+
+    def _batches(self, start: int, quarantine: Quarantine) -> Iterator[jax.Array]:
+        """Yield global batches from step `start` on, placed one step ahead of their use."""
+        experiment = self.experiment
+        parts = 1 + (self.method.inner.steps if self.method.inner else 0)
+        rows = train_batches(
+            self.videos,
+            experiment.sampling,
+            experiment.resize,
+            batch=experiment.train.batch * parts,
+            seed=experiment.train.seed,
+            start=start,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            loader=experiment.loader,
+        )
+        with contextlib.closing(rows):
+            ready = None
+            for step, batch in enumerate(rows, start + 1):
+                quarantine.take("pretrain", self.videos, failures(batch), step)
+                ahead = mesh.place(self.mesh, batch["clips"])
+                if ready is not None:
+                    yield ready
+                ready = ahead
+
+
+def check_clips(experiment: Experiment, method: Method) -> None:
+    """Raise `ValueError` where a view wants a clip that is not decoded."""
+    wanted = 1 + max(view.clip for view in method.views)
+    if experiment.sampling.clips != wanted:
+        raise ValueError(
+            f"sampling.clips is {experiment.sampling.clips}, but the method makes its views from "
+            f"{wanted}: pass --config.sampling.clips={wanted}"
+        )
+
+
+def check_mirror(experiment: Experiment, source: Source) -> None:
+    """Raise `ValueError` where mirroring would make labels wrong."""
+    if experiment.augment.flip and not source.mirror_safe:
+        raise ValueError(
+            f"augment.flip is {experiment.augment.flip}, but a mirror image has another label in "
+            "this data set: pass --config.augment.flip=0"
+        )
