@@ -72,8 +72,8 @@ class Evaluation:
 
     Attributes:
       data: the labelled videos.
-      task: "linear", "finetune", "retrieval"; "probe" asks the probes of pretraining, "factors" what
-        is appearance and what is motion.
+      task: "linear", "finetune", "retrieval"; "probe" asks the probes of pretraining, "factors"
+        what is appearance and what is motion.
       protocol: "lss", "severe", "ctp", "coclr" or "dualvar", see `vrl_jax.protocols`; "own", for
         the last two, cuts clips as the encoder's pretraining did.
       set: which of `protocols.SETS` the data are; "" for none of them.

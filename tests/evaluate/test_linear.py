@@ -196,3 +196,21 @@ def test_refusals(rng):
     for wrong in ({"held_out": 1.0}, {"steps": 0}, {"batch": 0}, {"weight_decays": (-1.0,)}):
         with pytest.raises(ValueError):
             replace(QUICK, **wrong)
+
+
+def test_members_alone_are_learned_from_and_nothing_is_compiled_anew(rng):
+    x, labels = rng.normal(size=(60, 5)).astype(np.float32), rng.integers(3, size=60)
+    test = rng.normal(size=(20, 5)).astype(np.float32)
+    some = rng.random(60) < 0.7
+    spoilt = np.where(some[:, None], x, np.nan)
+    settings = LinearProbe(learning_rates=(0.1,), weight_decays=(0.01,), steps=40)
+    options = {"num_classes": 3, "settings": settings}
+    masked = linear.probe(spoilt, labels, test, labels[:20], members=some, **options)
+    plain = linear.probe(x[some], labels[some], test, labels[:20], **options)
+    np.testing.assert_array_equal(masked.predictions, plain.predictions)
+    compiled = linear._fit._cache_size()
+    linear.probe(spoilt, labels, test, labels[:20], members=some & (labels > -1), **options)
+    fewer = some.copy()
+    fewer[np.flatnonzero(some)[:5]] = False
+    linear.probe(spoilt, labels, test, labels[:20], members=fewer, **options)
+    assert linear._fit._cache_size() == compiled

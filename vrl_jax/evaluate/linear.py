@@ -74,6 +74,7 @@ def probe(
     num_classes: int,
     settings: LinearProbe,
     groups: Int[np.ndarray, "n"] | None = None,
+    members: Bool[np.ndarray, "n"] | None = None,
 ) -> ProbeResult:
     """Choose a setting on a slice of train, refit it on all of train, test once.
 
@@ -88,13 +89,16 @@ def probe(
       settings: what to try.
       groups: which video, or person, each training item is from; the held-out slice is then made
         of whole groups, else it is stratified by class.
+      members: which of the training items count, all by default: as it varies nothing is compiled
+        anew. Features of the others need not be finite.
 
     Raises:
       ValueError: features and labels differ in number, a label is out of range, nothing
         would be left to train on, or every setting diverged.
     """
     check.same_shape(test_features=test_features[:, 0], test_labels=test_labels)
-    train = np.ones(len(train_labels), bool)
+    train = np.ones(len(train_labels), bool) if members is None else members
+    train_features = np.where(train[:, None], train_features, 0)
     setting, held_out_accuracy, predict = _choose_and_refit(
         train_features, train_labels, train, groups, num_classes, settings
     )

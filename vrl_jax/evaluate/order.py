@@ -97,13 +97,14 @@ def predict(
     said = {view: np.full(len(test.unreadable), UNREADABLE) for view in views}
     for members, asked in folds(train, test, group):
         found = linear.probe(
-            train.views[learned][members],
-            train.labels[label][members],
+            train.views[learned],
+            train.labels[label],
             np.concatenate([test.views[view][asked] for view in views]),
             np.tile(test.labels[label][asked], len(views)),
             num_classes=classes,
             settings=settings,
-            groups=train.labels[group][members] if group else None,
+            groups=train.labels[group] if group else None,
+            members=members,
         )
         for view, part in zip(views, np.split(found.predictions, len(views)), strict=True):
             said[view][asked] = part
@@ -119,40 +120,39 @@ def arrow_of_time(
     cannot be read is wrong.
     """
     right = np.zeros((2, len(test.unreadable)), bool)
+    directed = ("order/ordered", "order/reversed")
+    both = np.concatenate([train.views[view] for view in directed])
     for members, asked in folds(train, test, group):
-        both = [
-            np.concatenate([bank.views["order/ordered"][rows], bank.views["order/reversed"][rows]])
-            for bank, rows in ((train, members), (test, asked))
-        ]
-        directions = [np.repeat([0, 1], len(rows)) for rows in (members, asked)]
+        directions = np.repeat([0, 1], len(asked))
         found = linear.probe(
-            both[0],
-            directions[0],
-            both[1],
-            directions[1],
+            both,
+            np.repeat([0, 1], len(members)),
+            np.concatenate([test.views[view][asked] for view in directed]),
+            directions,
             num_classes=2,
             settings=settings,
-            groups=np.tile(train.labels[group][members] if group else members, 2),
+            groups=np.tile(train.labels[group] if group else np.arange(len(members)), 2),
+            members=np.tile(members, 2),
         )
-        right[:, asked] = (found.predictions == directions[1]).reshape(2, -1)
+        right[:, asked] = (found.predictions == directions).reshape(2, -1)
     return right
 
 
 def folds(train: Bank, test: Bank, group: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows of train to learn from, rows of test to ask about), readable ones alone.
+    """Yield (which rows of train to learn from, rows of test to ask about), readable ones alone.
 
     With a group, each of its values is asked about once, and all others are learned from.
     """
-    learn, ask = np.flatnonzero(~train.unreadable), np.flatnonzero(~test.unreadable)
+    learn, ask = ~train.unreadable, np.flatnonzero(~test.unreadable)
     if not group:
         yield learn, ask
         return
     if train is not test:
         raise ValueError(f"group {group!r} is left out of the test videos: train must be test")
-    groups = test.labels[group][ask]
-    check.at_least(3, **{f"the number of {group}s": len(np.unique(groups))})
-    for value in np.unique(groups):
-        yield ask[groups != value], ask[groups == value]
+    groups = test.labels[group]
+    check.at_least(3, **{f"the number of {group}s": len(np.unique(groups[ask]))})
+    for value in np.unique(groups[ask]):
+        yield learn & (groups != value), ask[groups[ask] == value]
 
 
 def accuracy(
