@@ -1,7 +1,7 @@
 """How the field's papers judge an encoder, as pinned recipes by name.
 
 `lss`: the large-scale study (arXiv 2104.14558); `severe`: SEVERE (2203.14221); `ctp`: CtP and
-tubelet contrast (2101.07974); `coclr`: CoCLR (2010.09709); `dualvar`: DualVar (2107.01194). Where a
+tubelet contrast (2105.02545); `coclr`: CoCLR (2010.09709); `dualvar`: DualVar (2107.01194). Where a
 paper leaves something open, the choice is ours: SEVERE's test squares and linear frame rate,
 CoCLR's training batch and its ten evenly spaced windows in place of all.
 """

@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vrl_jax.report import results
+
 
 @pytest.fixture
 def workdir(tmp_path, rng) -> Path:
@@ -50,9 +52,30 @@ def fake_run(folder: Path, rng: np.random.Generator, method="bod", steps=200) ->
     recall = result("retrieval", "static", None) | {"values": {"1": 0.8712, "5": 0.9533}}
     del recall["value"], recall["metric"], recall["chance"]
     dump(folder / "results" / "retrieval_static.json", recall)
+    for name in ("ordered", "shuffled"):
+        content = result(f"order/{name}", "static", 0.7321 if name == "ordered" else 0.3217)
+        dump(folder / "results" / f"order-{name}-static.json", content)
+    np.savez(folder / "results" / "linear_static.npz", **predictions(rng))
     np.savez(folder / "spectrum.npz", **spectrum(rng))
     np.savez(folder / "neighbours.npz", **neighbours(rng))
     return folder
+
+
+def made(content, run="", found=None) -> results.Result:
+    """The content of a result's file, as read."""
+    return results.parse(content, Path("results/made.json"), run, found)
+
+
+def predictions(rng, n=200, names=("circle", "square", "star")):
+    labels = np.random.default_rng(9).integers(0, len(names), n)  # the data are the same to all
+    guesses = np.where(rng.random(n) < 0.6, labels, rng.integers(0, len(names), n))
+    guesses[rng.random(n) < 0.05] = -1
+    return {
+        "ids": np.array([f"video{i}" for i in range(n)]),
+        "labels": labels,
+        "predictions": guesses,
+        "classes": np.array(names),
+    }
 
 
 def dump(path: Path, content) -> None:

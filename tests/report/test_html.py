@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tests.report.conftest import dump, dump_lines, fake_run, metrics, probe
-from vrl_jax.report import html
+from tests.report.conftest import dump, dump_lines, fake_run, metrics, probe, result
+from vrl_jax.report import html, paired
 
 NASTY = '<script>alert("x")</script>'
 
@@ -47,7 +47,7 @@ def test_page_shows_the_numbers_of_the_files(path):
     page = Page(path)
     for number in ("97.1 %", "62.9 %", "90.2 %", "44.5 %", "87.1 %", "95.3 %", "12.5 %"):
         assert number in page.text
-    stored = {0.9713, 0.6287, 0.9024, 0.4451, 0.8712, 0.9533}
+    stored = {0.9713, 0.6287, 0.9024, 0.4451, 0.8712, 0.9533, 0.7321, 0.3217}
     assert {float(a["value"]) for tag, a in page.tags if tag == "data"} == stored
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     for text in (f"{last['loss']:.4g}", "0:01:40", "method bod · framework SimCLR", "0.10.2"):
@@ -95,6 +95,45 @@ def test_resumed_run_shows_the_later_record(bare_workdir):
     assert "123.5" in Page(html.write(bare_workdir)).text
 
 
+def test_classes_and_factors_have_sections(path):
+    page = Page(path)
+    assert headings(path)[:3] == ["Results", "Static and dynamic", "Classes"]
+    judged = np.load(path.parent / "results" / "linear_static.npz")
+    right = judged["labels"] == judged["predictions"]
+    for i, name in enumerate(judged["classes"]):
+        own = judged["labels"] == i
+        assert name in page.text and f"{100 * right[own].mean():.1f} %" in page.text
+    alts = [a["aria-label"] for _, a in page.tags if "aria-label" in a]
+    assert "Bars: static: ordered 73.2 %, shuffled 32.2 %" in alts
+
+
+def test_changes_and_untrained_encoders_stand_out(bare_workdir):
+    def content(value, **changed):
+        protocol = {"name": "dualvar", "changed": {"epochs": [2, 150]}}
+        return result("linear", "static", value) | {"protocol": protocol} | changed
+
+    untrained = content(0.1111, model={"encoder": "Tiny", "init": "untrained"})
+    dump(bare_workdir / "results" / "a.json", untrained)
+    dump(bare_workdir / "results" / "b.json", content(0.9713, top5=0.9999))
+    out = html.write(bare_workdir)
+    page = Page(out)
+    order = ["dualvar (changed)", "epochs 2 (the protocol has 150)", "97.1 %", "100.0 %", "11.1 %"]
+    places = [page.text.index(text, page.text.index("Results")) for text in order]
+    assert places == sorted(places)
+    assert page.text.count("11.1 %") == 1  # no headline
+    (row,) = re.findall(r'<tr class="untrained">.*?</tr>', out.read_text(), re.DOTALL)
+    assert "11.1 %" in row and "static untrained" in row
+
+
+def test_result_that_lacks_something_is_named(workdir):
+    path = workdir / "results" / "knn_static.json"
+    content = json.loads(path.read_text())
+    del content["data"]
+    dump(path, content)
+    with pytest.raises(ValueError, match=r"knn_static\.json must have .*data"):
+        html.write(workdir)
+
+
 def test_sections_without_data_are_left_out_and_named(path, bare_workdir):
     assert "Not on this page" not in headings(path)
     (bare_workdir / "environment.json").unlink()
@@ -134,10 +173,14 @@ def test_text_from_the_files_is_never_markup(workdir, rng):
     dump(workdir / "environment.json", {NASTY: NASTY})
     dump_lines(workdir / "metrics.jsonl", [metrics(rng, 1) | {NASTY: 1.0, f"loss/{NASTY}": 2.0}])
     dump_lines(workdir / "probes.jsonl", [probe(rng, 1, 1) | {f"linear/{NASTY}": 0.5}])
-    result = json.loads((workdir / "results" / "linear_static.json").read_text())
+    found = json.loads((workdir / "results" / "linear_static.json").read_text())
     nasty = dict.fromkeys(("name", "label", "metric", "commit"), NASTY)
     nasty |= {"protocol": {NASTY: NASTY}, "model": {NASTY: NASTY}}
-    dump(workdir / "results" / "linear_static.json", result | nasty)
+    dump(workdir / "results" / "linear_static.json", found | nasty)
+    dump(workdir / "results" / "order-ordered-static.json", found | {"name": f"order/{NASTY}"})
+    judged = dict(np.load(workdir / "results" / "linear_static.npz"))
+    judged["classes"] = np.array([NASTY, f"$x^2$ {NASTY}", "star"])
+    np.savez(workdir / "results" / "linear_static.npz", **judged)
     arrays = dict(np.load(workdir / "neighbours.npz"))
     arrays["query_labels"] = np.full(arrays["query_labels"].shape, f'">{NASTY}')
     arrays["label_names"] = np.array([NASTY, "dynamic"])
@@ -151,7 +194,10 @@ def test_text_from_the_files_is_never_markup(workdir, rng):
 def test_comparison_shows_both_runs(workdir, other_workdir, tmp_path):
     out = html.compare([workdir, other_workdir], tmp_path / "both.html")
     page = Page(out)
-    assert headings(out) == ["Runs", "Results", "Probes", "Training", "Settings that differ"]
+    assert headings(out) == [
+        "Runs", "Results", "Static and dynamic", "Class by class", "Probes", "Training",
+        "Settings that differ",
+    ]  # fmt: skip
     alts = [a["aria-label"] for _, a in page.tags if "aria-label" in a]
     for key in ("loss", "loss/static", "learning_rate", "linear/static", "koopman/static_rank"):
         (alt,) = [alt for alt in alts if alt.startswith(f"{key} over")]
@@ -159,6 +205,20 @@ def test_comparison_shows_both_runs(workdir, other_workdir, tmp_path):
     assert "method.kind" in page.text and "seed" in page.text
     assert "optim.learning_rate" not in page.text
     assert {a["value"] for tag, a in page.tags if tag == "data"} >= {"0.9713"}
+
+
+def test_comparison_tells_whether_runs_differ(workdir, other_workdir, tmp_path):
+    files = [w / "results" / "linear_static.npz" for w in (workdir, other_workdir)]
+    first, other = (np.load(file) for file in files)
+    read = (first["predictions"] >= 0) & (other["predictions"] >= 0)
+    right, also = (f["predictions"][read] == f["labels"][read] for f in (first, other))
+    page = html.compare([workdir, other_workdir], tmp_path / "both.html").read_text()
+    (row,) = re.findall(r"only first run right.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)
+    cells = re.findall(r">([^<>]+)</t[hd]>", row)
+    only = [int((also & ~right).sum()), int((right & ~also).sum())]
+    shares = [f"{100 * x.mean():.1f} %" for x in (also, right)]
+    p = f"{paired.mcnemar(*only):.2g}"
+    assert cells == ["tiny_dualvar", str(read.sum()), *shares, *map(str, only), p]
 
 
 def test_comparison_keeps_protocols_apart(workdir, other_workdir, tmp_path):

@@ -24,3 +24,9 @@ def test_wrong_folder_is_told_without_a_traceback(tmp_path, capsys, name, compla
         main([str(tmp_path / name)])
     assert stop.value.code == 1
     assert complaint in capsys.readouterr().err
+
+
+def test_markdown_goes_to_the_screen_and_no_page_is_written(workdir, tmp_path, capsys):
+    main([str(workdir), "--markdown"])
+    assert "| tiny\\_bod | Tiny (12.3 K parameters) | static | 90.2 % |" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.html"))

@@ -46,12 +46,21 @@ def test_series_skips_steps_without_the_quantity_and_reads_null_as_nan():
 
 def test_everything_is_read(workdir):
     run = read.run(workdir)
-    assert (len(run.metrics), len(run.probes), len(run.results)) == (200, 5, 5)
+    assert (len(run.metrics), len(run.probes), len(run.results)) == (200, 5, 7)
     assert run.config["optim"]["learning_rate"] == 0.001
     assert run.spectrum.eigenvalues.shape == (5, 32, 7)
     assert run.spectrum.static_rank.shape == (5, 32)
     assert run.neighbours.same.shape == (3, 5, 2)
-    assert {result["run"] for result in run.results} == {"tiny_bod"}
+    assert {result.run for result in run.results} == {"tiny_bod"}
+    with_predictions = [result.path.stem for result in run.results if result.predictions]
+    assert with_predictions == ["linear_static"]
+
+
+def test_runs_are_named_by_what_tells_them_apart(workdir, other_workdir):
+    runs = read.runs([other_workdir, workdir])
+    assert list(runs) == ["tiny_dualvar", "tiny_bod"]
+    for name, run in runs.items():
+        assert {result.run for result in run.results} == {name}
 
 
 def test_wrong_folders_are_refused(tmp_path):

@@ -94,8 +94,9 @@ def write(folder: pathlib.Path, results: list[Result], test: Source | None = Non
         raise ValueError(f"two results have one name among {', '.join(stems)}")
     for earlier in [*folder.glob("*.json"), *folder.glob("*.npz")]:
         earlier.unlink()
-    for stem, result in zip(stems, results, strict=True):
+    for place, (stem, result) in enumerate(zip(stems, results, strict=True)):
         kept = {key: item for key, item in result.items() if key != "predictions"}
+        kept["place"] = place
         (folder / f"{stem}.json").write_text(json.dumps(kept, indent=2))
         if "predictions" in result:
             videos = [test[number] for number in range(len(test))]

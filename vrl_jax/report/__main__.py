@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vrl_jax.report import html
+from vrl_jax.report import html, markdown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,15 +17,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=Path("comparison.html"),
         help="where the comparison of several runs goes (default: ./comparison.html)",
     )
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the tables of results as Markdown, and write no page",
+    )
     wanted = parser.parse_args(arguments)
     try:
-        pages = [html.write(workdir) for workdir in wanted.workdirs]
-        if len(wanted.workdirs) > 1:
-            pages.append(html.compare(wanted.workdirs, wanted.out))
+        printed = [markdown.write(wanted.workdirs)] if wanted.markdown else _pages(wanted)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    for page in pages:
-        print(page)
+    for text in printed:
+        print(text)
+
+
+def _pages(wanted: argparse.Namespace) -> list[Path]:
+    pages = [html.write(workdir) for workdir in wanted.workdirs]
+    if len(wanted.workdirs) > 1:
+        pages.append(html.compare(wanted.workdirs, wanted.out))
+    return pages
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The head of a page: what a run is, the numbers that matter, and what should worry its reader."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -72,17 +73,22 @@ def last(history: list[read.Record], key: str) -> float | None:
 
 
 def _results(tables: list[table.Table]) -> list[Card]:
+    names = Counter(part.title for part in tables)
     cards = []
     for part in tables:
-        differs = [f"{key} {value}" for key, value in part.differs.items()]
-        leading = {column.name: column for column in reversed(part.columns)}  # of @1, @5: @1
+        own = [f"{key} {value}" for key, value in part.differs.items()]
+        apart = [part.title, *(own if names[part.title] > 1 else [])]
         for row in part.rows:
-            for column in reversed(leading.values()):
-                if column in row.cells:
+            for column in table.leading(part.columns):
+                if column in row.cells and not row.untrained:
                     cell = row.cells[column]
-                    note = ", ".join(filter(None, [cell.note, *differs]))
+                    note = ", ".join(filter(None, [_chance(cell), *apart]))
                     cards.append(Card(f"{column.title} {row.label}".strip(), cell.text, note))
     return cards
+
+
+def _chance(cell: table.Cell) -> str:
+    return "" if cell.chance is None else f"chance {table.number(cell.chance, cell.percent)}"
 
 
 def _probes(history: list[read.Record]) -> list[Card]:

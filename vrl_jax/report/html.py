@@ -7,11 +7,26 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from vrl_jax.report import head, panels, plot, read, table
+from vrl_jax.report import confusion, factors, gallery, head, paired, panels, plot, read, table
+from vrl_jax.report.results import Result
 
-MOST_CLIPS = 60  # film strips on a page, which keeps it at a size that can be mailed
 ABSENT = "—"
 MEANS = f"Curves of more than {plot.MOST_POINTS} points show means of neighbouring ones."
+KINDS = (
+    "results/*.json with a name such as order/reversed",
+    "What features know of appearance and of motion. Dotted lines: chance; pale bars: encoders "
+    "that were not trained.",
+)
+CONFUSION = (
+    "Rows are classes, columns what their videos were taken for, as shares of the row, on a "
+    "root scale that shows rare mistakes too."
+)
+CONTESTS = (
+    "results/*.npz of two runs under one protocol",
+    "Runs against the first one, on the videos that both could read. p: how likely chance alone "
+    "would make them disagree so one-sidedly (McNemar's exact test), not corrected for the number "
+    "of comparisons. Plots: accuracy gained or lost by class, with its number of videos.",
+)
 
 
 class Section(NamedTuple):
@@ -32,29 +47,16 @@ class Section(NamedTuple):
     note: str = ""
 
 
-class Grid(NamedTuple):
-    """A plain table of text; the first column names the row."""
-
-    header: list[str]
-    rows: list[list[str]]
-
-
-class Clip(NamedTuple):
-    """One clip as a film strip; `agrees` says for each label whether it is the query's."""
-
-    source: str
-    label: str
-    similarity: str
-    agrees: dict[str, bool]
-
-
 def write(workdir: Path) -> Path:
     """Write report.html into a run's folder and return its path.
 
     Raises `ValueError` naming the file where the folder, or what it holds, is not in order.
     """
     run = read.run(workdir)
-    tables = table.build(run.results)
+    plain = [result for result in run.results if not result.kind]
+    tables = table.build(plain)
+    classes = confusion.build(plain)
+    clips, shown = gallery.build(run.neighbours)
     return _render(
         run.folder / "report.html",
         title=run.name,
@@ -64,10 +66,12 @@ def write(workdir: Path) -> Path:
         legend=[],
         sections=[
             Section("Results", "tables", tables, "results/*.json"),
+            _factors(run.results, [run.name]),
+            Section("Classes", "confusions", classes, "results/*.npz", CONFUSION),
             Section("Probes", "plots", panels.probes(run.probes), "probes.jsonl"),
             Section("Training", "plots", panels.training(run.metrics), "metrics.jsonl", MEANS),
             _spectrum(run.spectrum),
-            _neighbours(run.neighbours),
+            Section("Nearest neighbours", "neighbours", clips, "neighbours.npz", shown),
             Section("Config", "settings", table.flatten(run.config), "setting in config.json"),
             Section("Environment", "settings", table.flatten(run.environment), "environment.json"),
         ],
@@ -79,14 +83,15 @@ def compare(workdirs: list[Path], out: Path) -> Path:
 
     Raises `ValueError` as `write` does, and where a folder is given twice.
     """
-    runs = dict(zip(_names(workdirs), map(read.run, workdirs), strict=True))
-    results = [{**result, "run": name} for name, run in runs.items() for result in run.results]
+    runs = read.runs(workdirs)
+    results = [result for run in runs.values() for result in run.results]
+    plain = [result for result in results if not result.kind]
     probes = panels.together({name: run.probes for name, run in runs.items()})
     metrics = panels.together({name: run.metrics for name, run in runs.items()})
     return _render(
         out,
         title=f"Comparison of {len(runs)} runs",
-        subtitle=", ".join(runs),
+        subtitle="",
         cards=[],
         warnings=[f"{name}: {text}" for name, run in runs.items() for text in head.warnings(run)],
         legend=[
@@ -95,12 +100,22 @@ def compare(workdirs: list[Path], out: Path) -> Path:
         ],
         sections=[
             Section("Runs", "grid", _overview(runs), ""),
-            Section("Results", "tables", table.build(results), "results/*.json"),
+            Section("Results", "tables", table.build(plain), "results/*.json"),
+            _factors(results, list(runs)),
+            Section("Class by class", "contests", paired.build(plain), *CONTESTS),
             Section("Probes", "plots", probes, "probes.jsonl"),
             Section("Training", "plots", metrics, "metrics.jsonl", MEANS),
             Section("Settings that differ", "grid", _differences(runs), "setting that differs"),
         ],
     )
+
+
+def _factors(results: list[Result], runs: list[str]) -> Section:
+    kinds = factors.build(results, runs)
+    skipped = {name: why for result in results for name, why in result.skipped.items()}
+    reasons = [f"{name}: {why}" for name, why in skipped.items()]
+    note = KINDS[1] + f" Not asked: {', '.join(reasons)}." * bool(reasons)
+    return Section("Static and dynamic", "kinds", kinds, KINDS[0], note)
 
 
 def _spectrum(spectrum: read.Spectrum | None) -> Section:
@@ -114,63 +129,22 @@ def _spectrum(spectrum: read.Spectrum | None) -> Section:
     return Section("Koopman spectrum", "plots", panels.spectra(spectrum), "spectrum.npz", note)
 
 
-def _neighbours(found: read.Neighbours | None) -> Section:
-    if found is None:
-        return Section("Nearest neighbours", "neighbours", [], "neighbours.npz")
-    names = found.label_names.tolist()
-    shown = max(1, MOST_CLIPS // (1 + found.gallery.shape[1]))
-    queries = [
-        [
-            Clip(plot.strip(found.queries[q]), str(found.query_labels[q]), "", {}),
-            *(_neighbour(found, q, k, names) for k in range(found.gallery.shape[1])),
-        ]
-        for q in range(min(shown, len(found.queries)))
-    ]
-    shares = zip(names, found.same.reshape(-1, len(names)).mean(0).tolist(), strict=True)
-    agreement = ", ".join(f"{name} {table.number(share, True)}" for name, share in shares)
-    note = (
-        f"{len(queries)} of {len(found.queries)} queries with their nearest clips, by cosine "
-        f"similarity. Neighbours that share the query's label, over all queries: {agreement}."
-    )
-    return Section("Nearest neighbours", "neighbours", queries, "neighbours.npz", note)
-
-
-def _neighbour(found: read.Neighbours, q: int, k: int, names: list[str]) -> Clip:
-    return Clip(
-        plot.strip(found.gallery[q, k]),
-        str(found.gallery_labels[q, k]),
-        f"{found.similarity[q, k]:.3f}",
-        dict(zip(names, found.same[q, k].tolist(), strict=True)),
-    )
-
-
-def _overview(runs: dict[str, read.Run]) -> Grid:
+def _overview(runs: dict[str, read.Run]) -> table.Grid:
     cards = {name: head.training(run.metrics) for name, run in runs.items()}
     titles = list(dict.fromkeys(card.title for row in cards.values() for card in row))
     rows = []
     for name, run in runs.items():
         texts = {card.title: card.text for card in cards[name]}
         rows.append([name, head.subtitle(run) or ABSENT, *(texts.get(t, ABSENT) for t in titles)])
-    return Grid(["run", "what", *titles], rows)
+    return table.Grid(["run", "what", *titles], rows)
 
 
-def _differences(runs: dict[str, read.Run]) -> Grid | None:
+def _differences(runs: dict[str, read.Run]) -> table.Grid | None:
     configs = [table.flatten(run.config) for run in runs.values()]
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = [[key, *(config.get(key, ABSENT) for config in configs)] for key in keys]
     rows = [row for row in rows if len(set(row[1:])) > 1]
-    return Grid(["setting", *runs], rows) if rows else None
-
-
-def _names(workdirs: list[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell them apart."""
-    paths = [workdir.resolve() for workdir in workdirs]
-    if len(set(paths)) < len(paths):
-        raise ValueError(f"a run is given twice among {', '.join(map(str, workdirs))}")
-    depth = 1
-    while len({path.parts[-depth:] for path in paths}) < len(paths):
-        depth += 1
-    return ["/".join(path.parts[-depth:]) for path in paths]
+    return table.Grid(["setting", *runs], rows) if rows else None
 
 
 def _render(out: Path, sections: list[Section], **content: Any) -> Path:
@@ -182,6 +156,7 @@ def _render(out: Path, sections: list[Section], **content: Any) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["short"] = table.short
     page = environment.get_template("template.html").render(
         sections=[section for section in sections if section.content],
         absent=[section for section in sections if not section.content],

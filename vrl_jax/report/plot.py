@@ -23,6 +23,7 @@ REACH = 1.5  # eigenvalues further out do not stretch the picture
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
+    "text.parse_math": False,  # a "$" in a name is a "$"
     "svg.hashsalt": "report",  # the same data make the same page
     "font.sans-serif": ["DejaVu Sans"],  # wider than what browsers put in its place
     "font.size": 8.5,
@@ -68,6 +69,11 @@ def style(index: int) -> tuple[str, str]:
     return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
 
 
+def percent(value: float, place: int | None = None) -> str:
+    """Return the label of a fraction on an axis; `place` is matplotlib's, for formatters."""
+    return f"{100 * value:.4g}%"
+
+
 def curves(
     title: str,
     lines: list[Line],
@@ -100,9 +106,11 @@ def curves(
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
             axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
-        svg = _svg(figure, title)
+        drawing = svg(figure, title)
     words = "; ".join(_describe(line) for line in lines)
-    return Plot(title, svg, f"{title} over steps. {words}", tuple(lines) if legend else (), wide)
+    return Plot(
+        title, drawing, f"{title} over steps. {words}", tuple(lines) if legend else (), wide
+    )
 
 
 def spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
@@ -130,13 +138,13 @@ def spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
         axes.set_ylabel("Im λ", labelpad=0)
         axes.set_xticks([-1, 0, 1])
         axes.set_yticks([-1, 0, 1])
-        svg = _svg(figure, title)
+        drawing = svg(figure, title)
     share = static_share(eigenvalues, radius)
     alt = (
         f"{title}: {values.size} eigenvalues in the complex plane, "
         f"{share:.1%} inside the static disc, {beyond} outside the picture"
     )
-    return Plot(title, svg, alt)
+    return Plot(title, drawing, alt)
 
 
 def static_share(eigenvalues: np.ndarray, radius: float) -> float:
@@ -187,7 +195,7 @@ def _describe(line: Line) -> str:
     return f"{line.label}: from {' to '.join(ends)}"
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
     """Return the figure as SVG to stand inside a page next to others.
 
     Many drawings share the page, so ids get a prefix of their own; what only a file of its own
@@ -196,11 +204,11 @@ def _svg(figure: Figure, title: str) -> str:
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(stream, format="svg", dpi=200, metadata=nothing)
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-    prefix = f"i{hashlib.sha256((title + svg).encode()).hexdigest()[:8]}-"
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'href="#', f'href="#{prefix}', svg)
-    return re.sub(r"url\(#", f"url(#{prefix}", svg)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    prefix = f"i{hashlib.sha256((title + text).encode()).hexdigest()[:8]}-"
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r'href="#', f'href="#{prefix}', text)
+    return re.sub(r"url\(#", f"url(#{prefix}", text)

@@ -1,15 +1,15 @@
 """The files of one run's folder, as data."""
 
 import json
-import zipfile
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-Record = dict[str, Any]
+from vrl_jax.report import files
+from vrl_jax.report.files import Record
+from vrl_jax.report.results import Result, load
+
 CLOCKS = ("step", "epoch", "wall_seconds")  # what time it is, rather than how things are
 
 
@@ -62,7 +62,7 @@ class Run:
     environment: Record
     metrics: list[Record]
     probes: list[Record]
-    results: list[Record]
+    results: list[Result]
     spectrum: Spectrum | None
     neighbours: Neighbours | None
 
@@ -80,16 +80,35 @@ def run(folder: Path) -> Run:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a run's folder: it has no config.json")
     environment = folder / "environment.json"
+    results = [load(path, folder.name) for path in sorted(folder.glob("results/*.json"))]
     return Run(
         folder=folder,
-        config=_object(folder / "config.json"),
-        environment=_object(environment) if environment.is_file() else {},
+        config=files.json_object(folder / "config.json"),
+        environment=files.json_object(environment) if environment.is_file() else {},
         metrics=records(folder / "metrics.jsonl"),
         probes=records(folder / "probes.jsonl"),
-        results=[_result(path, folder.name) for path in sorted(folder.glob("results/*.json"))],
+        results=sorted(results, key=lambda result: result.place),
         spectrum=_spectrum(folder / "spectrum.npz"),
         neighbours=_neighbours(folder / "neighbours.npz"),
     )
+
+
+def runs(folders: list[Path]) -> dict[str, Run]:
+    """Read several runs by name: the shortest ends of their paths that tell them apart.
+
+    Raises `ValueError` as `run` does, and where a folder is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"a run is given twice among {', '.join(map(str, folders))}")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    found = {"/".join(path.parts[-depth:]): run(path) for path in paths}
+    return {
+        name: replace(one, results=[replace(result, run=name) for result in one.results])
+        for name, one in found.items()
+    }
 
 
 def records(path: Path) -> list[Record]:
@@ -132,42 +151,10 @@ def series(history: list[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
-def _object(path: Path) -> Record:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold one JSON object, got a {type(content).__name__}")
-    return content
-
-
-def _result(path: Path, run_name: str) -> Record:
-    result = _object(path)
-    missing = {"name", "protocol"} - result.keys()
-    if missing or not {"value", "values"} & result.keys():
-        raise ValueError(
-            f"{path} must have name, protocol, and value or values; it has {', '.join(result)}"
-        )
-    return {**result, "run": run_name}
-
-
-def _arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    absent = [name for name in names if name not in arrays]
-    if absent:
-        raise ValueError(f"{path} lacks {', '.join(absent)}; it has {', '.join(arrays)}")
-    return arrays
-
-
 def _spectrum(path: Path) -> Spectrum | None:
     if not path.is_file():
         return None
-    arrays = _arrays(path, ["steps", "eigenvalues", "radius"])
+    arrays = files.arrays(path, ["steps", "eigenvalues", "radius"])
     ranks = [array for name, array in arrays.items() if name.split("/")[-1] == "static_rank"]
     return Spectrum(
         steps=arrays["steps"],
@@ -181,5 +168,5 @@ def _neighbours(path: Path) -> Neighbours | None:
     if not path.is_file():
         return None
     names = list(Neighbours.__dataclass_fields__)
-    arrays = _arrays(path, names)
+    arrays = files.arrays(path, names)
     return Neighbours(**{name: arrays[name] for name in names})

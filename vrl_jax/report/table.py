@@ -2,10 +2,20 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-FRACTIONS = ("accuracy", "recall", "precision")  # metrics that are shown in per cent
+from vrl_jax.report.results import Result
+
+FRACTIONS = ("accuracy", "recall", "precision", "share")  # metrics that are shown in per cent
+ABSENT = "not given"
+
+
+class Grid(NamedTuple):
+    """A plain table of text; the first column names the row."""
+
+    header: list[str]
+    rows: list[list[str]]
 
 
 class Column(NamedTuple):
@@ -20,23 +30,37 @@ class Column(NamedTuple):
         """The column's heading."""
         return f"{self.name} @{self.rank}" if self.rank else self.name
 
+    @property
+    def percent(self) -> bool:
+        """Whether its numbers are fractions."""
+        return fraction(self.metric)
+
 
 class Cell(NamedTuple):
-    """One number, and what guessing would score."""
+    """One number; what guessing would score; for a mean, of what and how far apart they are."""
 
     value: int | float
-    chance: int | float | None
     percent: bool
+    chance: int | float | None = None
+    std: float | None = None
+    part: str = ""
+    parts: tuple[float, ...] = ()
 
     @property
     def text(self) -> str:
         """The number as it is shown."""
-        return number(self.value, self.percent)
+        if self.std is None:
+            return number(self.value, self.percent)
+        texts = (number(value, self.percent).removesuffix(" %") for value in (self.value, self.std))
+        return " ± ".join(texts) + " %" * self.percent
 
     @property
     def note(self) -> str:
-        """The chance level as it is shown, or nothing."""
-        return "" if self.chance is None else f"chance {number(self.chance, self.percent)}"
+        """What a mean is of and between which numbers it lies, or nothing."""
+        if not self.parts:
+            return ""
+        least, most = (number(f(self.parts), self.percent) for f in (min, max))
+        return f"{len(self.parts)} {self.part}: {least} to {most}"
 
 
 @dataclass(frozen=True)
@@ -45,8 +69,18 @@ class Row:
 
     run: str
     label: str
+    untrained: bool
     model: dict[str, str]
     cells: dict[Column, Cell]
+
+    @property
+    def chance(self) -> str:
+        """What guessing scores: once where all columns agree, else for each that knows."""
+        known = {k.title: c for k, c in self.cells.items() if c.chance is not None}
+        texts = {title: number(cell.chance, cell.percent) for title, cell in known.items()}
+        if len(set(texts.values())) > 1:
+            return ", ".join(f"{title} {text}" for title, text in texts.items())
+        return next(iter(texts.values()), "")
 
 
 @dataclass(frozen=True)
@@ -54,32 +88,76 @@ class Table:
     """Results that were measured in the same way.
 
     Attributes:
+      measure: protocol and data, as results have it.
+      name: of the protocol; "" where it has none.
       protocol: dotted setting to its text, including the identity of the data.
-      differs: the settings in which tables with a column in common disagree.
+      differs: the settings in which this table and others of its name, or with a column in
+        common, disagree.
+      changed: a sentence for each setting that deviates from the named protocol.
       columns: what was measured.
-      rows: one per run, label and model.
+      rows: one per run, label and model; those of untrained encoders last.
     """
 
+    measure: str
+    name: str
     protocol: dict[str, str]
     differs: dict[str, str]
+    changed: list[str]
     columns: list[Column]
     rows: list[Row]
 
+    @property
+    def title(self) -> str:
+        """The protocol's name, which is no longer its own where something was changed."""
+        return f"{self.name} (changed)" if self.changed else self.name
 
-def build(results: list[dict[str, Any]]) -> list[Table]:
-    """Return one table for each distinct protocol among the results of one or more runs.
+    @property
+    def heading(self) -> str:
+        """The title, and what tells this table from others."""
+        differs = [f"{key} {value}" for key, value in self.differs.items()]
+        return ", ".join(filter(None, [self.title, *differs]))
 
-    Args:
-      results: contents of result files; "run" names the run a result belongs to.
-    """
-    groups: dict[str, list[dict[str, Any]]] = {}
+    @property
+    def chances(self) -> list[str]:
+        """The metrics of which some row knows what guessing scores."""
+        known = [k.metric for r in self.rows for k, c in r.cells.items() if c.chance is not None]
+        return list(dict.fromkeys(known))
+
+    @property
+    def details(self) -> list[str]:
+        """What of the models differs between rows, beside the encoder."""
+        keys = dict.fromkeys(key for row in self.rows for key in row.model)
+        return [key for key in keys if len({row.model.get(key) for row in self.rows}) > 1]
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """What all rows' models have in common."""
+        varies = {*self.details}
+        return {k: v for k, v in self.rows[0].model.items() if k not in varies}
+
+
+def build(results: list[Result]) -> list[Table]:
+    """Return one table for each distinct protocol and data among the results of some runs."""
+    groups: dict[str, list[Result]] = {}
     for result in results:
-        groups.setdefault(json.dumps(_protocol(result), sort_keys=True), []).append(result)
+        groups.setdefault(result.measure, []).append(result)
     tables = [_tabulate(group) for group in groups.values()]
-    return [
-        Table(table.protocol, _differences(table, tables), table.columns, table.rows)
-        for table in tables
-    ]
+    return [replace(table, differs=_differences(table, tables)) for table in tables]
+
+
+def headings(results: list[Result]) -> dict[str, str]:
+    """Return the heading of the table that results belong to, by their measure."""
+    return {table.measure: table.heading for table in build(results)}
+
+
+def leading(columns: list[Column]) -> list[Column]:
+    """Return the first column of each name: of @1 and @5, say, @1."""
+    return list({column.name: column for column in reversed(columns)}.values())[::-1]
+
+
+def fraction(metric: str) -> bool:
+    """Return whether a metric is shown in per cent."""
+    return any(word in metric for word in FRACTIONS)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -102,44 +180,88 @@ def number(value: int | float | None, percent: bool = False) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _protocol(result: dict[str, Any]) -> dict[str, str]:
-    return flatten({**result["protocol"], "data": result.get("data", {})})
+def encoder(model: dict[str, Any]) -> str:
+    """Return an encoder's name with its size: R2Plus1D (31.3 M parameters)."""
+    name, count = str(model.get("encoder", "")), model.get("parameters")
+    if not isinstance(count, int):
+        return name
+    for scale, unit in ((10**6, "M"), (1000, "K")):
+        if count >= scale:
+            return f"{name} ({count / scale:.1f} {unit} parameters)"
+    return f"{name} ({count} parameters)"
 
 
-def _tabulate(results: list[dict[str, Any]]) -> Table:
+def short(text: str) -> str:
+    """Return a hash by its first digits, and other text as it is."""
+    is_hash = len(text) >= 32 and not set(text) - set("0123456789abcdef")
+    return f"{text[:10]}…" if is_hash else text
+
+
+def _tabulate(results: list[Result]) -> Table:
     rows: dict[tuple, Row] = {}
     columns: dict[Column, None] = {}
     seen: Counter = Counter()
     for result in results:
-        model = flatten(result.get("model", {}))
-        if "commit" in result:
-            model["commit"] = str(result["commit"])
-        row = Row(result.get("run", ""), result.get("label", ""), model, {})
+        model = _model(result.model)
+        row = Row(result.run, result.label, result.untrained, model, {})
         for column, cell in _cells(result).items():
             key = (row.run, row.label, *model.items())
             seen[key, column] += 1  # a second result of the same kind gets a row of its own
             rows.setdefault((*key, seen[key, column]), row).cells[column] = cell
             columns[column] = None
-    return Table(_protocol(results[0]), {}, list(columns), list(rows.values()))
+    protocol = results[0].protocol
+    settings = {key: value for key, value in protocol.items() if key not in ("name", "changed")}
+    return Table(
+        measure=results[0].measure,
+        name=str(protocol.get("name", "")),
+        protocol={**flatten(settings), **flatten(results[0].data, "data.")},
+        differs={},
+        changed=_changes(protocol.get("changed") or {}),
+        columns=list(columns),
+        rows=sorted(rows.values(), key=lambda row: row.untrained),
+    )
 
 
-def _cells(result: dict[str, Any]) -> dict[Column, Cell]:
-    metric = result.get("metric", "recall" if "values" in result else "")
-    percent = any(word in metric for word in FRACTIONS)
-    chance = result.get("chance")
-    if "value" in result:
-        return {Column(result["name"], "", metric): Cell(result["value"], chance, percent)}
-    chances = chance if isinstance(chance, dict) else {}
-    return {
-        Column(result["name"], rank, metric): Cell(value, chances.get(rank), percent)
-        for rank, value in result["values"].items()
+def _model(model: dict[str, Any]) -> dict[str, str]:
+    """Return what describes a model as text, its name and size in one."""
+    rest = {
+        k: v
+        for k, v in model.items()
+        if k not in ("encoder", "parameters") and (k, v) != ("init", "untrained")
     }
+    return {"encoder": encoder(model), **flatten(rest)} if model else {}
+
+
+def _cells(result: Result) -> dict[Column, Cell]:
+    cells = {}
+    for rank, value in result.values.items():
+        column = Column(result.name, rank, result.metric)
+        chance = result.chance.get(rank, result.chance.get(""))
+        parts = tuple(result.parts.values())
+        cells[column] = Cell(value, column.percent, chance, result.std, result.part, parts)
+    for metric, value in result.more.items():
+        column = Column(result.name, "", metric)
+        cells.setdefault(column, Cell(value, column.percent))
+    return cells
+
+
+def _changes(changed: dict[str, list]) -> list[str]:
+    sentences = []
+    for key, pair in changed.items():
+        did, has = (value if isinstance(value, str) else json.dumps(value) for value in pair)
+        sentences.append(f"{key} {did} (the protocol has {has})")
+    return sentences
 
 
 def _differences(table: Table, tables: list[Table]) -> dict[str, str]:
-    rivals = [other for other in tables if set(other.columns) & set(table.columns)]
+    rivals = [
+        other
+        for other in tables
+        if other.name == table.name or set(other.columns) & set(table.columns)
+    ]
+    keys = dict.fromkeys(key for other in (table, *rivals) for key in other.protocol)
     return {
-        key: value
-        for key, value in table.protocol.items()
-        if any(other.protocol.get(key) != value for other in rivals)
+        key: short(table.protocol.get(key, ABSENT))
+        for key in keys
+        if len({other.protocol.get(key) for other in (table, *rivals)}) > 1
     }
