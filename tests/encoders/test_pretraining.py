@@ -1,0 +1,57 @@
+"""Every encoder trains under BOD-VCL, which wants a time axis, as far as shapes go."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vrl_jax.encoders.c3d import C3D
+from vrl_jax.encoders.r2plus1d import R2plus1D
+from vrl_jax.encoders.r3d import R3D
+from vrl_jax.encoders.s3d import S3D
+from vrl_jax.encoders.slowonly import SlowOnly
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.encoders.vit import ViT
+from vrl_jax.frameworks.moco import MoCo
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.bod import BOD
+from vrl_jax.types import Horizon
+
+# The encoder, and how many vectors it makes of 16 frames.
+KEEP_TIME = [
+    (Tiny(), 16),
+    (SlowOnly(), 16),
+    (R3D(temporal_stride=1), 16),
+    (R2plus1D(temporal_stride=1), 16),
+    (R2plus1D(blocks=(1, 1, 1, 1), variant="vcop", temporal_stride=1), 16),
+    (S3D(temporal_stride=1), 16),
+    (S3D(gated=True, temporal_stride=1), 16),
+    (C3D(temporal_stride=1), 16),
+    (ViT(temporal_stride=1), 16),
+    (ViT(), 8),
+]
+
+
+def shapes(encoder, framework):
+    """Return the shape of BOD-VCL's loss, and of its frame vectors, without computing them."""
+    method = BOD(dim=16, inner_steps=0).build(encoder, framework, Horizon(10, 5))
+    clips = jax.ShapeDtypeStruct((2, len(method.views), 16, 112, 112, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(method.init, key, clips)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    loss, _ = jax.eval_shape(method.loss, params, state, clips, key, step)
+    single = jax.ShapeDtypeStruct((2, 16, 112, 112, 3), jnp.float32)
+    return loss, jax.eval_shape(method.frames, params, state, single)
+
+
+@pytest.mark.parametrize("encoder, frames", KEEP_TIME, ids=lambda x: type(x).__name__)
+def test_bod_trains_encoders_that_keep_time(encoder, frames):
+    for framework in (SimCLR(hidden=32, layers=2), MoCo(hidden=32, layers=2, queue=8)):
+        loss, vectors = shapes(encoder, framework)
+        assert loss.shape == () and loss.dtype == jnp.float32
+        assert vectors.shape[:2] == (2, frames)
+
+
+@pytest.mark.parametrize("encoder", [R3D(), R2plus1D(), S3D(), C3D()])
+def test_an_encoder_that_leaves_two_frames_is_refused_by_name(encoder):
+    with pytest.raises(ValueError, match="at least 3"):
+        shapes(encoder, SimCLR(hidden=32, layers=2))
