@@ -143,6 +143,8 @@ def test_retrieval_is_what_the_features_say(tmp_path, weights):
         for k in (1, 5):
             recall = (theirs[order[:, :k]] == own[:, None]).any(1).mean()
             assert found[f"retrieval-static-{center}"]["values"][str(k)] == recall
+    with np.load(tmp_path / "run" / "neighbours.npz") as shown:
+        assert shown["gallery"].shape == (6, 4, 4, 18, 24, 3)
     stamp = found["retrieval-static-each"]
     assert stamp["protocol"]["changed"] == {
         "frames": [4, 16], "clips": [2, 10], "size": [16, 112]

@@ -31,17 +31,24 @@ def neighbours(
     Raises:
       ValueError: k is not in [1, g], center is none of the three, or a feature is not finite.
     """
-    check.one_of(("none", "train", "each"), center=center)
     if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
         raise ValueError("features must be finite; the encoder has diverged, or a video is broken")
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k must lie in [1, {len(gallery)}], the size of the gallery; got {k}")
-    if center != "none":
-        mean = gallery.mean(axis=0)
-        queries = queries - (queries.mean(axis=0) if center == "each" else mean)
-        gallery = gallery - mean
+    queries, gallery = centered(queries, gallery, center)
     similarity, indices = _nearest(_to_unit(queries), _to_unit(gallery), k)
     return np.asarray(indices), np.asarray(similarity)
+
+
+def centered(
+    queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"], center: str
+) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "g d"]]:
+    """Return both sets less what `center` says, see `neighbours`."""
+    check.one_of(("none", "train", "each"), center=center)
+    if center == "none":
+        return queries, gallery
+    mean = gallery.mean(axis=0)
+    return queries - (queries.mean(axis=0) if center == "each" else mean), gallery - mean
 
 
 def recall(

@@ -6,6 +6,7 @@ an interrupted evaluation goes on from the checkpoints there.
 """
 
 import pathlib
+import shutil
 from dataclasses import replace
 
 import jax
@@ -86,6 +87,9 @@ class Judgement:
         if not jax.process_index():
             provenance.write(self._workdir, self._evaluation)
             results.write(self._workdir / "results", found, trial.test)
+            gallery = next(iter(self._trials.values()))[0].folder / "neighbours.npz"
+            if gallery.exists():
+                shutil.copy(gallery, self._workdir)
             print(f"report: {html.write(self._workdir)}")
         return True
 

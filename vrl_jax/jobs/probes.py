@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 from vrl_jax import provenance
 from vrl_jax.config import Experiment
 from vrl_jax.data.augment import center_view
-from vrl_jax.data.sample import Sampling, uniform_clips
+from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Source, fingerprint, subset
-from vrl_jax.evaluate import results, retrieval
+from vrl_jax.evaluate import results
 from vrl_jax.evaluate.features import FeatureBank
 from vrl_jax.evaluate.judge import judge, summarize
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.bank import make_bank, own_batches
+from vrl_jax.jobs.neighbours import find_neighbours, read_clips
 from vrl_jax.losses import koopman
 from vrl_jax.methods.method import Method
 from vrl_jax.train.mesh import place, replicated, sharded
@@ -88,8 +89,17 @@ class Probes:
         if jax.process_index():
             return
         results.write(self._workdir / "results", found, self._test)
-        if self._experiment.evaluate.neighbours:
-            np.savez(self._workdir / "neighbours.npz", **self._neighbours(train, test))
+        config = self._experiment.evaluate
+        if config.neighbours:
+            shown = find_neighbours(
+                (self._train, train),
+                (self._test, test),
+                self._read,
+                count=config.neighbours,
+                group=config.group,
+                center=config.center,
+            )
+            np.savez(self._workdir / "neighbours.npz", **shown)
 
     def _judge(self, state: TrainState, videos: int, init: str = ""):
         """Return feature banks and results on that many videos; the last ones are remembered."""
@@ -135,7 +145,7 @@ class Probes:
     def _add_spectrum(self, state: TrainState, source: Source, bank: FeatureBank) -> None:
         """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`."""
         chosen = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
-        clips = np.stack([self._read(source, i)[0] for i in chosen])
+        clips = np.stack([self._read(source, i)[0] for i in chosen.tolist()])
         matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
         if jax.process_index():
             return
@@ -152,54 +162,7 @@ class Probes:
 
     def _read(self, source: Source, index: int) -> np.ndarray:
         """Return the clips of one video, u8[k t h w 3], as the evaluation sees them."""
-        with source[int(index)].media.open() as reader:
-            frames = uniform_clips(reader.num_frames, reader.fps, self._sampling)
-            return reader.read(frames, self._experiment.resize)
-
-    def _neighbours(self, train: FeatureBank, test: FeatureBank) -> dict[str, Any]:
-        """Return a few test videos and the training videos nearest to them, as the report wants."""
-        config, classes = self._experiment.evaluate, self._test.classes
-        readable = np.flatnonzero(~test.unreadable)
-        evenly = np.linspace(0, len(readable) - 1, config.neighbours).astype(int)
-        chosen = readable[evenly]
-        indices, similarity = self._nearest(chosen, train, test)
-        names = [name for name in classes if name != config.group]
-        own = np.stack([test.labels[name][chosen] for name in names], axis=-1)
-        found = np.stack([train.labels[name][indices] for name in names], axis=-1)
-
-        def spell(codes):
-            return ", ".join(classes[name][code] for name, code in zip(names, codes, strict=True))
-
-        return {
-            "queries": np.stack([self._read(self._test, q)[0] for q in chosen]),
-            "query_labels": np.array([spell(codes) for codes in own]),
-            "gallery": np.stack(
-                [np.stack([self._read(self._train, i)[0] for i in row]) for row in indices]
-            ),
-            "gallery_labels": np.array([[spell(codes) for codes in row] for row in found]),
-            "similarity": similarity,
-            "same": found == own[:, None],
-            "label_names": np.array(names),
-        }
-
-    def _nearest(
-        self, chosen: np.ndarray, train: FeatureBank, test: FeatureBank
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the chosen test videos' 4 nearest training videos, of other groups if left out."""
-        config = self._experiment.evaluate
-        indices, similarity = [], []
-        for query in chosen:
-            allowed = ~train.unreadable
-            if config.group:
-                groups = train.labels[config.group]
-                allowed &= groups != groups[query]
-            allowed = np.flatnonzero(allowed)
-            found, cosines = retrieval.neighbours(
-                test.features[query][None], train.features[allowed], 4, config.center
-            )
-            indices.append(allowed[found[0]])
-            similarity.append(cosines[0])
-        return np.array(indices), np.array(similarity)
+        return read_clips(source, index, self._sampling, self._experiment.resize)
 
     def _stamp(self, state: TrainState, init: str) -> dict[str, Any]:
         """Return what every result says of protocol, model and data."""

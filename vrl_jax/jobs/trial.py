@@ -25,6 +25,7 @@ from vrl_jax.evaluate.judge import judge
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.bank import make_bank, over_devices, own_batches
 from vrl_jax.jobs.fit import Fitting, as_seen
+from vrl_jax.jobs.neighbours import find_neighbours, read_clips
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import TASKS, Recipe
 from vrl_jax.report import html
@@ -115,10 +116,10 @@ class Trial:
     def _retrieve(self, quarantine: Quarantine) -> list[Result]:
         """Return how often a test video's neighbours have its class, by each centring."""
         label, ks = self.evaluation.label, self.evaluation.probe.ks
-        train, test = (self._features(part, quarantine) for part in ("train", "test"))
-        stamp = self._stamp("features", train=train, test=test)
-        train, read, found = train.readable(), test.readable(), []
-        share = len(read.features) / len(test.features)  # the unreadable find nothing
+        banks = {part: self._features(part, quarantine) for part in ("train", "test")}
+        stamp = self._stamp("features", **banks)
+        train, read, found = banks["train"].readable(), banks["test"].readable(), []
+        share = len(read.features) / len(self.test)  # the unreadable find nothing
         for center in dict.fromkeys((self.recipe.center, "none")):
             given = read.features, read.labels[label], train.features, train.labels[label]
             recall = retrieval.recall(*given, ks=ks, center=center)
@@ -126,7 +127,22 @@ class Trial:
             protocol = {**stamp["protocol"], "centring": center}
             told = {"name": "retrieval", "label": label, "metric": "recall", "values": values}
             found.append({**stamp, "protocol": protocol, **told})
+        if self.evaluation.probe.neighbours and not jax.process_index():
+            self._show_neighbours(banks["train"], banks["test"])
         return found
+
+    def _show_neighbours(self, train: FeatureBank, test: FeatureBank) -> None:
+        """Write the report's gallery: a few test videos with their nearest training videos."""
+        sampling, resize = self.recipe.test.sampling, self.recipe.test.resize
+        shown = find_neighbours(
+            (self.train, train),
+            (self.test, test),
+            lambda source, index: read_clips(source, index, sampling, resize),
+            count=self.evaluation.probe.neighbours,
+            group="",
+            center=self.recipe.center,
+        )
+        np.savez(self.folder / "neighbours.npz", **shown)
 
     def _probe(self, quarantine: Quarantine) -> list[Result]:
         """Return what the probes of pretraining say."""
