@@ -24,7 +24,7 @@ from vrl_jax.evaluate.factors import Factors
 from vrl_jax.evaluate.judge import Evaluate
 from vrl_jax.evaluate.linear import LinearProbe
 from vrl_jax.jobs.evaluation import Judgement, initialize
-from vrl_jax.jobs.trial import require_unchanged
+from vrl_jax.jobs.tasks import require_unchanged
 from vrl_jax.protocols import Change, recipe
 from vrl_jax.train.loop import Stop
 

@@ -19,6 +19,7 @@ from vrl_jax.data.crop import Crops
 from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Source
 from vrl_jax.evaluate import results
+from vrl_jax.jobs.tasks import TASKS
 from vrl_jax.jobs.trial import Changes, Trial
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import Recipe, Test
@@ -109,7 +110,8 @@ class Judgement:
         if split:
             folder = f"{folder}-split{split}"
         workdir = self._workdir / folder
-        return Trial(evaluation, model, init, split, train, test, recipe, changes, workdir, place)
+        given = evaluation, model, init, split, train, test, recipe, changes, workdir, place
+        return TASKS[evaluation.task](*given)
 
 
 def initialize(evaluation: Evaluation, recipe: Recipe, augment: Augment) -> Pretrained:

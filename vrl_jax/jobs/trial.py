@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,30 +14,25 @@ from jax.sharding import Mesh
 
 from vrl_jax import config, provenance
 from vrl_jax.config import Evaluation
-from vrl_jax.data import scuba
 from vrl_jax.data.augment import fixed_views
-from vrl_jax.data.pipeline import failures
 from vrl_jax.data.sources import Source, fingerprint
-from vrl_jax.data.synthetic import Scenes
-from vrl_jax.evaluate import factors, results, retrieval
+from vrl_jax.evaluate import results
 from vrl_jax.evaluate.features import FeatureBank
-from vrl_jax.evaluate.judge import judge
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.bank import make_bank, over_devices, own_batches
-from vrl_jax.jobs.fit import Fitting, as_seen
-from vrl_jax.jobs.neighbours import find_neighbours, read_clips
+from vrl_jax.jobs.fit import as_seen
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import TASKS, Recipe
 from vrl_jax.report import html
+from vrl_jax.train.checkpoint import latest_step
 from vrl_jax.train.quarantine import Quarantine
 
 Changes = dict[str, tuple[Any, Any]]
-LEAST_FRAMES = 5  # of a clip's vectors, that an operator and its forecast can be looked at
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is judged, and where.
+    """What is judged, and where; the tasks in `vrl_jax.jobs.tasks` say how.
 
     Attributes:
       evaluation: of which this is a part.
@@ -77,147 +72,45 @@ class Trial:
         path = self.folder / (
             "quarantine.jsonl" if first else f"quarantine-{jax.process_index()}.jsonl"
         )
-        quarantine = Quarantine(path, 0, self.evaluation.loader.max_failed)
+        start = latest_step(self.folder / "checkpoints")
+        quarantine = Quarantine(path, start, self.evaluation.loader.max_failed)
         with contextlib.closing(quarantine):
-            if self.recipe.fit:
-                found = self._classify(quarantine, quiet, accept_changes)
-            elif self.evaluation.task == "retrieval":
-                found = self._retrieve(quarantine)
-            elif self.evaluation.task == "probe":
-                found = self._probe(quarantine)
-            else:
-                found = self._tell_apart(quarantine)
+            found = self.judge(quarantine, quiet, accept_changes)
         if found and first:
             results.write(self.folder / "results", found, self.test)
             html.write(self.folder)
         return found
 
-    def _classify(
+    def judge(
         self, quarantine: Quarantine, quiet: bool, accept_changes: bool
     ) -> list[Result] | None:
-        """Return what a classifier scores after the last step of its training."""
-        given = self.evaluation, self.recipe.fit, self.model, self.train, self.folder, self.place
-        fitting = Fitting(*given)
-        identity = {"config": config.described(self.evaluation), "weights": self.model.weights()}
-        state = fitting.run(quarantine, identity, quiet, accept_changes)
-        if state is None:
-            return None
-        classifier = fitting.classifier
-        if classifier.frozen:
-            require_unchanged(self.model.variables, state.state["frozen"])
+        """Return the results of the task; None where training was asked to stop."""
+        raise NotImplementedError
 
-        def probabilities(weights, views):
-            return jax.nn.softmax(classifier.score(*weights, views))
+    def features(self, part: str, quarantine: Quarantine) -> FeatureBank:
+        """Return the pooled features of a part's videos."""
+        return self.bank(self.pooled, self.model.variables, part, quarantine)
 
-        bank = self._bank(probabilities, (state.params, state.state), "test", quarantine)
-        found = results.classify(self.evaluation.task, bank, self.evaluation.label)
-        return [{**self._stamp("class probabilities", test=bank), **found}]
-
-    def _retrieve(self, quarantine: Quarantine) -> list[Result]:
-        """Return how often a test video's neighbours have its class, by each centring."""
-        label, ks = self.evaluation.label, self.evaluation.probe.ks
-        banks = {part: self._features(part, quarantine) for part in ("train", "test")}
-        stamp = self._stamp("features", **banks)
-        train, read, found = banks["train"].readable(), banks["test"].readable(), []
-        share = len(read.features) / len(self.test)  # the unreadable find nothing
-        for center in dict.fromkeys((self.recipe.center, "none")):
-            given = read.features, read.labels[label], train.features, train.labels[label]
-            recall = retrieval.recall(*given, ks=ks, center=center)
-            values = {str(k): value * share for k, value in recall.items()}
-            protocol = {**stamp["protocol"], "centring": center}
-            told = {"name": "retrieval", "label": label, "metric": "recall", "values": values}
-            found.append({**stamp, "protocol": protocol, **told})
-        if self.evaluation.probe.neighbours and not jax.process_index():
-            self._show_neighbours(banks["train"], banks["test"])
-        return found
-
-    def _show_neighbours(self, train: FeatureBank, test: FeatureBank) -> None:
-        """Write the report's gallery: a few test videos with their nearest training videos."""
-        sampling, resize = self.recipe.test.sampling, self.recipe.test.resize
-        shown = find_neighbours(
-            (self.train, train),
-            (self.test, test),
-            lambda source, index: read_clips(source, index, sampling, resize),
-            count=self.evaluation.probe.neighbours,
-            group="",
-            center=self.recipe.center,
-        )
-        np.savez(self.folder / "neighbours.npz", **shown)
-
-    def _probe(self, quarantine: Quarantine) -> list[Result]:
-        """Return what the probes of pretraining say."""
-        asked = self.evaluation.probe
-        test = self._features("test", quarantine)
-        train = test if asked.group else self._features("train", quarantine)
-        stamp = self._stamp("features", train=train, test=test)
-        stamp["protocol"]["centring"] = asked.center
-        return judge(train, test, self.test.classes, asked, stamp)
-
-    def _tell_apart(self, quarantine: Quarantine) -> list[Result]:
-        """Return what is appearance and what is motion; `factors.npz` has what lies behind it."""
-        evaluation, test = self.evaluation, self.test
-        encode = self._encoder(self._pooled, self.model.variables)
-
-        def batches(source):
-            for rows in self._read(source):
-                part = {id(self.train): "train", id(test): "test"}.get(id(source))
-                if part:  # masks may be absent, and rendered twins are not of the data set
-                    quarantine.take(part, source, failures(rows), 0)
-                yield rows
-
-        masks = scuba.masks(evaluation.masks, test) if evaluation.masks else None
-        known = isinstance(test, Scenes)
-        stamp = self._stamp("features")
-        stamp["protocol"]["factors"] = asdict(evaluation.factors)
-        found = factors.report(
-            encode,
-            batches,
-            self.train,
-            test,
-            rows=evaluation.batch,
-            hosts=jax.process_count(),
-            config=evaluation.factors,
-            stamp=stamp,
-            frames=self._frames(),
-            masks=test.masks() if known else masks,
-            twins=test.twins() if known else None,
-        )
-        if not jax.process_index():
-            np.savez_compressed(self.folder / "factors.npz", **found.arrays)
-        return [{**result, "skipped": found.skipped} for result in found.results]
-
-    def _features(self, part: str, quarantine: Quarantine) -> FeatureBank:
-        return self._bank(self._pooled, self.model.variables, part, quarantine)
-
-    def _pooled(self, variables: Any, views: jax.Array) -> jax.Array:
+    def pooled(self, variables: Any, views: jax.Array) -> jax.Array:
+        """Return one vector a clip."""
         return self.model.encoder.module().apply(variables, views, False).clip
 
-    def _frames(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Return what makes frame vectors of clips, if there are enough for an operator."""
-        encoder, size = self.model.encoder.module(), self.recipe.test.size
-
-        def frames(variables, views):
-            return encoder.apply(variables, views, False).frames
-
-        views = jax.ShapeDtypeStruct((1, self.recipe.test.sampling.frames, size, size, 3), float)
-        kept = jax.eval_shape(frames, self.model.variables, views).shape[1]
-        return self._encoder(frames, self.model.variables) if kept >= LEAST_FRAMES else None
-
-    def _bank(
+    def bank(
         self, read: Callable[..., jax.Array], weights: Any, part: str, quarantine: Quarantine
     ) -> FeatureBank:
         """Return `read(weights, views)` of a part's videos, averaged over crops and clips."""
         source = self.test if part == "test" else self.train
         return make_bank(
-            self._encoder(read, weights),
-            self._read(source),
+            self.encoder(read, weights),
+            self.read(source),
             source,
             part=part,
             batch=self.evaluation.batch,
             quarantine=quarantine,
         )
 
-    def _read(self, source: Source) -> Iterator[dict[str, Any]]:
+    def read(self, source: Source) -> Iterator[dict[str, Any]]:
+        """Return this host's batches of a source, in the clips of the protocol."""
         return own_batches(
             source,
             self.recipe.test.sampling,
@@ -226,7 +119,7 @@ class Trial:
             self.evaluation.loader,
         )
 
-    def _encoder(
+    def encoder(
         self, read: Callable[..., jax.Array], weights: Any
     ) -> Callable[[np.ndarray], np.ndarray]:
         """Compile `read(weights, views)` of clips, averaged over crops: see `over_devices`."""
@@ -239,7 +132,7 @@ class Trial:
 
         return over_devices(encode, weights, self.place)
 
-    def _stamp(self, averaged: str, **banks: FeatureBank) -> dict[str, Any]:
+    def stamp(self, averaged: str, **banks: FeatureBank) -> dict[str, Any]:
         """Return what every result says of protocol, model and data."""
         evaluation, model, test = self.evaluation, self.model, self.recipe.test
         protocol = {
@@ -292,10 +185,3 @@ class Trial:
         if group:
             return f"leave one {group} out"
         return f"split {self.split}" if self.split else "train, test"
-
-
-def require_unchanged(before: Any, after: Any) -> None:
-    """Raise `RuntimeError` unless two encoders, parameters and statistics, are the same bits."""
-    leaves = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    if not all(np.array_equal(*map(jax.device_get, pair)) for pair in leaves):
-        raise RuntimeError("the frozen encoder changed while the classifier was trained")

@@ -89,6 +89,14 @@ class Checkpoints:
             )
 
 
+def latest_step(folder: pathlib.Path) -> int:
+    """Return the step of the newest whole checkpoint in a folder, 0 where there is none."""
+    if not folder.is_dir():
+        return 0
+    with ocp.CheckpointManager(folder.absolute()) as manager:
+        return manager.latest_step() or 0
+
+
 def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int, dict[str, Any]]:
     """Read an encoder alone from a run's checkpoints, whatever was trained around it.
 

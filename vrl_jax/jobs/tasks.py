@@ -1,0 +1,166 @@
+"""What is asked of an encoder: a classifier, neighbours, probes, what is static and dynamic."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import numpy as np
+
+from vrl_jax import config
+from vrl_jax.data import scuba
+from vrl_jax.data.pipeline import failures
+from vrl_jax.data.synthetic import Scenes
+from vrl_jax.evaluate import factors, results, retrieval
+from vrl_jax.evaluate.features import FeatureBank
+from vrl_jax.evaluate.judge import judge
+from vrl_jax.evaluate.results import Result
+from vrl_jax.jobs.fit import Fitting
+from vrl_jax.jobs.neighbours import find_neighbours, read_clips
+from vrl_jax.jobs.trial import Trial
+from vrl_jax.train.quarantine import Quarantine
+
+LEAST_FRAMES = 5  # of a clip's vectors, that an operator and its forecast can be looked at
+
+
+class Classification(Trial):
+    """A classifier is trained upon the encoder, which is frozen in the task "linear"."""
+
+    def judge(
+        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
+    ) -> list[Result] | None:
+        """Return what a classifier scores after the last step of its training."""
+        given = self.evaluation, self.recipe.fit, self.model, self.train, self.folder, self.place
+        fitting = Fitting(*given)
+        identity = {"config": config.described(self.evaluation), "weights": self.model.weights()}
+        state = fitting.run(quarantine, identity, quiet, accept_changes)
+        if state is None:
+            return None
+        classifier = fitting.classifier
+        if classifier.frozen:
+            require_unchanged(self.model.variables, state.state["frozen"])
+
+        def probabilities(weights, views):
+            return jax.nn.softmax(classifier.score(*weights, views))
+
+        bank = self.bank(probabilities, (state.params, state.state), "test", quarantine)
+        found = results.classify(self.evaluation.task, bank, self.evaluation.label)
+        return [{**self.stamp("class probabilities", test=bank), **found}]
+
+
+class Retrieval(Trial):
+    """How often do a test video's nearest training videos have its class?"""
+
+    def judge(
+        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
+    ) -> list[Result] | None:
+        """Return how often a test video's neighbours have its class, by each centring."""
+        label, ks = self.evaluation.label, self.evaluation.probe.ks
+        banks = {part: self.features(part, quarantine) for part in ("train", "test")}
+        stamp = self.stamp("features", **banks)
+        train, read, found = banks["train"].readable(), banks["test"].readable(), []
+        share = len(read.features) / len(self.test)  # the unreadable find nothing
+        for center in dict.fromkeys((self.recipe.center, "none")):
+            given = read.features, read.labels[label], train.features, train.labels[label]
+            recall = retrieval.recall(*given, ks=ks, center=center)
+            values = {str(k): value * share for k, value in recall.items()}
+            protocol = {**stamp["protocol"], "centring": center}
+            told = {"name": "retrieval", "label": label, "metric": "recall", "values": values}
+            found.append({**stamp, "protocol": protocol, **told})
+        if self.evaluation.probe.neighbours and not jax.process_index():
+            self._show_neighbours(banks["train"], banks["test"])
+        return found
+
+    def _show_neighbours(self, train: FeatureBank, test: FeatureBank) -> None:
+        """Write the report's gallery: a few test videos with their nearest training videos."""
+        sampling, resize = self.recipe.test.sampling, self.recipe.test.resize
+        shown = find_neighbours(
+            (self.train, train),
+            (self.test, test),
+            lambda source, index: read_clips(source, index, sampling, resize),
+            count=self.evaluation.probe.neighbours,
+            group="",
+            center=self.recipe.center,
+        )
+        np.savez(self.folder / "neighbours.npz", **shown)
+
+
+class Probing(Trial):
+    """The probes that pretraining asks."""
+
+    def judge(
+        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
+    ) -> list[Result] | None:
+        """Return what the probes of pretraining say."""
+        asked = self.evaluation.probe
+        test = self.features("test", quarantine)
+        train = test if asked.group else self.features("train", quarantine)
+        stamp = self.stamp("features", train=train, test=test)
+        stamp["protocol"]["centring"] = asked.center
+        return judge(train, test, self.test.classes, asked, stamp)
+
+
+class TellingApart(Trial):
+    """What of the features is appearance and what is motion."""
+
+    def judge(
+        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
+    ) -> list[Result] | None:
+        """Return what is appearance and what is motion; `factors.npz` has what lies behind it."""
+        evaluation, test = self.evaluation, self.test
+        encode = self.encoder(self.pooled, self.model.variables)
+
+        def batches(source):
+            for rows in self.read(source):
+                part = {id(self.train): "train", id(test): "test"}.get(id(source))
+                if part:  # masks may be absent, and rendered twins are not of the data set
+                    quarantine.take(part, source, failures(rows), 0)
+                yield rows
+
+        masks = scuba.masks(evaluation.masks, test) if evaluation.masks else None
+        known = isinstance(test, Scenes)
+        stamp = self.stamp("features")
+        stamp["protocol"]["factors"] = asdict(evaluation.factors)
+        found = factors.report(
+            encode,
+            batches,
+            self.train,
+            test,
+            rows=evaluation.batch,
+            hosts=jax.process_count(),
+            config=evaluation.factors,
+            stamp=stamp,
+            frames=self._frames(),
+            masks=test.masks() if known else masks,
+            twins=test.twins() if known else None,
+        )
+        if not jax.process_index():
+            np.savez_compressed(self.folder / "factors.npz", **found.arrays)
+        return [{**result, "skipped": found.skipped} for result in found.results]
+
+    def _frames(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return what makes frame vectors of clips, if there are enough for an operator."""
+        encoder, size = self.model.encoder.module(), self.recipe.test.size
+
+        def frames(variables, views):
+            return encoder.apply(variables, views, False).frames
+
+        views = jax.ShapeDtypeStruct((1, self.recipe.test.sampling.frames, size, size, 3), float)
+        kept = jax.eval_shape(frames, self.model.variables, views).shape[1]
+        return self.encoder(frames, self.model.variables) if kept >= LEAST_FRAMES else None
+
+
+TASKS = {
+    "linear": Classification,
+    "finetune": Classification,
+    "retrieval": Retrieval,
+    "probe": Probing,
+    "factors": TellingApart,
+}
+
+
+def require_unchanged(before: Any, after: Any) -> None:
+    """Raise `RuntimeError` unless two encoders, parameters and statistics, are the same bits."""
+    leaves = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    if not all(np.array_equal(*map(jax.device_get, pair)) for pair in leaves):
+        raise RuntimeError("the frozen encoder changed while the classifier was trained")
