@@ -55,6 +55,21 @@ def test_untrained_encoders_are_a_row_and_each_counts_once(tmp_path):
     ]
 
 
+def test_the_spread_within_a_result_stands_beside_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare.sweep, "write", lambda path, found, setting: drawn.append(found))
+    for seed, (value, spread) in enumerate([(0.5, 0.1), (0.7, 0.2)]):
+        fake(tmp_path / f"one-seed{seed}")
+        result = {"name": "linear", "label": "class", "value": value, "std": spread}
+        path = tmp_path / f"one-seed{seed}" / "results" / "linear-class.json"
+        path.write_text(json.dumps(result))
+    compare.main(["configs/one.py", "--seeds=0,1", f"--out={tmp_path}"])
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert table[0] == "| | linear class | linear class, std within |"
+    assert table[2] == "| one | 0.600 ± 0.100 | 0.150 ± 0.050 |"
+    assert drawn == [{"one": {"": {"linear class": [0.5, 0.7]}}}]
+
+
 def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(compare.subprocess, "run", lambda c, **_: commands.append(c))

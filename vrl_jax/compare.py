@@ -31,27 +31,38 @@ def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> 
     subprocess.run([*command, *seeded], check=True)
 
 
-def gather(workdirs: list[pathlib.Path], probe: str = "", init: str = "") -> dict[str, list[float]]:
+def gather(
+    workdirs: list[pathlib.Path], probe: str = "", init: str = "", key: str = "value"
+) -> dict[str, list[float]]:
     """Return the single-number results of some runs, by probe and label.
 
     Args:
       workdirs: their folders.
       probe: all of them, or this one alone.
       init: "" for the trained encoders, `UNTRAINED` for what they were before, each once.
+      key: "value"; or "std", the spread within a result over its groups or splits, if it has some.
     """
     found = collections.defaultdict(dict)
     for workdir in workdirs:
         for path in sorted(workdir.glob("results/*.json")):
             result = json.loads(path.read_text())
             model = result.get("model", {})
-            if (
-                "value" in result
-                and probe in ("", result["name"])
-                and model.get("init", "") == init
-            ):
-                key = model["weights"] if init else path
-                found[f"{result['name']} {result['label']}"][key] = result["value"]
+            wanted = probe in ("", result["name"]) and model.get("init", "") == init
+            if wanted and key in result:
+                column = f"{result['name']} {result['label']}"
+                found[column][model["weights"] if init else path] = result[key]
     return {column: list(values.values()) for column, values in found.items()}
+
+
+def row(workdirs: list[pathlib.Path], probe: str, init: str = "") -> dict[str, list[float]]:
+    """Return the results, and beside each what it varies by within itself, where it does."""
+    within = gather(workdirs, probe, init, "std")
+    return gather(workdirs, probe, init) | {f"{c}, std within": v for c, v in within.items()}
+
+
+def label(name: str, setting: str, value: str) -> str:
+    """Return what a row of the table is called."""
+    return f"{name}, {setting}={value}" if setting else name
 
 
 def tabulate(rows: dict[str, dict[str, list[float]]]) -> str:
@@ -93,13 +104,12 @@ def main(argv: list[str] | None = None) -> None:
             for seed, workdir in zip(seeds, workdirs, strict=True):
                 run(config, seed, workdir, [*varied, *overrides])
             everything += workdirs
-            found = gather(workdirs, arguments.probe)
-            experiments.setdefault(name, {})[value] = found
-            rows[f"{name}, {setting}={value}" if setting else name] = found
-        found = gather(everything, arguments.probe, UNTRAINED)
-        if found:
-            untrained[value] = found
-            rows[f"{UNTRAINED}, {setting}={value}" if setting else UNTRAINED] = found
+            experiments.setdefault(name, {})[value] = gather(workdirs, arguments.probe)
+            rows[label(name, setting, value)] = row(workdirs, arguments.probe)
+        before = gather(everything, arguments.probe, UNTRAINED)
+        if before:
+            untrained[value] = before
+            rows[label(UNTRAINED, setting, value)] = row(everything, arguments.probe, UNTRAINED)
     if untrained:
         experiments[UNTRAINED] = untrained
     table = tabulate(rows)
