@@ -19,7 +19,6 @@ def get_config(arg: str = ""):
             data=Diving48(),
             task="linear",
             protocol="severe",
-            set="diving48",
             loader=Loader(workers=16, threads=1),
         )
     )

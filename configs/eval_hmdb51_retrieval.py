@@ -18,7 +18,6 @@ def get_config(arg: str = ""):
             data=HMDB51(),
             task="retrieval",
             protocol="coclr",
-            set="hmdb51",
             splits=(1,),
             loader=Loader(workers=16, threads=1),
         )

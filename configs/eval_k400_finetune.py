@@ -18,7 +18,6 @@ def get_config(arg: str = ""):
             data=Kinetics400(),
             task="finetune",
             protocol="severe",
-            set="k400",
             loader=Loader(workers=16, threads=1),
         )
     )

@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_ssv2_finetune.py --config.init=runs
     --config.data.root=/path/to/ssv2 \
     --config.data.annotations=/path/to/lists
 
-`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+`--config.protocol` is one of lss, severe, ctp, dualvar; coclr judges
+mirrored crops, which have other labels here.
 """
 
 from vrl_jax import config
@@ -18,7 +19,6 @@ def get_config(arg: str = ""):
             data=SomethingSomethingV2(),
             task="finetune",
             protocol="severe",
-            set="ssv2",
             loader=Loader(workers=16, threads=1),
         )
     )

@@ -4,7 +4,7 @@ python -m vrl_jax.main --config=configs/eval_ssv2_linear.py --config.init=runs/m
     --config.data.root=/path/to/ssv2 \
     --config.data.annotations=/path/to/lists
 
-`--config.protocol` is one of lss, severe, coclr.
+`--config.protocol` is one of lss, severe.
 """
 
 from vrl_jax import config
@@ -18,7 +18,6 @@ def get_config(arg: str = ""):
             data=SomethingSomethingV2(),
             task="linear",
             protocol="severe",
-            set="ssv2",
             loader=Loader(workers=16, threads=1),
         )
     )

@@ -18,7 +18,6 @@ def get_config(arg: str = ""):
             data=UCF101(),
             task="finetune",
             protocol="dualvar",
-            set="ucf101",
             splits=(1, 2, 3),
             loader=Loader(workers=16, threads=1),
         )

@@ -8,6 +8,10 @@ from vrl_jax import compare
 def fake(folder, **values):
     (folder / "results").mkdir(parents=True)
     (folder / "report.html").touch()
+    name, seed = folder.name.split("-seed")
+    varied = [f"--config.{folder.parent.name}"] if "=" in folder.parent.name else []
+    command = [f"--config=configs/{name}.py", f"--config.train.seed={seed}", *varied]
+    (folder / "command.json").write_text(json.dumps(command))
     for name, value in values.items():
         kind, label = name.split("_")
         result = {"name": kind, "label": label, "value": value}
@@ -76,9 +80,12 @@ def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     arguments = ["configs/one.py", "--seeds=3", f"--out={tmp_path}", "--", "--config.train.steps=2"]
     compare.main(arguments)
     (command,) = commands
-    assert command[1:4] == ["-m", "vrl_jax.main", "--config=configs/one.py"]
-    assert command[4] == f"--workdir={tmp_path / 'one-seed3'}"
-    assert command[5:] == ["--config.train.seed=3", "--config.train.steps=2"]
+    given = ["--config=configs/one.py", "--config.train.seed=3", "--config.train.steps=2"]
+    assert command[1:] == ["-m", "vrl_jax.main", *given, f"--workdir={tmp_path / 'one-seed3'}"]
+    with pytest.raises(SystemExit, match="of another command, .*train.steps=2"):
+        compare.main([*arguments[:-1], "--config.train.steps=3"])
+    compare.main(arguments)  # it was interrupted: goes on
+    assert len(commands) == 2
 
 
 def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path, monkeypatch):
@@ -91,8 +98,8 @@ def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path
     monkeypatch.setattr(compare.sweep, "write", lambda *given: drawn.append(given))
     compare.main(["configs/one.py", *settings])
     (command,) = commands  # two of the three are there
-    assert command[4] == f"--workdir={tmp_path / 'data.cooccurrence=0.9' / 'one-seed0'}"
-    assert command[5:] == ["--config.train.seed=0", "--config.data.cooccurrence=0.9"]
+    assert command[-1] == f"--workdir={tmp_path / 'data.cooccurrence=0.9' / 'one-seed0'}"
+    assert command[4:-1] == ["--config.train.seed=0", "--config.data.cooccurrence=0.9"]
     table = (tmp_path / "table.md").read_text()
     assert "| one, data.cooccurrence=0.5 | 0.500 ± 0.000 |" in table
     ((path, experiments, setting),) = drawn

@@ -78,13 +78,16 @@ def run(root, out, *options):
     model = str(root / "model.safetensors")
     detection.main(
         [model, f"--root={root}", *arguments, f"--actions={root}/list.pbtxt", f"--out={out}"]
-        + [*cut, *options]
+        + [*cut, "--no-untrained", *options]
     )
     return json.loads((out / "results" / "detection-action.json").read_text())
 
 
 def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
-    result = run(world, tmp_path, f"--excluded={world}/excluded.csv")
+    result = run(world, tmp_path, f"--excluded={world}/excluded.csv", "--untrained")
+    plain = json.loads((tmp_path / "results/detection-action-untrained.json").read_text())
+    assert plain["model"]["init"] == "untrained" and plain["protocol"] == result["protocol"]
+    assert plain["model"]["weights"] != result["model"]["weights"]
     rows = ava.read_annotations(world / "test.csv").without({("test0", 901.0)})
     predictions = ava.read_predictions(tmp_path / "predictions.csv")
     again = frame_map(rows, predictions, (3, 7, 8))

@@ -1,9 +1,12 @@
+import json
+
 import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from configs import synthetic_bod
 from tests.encoders.reference import count, fill
 from vrl_jax import config, pretrained, provenance
 from vrl_jax.data.augment import Augment
@@ -87,3 +90,25 @@ def test_what_is_no_encoder_of_ours_is_refused(rng, tmp_path):
     pretrained.save(tmp_path / "a.safetensors", wrote)
     with pytest.raises(ValueError, match="step must be None, got 3"):
         pretrained.load(tmp_path / "a.safetensors", 3)
+
+
+def test_a_file_does_not_have_foreign_code_imported(rng, tmp_path):
+    (tmp_path / "told_by_a_file.py").write_text("raise SystemExit('it was run')")
+    flat = {"params/w": rng.normal(size=3).astype(np.float32)}
+    about = {"augment": "{}", "step": "0", "origin": "{}", "weights": ""}
+    for kind in ("told_by_a_file:X", "os.path:X"):
+        about["encoder"] = json.dumps({"kind": kind})
+        save_file(flat, tmp_path / "a.safetensors", about)
+        with pytest.raises(ValueError, match="a.safetensors .*(import that first|no component)"):
+            pretrained.load(tmp_path / "a.safetensors")
+    save_file(flat, tmp_path / "a.safetensors", {"encoder": "{}"})
+    with pytest.raises(ValueError, match="a.safetensors is no readable .*augment"):
+        pretrained.load(tmp_path / "a.safetensors")
+
+
+def test_a_run_without_a_checkpoint_says_so_and_stays_as_it_is(tmp_path):
+    described = config.describe(config.build(synthetic_bod.get_config())).to_json()
+    (tmp_path / "config.json").write_text(described)
+    with pytest.raises(ValueError, match="there is no checkpoint in"):
+        pretrained.load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

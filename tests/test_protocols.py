@@ -80,6 +80,8 @@ def test_data_sets_have_recipes_of_their_own():
     assert ssv2.fit.sampling.layout == "segments" and len(ssv2.test.crops) == 1
     severe = recipe("severe", "finetune", "ssv2").fit
     assert pinned(severe)[2:] == (22, 32, 0.0, (12, 17, 20), 0.3) and severe.augment.flip == 0
+    linear = recipe("severe", "linear", "ssv2").fit
+    assert linear.augment.flip == 0 and pinned(linear) == FIT["severe", "linear"]
     kinetics = recipe("severe", "linear", "k400").fit
     assert pinned(kinetics)[2:] == (40, 64, 0.0, (10, 20, 30), 0.3)
 
@@ -124,7 +126,7 @@ def test_a_change_is_made_and_told():
     frames, told = changed(made, Change(frames=4))
     assert frames.test.sampling.frames == frames.fit.sampling.frames == 4
     assert told == {"frames": (4, 16)}
-    with pytest.raises(ValueError, match="change.epochs"):
+    with pytest.raises(ValueError, match="change.epochs, .* got 2, 0 and 0"):
         changed(recipe("dualvar", "retrieval"), Change(epochs=2))
 
 

@@ -22,13 +22,22 @@ UNTRAINED = "untrained"
 
 
 def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
-    """Train, judge and report one config with one seed, unless that is done already."""
-    if (workdir / "report.html").exists():
+    """Train, judge and report one config with one seed, unless that is done already.
+
+    A folder that another command filled ends the comparison.
+    """
+    given = [f"--config={config}", f"--config.train.seed={seed}", *overrides]
+    kept, finished = workdir / "command.json", (workdir / "report.html").exists()
+    earlier = json.loads(kept.read_text()) if kept.exists() else []
+    if (earlier or finished) and earlier != given:
+        sys.exit(f"{workdir} is of another command, {' '.join(earlier)}: give another --out")
+    if finished:
         return
     print(f"{config}, seed {seed}: {workdir}", flush=True)
-    seeded = [f"--config.train.seed={seed}", *overrides]
-    command = [sys.executable, "-m", "vrl_jax.main", f"--config={config}", f"--workdir={workdir}"]
-    subprocess.run([*command, *seeded], check=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(given))
+    command = [sys.executable, "-m", "vrl_jax.main", *given, f"--workdir={workdir}"]
+    subprocess.run(command, check=True)
 
 
 def gather(

@@ -4,14 +4,14 @@
 --actions=list.pbtxt --out=folder` encodes the clip around each key frame that AVA's files name,
 cuts out each box, trains the head and writes `predictions.csv` and `results/detection-action.json`.
 Features stay in `{train,test}-frames.npz` (of each key frame, per frame) and
-`{train,test}-boxes.npz`. Stopped at any moment, the same command goes on where it was.
+`{train,test}-boxes.npz`. The same is done for the encoder untrained, in the folder `untrained`.
+Stopped at any moment, the command goes on where it was.
 
 A box's features are the last map, mean over time, RoIAlign, maximum over space, as in SlowFast.
 Test boxes are the annotated ones, whose score flatters, unless `--boxes` has detected ones.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +23,7 @@ from jaxtyping import Float
 from vrl_jax import pretrained, provenance
 from vrl_jax.data import ava
 from vrl_jax.data.ava import Boxes, Instances
-from vrl_jax.data.manifest import write_text
-from vrl_jax.evaluate import multilabel
+from vrl_jax.evaluate import multilabel, results
 from vrl_jax.evaluate.detection import frame_map
 from vrl_jax.evaluate.linear import LinearProbe
 from vrl_jax.jobs.encode import Protocol, add_options, describe_model, read_protocol
@@ -85,13 +84,24 @@ def _within(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     return mask
 
 
-def detect(model: Pretrained, protocol: Protocol, given: argparse.Namespace) -> dict[str, Any]:
-    """Do what the command says with its options; returns the result, which is written, too."""
+def detect(
+    model: Pretrained, init: str, protocol: Protocol, out: Path, given: argparse.Namespace
+) -> dict[str, Any]:
+    """Do what the command's options say with one encoder, and return the result.
+
+    Args:
+      model: the encoder.
+      init: what the result calls it.
+      protocol: how it sees videos.
+      out: folder for features and predictions.
+      given: the options.
+    """
+    out.mkdir(parents=True, exist_ok=True)
     names = ava.read_actions(given.actions)
     actions, rows, found = sorted(names), *_read_boxes(given, sorted(names))
     footage = Footage(given.root, given.start, given.times == "seconds")
     about = {
-        "model": describe_model(model),
+        "model": {**describe_model(model), "init": init},
         "protocol": {
             **protocol.describe(model, POOLING),
             "placing": "the whole frame, fitted into a black square",
@@ -103,13 +113,13 @@ def detect(model: Pretrained, protocol: Protocol, given: argparse.Namespace) -> 
     encoded = {}
     for part in found:
         data = {"data": {"boxes": hashes[part], "actions": actions}}
-        settings = footage, protocol, about | data, given.out / part
+        settings = footage, protocol, about | data, out / part
         encoded[part] = encode_boxes(model, found[part], *settings)
         if not encoded[part].read.any():
-            raise ValueError(f"no key frame can be read: {given.out / part}-frames.npz says why")
+            raise ValueError(f"no key frame can be read: {out / part}-frames.npz says why")
     chosen = learn(encoded["train"], rows["train"], encoded["test"], actions, LinearProbe())
     predictions = predict(encoded["test"], chosen.probabilities, actions)
-    ava.write_predictions(given.out / "predictions.csv", predictions)
+    ava.write_predictions(out / "predictions.csv", predictions)
     score = frame_map(rows["test"], predictions, actions, capacity=given.capacity)
     counts = [(rows["test"].action == action).sum() for action in score.per_action]
     result = {
@@ -128,8 +138,6 @@ def detect(model: Pretrained, protocol: Protocol, given: argparse.Namespace) -> 
     }
     test_boxes = {"boxes": "detected" if given.boxes else "annotated", "capacity": given.capacity}
     result["protocol"] = {"split": "train, test", **about["protocol"], **test_boxes}
-    (given.out / "results").mkdir(exist_ok=True)
-    write_text(given.out / "results" / "detection-action.json", json.dumps(result, indent=2))
     return result
 
 
@@ -172,16 +180,28 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--start", type=float, default=0.0, help="time at which files begin, s")
     parser.add_argument("--times", choices=("seconds", "frames"), default="seconds")
+    parser.add_argument(
+        "--untrained",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="judge the same encoder untrained as well",
+    )
     add_options(parser)
     given = parser.parse_args(argv)
     try:
         model = pretrained.load(given.model, step=given.step)
         size = model.augment.size
         protocol = read_protocol(model, given, 1, (size, size))
-        result = detect(model, protocol, given)
+        found = [detect(model, given.model, protocol, given.out, given)]
+        if given.untrained:
+            plain = pretrained.initialize(model.encoder, model.augment, protocol.sampling.frames)
+            found.append(detect(plain, "untrained", protocol, given.out / "untrained", given))
     except (ValueError, OSError) as error:
         sys.exit(str(error).replace("--config.", "--"))
-    print(f"frame mAP {result['value']:.4f} (chance {result['chance']:.4f}): {given.out}")
+    results.write(given.out / "results", found)
+    for one in found:
+        kind = one["model"]["init"]
+        print(f"{kind}: frame mAP {one['value']:.4f} (chance {one['chance']:.4f})")
 
 
 if __name__ == "__main__":

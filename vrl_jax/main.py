@@ -1,6 +1,6 @@
 """Pretrain, judge and tell: `python -m vrl_jax.main --config=configs/synthetic_bod.py`.
 
-A config of an `Evaluation` judges what was trained before, see `vrl_jax.evaluation`.
+A config of an `Evaluation` judges what was trained before, see `vrl_jax.jobs.evaluation`.
 
 Run the same command again to continue a run that was interrupted; a finished one is judged and
 reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`, the data set as
@@ -30,6 +30,7 @@ from vrl_jax.data import named
 from vrl_jax.data.sources import VideoError
 from vrl_jax.jobs.evaluation import Judgement
 from vrl_jax.jobs.pretraining import Pretraining
+from vrl_jax.train.checkpoint import Changed
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -68,6 +69,21 @@ def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.P
     return pathlib.Path("runs") / f"{pathlib.Path(path).stem}-{digest.hexdigest()[:8]}"
 
 
+def start(experiment: Experiment | Evaluation, workdir: pathlib.Path) -> Pretraining | Judgement:
+    """Return the job of a config, checked.
+
+    Raises:
+      ValueError: it cannot work, or an evaluation is to go on under other settings.
+    """
+    if isinstance(experiment, Experiment):
+        return Pretraining(experiment, workdir, _QUIET.value, _ACCEPT.value)
+    if _ACCEPT.value:
+        raise ValueError(
+            "an evaluation that changes on the way is none: leave --accept_changes out"
+        )
+    return Judgement(experiment, workdir, _QUIET.value)
+
+
 def main(argv: list[str]) -> None:
     """Parse, refuse what cannot work, run."""
     if len(argv) > 1:
@@ -80,13 +96,14 @@ def main(argv: list[str]) -> None:
         experiment = configs.build(with_data(_CONFIG.value, _DATA.value))
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         workdir = pathlib.Path(_WORKDIR.value or default_workdir(path, experiment)).absolute()
-        kind = Judgement if isinstance(experiment, Evaluation) else Pretraining
-        run = kind(experiment, workdir, _QUIET.value, _ACCEPT.value)
+        run = start(experiment, workdir)
+    except Changed as error:
+        sys.exit(f"error: {error}; --accept_changes continues all the same")
     except ValueError as error:
         sys.exit(f"error: {error}")
     try:
         finished = run()
-    except VideoError as error:
+    except (Changed, VideoError) as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if finished else 128 + signal.SIGTERM)
 

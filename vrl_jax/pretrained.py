@@ -7,6 +7,7 @@ files, from PyTorch's weights or from a run.
 
 import json
 import pathlib
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,6 +66,20 @@ class Pretrained:
         """Return the hash of the weights and statistics, as results name it."""
         tree = {"params": self.variables["params"], "stats": self.variables["batch_stats"]}
         return provenance.weight_hash(tree)
+
+
+def initialize(encoder: EncoderConfig, augment: Augment, frames: int, seed: int = 0) -> Pretrained:
+    """Return an encoder as it is before any training: what trained ones are compared with.
+
+    Args:
+      encoder: the network.
+      augment: its input.
+      frames: of a clip.
+      seed: of the weights.
+    """
+    clip = jnp.zeros((1, frames, augment.size, augment.size, 3))
+    start = jax.jit(encoder.module().init, static_argnums=2)(jax.random.key(seed), clip, False)
+    return Pretrained(encoder, augment, 0, {"batch_stats": {}, **start}, {})
 
 
 def load(path: str | pathlib.Path, step: int | None = None) -> Pretrained:
@@ -130,18 +145,32 @@ def _load_file(path: pathlib.Path) -> Pretrained:
                     f"{_how_to_convert(path)}"
                 )
             flat = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no readable .safetensors file: {error}") from error
-    found = Pretrained(
-        encoder=config.build(json.loads(about["encoder"])),
-        augment=config.build(json.loads(about["augment"])),
-        step=int(about["step"]),
-        variables={"batch_stats": {}, **unflatten_dict(flat, sep="/")},
-        origin=json.loads(about["origin"]),
-    )
+        encoder, augment = (json.loads(about[part]) for part in ("encoder", "augment"))
+        _require_known([encoder, augment])
+        found = Pretrained(
+            encoder=config.build(encoder),
+            augment=config.build(augment),
+            step=int(about["step"]),
+            variables={"batch_stats": {}, **unflatten_dict(flat, sep="/")},
+            origin=json.loads(about["origin"]),
+        )
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no readable .safetensors file of ours: {error}") from error
     if found.weights() != about["weights"]:
         raise ValueError(f"{path} is damaged: its arrays are not those that it was written with")
     return replace(found, variables=jax.device_put(found.variables))
+
+
+def _require_known(tree: Any) -> None:
+    """Raise `ValueError` where a file names a class whose module would be imported for it alone."""
+    if isinstance(tree, dict):
+        module = str(tree.get("kind", "vrl_jax.")).partition(":")[0]
+        if not module.startswith("vrl_jax.") and module not in sys.modules:
+            raise ValueError(f"it wants the module {module}: import that first, if you trust it")
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for part in tree:
+            _require_known(part)
 
 
 def _how_to_convert(path: pathlib.Path) -> str:

@@ -112,6 +112,14 @@ def test_what_is_written_is_what_pytorch_expects(rng, tmp_path, torch):
     assert float(state["stem.0.weight"][3, 1, 2, 4, 5]) == kernel[2, 4, 5, 1, 3]
 
 
+def test_a_number_beside_the_weights_is_no_weight(rng, tmp_path, torch):
+    wrote, arrays = small(rng, tmp_path / "a.safetensors")
+    state = {name: torch.from_numpy(x) for name, x in arrays.items()}
+    torch.save({"state_dict": state, "best_acc1": torch.tensor(3.0)}, tmp_path / "b.pth")
+    found, left_out = files.read(tmp_path / "b.pth")
+    assert found.weights() == wrote.weights() and left_out == []
+
+
 @pytest.mark.parametrize("container", ["state_dict", "model", "model_state"])
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder_q.0."])
 def test_containers_and_prefixes_are_looked_through(rng, tmp_path, torch, container, prefix):

@@ -125,3 +125,11 @@ def test_fixed_crops_are_the_squares_at_their_places(rng, shape):
 def test_impossible_crops_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Crops(**wrong)
+
+
+def test_a_square_that_needs_no_resizing_is_a_piece_of_the_frame(rng):
+    clip = random_clip(rng, 2, 16, 21)
+    for places, corners in {"center": [(1, 4)], "three": [(0, 0), (1, 4), (2, 7)]}.items():
+        got = np.asarray(fixed_crops(jnp.asarray(clip), 14, Crops(places, 14 / 16)))
+        for crop, (top, left) in zip(got, corners, strict=True):
+            np.testing.assert_allclose(crop, clip[:, top : top + 14, left : left + 14], atol=1e-6)

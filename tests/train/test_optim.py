@@ -83,3 +83,8 @@ def test_adam_has_its_decay_in_the_gradient():
     updates, _ = optimizer.update({"kernel": jnp.zeros((2, 2))}, optimizer.init(params), params)
     # A first step of Adam has the rate's length whatever the gradient's: decay alone moves it.
     np.testing.assert_allclose(updates["kernel"], -0.01, rtol=1e-3)
+
+
+def test_drops_that_fall_on_one_step_all_count():
+    rate = SGD(learning_rate=0.3, warmup=0.0, drops=(0.7, 0.8), drop_factor=0.5).schedule(8, 5)
+    assert [float(rate(step)) for step in (3, 4)] == pytest.approx([0.3, 0.075])

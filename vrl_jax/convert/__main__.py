@@ -32,12 +32,16 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     given = {name: getattr(arguments, name) for name in ("size", "mean", "std")}
     given = {name: value for name, value in given.items() if value is not None}
+    if arguments.out.resolve() == arguments.source.resolve():
+        parser.error(f"--out is the source, {arguments.source}: write another file")
+    if given and arguments.to != "ours":
+        parser.error(f"{arguments.to}'s files do not say their input: leave out {', '.join(given)}")
     try:
         found, left_out = files.read(arguments.source, arguments.prefix, arguments.step)
         found = replace(found, augment=replace(found.augment, **given))
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         files.write(arguments.out, found, arguments.to)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(summarize(found, left_out))
     print(f"wrote {arguments.out}")

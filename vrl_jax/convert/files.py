@@ -99,10 +99,10 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _tensors(torch: ModuleType, tree: Any, path: pathlib.Path) -> dict[str, Any]:
     """Return the tensors by name, out of the containers that checkpoints put them in."""
     while isinstance(tree, Mapping):
+        inner = [name for name in CONTAINERS if isinstance(tree.get(name), Mapping)]
         tensors = {name: x for name, x in tree.items() if isinstance(x, torch.Tensor)}
-        if tensors:
+        if tensors and not inner:
             return tensors
-        inner = [name for name in CONTAINERS if name in tree]
         if not inner:
             raise ValueError(f"{path} holds no tensors, only {', '.join(map(str, tree))}")
         tree = tree[inner[0]]

@@ -5,6 +5,7 @@ view is only what changed in the video. Each operation is a pure function of one
 `vmap`. Geometry and blur are products with small dense matrices, which every accelerator likes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -15,7 +16,9 @@ from jaxtyping import Array, Float, Key, UInt8
 from vrl_jax import check
 from vrl_jax.data.crop import (
     Crops,
+    boxes_of,
     fixed_crops,
+    one_crop,
     random_crop,
     random_resized_crop,
     random_scaled_crop,
@@ -147,21 +150,33 @@ def make_views(
     return jax.vmap(draw)(jnp.arange(len(clips)), clips[:, np.array(wanted)])
 
 
-def fixed_views(
-    clips: UInt8[Array, "n t h w 3"], augment: Augment, crops: Crops
-) -> Float[Array, "n c t s s 3"]:
-    """Return the clips as evaluation sees them: fixed squares, resized and normalised."""
+def over_crops(
+    read: Callable[[Float[Array, "n t s s 3"]], Array],
+    clips: UInt8[Array, "n t h w 3"],
+    augment: Augment,
+    crops: Crops,
+) -> Array:
+    """Return the mean of `read` over fixed squares of the clips, one square held at a time."""
+    boxes, mirrored = boxes_of(clips.shape[2:4], augment.size, crops)
 
-    def view(clip: Array) -> Array:
-        cut = fixed_crops(_prepare(clip, augment), augment.size, crops)
-        return normalize(cut, augment.mean, augment.std)
+    def of_one(square: tuple[Array, Array]) -> Array:
+        def view(clip: Array) -> Array:
+            cut = one_crop(_prepare(clip, augment), *square, augment.size)
+            return normalize(cut, augment.mean, augment.std)
 
-    return jax.vmap(view)(clips)
+        return read(jax.vmap(view)(clips))
+
+    return jax.lax.map(of_one, (jnp.asarray(boxes), jnp.asarray(mirrored))).mean(0)
 
 
 def center_view(clips: UInt8[Array, "n t h w 3"], augment: Augment) -> Float[Array, "n t s s 3"]:
     """Return the clips' greatest central square, resized and normalised."""
-    return fixed_views(clips, augment, Crops())[:, 0]
+
+    def view(clip: Array) -> Array:
+        (cut,) = fixed_crops(_prepare(clip, augment), augment.size, Crops())
+        return normalize(cut, augment.mean, augment.std)
+
+    return jax.vmap(view)(clips)
 
 
 def subtract_background(clip: Float[Array, "t h w 3"]) -> Float[Array, "t h w 3"]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from vrl_jax import check
 
@@ -37,19 +37,40 @@ class Crops:
         return len(PLACES[self.places]) * (2 if self.places == "ten" else 1)
 
 
+def boxes_of(
+    frame: tuple[int, int], size: int, crops: Crops
+) -> tuple[Float[np.ndarray, "c 2 2"], Bool[np.ndarray, "c"]]:
+    """Return the (corner, extent) of each square in a frame, and whether it is mirrored."""
+    whole = np.array(frame, np.float32)
+    extent = np.full(2, crops.share * whole.min(), np.float32)
+    corners = np.array(PLACES[crops.places], np.float32) * (whole - extent)
+    if np.allclose(extent, size):
+        corners = np.floor(corners + 0.5)
+    boxes = np.stack([corners, np.broadcast_to(extent, corners.shape)], axis=1)
+    mirrored = np.arange(len(crops)) >= len(boxes)
+    return np.tile(boxes, (len(crops) // len(boxes), 1, 1)), mirrored
+
+
+def one_crop(
+    clip: Float[Array, "t h w 3"],
+    box: Float[np.ndarray | Array, "2 2"],
+    mirrored: Bool[np.ndarray | Array, ""] | np.bool_,
+    size: int,
+) -> Float[Array, "t s s 3"]:
+    """Cut one square of `boxes_of` and resize it."""
+    cut = resize_box(clip, jnp.asarray(box[0]), jnp.asarray(box[1]), size)
+    return jnp.where(mirrored, cut[:, :, ::-1], cut)
+
+
 def fixed_crops(
     clip: Float[Array, "t h w 3"], size: int, crops: Crops
 ) -> Float[Array, "c t s s 3"]:
-    """Cut the squares and resize each to `size`, antialiased; mirrored ones come last."""
-    frame = np.array(clip.shape[1:3], np.float32)
-    extent = np.full(2, crops.share * frame.min(), np.float32)
-    cut = [
-        resize_box(clip, jnp.array(place * (frame - extent)), jnp.array(extent), size)
-        for place in map(np.array, PLACES[crops.places])
-    ]
-    if crops.places == "ten":
-        cut += [crop[:, :, ::-1] for crop in cut]
-    return jnp.stack(cut)
+    """Cut the squares and resize each to `size`, antialiased; mirrored ones come last.
+
+    A square that needs no resizing lies on whole pixels: between them it would be blurred.
+    """
+    boxes, mirrored = boxes_of(clip.shape[1:3], size, crops)
+    return jnp.stack([one_crop(clip, *each, size) for each in zip(boxes, mirrored, strict=True)])
 
 
 def random_resized_crop(

@@ -148,6 +148,10 @@ class _Clips:
 
         def work():
             with video.media.open() as reader:
+                if self.sampling.fps and not reader.fps > 0:
+                    raise VideoError(
+                        f"{video.id}: it has no frame rate, and sampling.fps wants one"
+                    )
                 frames = choose(reader.num_frames, reader.fps, self.sampling)
                 return reader.read(frames, self.size)
 

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,10 @@ from vrl_jax.evaluate.features import FeatureBank
 # numbers of all test videos, -1 for the unreadable: they go into a file of their own.
 Result = dict[str, Any]
 UNREADABLE = -1
+NUMBERS = (
+    *("value", "values", "top5", "mean_class_accuracy", "held_out_accuracy", "chance"),
+    *("drop", "per_class", "drop_per_class"),
+)  # of a result, that can be averaged over splits
 
 
 def chance(labels: Int[np.ndarray, "n"]) -> float:
@@ -55,33 +59,53 @@ def classify(name: str, probabilities: FeatureBank, label: str) -> Result:
 
 
 def average(by_split: Mapping[int, list[Result]]) -> list[Result]:
-    """Return the mean over official splits of results that come in the same order for each."""
-    averaged = []
-    for same in zip(*by_split.values(), strict=True):
-        splits = dict(zip(map(str, by_split), same, strict=True))
-        first = {key: item for key, item in same[0].items() if key not in ("predictions", "groups")}
-        protocol = {**first["protocol"], "split": f"mean of {', '.join(splits)}"}
-        data = {split: result["data"] for split, result in splits.items()}
-        kept = {**first, "protocol": protocol, "data": data}
-        if "values" in kept:
-            kept["values"] = {
-                k: _mean(result["values"][k] for result in same) for k in kept["values"]
-            }
-        else:
-            for key in ("value", "top5", "mean_class_accuracy", "held_out_accuracy", "chance"):
-                if key in kept:
-                    kept[key] = _mean(result[key] for result in same)
-            values = [result["value"] for result in same]
-            kept |= {"std": float(np.std(values)), "splits": dict(zip(splits, values, strict=True))}
-        averaged.append(kept)
-    return averaged
+    """Return the mean over official splits of what was found on all of them.
+
+    Numbers are averaged, also those of classes and of ks; what cannot be is left out.
+    """
+    found = {split: {_stem(one): one for one in given} for split, given in by_split.items()}
+    first, *others = found.values()
+    return [
+        _mean_of({str(split): given[stem] for split, given in found.items()})
+        for stem in first
+        if all(stem in given for given in others)
+    ]
+
+
+def _mean_of(splits: Mapping[str, Result]) -> Result:
+    same = list(splits.values())
+    first = same[0]
+    kept = {key: first[key] for key in ("name", "label", "metric", "model", "commit")}
+    kept["protocol"] = {**first["protocol"], "split": f"mean of {', '.join(splits)}"}
+    for key in ("data", "unreadable"):
+        kept[key] = {split: result[key] for split, result in splits.items()}
+    kept["unreadable"] = {
+        f"{part} of split {split}": count
+        for split, parts in kept["unreadable"].items()
+        for part, count in parts.items()
+    }
+    for key in NUMBERS:
+        if key in first:
+            kept[key] = _mean([result[key] for result in same])
+    if "value" in first:
+        values = {split: result["value"] for split, result in splits.items()}
+        kept |= {"std": float(np.std(list(values.values()))), "splits": values}
+    return kept
+
+
+def _mean(values: list[Any]) -> Any:
+    """Return the mean of numbers, or of dictionaries of numbers, over the keys that all have."""
+    if isinstance(values[0], Mapping):
+        shared = [key for key in values[0] if all(key in value for value in values)]
+        return {key: _mean([value[key] for value in values]) for key in shared}
+    return float(np.mean(values))
 
 
 def write(folder: pathlib.Path, results: list[Result], test: Source | None = None) -> None:
     """Write each result as `<name>-<label>.json`, and its predictions as `.npz` of that name.
 
-    What the folder held of an earlier judgement is removed. A result of an untrained encoder has
-    `-untrained` in its name, one of retrieval its centring.
+    What the folder held of the same kinds is removed; a kind is a name up to its "/". A result of
+    an untrained encoder has `-untrained` in its name, one of retrieval its centring.
 
     Args:
       folder: is made where it is not there.
@@ -92,8 +116,9 @@ def write(folder: pathlib.Path, results: list[Result], test: Source | None = Non
     stems = [_stem(result) for result in results]
     if len(set(stems)) < len(stems):
         raise ValueError(f"two results have one name among {', '.join(stems)}")
-    for earlier in [*folder.glob("*.json"), *folder.glob("*.npz")]:
-        earlier.unlink()
+    for kind in {result["name"].partition("/")[0] for result in results}:
+        for earlier in folder.glob(f"{kind}-*"):
+            earlier.unlink()
     for place, (stem, result) in enumerate(zip(stems, results, strict=True)):
         kept = {key: item for key, item in result.items() if key != "predictions"}
         kept["place"] = place
@@ -116,7 +141,3 @@ def _stem(result: Result) -> str:
     if result.get("model", {}).get("init") == "untrained":
         parts.append("untrained")
     return "-".join(part.replace("/", "-") for part in parts)
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))

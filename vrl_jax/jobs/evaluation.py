@@ -10,99 +10,97 @@ import shutil
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 
 from vrl_jax import check, pretrained, protocols, provenance
 from vrl_jax.config import Evaluation
+from vrl_jax.data import scuba
 from vrl_jax.data.augment import Augment
 from vrl_jax.data.crop import Crops
 from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Source
 from vrl_jax.evaluate import results
-from vrl_jax.jobs.tasks import TASKS
-from vrl_jax.jobs.trial import Changes, Trial
+from vrl_jax.evaluate.results import Result
+from vrl_jax.jobs.tasks import GALLERY, TASKS
+from vrl_jax.jobs.trial import Changes, Trial, asked_group
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import Recipe, Test
 from vrl_jax.report import html
 from vrl_jax.train import mesh
-from vrl_jax.train.step import key_for
 
 UNTRAINED = "untrained"
 
 
 class Judgement:
-    """An evaluation in its folder: everything is checked on construction, nothing compiled.
+    """An evaluation in its folder: everything is checked on construction, no video is read.
 
     Args:
       evaluation: what is judged and how.
       workdir: gets `results/`, `report.html`, and a folder for each encoder and split.
       quiet: show no progress bar.
-      accept_changes: continue what another config, other data or other weights began.
 
     Raises:
       ValueError: data or weights that are not there, a protocol that has no such task, a batch that
-        cannot be split over the devices.
+        cannot be split over the devices, neighbours that there are not so many of.
     """
 
-    def __init__(
-        self,
-        evaluation: Evaluation,
-        workdir: pathlib.Path,
-        quiet: bool = False,
-        accept_changes: bool = False,
-    ):
-        self._workdir, self._quiet, self._accept = workdir, quiet, accept_changes
-        models = {}
-        if evaluation.init:
-            step = None if evaluation.step < 0 else evaluation.step
-            models[evaluation.init] = pretrained.load(evaluation.init, step)
-            evaluation = replace(evaluation, encoder=models[evaluation.init].encoder)
-        like = models.get(evaluation.init)
-        recipe, changes = protocols.changed(_recipe(evaluation, like), evaluation.change)
-        if evaluation.untrained or not evaluation.init:
-            models[UNTRAINED] = initialize(evaluation, recipe, like.augment if like else Augment())
+    def __init__(self, evaluation: Evaluation, workdir: pathlib.Path, quiet: bool = False):
+        self._workdir, self._quiet = workdir, quiet
+        given = _load(evaluation)
+        if given:
+            evaluation = replace(evaluation, encoder=given.encoder)
+        recipe, changes = protocols.changed(_recipe(evaluation, given), evaluation.change)
+        models = [(evaluation.init, given)] if given else []
+        if evaluation.untrained or not given:
+            augment = replace(given.augment if given else Augment(), size=recipe.test.size)
+            frames = recipe.test.sampling.frames
+            plain = pretrained.initialize(evaluation.encoder, augment, frames, evaluation.seed)
+            models.append((UNTRAINED, plain))
         self._evaluation = evaluation
-        self._trials = {
-            init: [
-                self._trial(init, model, split, recipe, changes)
-                for split in evaluation.splits or (0,)
-            ]
-            for init, model in models.items()
-        }
+        splits = evaluation.splits or (0,)
+        self._trials = [
+            [self._trial(init, model, split, recipe, changes) for split in splits]
+            for init, model in models
+        ]
 
     def __call__(self) -> bool:
         """Judge everything; return whether the end was reached.
 
         Raises:
+          Changed: the folder holds the checkpoints of another evaluation.
           FloatingPointError: a loss that is not finite.
           VideoError: too many videos that cannot be read.
         """
         found = []
-        for trials in self._trials.values():
+        for trials in self._trials:
             by_split = {}
             for trial in trials:
-                by_split[trial.split] = trial.run(self._quiet, self._accept)
+                by_split[trial.split] = trial.run(self._quiet)
                 if by_split[trial.split] is None:
                     return False
             found += results.average(by_split) if len(trials) > 1 else by_split[trial.split]
         if not jax.process_index():
-            provenance.write(self._workdir, self._evaluation)
-            results.write(self._workdir / "results", found, trial.test)
-            gallery = next(iter(self._trials.values()))[0].folder / "neighbours.npz"
-            if gallery.exists():
-                shutil.copy(gallery, self._workdir)
-            print(f"report: {html.write(self._workdir)}")
+            self._tell(found)
         return True
+
+    def _tell(self, found: list[Result]) -> None:
+        first = self._trials[0][0]
+        provenance.write(self._workdir, self._evaluation)
+        results.write(self._workdir / "results", found, first.test)
+        shown = self._workdir / GALLERY
+        shown.unlink(missing_ok=True)
+        if (first.folder / GALLERY).exists():
+            shutil.copy(first.folder / GALLERY, shown)
+        print(f"report: {html.write(self._workdir)}")
 
     def _trial(
         self, init: str, model: Pretrained, split: int, recipe: Recipe, changes: Changes
     ) -> Trial:
         evaluation, place = self._evaluation, mesh.make_mesh()
         data = replace(evaluation.data, split=split) if split else evaluation.data
-        train, test = data.train(), data.test()
-        if evaluation.task in protocols.TASKS:
-            check.one_of(tuple(test.classes), label=evaluation.label)
+        test = data.test()
+        train = test if asked_group(evaluation) else data.train()
         recipe, changes = unmirrored(recipe, changes, test)
+        check_asked(evaluation, train, test)
         mesh.check_batch(place, "batch", evaluation.batch)
         if recipe.fit:
             mesh.check_batch(place, "change.batch", recipe.fit.batch)
@@ -114,16 +112,22 @@ class Judgement:
         return TASKS[evaluation.task](*given)
 
 
-def initialize(evaluation: Evaluation, recipe: Recipe, augment: Augment) -> Pretrained:
-    """Return the encoder as it is before any training, with the given input."""
-    test = recipe.test
-    clip = jnp.zeros((1, test.sampling.frames, test.size, test.size, 3))
-    module = evaluation.encoder.module()
-    variables = jax.jit(module.init, static_argnums=2)(
-        key_for(evaluation.seed, UNTRAINED, 0), clip, False
-    )
-    variables = {"batch_stats": {}, **variables}
-    return Pretrained(evaluation.encoder, augment, 0, variables, {})
+def check_asked(evaluation: Evaluation, train: Source, test: Source) -> None:
+    """Raise `ValueError` where an evaluation asks for labels or neighbours that are not there."""
+    labels = tuple(test.classes)
+    if evaluation.task in protocols.TASKS:
+        check.one_of(labels, label=evaluation.label)
+    group, asked = asked_group(evaluation), evaluation.probe
+    check.one_of(("", *labels), **{f"{evaluation.task}.group": group})
+    wanted = {"retrieval": {"ks": max(asked.ks)}, "probe": {"ks": max(asked.ks), "knn": asked.knn}}
+    for name, count in wanted.get(evaluation.task, {}).items():
+        if count > len(train) and not group:
+            raise ValueError(
+                f"probe.{name} asks for {count} neighbours among {len(train)} training videos: "
+                f"pass a smaller --config.probe.{name}"
+            )
+    if evaluation.masks:
+        scuba.masks(evaluation.masks, test)
 
 
 def unmirrored(recipe: Recipe, changes: Changes, source: Source) -> tuple[Recipe, Changes]:
@@ -146,18 +150,25 @@ def unmirrored(recipe: Recipe, changes: Changes, source: Source) -> tuple[Recipe
     return replace(recipe, fit=replace(recipe.fit, augment=augment)), {**changes, **flip}
 
 
+def _load(evaluation: Evaluation) -> Pretrained | None:
+    if evaluation.init == UNTRAINED:
+        raise ValueError(f"init={UNTRAINED!r} is what results call the untrained: move the run")
+    if not evaluation.init:
+        return None
+    return pretrained.load(evaluation.init, None if evaluation.step < 0 else evaluation.step)
+
+
 def _recipe(evaluation: Evaluation, model: Pretrained | None) -> Recipe:
     if evaluation.task in protocols.TASKS:
-        return protocols.recipe(evaluation.protocol, evaluation.task, evaluation.set)
+        return protocols.recipe(evaluation.protocol, evaluation.task, evaluation.data_set)
     if model is not None and model.experiment:
         own = model.experiment
         sampling = Sampling(
             own.sampling.frames, own.sampling.stride, own.evaluate.clips, own.sampling.fps
         )
-        return Recipe(True, Test(sampling, own.resize, own.augment.size))
+        return Recipe(Test(sampling, own.resize, own.augment.size))
     size = model.augment.size if model else Augment().size
     return Recipe(
-        True,
         Test(
             Sampling(16, 2, 10),
             (round(size * 8 / 7), round(size * 171 / 112)),

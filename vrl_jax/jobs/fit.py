@@ -60,7 +60,7 @@ class Fitting:
         return Classifier(self.model.encoder.module(), head, self.evaluation.task == "linear")
 
     def run(
-        self, quarantine: Quarantine, identity: dict[str, Any], quiet: bool, accept_changes: bool
+        self, quarantine: Quarantine, identity: dict[str, Any], quiet: bool
     ) -> TrainState | None:
         """Continue from the newest checkpoint; return the last state, None if asked to stop before.
 
@@ -68,9 +68,9 @@ class Fitting:
           quarantine: where unreadable videos are written down.
           identity: what the checkpoints must have in common with this, beside the videos.
           quiet: show no progress bar.
-          accept_changes: continue although that differs.
 
         Raises:
+          Changed: the checkpoints are of something else.
           FloatingPointError: a loss that is not finite.
           VideoError: too many videos that cannot be read.
         """
@@ -87,7 +87,7 @@ class Fitting:
             classifier, optimizer, model.variables, model.encoder.dim, train.seed, self.place
         )
         identity = {**identity, "data": fingerprint(self.videos)}
-        with Checkpoints(self.folder / "checkpoints", 1, identity, accept_changes) as checkpoints:
+        with Checkpoints(self.folder / "checkpoints", 1, identity) as checkpoints:
             if checkpoints.latest() is not None:
                 state = checkpoints.restore(state)
             start = int(state.step)
@@ -107,7 +107,9 @@ class Fitting:
                     config=train,
                     total_steps=self.steps,
                     probe=None,
-                    meter=Meter(log, train, len(self.videos), rate, lambda: len(quarantine)),
+                    meter=Meter(
+                        log, train, fit.repeats * len(self.videos), rate, lambda: len(quarantine)
+                    ),
                     checkpoints=checkpoints,
                     log=log,
                 )

@@ -16,7 +16,7 @@ from vrl_jax.jobs.probes import Probes
 from vrl_jax.methods.method import Method
 from vrl_jax.report import html
 from vrl_jax.train import loop, mesh
-from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.checkpoint import Changed, Checkpoints
 from vrl_jax.train.log import Log, Silence
 from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.step import init_state, make_step
@@ -67,6 +67,7 @@ class Pretraining:
         """Continue from the newest checkpoint; return whether the end was reached.
 
         Raises:
+          Changed: it went past the end already.
           FloatingPointError: a loss that is not finite.
           VideoError: too many videos that cannot be read.
         """
@@ -79,6 +80,10 @@ class Pretraining:
             if checkpoints.latest() is not None:
                 state = checkpoints.restore(state)
             start = int(state.step)
+            if start > self.total_steps:
+                raise Changed(
+                    f"{self.workdir} is at step {start}, past {self.total_steps}, the end"
+                )
             with (
                 self._log(start) as log,
                 contextlib.closing(self._quarantine(start)) as quarantine,

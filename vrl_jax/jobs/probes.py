@@ -1,6 +1,7 @@
 """The bridge from a train state to the evaluators: what is asked of it, when, and where it goes."""
 
 import pathlib
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -187,6 +188,9 @@ class Probes:
                 "centring": config.center,
                 "input mean": list(experiment.augment.mean),
                 "input std": list(experiment.augment.std),
+                "background": "subtracted" if experiment.augment.subtract_background else "kept",
+                "knn": config.knn,
+                "linear": asdict(config.linear),
             },
             "model": {
                 "encoder": type(experiment.encoder).__name__,

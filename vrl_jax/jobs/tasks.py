@@ -1,5 +1,6 @@
 """What is asked of an encoder: a classifier, neighbours, probes, what is static and dynamic."""
 
+import collections
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -20,20 +21,19 @@ from vrl_jax.jobs.neighbours import find_neighbours, read_clips
 from vrl_jax.jobs.trial import Trial
 from vrl_jax.train.quarantine import Quarantine
 
+GALLERY = "neighbours.npz"
 LEAST_FRAMES = 5  # of a clip's vectors, that an operator and its forecast can be looked at
 
 
 class Classification(Trial):
     """A classifier is trained upon the encoder, which is frozen in the task "linear"."""
 
-    def judge(
-        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
-    ) -> list[Result] | None:
+    def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
         """Return what a classifier scores after the last step of its training."""
         given = self.evaluation, self.recipe.fit, self.model, self.train, self.folder, self.place
         fitting = Fitting(*given)
         identity = {"config": config.described(self.evaluation), "weights": self.model.weights()}
-        state = fitting.run(quarantine, identity, quiet, accept_changes)
+        state = fitting.run(quarantine, identity, quiet)
         if state is None:
             return None
         classifier = fitting.classifier
@@ -51,9 +51,7 @@ class Classification(Trial):
 class Retrieval(Trial):
     """How often do a test video's nearest training videos have its class?"""
 
-    def judge(
-        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
-    ) -> list[Result] | None:
+    def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
         """Return how often a test video's neighbours have its class, by each centring."""
         label, ks = self.evaluation.label, self.evaluation.probe.ks
         banks = {part: self.features(part, quarantine) for part in ("train", "test")}
@@ -67,6 +65,8 @@ class Retrieval(Trial):
             protocol = {**stamp["protocol"], "centring": center}
             told = {"name": "retrieval", "label": label, "metric": "recall", "values": values}
             found.append({**stamp, "protocol": protocol, **told})
+        gallery = self.folder / GALLERY
+        gallery.unlink(missing_ok=True)
         if self.evaluation.probe.neighbours and not jax.process_index():
             self._show_neighbours(banks["train"], banks["test"])
         return found
@@ -82,45 +82,47 @@ class Retrieval(Trial):
             group="",
             center=self.recipe.center,
         )
-        np.savez(self.folder / "neighbours.npz", **shown)
+        np.savez(self.folder / GALLERY, **shown)
 
 
 class Probing(Trial):
     """The probes that pretraining asks."""
 
-    def judge(
-        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
-    ) -> list[Result] | None:
+    def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
         """Return what the probes of pretraining say."""
         asked = self.evaluation.probe
         test = self.features("test", quarantine)
         train = test if asked.group else self.features("train", quarantine)
         stamp = self.stamp("features", train=train, test=test)
-        stamp["protocol"]["centring"] = asked.center
+        stamp["protocol"] |= {
+            "centring": asked.center,
+            "knn": asked.knn,
+            "linear": asdict(asked.linear),
+        }
         return judge(train, test, self.test.classes, asked, stamp)
 
 
 class TellingApart(Trial):
     """What of the features is appearance and what is motion."""
 
-    def judge(
-        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
-    ) -> list[Result] | None:
+    def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
         """Return what is appearance and what is motion; `factors.npz` has what lies behind it."""
         evaluation, test = self.evaluation, self.test
         encode = self.encoder(self.pooled, self.model.variables)
+        unreadable = collections.Counter()
 
         def batches(source):
             for rows in self.read(source):
-                part = {id(self.train): "train", id(test): "test"}.get(id(source))
-                if part:  # masks may be absent, and rendered twins are not of the data set
+                if source is self.train or source is test:  # masks may be absent
+                    part = "test" if source is test else "train"
                     quarantine.take(part, source, failures(rows), 0)
+                    unreadable[part] += len(failures(rows))
                 yield rows
 
         masks = scuba.masks(evaluation.masks, test) if evaluation.masks else None
         known = isinstance(test, Scenes)
         stamp = self.stamp("features")
-        stamp["protocol"]["factors"] = asdict(evaluation.factors)
+        stamp["protocol"] |= {"factors": asdict(evaluation.factors), "masks": evaluation.masks}
         found = factors.report(
             encode,
             batches,
@@ -136,7 +138,8 @@ class TellingApart(Trial):
         )
         if not jax.process_index():
             np.savez_compressed(self.folder / "factors.npz", **found.arrays)
-        return [{**result, "skipped": found.skipped} for result in found.results]
+        told = {"skipped": found.skipped, "unreadable": dict(unreadable)}
+        return [{**result, **told} for result in found.results]
 
     def _frames(self) -> Callable[[np.ndarray], np.ndarray] | None:
         """Return what makes frame vectors of clips, if there are enough for an operator."""

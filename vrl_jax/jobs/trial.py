@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from vrl_jax import config, provenance
 from vrl_jax.config import Evaluation
-from vrl_jax.data.augment import fixed_views
+from vrl_jax.data.augment import over_crops
 from vrl_jax.data.sources import Source, fingerprint
 from vrl_jax.evaluate import results
 from vrl_jax.evaluate.features import FeatureBank
@@ -24,7 +23,7 @@ from vrl_jax.jobs.fit import as_seen
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import TASKS, Recipe
 from vrl_jax.report import html
-from vrl_jax.train.checkpoint import latest_step
+from vrl_jax.train.checkpoint import steps_in
 from vrl_jax.train.quarantine import Quarantine
 
 Changes = dict[str, tuple[Any, Any]]
@@ -58,32 +57,29 @@ class Trial:
     folder: pathlib.Path
     place: Mesh
 
-    def run(self, quiet: bool, accept_changes: bool) -> list[Result] | None:
+    def run(self, quiet: bool) -> list[Result] | None:
         """Judge, write and return the results; None where training was asked to stop.
 
         Raises:
-          ValueError: the folder holds the checkpoints of another evaluation.
+          Changed: the folder holds the checkpoints of another evaluation.
           VideoError: too many videos that cannot be read.
         """
         first = not jax.process_index()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if first:
-            provenance.write(self.folder, self.evaluation)
         path = self.folder / (
             "quarantine.jsonl" if first else f"quarantine-{jax.process_index()}.jsonl"
         )
-        start = latest_step(self.folder / "checkpoints")
+        start = max(steps_in(self.folder / "checkpoints"), default=0)
         quarantine = Quarantine(path, start, self.evaluation.loader.max_failed)
         with contextlib.closing(quarantine):
-            found = self.judge(quarantine, quiet, accept_changes)
+            found = self.judge(quarantine, quiet)
         if found and first:
+            provenance.write(self.folder, self.evaluation)
             results.write(self.folder / "results", found, self.test)
             html.write(self.folder)
         return found
 
-    def judge(
-        self, quarantine: Quarantine, quiet: bool, accept_changes: bool
-    ) -> list[Result] | None:
+    def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
         """Return the results of the task; None where training was asked to stop."""
         raise NotImplementedError
 
@@ -127,8 +123,7 @@ class Trial:
         augment = replace(self.model.augment, size=test.size)
 
         def encode(weights, clips):
-            views = jnp.moveaxis(fixed_views(clips, augment, test.crops), 1, 0)
-            return jax.lax.map(lambda crop: read(weights, crop), views).mean(0)
+            return over_crops(lambda views: read(weights, views), clips, augment, test.crops)
 
         return over_devices(encode, weights, self.place)
 
@@ -151,14 +146,16 @@ class Trial:
             "averaged": averaged,
             "input mean": list(model.augment.mean),
             "input std": list(model.augment.std),
+            "background": "subtracted" if model.augment.subtract_background else "kept",
         }
         if self.recipe.fit:
             fit = self.recipe.fit
             fit = replace(fit, augment=as_seen(fit.augment, model.augment))
             protocol["fit"] = json.loads(config.describe(fit).to_json())
         if evaluation.task in TASKS:
-            other = f"{evaluation.set or 'other data'}, which the paper has not"
-            protocol["of"] = evaluation.set if self.recipe.published else other
+            other = f"{evaluation.data_set or 'other data'}, which the paper has not"
+            protocol["of"] = evaluation.data_set if self.recipe.published else other
+            protocol["seed"] = evaluation.seed
         if self.changes:
             protocol["changed"] = {name: list(pair) for name, pair in self.changes.items()}
         return {
@@ -170,18 +167,26 @@ class Trial:
                 "weights": model.weights(),
                 "init": self.init,
             },
-            "data": {
-                "set": type(evaluation.data).__name__,
-                "train": fingerprint(self.train),
-                "test": fingerprint(self.test),
-            },
+            "data": {"set": type(evaluation.data).__name__, **self._fingerprints()},
             "unreadable": {part: int(bank.unreadable.sum()) for part, bank in banks.items()},
             "commit": provenance.commit(),
         }
 
+    def _fingerprints(self) -> dict[str, str]:
+        parts = {"test": self.test}
+        if not asked_group(self.evaluation):
+            parts["train"] = self.train
+        return {part: fingerprint(source) for part, source in parts.items()}
+
     def _split(self) -> str:
-        asked = {"probe": self.evaluation.probe, "factors": self.evaluation.factors}
-        group = getattr(asked.get(self.evaluation.task), "group", "")
+        group = asked_group(self.evaluation)
         if group:
             return f"leave one {group} out"
-        return f"split {self.split}" if self.split else "train, test"
+        split = self.split or getattr(self.evaluation.data, "split", 0)
+        return f"split {split}" if split else "train, test"
+
+
+def asked_group(evaluation: Evaluation) -> str:
+    """Return the label by which an evaluation leaves one group at a time out, if it does."""
+    asked = {"probe": evaluation.probe, "factors": evaluation.factors}
+    return asked[evaluation.task].group if evaluation.task in asked else ""

@@ -107,6 +107,8 @@ def _bars(rows: list[table.Row], order: list[str], name: Callable[[table.Row], s
             color = to_hex(0.35 * np.array(to_rgb(color)) + 0.65)
         label = " ".join(filter(None, [name(row), "untrained" * row.untrained]))
         key = (row.run, row.label, row.untrained, *row.model.items())
+        while key in bars and bars[key].cells.keys() & row.cells.keys():
+            key = (*key, "again")  # a second result of the same kind gets a bar of its own
         bars.setdefault(key, Bars(label, color, HATCHES[dash], {})).cells.update(row.cells)
     return list(bars.values())
 

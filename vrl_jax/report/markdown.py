@@ -38,7 +38,7 @@ def _rows(part: table.Table) -> list[list[str]]:
     header += [f"chance ({', '.join(part.chances)})"] if part.chances else []
     rows = [
         [
-            row.run + ", untrained" * row.untrained,
+            _who(row, part.details),
             row.model.get("encoder", ""),
             row.label,
             *(row.cells[c].text if c in row.cells else "" for c in part.columns),
@@ -47,6 +47,13 @@ def _rows(part: table.Table) -> list[list[str]]:
         for row in part.rows
     ]
     return [[_plain(text) for text in row] for row in (header, *rows)]
+
+
+def _who(row: table.Row, details: list[str]) -> str:
+    """Return the run, and what of its model differs from the other rows'."""
+    own = [f"{key} {table.short(row.model[key])}" for key in details if key in row.model]
+    told = f" ({', '.join(own)})" if own else ""
+    return row.run + ", untrained" * row.untrained + told
 
 
 def _spreads(part: table.Table) -> str:

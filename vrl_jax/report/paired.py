@@ -114,8 +114,8 @@ def _contest(title: str, first: Result, others: list[Result]) -> Contest:
     for other in others:
         both = pair(first.predictions, other.predictions)
         if not len(both.labels):
-            files = f"{first.predictions.path} and {other.predictions.path}"
-            raise ValueError(f"{files} judge no video in common")
+            rows.append([other.run, "0", *["—"] * 5])
+            continue
         gains = [(both.other & ~both.first).sum(), (both.first & ~both.other).sum()]
         shares = [table.number(float(x.mean()), True) for x in (both.other, both.first)]
         chance = f"{both.p:.2g}" if both.p >= TINY else f"below {TINY:g}"

@@ -115,7 +115,8 @@ def parse(
     parts = _numbers(path, content, part)
     spread = float(np.std(list(parts.values()))) if parts else None
     told = {"commit": content["commit"]} if "commit" in content else {}
-    unreadable = {part: count for part, count in content.get("unreadable", {}).items() if count}
+    unreadable = _numbers(path, content, "unreadable") if content.get("unreadable") else {}
+    unreadable = {part: count for part, count in unreadable.items() if count}
     if unreadable:
         told["unreadable"] = ", ".join(f"{count} of {part}" for part, count in unreadable.items())
     return Result(

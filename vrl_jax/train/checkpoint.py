@@ -16,6 +16,10 @@ from orbax.checkpoint import checkpoint_managers as policies
 from vrl_jax.train.step import TrainState
 
 
+class Changed(ValueError):
+    """A folder holds the checkpoints of another config or other data; the message lists how."""
+
+
 class Checkpoints:
     """The checkpoints of one run; close it, or use it in a `with`, so that saves are finished.
 
@@ -26,8 +30,8 @@ class Checkpoints:
       accept_changes: resume although that differs.
 
     Raises:
-      ValueError: the folder holds checkpoints of another config or data set; the message lists
-        what differs.
+      Changed: the folder holds checkpoints of another config or data set; the message lists what
+        differs.
     """
 
     def __init__(
@@ -82,19 +86,16 @@ class Checkpoints:
         saved = self._manager.restore(self.latest(), args=items)["identity"]
         differing = sorted(_differences(saved, self._identity))
         if differing:
-            raise ValueError(
+            raise Changed(
                 f"the run in {self._manager.directory.parent} was started with other settings: "
-                f"{'; '.join(differing)}. Give the old ones, or another --workdir; "
-                f"--accept_changes continues all the same."
+                f"{'; '.join(differing)}. Give the old ones, or another --workdir"
             )
 
 
-def latest_step(folder: pathlib.Path) -> int:
-    """Return the step of the newest whole checkpoint in a folder, 0 where there is none."""
-    if not folder.is_dir():
-        return 0
-    with ocp.CheckpointManager(folder.absolute()) as manager:
-        return manager.latest_step() or 0
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """Return the steps of the whole checkpoints in a folder; unfinished ones have other names."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int, dict[str, Any]]:
@@ -110,9 +111,10 @@ def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int,
     Raises:
       ValueError: there is no such checkpoint.
     """
-    with ocp.CheckpointManager(folder.absolute()) as manager:
-        steps = manager.all_steps()
-    step = max(steps, default=None) if step is None else step
+    steps = steps_in(folder)
+    if not steps:
+        raise ValueError(f"there is no checkpoint in {folder}")
+    step = max(steps) if step is None else step
     if step not in steps:
         raise ValueError(f"no checkpoint of step {step} in {folder}: there are {sorted(steps)}")
     path = folder.absolute() / str(step) / "state"

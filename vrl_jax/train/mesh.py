@@ -7,8 +7,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of all devices (or the given ones) along one axis, "data"."""
-    return Mesh(np.array(devices or jax.devices()), ("data",))
+    """Return a mesh of all devices (or the given ones) along one axis, "data", host after host."""
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

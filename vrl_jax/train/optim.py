@@ -1,5 +1,6 @@
 """Optimisers as the field's papers state them, each an Optax chain."""
 
+import collections
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,8 +59,10 @@ class Schedule:
         warmup = round(self.warmup * total_steps)
         if not self.drops:
             return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps)
-        drops = {round(drop * total_steps) - warmup: self.drop_factor for drop in self.drops}
-        after = optax.piecewise_constant_schedule(peak, drops)
+        factors = collections.defaultdict(lambda: 1.0)
+        for drop in self.drops:
+            factors[round(drop * total_steps) - warmup] *= self.drop_factor
+        after = optax.piecewise_constant_schedule(peak, factors)
         return optax.join_schedules([optax.linear_schedule(start, peak, warmup), after], [warmup])
 
     def clip(self) -> optax.GradientTransformation:
