@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import av
 import jax
@@ -13,8 +14,10 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.evaluate import store
 from vrl_jax.evaluate.detection import frame_map, roi_align
 from vrl_jax.evaluate.linear import LinearProbe
+from vrl_jax.jobs import regions
 from vrl_jax.jobs.regions import Encoded
 from vrl_jax.pretrained import Pretrained
+from vrl_jax.report import __main__ as report
 
 COLOURS = {3: (220, 30, 30), 7: (30, 30, 220)}
 ACTIONS = 'item { name: "red" id: 3 }\nitem { name: "blue" id: 7 }\nitem { name: "none" id: 8 }\n'
@@ -72,10 +75,11 @@ def world(tmp_path_factory):
     return root
 
 
-def run(root, out, *options):
+def run(root, out, *options, model=None):
     arguments = [f"--{part}={root}/{part}.csv" for part in ("train", "test")]
     cut = ["--frames=4", "--stride=2", "--batch=8", "--workers=0", "--start=900"]
-    model = str(root / "model.safetensors")
+    cut += ["--max-failed=0.2"]
+    model = str(model or root / "model.safetensors")
     detection.main(
         [model, f"--root={root}", *arguments, f"--actions={root}/list.pbtxt", f"--out={out}"]
         + [*cut, "--no-untrained", *options]
@@ -96,8 +100,8 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
     most = [1 - lost[a] / (rows.action == a).sum() for a in (3, 7)]
     assert result["chance"] + 0.2 < result["value"] <= np.mean(most) + 1e-9
     assert result["value"] == pytest.approx(np.mean(most), abs=0.05)
-    assert set(result["per_action"]) == {"red", "blue"}
-    assert result["unreadable_boxes"] == {"train": 0, "test": 1}
+    assert set(result["per_class"]) == {"red", "blue"}
+    assert result["unreadable"] == {"train": 0, "test": 1}
     assert "test0" not in predictions.video and "test4" not in predictions.video
     assert len(predictions.video) == 3 * (len(ava.collect(rows, (3, 7, 8)).frame) - 1)
     assert result["protocol"]["boxes"] == "annotated" and result["protocol"]["frames"] == 4
@@ -132,7 +136,6 @@ def test_a_boxes_features_are_cut_out_where_it_is(world, tmp_path):
         (row,) = np.flatnonzero((frames["video"] == name) & (frames["time"] == time))
         np.testing.assert_allclose(frames["features"][row], features.frames[0], atol=1e-4)
     assert boxes["features"].std(0).min() > 1e-3
-    assert boxes["labels"].sum(1).tolist() == [1] * len(boxes["labels"])
 
 
 def test_detected_boxes_take_the_place_of_annotated_ones(world, tmp_path):
@@ -142,8 +145,22 @@ def test_detected_boxes_take_the_place_of_annotated_ones(world, tmp_path):
     ava.write_predictions(tmp_path / "boxes.csv", shifted)
     result = run(world, tmp_path, f"--boxes={tmp_path}/boxes.csv")
     assert result["protocol"]["boxes"] == "detected" and result["value"] > 0.5
+    assert result["protocol"]["min_score"] == 0.8 and "chance" not in result
     found = ava.read_predictions(tmp_path / "predictions.csv")
     assert {tuple(box) for box in found.box} <= {tuple(box) for box in shifted.box}
+    fewer = rows.take(rows.video != "test1")
+    ava.write_annotations(tmp_path / "fewer.csv", fewer)
+    options = f"--boxes={tmp_path}/boxes.csv", f"--test={tmp_path}/fewer.csv"
+    other = run(world, tmp_path, *options)["data"]
+    assert {key for key in other if other[key] != result["data"][key]} == {"test"}
+    unsure = shifted._replace(score=np.where(np.arange(len(rows.score)) < 3, 0.7, 0.8))
+    ava.write_predictions(tmp_path / "unsure.csv", unsure)
+    options = f"--boxes={tmp_path}/unsure.csv", "--max-failed=0.5"
+    run(world, tmp_path / "sure", *options)
+    sure = np.load(tmp_path / "sure/test-boxes.npz")["box"]
+    assert {tuple(box) for box in sure} == {tuple(box) for box in shifted.box[3:]}
+    run(world, tmp_path / "all", *options, "--min-score=0.7")
+    assert len(np.load(tmp_path / "all/test-boxes.npz")["box"]) > len(sure)
     away = shifted._replace(box=shifted.box * 0.2)
     ava.write_predictions(tmp_path / "boxes.csv", away)
     assert run(world, tmp_path / "away", f"--boxes={tmp_path}/boxes.csv")["value"] == 0
@@ -164,7 +181,8 @@ def test_goes_on_where_it_was(world, tmp_path, monkeypatch):
     assert stopped == whole
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     files = [f"{part}-{of}.npz" for part in ("test", "train") for of in ("boxes", "frames")]
-    assert names == sorted([*files, "predictions.csv", "results"])
+    told = ["config.json", "environment.json", "predictions.csv", "results"]
+    assert names == sorted([*files, *told])
     for name in [*files, "predictions.csv"]:
         assert (tmp_path / "stopped" / name).read_bytes() == (
             tmp_path / "whole" / name
@@ -179,10 +197,77 @@ def test_what_cannot_work_is_refused(world, tmp_path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(SystemExit, match="empty.csv has no box"):
         run(world, tmp_path, f"--test={tmp_path}/empty.csv")
-    with pytest.raises(SystemExit, match="no key frame can be read: .*train-frames.npz says why"):
-        run(world, tmp_path, "--start=0")
+    with pytest.raises(
+        SystemExit, match="18 of 18 key frames cannot be read.*train0.* delete .*parts"
+    ):
+        run(world, tmp_path, "--start=0", "--max-failed=1")
+    with pytest.raises(SystemExit, match="12 of 12 listed videos are absent"):
+        run(world, tmp_path / "lost", f"--root={tmp_path}")
+    with pytest.raises(SystemExit, match="1 of 10 key frames .*--max-failed=0.02.*test4.mp4"):
+        run(world, tmp_path / "damaged", "--max-failed=0.02")
+    assert not list((tmp_path / "damaged").glob("test-*.npz"))
     with pytest.raises(SystemExit, match="try --batch=8"):
         run(world, tmp_path, "--batch=9")
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("--capacity=-1", "capacity must be at least 0, got -1"),
+        ("--train={0}/one.csv", "of 1 training groups leaves nothing on one side"),
+        ("--test={0}/other.csv", "other.csv has none of the actions in .*list.pbtxt"),
+        ("--layout=segments", "layout must be one of 'independent', 'centred', got 'segments'"),
+        ("--root={0}/zips", "a.zip: key frames are of video files"),
+        ("--out={0}/run", "--out must not be the folder of a run"),
+    ],
+)
+def test_is_refused_before_anything_is_encoded(world, tmp_path, monkeypatch, option, message):
+    lines = (world / "train.csv").read_text().splitlines()
+    (tmp_path / "one.csv").write_text(lines[0])
+    (tmp_path / "other.csv").write_text(lines[-1])
+    for name in ("zips", "run"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run/config.json").write_text('{"kind": "vrl_jax.config:Experiment"}')
+    options = [option.format(tmp_path)]
+    if "zips" in option:
+        for name in ("a", "b"):
+            (tmp_path / f"zips/{name}.zip").write_bytes(b"")
+        (tmp_path / "zips.csv").write_text(
+            "".join(f"{name},0901,0,0,1,1,3,0\n" for name in ("a", "b"))
+        )
+        options.append(f"--train={tmp_path}/zips.csv")
+    monkeypatch.setattr(regions, "eval_batches", lambda *_, **__: pytest.fail("it is encoded"))
+    with pytest.raises(SystemExit, match=message):
+        run(world, tmp_path / "out", *options)
+
+
+def test_features_do_not_depend_on_names_and_actions(world, tmp_path, monkeypatch):
+    """Nor is anything read again, then."""
+    first = run(world, tmp_path)
+    (tmp_path / "test-boxes.npz.parts").mkdir()
+    shutil.copy(world / "model.safetensors", tmp_path / "moved.safetensors")
+    (tmp_path / "list.pbtxt").write_text(ACTIONS.replace("none", "no one"))
+    rows = ava.read_annotations(world / "train.csv")
+    ava.write_annotations(tmp_path / "train.csv", rows._replace(action=10 - rows.action))
+    monkeypatch.setattr(regions, "eval_batches", lambda *_, **__: pytest.fail("it is read again"))
+    options = f"--train={tmp_path}/train.csv", f"--actions={tmp_path}/list.pbtxt"
+    second = run(world, tmp_path, *options, model=tmp_path / "moved.safetensors")
+    assert second["value"] < 0.5 < first["value"]
+    differ = {key for key in first["data"] if first["data"][key] != second["data"][key]}
+    assert differ == {"train", "test"}
+    assert second["model"]["init"].endswith("moved.safetensors")
+    assert not (tmp_path / "test-boxes.npz.parts").exists()
+
+
+def test_the_report_shows_it(world, tmp_path):
+    result = run(world, tmp_path, "--untrained")
+    made = json.loads((tmp_path / "config.json").read_text())
+    assert made["capacity"] == 0 and made["encoder"]["kind"] == "vrl_jax.encoders.tiny:Tiny"
+    assert result["protocol"]["head"]["steps"] == 300 and "batch" not in result["protocol"]
+    report.main([str(tmp_path)])
+    page = (tmp_path / "report.html").read_text()
+    assert "encoder Tiny" in page and "frame mAP" in page and "jaxlib" in page
+    assert f"{100 * result['value']:.1f}" in page or f"{result['value']:.3f}" in page
 
 
 def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
@@ -203,7 +288,7 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
     encoded = Encoded(found, features, read)
     chosen = detection.learn(encoded, rows, encoded, actions, LinearProbe(steps=60))
     assert chosen.held_out_score == 1
-    predictions = detection.predict(encoded, chosen.probabilities, actions)
+    predictions = detection.predict(encoded, chosen.logits, actions)
     unread = set(found.boxes.take(~read).keys())
     assert frame_map(rows, predictions, actions, excluded=unread).value == 1
     assert 0.5 < frame_map(rows, predictions, actions).value < 0.8

@@ -1,6 +1,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,9 @@ def test_every_row_is_the_mean_over_the_videos_clips(tmp_path, model, capsys):
     wanted = {"clips": 3, "frames": 4, "stride": 3, "decoded": "20 x 28", "resolution": "16 x 16"}
     assert wanted.items() <= about["protocol"].items()
     assert about["protocol"]["input mean"] == [0.4, 0.5, 0.6]
+    assert about["model"]["config"] == repr(encoder.encoder) and "(4, 6)" in repr(encoder.encoder)
+    assert about["protocol"]["background"] == "kept" and about["parts"] == {"batch": 8}
+    assert about["protocol"]["layout"] == "independent" and "batch" not in about["protocol"]
 
 
 def test_parquet_says_the_same(tmp_path, model):
@@ -106,6 +110,28 @@ def test_what_cannot_be_read_has_a_row_that_says_why(tmp_path, model):
     np.testing.assert_array_equal(np.isnan(found["features"]).all(1), damaged)
     np.testing.assert_array_equal(np.isnan(found["features"]).any(1), damaged)
     assert not any(name.startswith("label") for name in found)
+
+
+def test_other_videos_of_the_same_names_are_other_data(tmp_path, model):
+    for place, frames in (("one", 9), ("two", 30), ("same", 9)):
+        (tmp_path / place).mkdir()
+        write_clip(tmp_path / place / "a.mp4", frames=frames)
+    shutil.copy(tmp_path / "one/a.mp4", tmp_path / "same/a.mp4")
+    out = f"--out={tmp_path}/a.npz"
+    run(model, tmp_path / "one", out, *CUT)
+    run(model, tmp_path / "same", out, *CUT)
+    with pytest.raises(SystemExit, match="data.fingerprint was"):
+        run(model, tmp_path / "two", out, *CUT)
+
+
+def test_parts_of_unknown_make_are_not_taken(tmp_path, model):
+    data = ("Synthetic", "test_videos=9", "frames=20", *CUT)
+    run(model, *data, f"--out={tmp_path}/whole.npz")
+    parts = store.Parts(tmp_path / "a.npz", {})
+    parts.add(features=np.zeros((8, 6), np.float32), unreadable=np.full(8, ""))
+    (parts.folder / "about.json").unlink()
+    run(model, *data, f"--out={tmp_path}/a.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
 def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, model):
@@ -166,7 +192,7 @@ def test_parts_and_files_of_another_command_are_refused(tmp_path, model, capsys,
     assert (tmp_path / "a.npz").stat() == written
 
 
-def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch):
+def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch, capsys):
     data = ("Synthetic", "test_videos=9", *CUT)
     with pytest.raises(SystemExit, match="must end with .npz or .parquet"):
         run(model, *data, f"--out={tmp_path}/a.csv")
@@ -180,6 +206,9 @@ def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch):
     np.savez(tmp_path / "foreign.npz", x=1)
     with pytest.raises(SystemExit, match="this command did not write it"):
         run(model, *data, f"--out={tmp_path}/foreign.npz")
+    with pytest.raises(SystemExit):
+        run(model, *data, "--resize=128", f"--out={tmp_path}/a.npz")
+    assert "--resize: wanted HxW, got 128" in capsys.readouterr().err
     monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install 'vrl-jax\[parquet\]'"):
         run(model, *data, f"--out={tmp_path}/a.parquet")
@@ -199,10 +228,11 @@ def test_a_run_says_how_clips_are_cut():
     parser = argparse.ArgumentParser()
     add_options(parser)
     tree = config.build(synthetic_simclr.get_config())
-    experiment = replace(tree, sampling=Sampling(8, 2, fps=30.0), resize=(32, 40))
+    sampling = Sampling(8, 2, fps=30.0, layout="segments")
+    experiment = replace(tree, sampling=sampling, resize=(32, 40))
     loaded = replace(make_model(), experiment=experiment)
     protocol = read_protocol(loaded, parser.parse_args(["--stride=5"]), clips=7)
-    assert protocol.sampling == Sampling(8, 5, 7, 30.0) and protocol.resize == (32, 40)
-    given = parser.parse_args(["--fps=0", "--frames=4"])
+    assert protocol.sampling == Sampling(8, 5, 7, 30.0, "segments") and protocol.resize == (32, 40)
+    given = parser.parse_args(["--fps=0", "--frames=4", "--layout=independent"])
     protocol = read_protocol(loaded, given, 1, (16, 24))
     assert protocol.sampling == Sampling(4, 2, 1, 0.0) and protocol.resize == (16, 24)

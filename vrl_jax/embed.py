@@ -10,7 +10,9 @@ even by `kill -9`, the same command goes on where it was.
 
 import argparse
 import contextlib
+import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +65,7 @@ def embed(
         "protocol": protocol.describe(model, pooling),
         "classes": {label: list(names) for label, names in source.classes.items()},
         "software": {"vrl_jax": vrl_jax.__version__},
+        "parts": {"batch": protocol.batch},
     }
     if out.exists():
         store.refuse_other(out, store.read_about(out), about)
@@ -128,7 +131,7 @@ def _list_videos(source: Source) -> dict[str, np.ndarray]:
 
 
 def _find_loose(root: Path) -> VideoList:
-    """Return all videos below a folder, named by their paths from there."""
+    """Return all videos below a folder, named by their paths; their sizes tell them from others."""
     paths = [
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in os.walk(root)
@@ -137,14 +140,19 @@ def _find_loose(root: Path) -> VideoList:
     ]
     if not paths:
         raise ValueError(f"no video in {root}")
+    sizes = [(path, (root / path).stat().st_size) for path in sorted(paths)]
     return VideoList(
-        tuple(Video(path, open_as(str(root / path)), {}) for path in sorted(paths)), {}
+        tuple(Video(path, open_as(str(root / path)), {}) for path, _ in sizes),
+        classes={},
+        hash=hashlib.sha256(repr(sizes).encode()).hexdigest(),
     )
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return int(height), int(width)
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"wanted HxW, got {text}")
+    return int(match[1]), int(match[2])
 
 
 def main(argv: list[str] | None = None) -> None:

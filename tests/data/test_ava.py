@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 
@@ -31,13 +29,14 @@ def same(one, other):
 
 def test_what_is_written_reads_back(tmp_path, rng):
     n, path = 20, tmp_path / "rows.csv"
+    corners = rng.uniform(-0.4, 0.5, (n, 2))
     rows = ava.Boxes(
         np.array([f'video "{number}", cut' for number in rng.integers(0, 3, n)]),
         np.where(np.arange(n) % 2, 902.0, 1798.04),
-        rng.random((n, 4)),
+        np.concatenate([corners, corners + rng.uniform(0.01, 0.9, (n, 2))], 1),
         rng.integers(1, 80, n),
         rng.integers(0, 9, n),
-        rng.random(n),
+        np.where(np.arange(n) == 5, -1.0, rng.normal(size=n)),
     )
     ava.write_annotations(path, rows)
     same(ava.read_annotations(path), rows._replace(score=np.ones(n)))
@@ -78,13 +77,23 @@ def test_boxes_are_collected_in_the_order_of_their_key_frames(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["a,1,0,0,1,1", "a,1,0,0,1,x,3,1", "a,1,0,0,1,nan,3,1", "a", "a,1,0,0,1,1,3,1,5", "a,1,2"],
+    ["a,1,0,0,1,1", "a,1,0,0,1,x,3,1", "a,1,0,0,1,nan,3,1", "a", "a,1,0,0,1,1,3,1,5", "a,1,2"]
+    + ["a,1,30,20,90,200,3,1", "a,1,0,0,1,1.6,3,1", "a,1,-0.6,0,1,1,3,1", "a,1,0.5,0,0.5,1,3,1"]
+    + ["a,1,0,0.7,1,0.2,3,1"],
 )
 def test_other_lines_are_refused(tmp_path, line):
     path = tmp_path / "rows.csv"
     path.write_text(f"a,0902,0,0,1,1,3,0\n{line}\n")
     with pytest.raises(ValueError, match=r"rows.csv, line 2: wanted video,time,.* got 'a"):
         ava.read_annotations(path)
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "sure"])
+def test_scores_must_be_numbers(tmp_path, score):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"a,0902,0,0,1,1,3,-2.5\na,0902,0,0,1,1,3,{score}\n")
+    with pytest.raises(ValueError, match=rf"rows.csv, line 2: wanted .*score.* got 'a.*{score}'"):
+        ava.read_predictions(path)
 
 
 def test_label_maps_and_exclusions(tmp_path):
@@ -105,43 +114,3 @@ def test_label_maps_and_exclusions(tmp_path):
         ava.read_excluded(path)
     with pytest.raises(ValueError, match="there is no file"):
         ava.read_annotations(tmp_path / "absent.csv")
-
-
-def write_jhmdb(path, tubes):
-    content = {
-        "labels": ["brush_hair", "catch"],
-        "gttubes": tubes,
-        "nframes": {"catch/x": 2, "brush_hair/y": 1},
-        "train_videos": [["catch/x"], ["brush_hair/y"], []],
-        "test_videos": [["brush_hair/y"], ["catch/x"], []],
-        "resolution": {"catch/x": (240, 320), "brush_hair/y": (240, 320)},
-    }
-    python2 = pickle.dumps(content, protocol=2).replace(b"numpy._core", b"numpy.core")
-    path.write_bytes(python2)
-
-
-def test_jhmdb(tmp_path):
-    path = tmp_path / "JHMDB-GT.pkl"
-    tube = np.array([[1, 32, 24, 160, 120], [2, 64, 24, 160, 240]], np.float32)
-    write_jhmdb(path, {"catch/x": {1: [tube]}, "brush_hair/y": {0: [tube[:1]]}})
-    train, test, names = ava.read_jhmdb(path, 1)
-    assert names == {1: "brush_hair", 2: "catch"}
-    assert train.keys() == [("catch/x", 1.0), ("catch/x", 2.0)]
-    np.testing.assert_allclose(train.box, [[0.1, 0.1, 0.5, 0.5], [0.2, 0.1, 0.5, 1.0]])
-    assert train.action.tolist() == [2, 2] and test.action.tolist() == [1]
-    same(ava.read_jhmdb(path, 2)[1], train)
-    with pytest.raises(ValueError, match="split must lie in 1 to 3, got 4"):
-        ava.read_jhmdb(path, 4)
-
-
-class Evil:
-    def __reduce__(self):
-        return print, ("ran",)
-
-
-def test_a_pickle_runs_no_code(tmp_path, capsys):
-    path = tmp_path / "JHMDB-GT.pkl"
-    write_jhmdb(path, {"catch/x": Evil()})
-    with pytest.raises(ValueError, match=r"must hold no \w+.print"):
-        ava.read_jhmdb(path, 1)
-    assert capsys.readouterr().out == ""

@@ -1,3 +1,5 @@
+import zipfile
+
 import av
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from vrl_jax.data.decode import VideoFile
 from vrl_jax.data.keyframes import Broken, KeyFrame, fit, measure, place_boxes
 from vrl_jax.data.sample import Sampling, uniform_clips
 from vrl_jax.data.sources import Media, Reader, VideoError
+from vrl_jax.data.stored import ZippedFrames
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,39 @@ def test_what_is_not_there_is_told(path):
     assert isinstance(media, Media)
     with pytest.raises(VideoError, match="it is lost"):
         KeyFrame(media, (1, 1), 0.0).open().__enter__()
+
+
+class Counted(VideoFile):
+    def open(self):
+        opened.append(self.path)
+        return super().open()
+
+
+opened = []
+
+
+def test_a_video_stays_open_for_its_next_key_frame(path, tmp_path):
+    other = write_clip(tmp_path / "other.mp4", frames=40)
+    sampling, size, got = Sampling(3, 2, 1), (32, 64), []
+    for name in (path, path, path, other, path):
+        got.append(read(KeyFrame(Counted(name), (64, 128), 0.4 + 0.04 * len(got)), sampling, size))
+    assert opened == [path, other, path]
+    for number in (0, 1, 2):
+        media = KeyFrame(VideoFile(path), (64, 128), 0.4 + 0.04 * number)
+        np.testing.assert_array_equal(got[number], read(media, sampling, size))
+    with pytest.raises(VideoError):
+        read(KeyFrame(Counted(path), (64, 128), 9.0), sampling, size)
+    read(KeyFrame(Counted(path), (64, 128), 0.4), sampling, size)
+    assert opened == [path, other, path, path, path]  # VideoFile had its place; then an error
+
+
+def test_a_video_without_a_rate_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "clip.zip", "w") as file:
+        file.writestr("1.jpg", b"")
+    media = KeyFrame(ZippedFrames(str(tmp_path / "clip.zip")), (64, 128), 0.0)
+    with pytest.raises(VideoError, match="clip.zip.* how many frames a second"):
+        with media.open():
+            pass
 
 
 def test_the_shape_is_the_upright_pictures(path, tmp_path, videos):

@@ -13,7 +13,7 @@ def items(rng, n, d=6, c=3):
 
 
 def agree(labels):
-    return lambda probabilities, held: float(((probabilities > 0.5) == labels[held]).mean())
+    return lambda logits, held: float(((logits > 0) == labels[held]).mean())
 
 
 def test_reaches_the_optimum_that_scikit_learn_finds(rng):
@@ -28,7 +28,7 @@ def test_reaches_the_optimum_that_scikit_learn_finds(rng):
         model = sklearn.LogisticRegression(C=1 / (0.03 * 150), tol=1e-8, max_iter=1000)
         model.fit((train - mean) / std, labels[:, c])
         wanted = model.predict_proba((test - mean) / std)[:, 1]
-        np.testing.assert_allclose(got.probabilities[:, c], wanted, atol=2e-3)
+        np.testing.assert_allclose(1 / (1 + np.exp(-got.logits[:, c])), wanted, atol=2e-3)
         assert wanted.std() > 0.1
     assert (got.learning_rate, got.weight_decay) == (0.05, 0.03)
 
@@ -36,9 +36,9 @@ def test_reaches_the_optimum_that_scikit_learn_finds(rng):
 def test_the_setting_is_the_best_on_whole_held_out_groups(rng):
     (train, labels), groups, seen = items(rng, 60), np.arange(60) % 6, []
 
-    def score(probabilities, held):
+    def score(logits, held):
         seen.append(held)
-        return -abs(np.std(probabilities) - 0.2) + 1  # some one setting comes closest
+        return -abs(np.std(1 / (1 + np.exp(-logits))) - 0.2) + 1  # some one setting comes closest
 
     settings = LinearProbe(steps=40)
     got = multilabel.probe(train, labels, train, groups=groups, score=score, settings=settings)
@@ -52,14 +52,14 @@ def test_the_setting_is_the_best_on_whole_held_out_groups(rng):
         alone[rate, decay] = result
     best = max(grid, key=lambda setting: alone[setting].held_out_score)
     assert (got.learning_rate, got.weight_decay) == best
-    np.testing.assert_allclose(got.probabilities, alone[best].probabilities, atol=1e-5)
+    np.testing.assert_allclose(got.logits, alone[best].logits, atol=1e-5)
 
 
 def test_held_out_items_are_not_learned_from(rng):
     (train, labels), groups, seen = items(rng, 60), np.arange(60) % 6, []
 
-    def score(probabilities, held):
-        seen.append((probabilities, held))
+    def score(logits, held):
+        seen.append((logits, held))
         return 1.0
 
     given = dict(groups=groups, score=score, settings=LinearProbe((0.05,), (0.0,), steps=40))
@@ -68,6 +68,17 @@ def test_held_out_items_are_not_learned_from(rng):
     multilabel.probe(train, flipped, train, **given)
     np.testing.assert_array_equal(seen[0][0], seen[1][0])
     assert seen[0][0].std() > 0.1
+
+
+def test_the_surest_items_keep_their_order(rng):
+    """Far beyond 17 the probabilities of all of them would be 1."""
+    train = rng.normal(size=(40, 2)).astype(np.float32)
+    test = np.array([[60, 0], [240, 0], [120, 0]], np.float32)
+    labels = train[:, :1] > 0
+    settings = LinearProbe((0.1,), (0.0,), steps=100)
+    given = dict(groups=np.arange(40), score=agree(labels), settings=settings)
+    got = multilabel.probe(train, labels, test, **given)
+    assert np.argsort(got.logits[:, 0]).tolist() == [0, 2, 1] and got.logits.min() > 20
 
 
 def test_what_cannot_work_is_refused(rng):

@@ -1,4 +1,4 @@
-"""Boxes with actions in key frames, in the formats of AVA and of JHMDB.
+"""Boxes with actions in key frames, in the format of AVA.
 
 AVA's annotations are lines `video,time,x1,y1,x2,y2,action,person`, one for each action of a box;
 predictions have a score instead of the person. Nothing here imports JAX.
@@ -7,11 +7,10 @@ predictions have a score instead of the person. Nothing here imports JAX.
 import csv
 import io
 import math
-import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from vrl_jax.data.manifest import write_text
 
 NONE = -1  # an action or a person that is not given
+BEYOND = 0.5  # share of a frame's side by which a box may reach out; pixels reach farther
 
 
 class Boxes(NamedTuple):
@@ -26,7 +26,7 @@ class Boxes(NamedTuple):
 
     Attributes:
       video: its id.
-      time: of the key frame, seconds; in JHMDB the number of the frame, from 1.
+      time: of the key frame, seconds; or the number of the frame, from 1.
       box: left, top, right and bottom as shares of the frame's width and height.
       action: number of the action, from 1; -1: not given.
       person: number of the person in the video; -1: not given.
@@ -102,12 +102,12 @@ def read_predictions(path: Path) -> Boxes:
 
 def write_annotations(path: Path, rows: Boxes) -> None:
     """Write rows as annotations."""
-    _write(path, rows, rows.person)
+    _write(path, rows, map(_number, rows.person.tolist()))
 
 
 def write_predictions(path: Path, rows: Boxes) -> None:
     """Write rows as predictions."""
-    _write(path, rows, rows.score)
+    _write(path, rows, map(str, rows.score))
 
 
 def read_actions(path: Path) -> dict[int, str]:
@@ -134,54 +134,6 @@ def read_excluded(path: Path) -> set[tuple[str, float]]:
     return {(row[0], float(row[1])) for row in rows if row}
 
 
-def read_jhmdb(path: Path, split: int) -> tuple[Boxes, Boxes, dict[int, str]]:
-    """Return train and test rows and the actions' names of `JHMDB-GT.pkl`.
-
-    Args:
-      path: the pickle that the act-detector and MOC repositories have; whatever it holds beside
-        plain values and arrays is refused.
-      split: 1, 2 or 3.
-    """
-    with path.open("rb") as file:
-        content = _Plain(file, encoding="latin1").load()
-    videos = content["train_videos"], content["test_videos"]
-    if not 1 <= split <= len(videos[0]):
-        raise ValueError(f"split must lie in 1 to {len(videos[0])}, got {split}")
-    train, test = (_read_tubes(content, names[split - 1]) for names in videos)
-    return train, test, dict(enumerate(content["labels"], 1))
-
-
-def _read_tubes(content: dict, videos: Iterable[str]) -> Boxes:
-    rows = []
-    for video in videos:
-        height, width = content["resolution"][video]
-        extent = np.array([width, height, width, height])
-        for label, tubes in content["gttubes"][video].items():
-            for person, tube in enumerate(tubes):
-                rows += [
-                    (video, line[0], line[1:5] / extent, label + 1, person, 1.0) for line in tube
-                ]
-    return _table(rows)
-
-
-class _Plain(pickle.Unpickler):
-    """Reads Python's own values and NumPy's arrays alone: a pickle may run any code otherwise."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in (
-            "_reconstruct",
-            "ndarray",
-            "dtype",
-            "scalar",
-        ):
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        if (module, name) == ("_codecs", "encode"):  # arrays that Python 3 wrote as Python 2 does
-            return super().find_class(module, name)
-        if (module, name) in (("__builtin__", "set"), ("collections", "OrderedDict")):
-            return super().find_class(module, name)
-        raise ValueError(f"a pickle of boxes must hold no {module}.{name}")
-
-
 def _read(path: Path, scored: bool) -> Boxes:
     rows = []
     for number, row in enumerate(csv.reader(io.StringIO(_text(path))), 1):
@@ -192,8 +144,8 @@ def _read(path: Path, scored: bool) -> Boxes:
         except (ValueError, IndexError):
             last = "score" if scored else "person"
             raise ValueError(
-                f"{path}, line {number}: wanted video,time,x1,y1,x2,y2,action,{last}, "
-                f"got {','.join(row)!r}"
+                f"{path}, line {number}: wanted video,time,x1,y1,x2,y2,action,{last} with x1 < x2 "
+                f"and y1 < y2 as shares of width and height, got {','.join(row)!r}"
             ) from None
     return _table(rows)
 
@@ -202,11 +154,12 @@ def _parse(row: list[str], scored: bool) -> tuple:
     if len(row) not in (7, 8):
         raise ValueError
     time, *box = map(float, row[1:6])
-    if not all(map(math.isfinite, (time, *box))):
-        raise ValueError
     last = row[7] if len(row) == 8 else ""
     person = int(last) if last and not scored else NONE
     score = float(last) if last and scored else 1.0
+    placed = all(-BEYOND <= box[at] < box[at + 2] <= 1 + BEYOND for at in (0, 1))
+    if not placed or not all(map(math.isfinite, (time, score))):
+        raise ValueError
     return row[0], time, box, int(row[6]) if row[6] else NONE, person, score
 
 
@@ -222,13 +175,17 @@ def _table(rows: list[tuple]) -> Boxes:
     )
 
 
-def _write(path: Path, rows: Boxes, last: np.ndarray) -> None:
+def _write(path: Path, rows: Boxes, last: Iterable[str]) -> None:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    for (video, time), box, *told in zip(rows.keys(), rows.box, rows.action, last, strict=True):
-        numbers = ("" if value == NONE else str(value) for value in told)
-        lines.writerow([video, f"{time:04.10g}", *map(str, box), *numbers])
+    told = zip(rows.keys(), rows.box, map(_number, rows.action.tolist()), last, strict=True)
+    for (video, time), box, action, end in told:
+        lines.writerow([video, f"{time:04.10g}", *map(str, box), action, end])
     write_text(path, text.getvalue())
+
+
+def _number(value: int) -> str:
+    return "" if value == NONE else str(value)
 
 
 def _text(path: Path) -> str:

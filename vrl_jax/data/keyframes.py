@@ -3,8 +3,9 @@
 Nothing here imports JAX.
 """
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Never
 
@@ -55,7 +56,9 @@ class KeyFrame:
     @contextmanager
     def open(self) -> Iterator[Reader]:
         """Open for reading; raises `VideoError`, also where the video has no such frame."""
-        with self.media.open() as whole:
+        with _open_once(self.media) as whole:
+            if not whole.fps > 0:
+                raise VideoError(f"{self.media}: it does not say how many frames a second has")
             frame = round(self.time * whole.fps if self.seconds else self.time)
             if not 0 <= frame < whole.num_frames:
                 raise VideoError(
@@ -63,6 +66,25 @@ class KeyFrame:
                     f"frames, {whole.fps:g} a second"
                 )
             yield _Around(whole, frame, self.shape)
+
+
+_KEPT = threading.local()  # the video that a thread read last
+
+
+@contextmanager
+def _open_once(media: Media) -> Iterator[Reader]:
+    """Open a video, which the next key frame in this thread finds open: indexing takes long."""
+    last, opened, reader = _KEPT.__dict__.pop("video", (None, ExitStack(), None))
+    if last != media:
+        opened.close()
+        opened = ExitStack()
+        reader = opened.enter_context(media.open())
+    try:
+        yield reader
+    except BaseException:
+        opened.close()
+        raise
+    _KEPT.video = media, opened, reader
 
 
 @dataclass(frozen=True)

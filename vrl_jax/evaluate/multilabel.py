@@ -13,9 +13,12 @@ from vrl_jax.evaluate.linear import LinearProbe, hold_out
 
 
 class MultiLabelResult(NamedTuple):
-    """Test items' probabilities, and the setting that was chosen by its score on held-out items."""
+    """Test items' logits, and the setting that was chosen by its score on held-out items.
 
-    probabilities: Float[np.ndarray, "m c"]
+    Logits keep the order of the surest items, whose probabilities are all rounded to 1.
+    """
+
+    logits: Float[np.ndarray, "m c"]
     learning_rate: float
     weight_decay: float
     held_out_score: float
@@ -40,7 +43,7 @@ def probe(
       train_labels: which labels it has.
       test_features: one per test item.
       groups: which video each training item is from; the held-out slice is of whole groups.
-      score: of probabilities f32[k c] of the held-out items, whose mask bool[n] comes second.
+      score: of logits f32[k c] of the held-out items, whose mask bool[n] comes second.
       settings: what to try.
 
     Raises:
@@ -55,13 +58,13 @@ def probe(
     scores = [score(each, held) if np.isfinite(each).all() else -1.0 for each in tried]
     best = int(np.argmax(scores))
     heads = _fit(*given, everything, *np.array(grid[best : best + 1], np.float32).T, settings)
-    probabilities = _predict(heads, test_features)[0]
-    if scores[best] < 0 or not np.isfinite(probabilities).all():
+    logits = _predict(heads, test_features)[0]
+    if scores[best] < 0 or not np.isfinite(logits).all():
         raise ValueError(
-            f"probabilities are not finite: lower learning_rates {settings.learning_rates}, or "
+            f"logits are not finite: lower learning_rates {settings.learning_rates}, or "
             "look for the features that are not finite"
         )
-    return MultiLabelResult(probabilities, *grid[best], float(scores[best]))
+    return MultiLabelResult(logits, *grid[best], float(scores[best]))
 
 
 class _Heads(NamedTuple):
@@ -115,4 +118,4 @@ def _fit(
 def _predict(heads: _Heads, features: np.ndarray) -> Float[np.ndarray, "heads n c"]:
     features = (features - heads.mean) / heads.std
     logits = jnp.einsum("nd,hdc->hnc", features, heads.weights, precision="highest")
-    return np.asarray(jax.nn.sigmoid(logits + heads.bias[:, None]))
+    return np.asarray(logits + heads.bias[:, None])

@@ -44,7 +44,9 @@ class Parts:
         if made.is_file():
             refuse_other(self.folder, json.loads(made.read_text()), about)
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.folder.exists():  # nobody knows what made its parts
+                self.remove()
+            self.folder.mkdir(parents=True)
             write_text(made, json.dumps(about, indent=2))
 
     def __len__(self) -> int:

@@ -16,6 +16,8 @@ from vrl_jax.data.sample import Sampling
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.train.mesh import check_batch, make_mesh, place, replicated, sharded
 
+LAYOUTS = ("independent", "centred", "adjacent", "segments")  # see `Sampling`
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -42,12 +44,13 @@ class Protocol:
             "frames": self.sampling.frames,
             "stride": self.sampling.stride,
             "fps": self.sampling.fps,
+            "layout": self.sampling.layout,
             "decoded": "{} x {}".format(*self.resize),
             "resolution": f"{size} x {size}",
             "pooling": pooling,
             "input mean": list(model.augment.mean),
             "input std": list(model.augment.std),
-            "batch": self.batch,
+            "background": "subtracted" if model.augment.subtract_background else "kept",
         }
 
 
@@ -55,6 +58,7 @@ def describe_model(model: Pretrained) -> dict[str, Any]:
     """Return what an encoder is, where it is from and the identity of its weights, as JSON."""
     return {
         "encoder": type(model.encoder).__name__,
+        "config": repr(model.encoder),
         "parameters": model.parameters(),
         "origin": model.origin,
         "weights": model.weights(),
@@ -88,6 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, help="in a clip (default: the run's)")
     parser.add_argument("--stride", type=int, help="from frame to frame (default: the run's)")
     parser.add_argument("--fps", type=float, help="that the stride counts at; 0: the video's own")
+    parser.add_argument("--layout", choices=LAYOUTS, help="of a video's clips (default: the run's)")
     parser.add_argument("--batch", type=int, default=64, help="clips at a time (default 64)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="that decode")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for a video")
@@ -106,7 +111,7 @@ def read_protocol(
     Raises:
       ValueError: neither options nor a run say how clips are cut, or a batch cannot be shared.
     """
-    named = ("frames", "stride", "fps")
+    named = ("frames", "stride", "fps", "layout")
     told = {name: vars(given)[name] for name in named if vars(given)[name] is not None}
     if run := model.experiment:
         told = {name: getattr(run.sampling, name) for name in named} | told

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
-from vrl_jax.data.ava import Instances
+from vrl_jax.data import listing
+from vrl_jax.data.ava import Boxes, Instances
+from vrl_jax.data.decode import VideoFile
 from vrl_jax.data.keyframes import Broken, KeyFrame, measure, place_boxes
-from vrl_jax.data.listing import look_up
 from vrl_jax.data.pipeline import eval_batches, failures
 from vrl_jax.data.sources import Video, VideoError, VideoList
 from vrl_jax.evaluate import store
@@ -41,9 +42,18 @@ class Footage:
     seconds: bool
 
     def find(self, keys: Sequence[tuple[str, float]]) -> tuple[VideoList, list[tuple[int, int]]]:
-        """Return the key frames' surroundings, and the shapes of their pictures."""
+        """Return the key frames' surroundings, and the shapes of their pictures.
+
+        Raises:
+          ValueError: videos are absent, or are no video files.
+        """
         names = sorted({name for name, _ in keys})
-        files = look_up(self.root, [(name, 0, (name,)) for name in names], ("",))
+        files = listing.found(
+            listing.look_up(self.root, [(name, 0, (name,)) for name in names], ("",))
+        )
+        for file in files.videos:
+            if not isinstance(file.media, VideoFile):
+                raise ValueError(f"{file.media.path}: key frames are of video files, not of zips")
         media, shapes, first = {}, {}, self.start if self.seconds else 1
         for file in files.videos:
             try:
@@ -86,11 +96,14 @@ def encode_boxes(
     """Return the features of boxes; they are in `out`-frames.npz and `out`-boxes.npz then.
 
     Raises:
-      ValueError: these files, or parts of them, were made in another way.
+      ValueError: these files, or parts of them, were made in another way; videos are absent, or
+        more key frames than `loader.max_failed` allows cannot be read.
     """
+    about = {**about, "data": {"boxes": hash_boxes(found)}, "parts": {"batch": protocol.batch}}
     path = out.with_name(f"{out.name}-boxes.npz")
     if path.exists():
         store.refuse_other(path, store.read_about(path), about)
+        store.Parts(path, about).remove()  # it may have been killed just before that
     else:
         parts = store.Parts(path, about)
         _add_parts(model, found, footage, protocol, parts)
@@ -98,8 +111,8 @@ def encode_boxes(
         regions = columns.pop("regions")
         frames = {"video": np.array(video), "time": np.array(time), **columns}
         store.write(out.with_name(f"{out.name}-frames.npz"), frames, about)
-        boxes = {name: getattr(found.boxes, name) for name in ("video", "time", "box", "person")}
-        store.write(path, {**boxes, "labels": found.labels, "features": regions}, about)
+        boxes = {name: getattr(found.boxes, name) for name in ("video", "time", "box")}
+        store.write(path, {**boxes, "features": regions}, about)
         parts.remove()
     with np.load(path) as columns:
         features = columns["features"]
@@ -115,6 +128,8 @@ def _add_parts(
     most = int(np.diff(first).max())
     encode, batch = compile_encoder(model, _cut_out), protocol.batch
     done = min(len(parts) * batch, len(source))
+    unread = [reason for reason in parts.join()["unreadable"] if reason] if done else []
+    _refuse_unread(unread, len(source), protocol, parts)
     if done == len(source):
         return
     left = VideoList(source.videos[done:], {})
@@ -135,9 +150,24 @@ def _add_parts(
             for number, reason in failures(each):
                 row = number - int(each["index"][0])
                 frames[row], regions[row], reasons[row] = np.nan, np.nan, reason
+                unread.append(reason)
+            _refuse_unread(unread, len(source), protocol, parts)
             kept = np.arange(most) < np.pad(counts, (0, batch - len(counts)))[:, None]
             parts.add(features=frames, regions=regions[kept], unreadable=reasons.astype(str))
             progress.update(len(numbers))
+
+
+def _refuse_unread(
+    reasons: Sequence[str], total: int, protocol: Protocol, parts: store.Parts
+) -> None:
+    """Raise `ValueError` where too many of the key frames could not be read, or none could."""
+    allowed = protocol.loader.max_failed
+    if len(reasons) > allowed * total or len(reasons) == total:
+        raise ValueError(
+            f"{len(reasons)} of {total} key frames cannot be read (--max-failed={allowed:g}): "
+            f"{'; '.join(reasons[:3])}{' ...' * (len(reasons) > 3)}. When that "
+            f"is mended, delete {parts.folder}"
+        )
 
 
 def _cut_out(
@@ -149,8 +179,16 @@ def _cut_out(
 
 
 def hash_boxes(found: Instances) -> str:
-    """Return the identity of boxes and their actions."""
+    """Return the identity of key frames and their boxes, whatever is done in them."""
     digest = hashlib.sha256(repr(found.keys).encode())
-    for array in (found.frame, found.boxes.box, found.labels):
+    for array in (found.frame, found.boxes.box):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def hash_annotations(rows: Boxes, actions: Mapping[int, str]) -> str:
+    """Return the identity of boxes with their actions, and of the actions that count."""
+    digest = hashlib.sha256(repr((rows.keys(), sorted(actions.items()))).encode())
+    for array in (rows.box, rows.action):
         digest.update(array.tobytes())
     return digest.hexdigest()
