@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vrl_jax.evaluate import linear
+from vrl_jax.evaluate import heads, linear
 from vrl_jax.evaluate.linear import LinearProbe, hold_out, leave_one_group_out, probe
 
 QUICK = LinearProbe(steps=60)
@@ -35,18 +35,19 @@ def test_a_first_step_as_by_loops(rng):
     """One step of Adam moves every weight by the rate, against the sign of its gradient."""
     (data, labels), rate = blobs(rng, 30), 0.01
     members = np.arange(30) % 3 > 0
-    heads = linear._fit(
-        data, labels, members, np.float32([rate]), np.float32([0.5]), 4, LinearProbe(steps=1)
+    rates, decays = np.float32([rate]), np.float32([0.5])
+    found = heads.fit(
+        data, labels, members, rates, decays, 4, linear.CROSS_ENTROPY, LinearProbe(steps=1)
     )
     kept = data[members].astype(float)
     mean, std = kept.mean(axis=0), kept.std(axis=0)
-    np.testing.assert_allclose(heads.mean, mean, rtol=1e-4)
-    np.testing.assert_allclose(heads.std, std, rtol=1e-4)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-4)
+    np.testing.assert_allclose(found.std, std, rtol=1e-4)
     gradient = np.zeros((8, 4))
     for feature, label in zip((kept - mean) / std, labels[members], strict=True):
         for c in range(4):
             gradient[:, c] += (0.25 - (label == c)) * feature / len(kept)
-    np.testing.assert_allclose(heads.weights[0], -rate * np.sign(gradient), rtol=1e-3)
+    np.testing.assert_allclose(found.weights[0], -rate * np.sign(gradient), rtol=1e-3)
 
 
 def test_rows_outside_the_training_part_weigh_nothing(rng):
@@ -57,8 +58,8 @@ def test_rows_outside_the_training_part_weigh_nothing(rng):
     swapped[30:] = 0
     settings = replace(QUICK, batch=16)  # mini-batches too
     for s in (QUICK, settings):
-        args = members, np.float32([0.01]), np.float32([0.0]), 4, s
-        first, second = linear._fit(data, labels, *args), linear._fit(other, swapped, *args)
+        args = members, np.float32([0.01]), np.float32([0.0]), 4, linear.CROSS_ENTROPY, s
+        first, second = heads.fit(data, labels, *args), heads.fit(other, swapped, *args)
         for a, b in zip(first, second, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
@@ -208,9 +209,9 @@ def test_members_alone_are_learned_from_and_nothing_is_compiled_anew(rng):
     masked = linear.probe(spoilt, labels, test, labels[:20], members=some, **options)
     plain = linear.probe(x[some], labels[some], test, labels[:20], **options)
     np.testing.assert_array_equal(masked.predictions, plain.predictions)
-    compiled = linear._fit._cache_size()
+    compiled = heads.fit._cache_size()
     linear.probe(spoilt, labels, test, labels[:20], members=some & (labels > -1), **options)
     fewer = some.copy()
     fewer[np.flatnonzero(some)[:5]] = False
     linear.probe(spoilt, labels, test, labels[:20], members=fewer, **options)
-    assert linear._fit._cache_size() == compiled
+    assert heads.fit._cache_size() == compiled

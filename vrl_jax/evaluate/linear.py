@@ -1,45 +1,17 @@
 """Linear probes on frozen features; every setting is chosen without a look at the test set."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vrl_jax import check
+from vrl_jax.evaluate import heads
+from vrl_jax.evaluate.heads import LinearProbe
 
-
-@dataclass(frozen=True)
-class LinearProbe:
-    """How a linear classifier is trained and its setting chosen.
-
-    Attributes:
-      learning_rates: of Adam, decayed to 0 by a half cosine; each is tried with each weight decay,
-        and of equally good settings the first listed is taken.
-      weight_decays: λ in mean cross-entropy + λ/2 ‖W‖²; the bias is free.
-      steps: of training.
-      batch: items per step; all of them where there are no more than that.
-      held_out: share of the training items, or groups, that the choice is made on.
-      seed: of the held-out slice and of the batches.
-    """
-
-    learning_rates: tuple[float, ...] = (0.001, 0.01, 0.1)
-    weight_decays: tuple[float, ...] = (0.0, 0.001, 0.1)
-    steps: int = 300
-    batch: int = 4096
-    held_out: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check.positive(least_learning_rate=min(self.learning_rates), steps=self.steps)
-        check.at_least(0, least_weight_decay=min(self.weight_decays))
-        check.positive(batch=self.batch)
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must lie strictly between 0 and 1, got {self.held_out}")
+CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
 
 
 class ProbeResult(NamedTuple):
@@ -173,13 +145,6 @@ def hold_out(
     return train & np.isin(groups, np.unique(groups[train])[chosen])
 
 
-class _Heads(NamedTuple):
-    mean: Float[Array, "d"]
-    std: Float[Array, "d"]
-    weights: Float[Array, "heads d c"]
-    bias: Float[Array, "heads c"]
-
-
 def _choose_and_refit(
     features: np.ndarray,
     labels: np.ndarray,
@@ -200,11 +165,13 @@ def _choose_and_refit(
     held = hold_out(labels, train, groups, settings)
     grid = [(rate, decay) for rate in settings.learning_rates for decay in settings.weight_decays]
 
-    def fit(members: np.ndarray, grid: list[tuple[float, float]]) -> _Heads:
+    def fit(members: np.ndarray, grid: list[tuple[float, float]]) -> heads.Heads:
         rates, decays = np.array(grid, np.float32).T
-        return _fit(features, labels, members, rates, decays, num_classes, settings)
+        return heads.fit(
+            features, labels, members, rates, decays, num_classes, CROSS_ENTROPY, settings
+        )
 
-    logits = _score(fit(train & ~held, grid), features)[:, held]
+    logits = heads.score(fit(train & ~held, grid), features)[:, held]
     accuracy = (logits.argmax(axis=-1) == labels[held]).mean(axis=1)
     accuracy[~np.isfinite(logits).all(axis=(1, 2))] = -1
     best = int(accuracy.argmax())
@@ -213,60 +180,12 @@ def _choose_and_refit(
             "logits of every setting are not finite: lower learning_rates "
             f"{settings.learning_rates}, or look for the features that are not finite"
         )
-    heads = fit(train, [grid[best]])
+    fitted = fit(train, [grid[best]])
 
     def predict(features: np.ndarray) -> np.ndarray:
-        logits = _score(heads, features)[0]
+        logits = heads.score(fitted, features)[0]
         if not np.isfinite(logits).all():
             raise ValueError("the probe's logits are not finite; look at the features")
         return logits.argmax(axis=-1)
 
     return grid[best], float(accuracy[best]), predict
-
-
-@jax.jit(static_argnames=("num_classes", "settings"))
-def _fit(
-    features: Array,
-    labels: Array,
-    members: Array,
-    rates: Array,
-    decays: Array,
-    num_classes: int,
-    settings: LinearProbe,
-) -> _Heads:
-    """Train one head per (rate, decay) on the rows that are members, all on the same batches."""
-    n, dim = features.shape
-    mean = jnp.average(features, axis=0, weights=members)
-    std = jnp.sqrt(jnp.average((features - mean) ** 2, axis=0, weights=members))
-    std = jnp.where(std > 1e-6 * abs(mean), std, 1)  # a constant must not become rounding noise
-    features = (features - mean) / std
-
-    def train(rate: Array, decay: Array) -> tuple[Array, Array]:
-        adam = optax.adam(optax.cosine_decay_schedule(rate, settings.steps))
-
-        def loss(head: tuple[Array, Array], rows: Array | slice) -> Array:
-            weights, bias = head
-            logits = jnp.matmul(features[rows], weights, precision="highest") + bias
-            each = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
-            fit = (each * members[rows]).sum() / jnp.maximum(members[rows].sum(), 1)
-            return fit + decay / 2 * (weights**2).sum()
-
-        def step(carry, key):
-            head, state = carry
-            rows = slice(None)
-            if n > settings.batch:
-                rows = jax.random.randint(key, (settings.batch,), 0, n)
-            updates, state = adam.update(jax.grad(loss)(head, rows), state)
-            return (optax.apply_updates(head, updates), state), None
-
-        head = jnp.zeros((dim, num_classes)), jnp.zeros(num_classes)
-        keys = jax.random.split(jax.random.key(settings.seed), settings.steps)
-        return jax.lax.scan(step, (head, adam.init(head)), keys)[0][0]
-
-    return _Heads(mean, std, *jax.vmap(train)(rates, decays))
-
-
-def _score(heads: _Heads, features: np.ndarray) -> np.ndarray:
-    features = (features - heads.mean) / heads.std
-    logits = jnp.einsum("nd,hdc->hnc", features, heads.weights, precision="highest")
-    return np.asarray(logits + heads.bias[:, None])

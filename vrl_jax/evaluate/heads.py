@@ -1,0 +1,112 @@
+"""Linear heads on frozen features: all settings of a probe trained at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Shaped
+
+from vrl_jax import check
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """How a linear classifier is trained and its setting chosen.
+
+    Attributes:
+      learning_rates: of Adam, decayed to 0 by a half cosine; each is tried with each weight decay,
+        and of equally good settings the first listed is taken.
+      weight_decays: λ in mean cross-entropy + λ/2 ‖W‖²; the bias is free.
+      steps: of training.
+      batch: items per step; all of them where there are no more than that.
+      held_out: share of the training items, or groups, that the choice is made on.
+      seed: of the held-out slice and of the batches.
+    """
+
+    learning_rates: tuple[float, ...] = (0.001, 0.01, 0.1)
+    weight_decays: tuple[float, ...] = (0.0, 0.001, 0.1)
+    steps: int = 300
+    batch: int = 4096
+    held_out: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check.positive(least_learning_rate=min(self.learning_rates), steps=self.steps)
+        check.at_least(0, least_weight_decay=min(self.weight_decays))
+        check.positive(batch=self.batch)
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must lie strictly between 0 and 1, got {self.held_out}")
+
+
+class Heads(NamedTuple):
+    """Linear maps of features that are normalised by mean and standard deviation."""
+
+    mean: Float[Array, "d"]
+    std: Float[Array, "d"]
+    weights: Float[Array, "heads d c"]
+    bias: Float[Array, "heads c"]
+
+
+@jax.jit(static_argnames=("outputs", "cost", "settings"))
+def fit(
+    features: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+    targets: Shaped[Array, "n ..."] | Shaped[np.ndarray, "n ..."],
+    members: Bool[Array, "n"] | Bool[np.ndarray, "n"],
+    rates: Float[Array, "heads"] | Float[np.ndarray, "heads"],
+    decays: Float[Array, "heads"] | Float[np.ndarray, "heads"],
+    outputs: int,
+    cost: Callable[[Array, Array], Array],
+    settings: LinearProbe,
+) -> Heads:
+    """Train one head per (rate, decay) on the rows that are members, all on the same batches.
+
+    Args:
+      features: one per item.
+      targets: what `cost` compares logits with.
+      members: items that count.
+      rates: learning rates.
+      decays: as many weight decays.
+      outputs: width of the logits.
+      cost: (logits f32[k outputs], targets [k ...]) -> f32[k].
+      settings: steps, batch and seed.
+    """
+    n, dim = features.shape
+    mean = jnp.average(features, axis=0, weights=members)
+    std = jnp.sqrt(jnp.average((features - mean) ** 2, axis=0, weights=members))
+    std = jnp.where(std > 1e-6 * abs(mean), std, 1)  # a constant must not become rounding noise
+    features = (features - mean) / std
+
+    def train(rate: Array, decay: Array) -> tuple[Array, Array]:
+        adam = optax.adam(optax.cosine_decay_schedule(rate, settings.steps))
+
+        def loss(head: tuple[Array, Array], rows: Array | slice) -> Array:
+            weights, bias = head
+            logits = jnp.matmul(features[rows], weights, precision="highest") + bias
+            each = cost(logits, targets[rows])
+            fit = (each * members[rows]).sum() / jnp.maximum(members[rows].sum(), 1)
+            return fit + decay / 2 * (weights**2).sum()
+
+        def step(carry, key):
+            head, state = carry
+            rows = slice(None)
+            if n > settings.batch:
+                rows = jax.random.randint(key, (settings.batch,), 0, n)
+            updates, state = adam.update(jax.grad(loss)(head, rows), state)
+            return (optax.apply_updates(head, updates), state), None
+
+        head = jnp.zeros((dim, outputs)), jnp.zeros(outputs)
+        keys = jax.random.split(jax.random.key(settings.seed), settings.steps)
+        return jax.lax.scan(step, (head, adam.init(head)), keys)[0][0]
+
+    return Heads(mean, std, *jax.vmap(train)(rates, decays))
+
+
+def score(heads: Heads, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "heads n c"]:
+    """Return every head's logits."""
+    features = (features - heads.mean) / heads.std
+    logits = jnp.einsum("nd,hdc->hnc", features, heads.weights, precision="highest")
+    return np.asarray(logits + heads.bias[:, None])
