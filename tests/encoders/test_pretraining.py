@@ -45,10 +45,9 @@ def shapes(encoder, framework):
 
 @pytest.mark.parametrize("encoder, frames", KEEP_TIME, ids=lambda x: type(x).__name__)
 def test_bod_trains_encoders_that_keep_time(encoder, frames):
-    for framework in (SimCLR(hidden=32, layers=2), MoCo(hidden=32, layers=2, queue=8)):
-        loss, vectors = shapes(encoder, framework)
-        assert loss.shape == () and loss.dtype == jnp.float32
-        assert vectors.shape[:2] == (2, frames)
+    loss, vectors = shapes(encoder, MoCo(hidden=32, layers=2, queue=8))
+    assert loss.shape == () and loss.dtype == jnp.float32
+    assert vectors.shape[:2] == (2, frames)
 
 
 @pytest.mark.parametrize("encoder", [R3D(), R2plus1D(), S3D(), C3D()])
