@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 
 from vrl_jax import check
 
+LAYOUTS = ("independent", "centred", "adjacent", "segments")
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -36,8 +38,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse counts below one, negative rates and unknown layouts."""
-        layouts = ("independent", "centred", "adjacent", "segments")
-        check.one_of(layouts, layout=self.layout)
+        check.one_of(LAYOUTS, layout=self.layout)
         if self.max_stride and self.layout != "adjacent":
             raise ValueError(f"max_stride is of adjacent clips, but layout is {self.layout!r}")
         check.at_least(0, max_stride=self.max_stride)

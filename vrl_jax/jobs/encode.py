@@ -12,11 +12,9 @@ from jaxtyping import Array
 
 from vrl_jax.data.augment import center_view
 from vrl_jax.data.pipeline import Loader
-from vrl_jax.data.sample import Sampling
+from vrl_jax.data.sample import LAYOUTS, Sampling
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.train.mesh import check_batch, make_mesh, place, replicated, sharded
-
-LAYOUTS = ("independent", "centred", "adjacent", "segments")  # see `Sampling`
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vrl_jax.report import html
 from vrl_jax.train import loop, mesh
 from vrl_jax.train.checkpoint import Changed, Checkpoints
 from vrl_jax.train.log import Log, Silence
-from vrl_jax.train.quarantine import Quarantine
+from vrl_jax.train.quarantine import Quarantine, open_quarantine
 from vrl_jax.train.step import init_state, make_step
 
 
@@ -79,14 +79,14 @@ class Pretraining:
             state = begin()
             if checkpoints.latest() is not None:
                 state = checkpoints.restore(state)
-            start = int(state.step)
+            start, limit = int(state.step), experiment.loader.max_failed
             if start > self.total_steps:
                 raise Changed(
                     f"{self.workdir} is at step {start}, past {self.total_steps}, the end"
                 )
             with (
                 self._log(start) as log,
-                contextlib.closing(self._quarantine(start)) as quarantine,
+                contextlib.closing(open_quarantine(self.workdir, start, limit)) as quarantine,
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
                 log.say(f"workdir {self.workdir}: step {start} of {self.total_steps}")
@@ -117,12 +117,6 @@ class Pretraining:
             return Silence()
         provenance.write(self.workdir, self.experiment)
         return Log(self.workdir, start, self.total_steps, self.quiet)
-
-    def _quarantine(self, start: int) -> Quarantine:
-        """Return this process's list of unreadable videos."""
-        number = jax.process_index()
-        path = self.workdir / (f"quarantine-{number}.jsonl" if number else "quarantine.jsonl")
-        return Quarantine(path, start, self.experiment.loader.max_failed)
 
     def _clips(self) -> jax.ShapeDtypeStruct:
         """Return the shape of what one step of the upper level sees."""

@@ -24,7 +24,7 @@ from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import TASKS, Recipe
 from vrl_jax.report import html
 from vrl_jax.train.checkpoint import steps_in
-from vrl_jax.train.quarantine import Quarantine
+from vrl_jax.train.quarantine import Quarantine, open_quarantine
 
 Changes = dict[str, tuple[Any, Any]]
 
@@ -66,11 +66,8 @@ class Trial:
         """
         first = not jax.process_index()
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / (
-            "quarantine.jsonl" if first else f"quarantine-{jax.process_index()}.jsonl"
-        )
         start = max(steps_in(self.folder / "checkpoints"), default=0)
-        quarantine = Quarantine(path, start, self.evaluation.loader.max_failed)
+        quarantine = open_quarantine(self.folder, start, self.evaluation.loader.max_failed)
         with contextlib.closing(quarantine):
             found = self.judge(quarantine, quiet)
         if found and first:

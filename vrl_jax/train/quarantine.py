@@ -3,8 +3,17 @@
 import collections
 import pathlib
 
+import jax
+
 from vrl_jax.data.sources import Source, VideoError
 from vrl_jax.train.log import Records
+
+
+def open_quarantine(folder: pathlib.Path, step: int, max_failed: float) -> "Quarantine":
+    """Return this process's list in a folder; see `Quarantine`."""
+    number = jax.process_index()
+    name = f"quarantine-{number}.jsonl" if number else "quarantine.jsonl"
+    return Quarantine(folder / name, step, max_failed)
 
 
 class Quarantine:

@@ -107,6 +107,11 @@ def make_step(
         }
         return TrainState(train.step + 1, params, state, opt_state), metrics
 
+    return compile_step(step, mesh)
+
+
+def compile_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Compile (state, batch) -> (state, metrics): the batch is split, the state donated."""
     everywhere = replicated(mesh)
     return jax.jit(
         step,

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vrl_jax.data.augment import Augment, make_views
-from vrl_jax.train.mesh import replicated, sharded
-from vrl_jax.train.step import Metrics, TrainState, key_for
+from vrl_jax.train.mesh import replicated
+from vrl_jax.train.step import Metrics, TrainState, compile_step, key_for
 from vrl_jax.types import View
 
 Tree = Any
@@ -165,10 +165,4 @@ def make_supervised_step(
         }
         return TrainState(train.step + 1, params, state, opt_state), metrics
 
-    everywhere = replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(everywhere, sharded(mesh)),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-    )
+    return compile_step(step, mesh)
