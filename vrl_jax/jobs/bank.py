@@ -16,12 +16,12 @@ from vrl_jax.train.quarantine import Quarantine
 
 
 def over_devices(
-    encode: Callable[[Any, jax.Array], jax.Array], weights: Any, mesh: Mesh
-) -> Callable[[np.ndarray], np.ndarray]:
+    encode: Callable[[Any, jax.Array], jax.Array], mesh: Mesh
+) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Compile `encode(weights, clips)`: from this host's clips to all hosts' rows, in turn."""
     everywhere = replicated(mesh)
     compiled = jax.jit(encode, in_shardings=(everywhere, sharded(mesh)), out_shardings=everywhere)
-    return lambda clips: jax.device_get(compiled(weights, place(mesh, clips)))
+    return lambda weights, clips: jax.device_get(compiled(weights, place(mesh, clips)))
 
 
 def own_batches(
@@ -47,7 +47,7 @@ def make_bank(
     """Encode all videos of a source and average each one's clips; all hosts must call it.
 
     Args:
-      encode: see `over_devices`.
+      encode: clips to rows, see `over_devices`.
       batches: see `own_batches`.
       source: the videos.
       part: of the data set, for the quarantine.

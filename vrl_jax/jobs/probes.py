@@ -1,5 +1,6 @@
 """The bridge from a train state to the evaluators: what is asked of it, when, and where it goes."""
 
+import functools
 import pathlib
 from dataclasses import asdict
 from typing import Any
@@ -17,11 +18,11 @@ from vrl_jax.evaluate import results
 from vrl_jax.evaluate.features import FeatureBank
 from vrl_jax.evaluate.judge import judge, summarize
 from vrl_jax.evaluate.results import Result
-from vrl_jax.jobs.bank import make_bank, own_batches
+from vrl_jax.jobs.bank import make_bank, over_devices, own_batches
 from vrl_jax.jobs.neighbours import find_neighbours, read_clips
 from vrl_jax.losses import koopman
 from vrl_jax.methods.method import Method
-from vrl_jax.train.mesh import place, replicated, sharded
+from vrl_jax.train.mesh import replicated
 from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.step import TrainState
 
@@ -45,7 +46,6 @@ class Probes:
 
     def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
         self._experiment, self._method, self._workdir = experiment, method, workdir
-        self._mesh = mesh
         self._test = experiment.data.test()
         # Leaving groups out needs the test videos alone; opening a data set may take a while.
         self._train = self._test if experiment.evaluate.group else experiment.data.train()
@@ -57,11 +57,7 @@ class Probes:
         self._sampling = Sampling(
             sampling.frames, sampling.stride, experiment.evaluate.clips, sampling.fps
         )
-        places = {
-            "in_shardings": (replicated(mesh), sharded(mesh)),
-            "out_shardings": replicated(mesh),
-        }
-        self._encode = jax.jit(self._clip_features, **places)
+        self._encode = over_devices(self._clip_features, mesh)
         everywhere = replicated(mesh)
         self._operators = jax.jit(
             self._clip_operators, in_shardings=everywhere, out_shardings=everywhere
@@ -120,12 +116,11 @@ class Probes:
 
     def _bank(self, state: TrainState, part: str, source: Source) -> FeatureBank:
         experiment = self._experiment
-        weights = (state.params, state.state)
         batches = own_batches(
             source, self._sampling, experiment.resize, experiment.evaluate.batch, experiment.loader
         )
         return make_bank(
-            lambda clips: jax.device_get(self._encode(weights, place(self._mesh, clips))),
+            functools.partial(self._encode, (state.params, state.state)),
             batches,
             source,
             part=part,

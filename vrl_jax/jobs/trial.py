@@ -1,6 +1,7 @@
 """One encoder, judged by one protocol on one split of a data set."""
 
 import contextlib
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ class Trial:
         def encode(weights, clips):
             return over_crops(lambda views: read(weights, views), clips, augment, test.crops)
 
-        return over_devices(encode, weights, self.place)
+        return functools.partial(over_devices(encode, self.place), weights)
 
     def stamp(self, averaged: str, **banks: FeatureBank) -> dict[str, Any]:
         """Return what every result says of protocol, model and data."""
