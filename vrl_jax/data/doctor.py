@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from jax.sharding import Mesh
@@ -32,9 +31,8 @@ from vrl_jax.data.diagnosis import Rates, Setup, diagnose, prepare_commands
 from vrl_jax.data.pipeline import train_batches
 from vrl_jax.data.sources import Media, Source, Video, VideoError, subset
 from vrl_jax.jobs import pretraining
-from vrl_jax.methods.method import Method
+from vrl_jax.jobs.program import Program, make_program
 from vrl_jax.train import mesh
-from vrl_jax.train.step import init_state, make_step
 
 _STEPS = flags.DEFINE_integer("steps", 20, "Batches and training steps to time.")
 
@@ -124,23 +122,13 @@ def transfer_rate(place: Mesh, clips: UInt8[np.ndarray, "b k t h w 3"], steps: i
     return _rate(lambda: mesh.place(place, clips).block_until_ready(), len(clips), steps)
 
 
-def step_rate(
-    experiment: Experiment,
-    method: Method,
-    place: Mesh,
-    clips: UInt8[np.ndarray, "b k t h w 3"],
-    steps: int,
-) -> float:
+def step_rate(program: Program, place: Mesh, clips: np.ndarray, steps: int) -> float:
     """Return videos a second of the compiled training step, its batch on the devices already."""
-    train, settings = experiment.train, (experiment.augment, experiment.train.seed, place)
-    optimizer = experiment.optim.build(train.batch, 1 + steps)
-    shape = jax.ShapeDtypeStruct((train.batch, *clips.shape[1:]), jnp.uint8)
-    state = init_state(method, optimizer, shape, *settings)
-    step, batch = make_step(method, optimizer, *settings), mesh.place(place, clips)
+    state, batch = program.init(), mesh.place(place, clips)
 
     def work():
         nonlocal state
-        state, _ = step(state, batch)
+        state, _ = program.step(state, batch)
         state.step.block_until_ready()
 
     return _rate(work, len(clips), steps)
@@ -163,23 +151,17 @@ def examine(experiment: Experiment, steps: int) -> str:
     """
     check.at_least(1, steps=steps)
     place, source = mesh.make_mesh(), experiment.data.pretrain()
-    mesh.check_batch(place, "train.batch", experiment.train.batch)
     pretraining.check_mirror(experiment, source)
-    horizon = experiment.train.horizon(len(source))
-    method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
-    pretraining.check_clips(experiment, method)
-    sampling, parts = experiment.sampling, 1 + (method.inner.steps if method.inner else 0)
-    rows = experiment.train.batch * parts
-    clips = np.random.default_rng(0).integers(
-        256, size=(rows, sampling.clips, sampling.frames, *experiment.resize, 3), dtype=np.uint8
-    )
+    program = make_program(experiment, len(source), place)
+    shape, rows = program.clips.shape, program.clips.shape[0]
+    clips = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     read, size = read_rate(source)
     rates = Rates(
         read=read,
         decode=decode_rate(experiment, source),
         loader=loader_rate(experiment, source, rows, steps),
         transfer=transfer_rate(place, clips, steps),
-        step=step_rate(experiment, method, place, clips, steps),
+        step=step_rate(program, place, clips, steps),
     )
     setup = Setup(
         loader=experiment.loader,

@@ -1,25 +1,22 @@
 """Pretraining in its folder: train, judge when due, and tell at the end."""
 
 import contextlib
-import functools
 import pathlib
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 
 from vrl_jax import provenance
 from vrl_jax.config import Experiment, described
 from vrl_jax.data.pipeline import failures, train_batches
 from vrl_jax.data.sources import Source, fingerprint
 from vrl_jax.jobs.probes import Probes
-from vrl_jax.methods.method import Method
+from vrl_jax.jobs.program import make_program
 from vrl_jax.report import html
 from vrl_jax.train import loop, mesh
 from vrl_jax.train.checkpoint import Changed, Checkpoints
 from vrl_jax.train.log import Log, Silence
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
-from vrl_jax.train.step import init_state, make_step
 
 
 class Pretraining:
@@ -45,17 +42,12 @@ class Pretraining:
     ):
         self.experiment, self.workdir, self.quiet = experiment, workdir, quiet
         self.mesh = mesh.make_mesh()
-        mesh.check_batch(self.mesh, "train.batch", experiment.train.batch)
         mesh.check_batch(self.mesh, "evaluate.batch", experiment.evaluate.batch)
         self.videos = experiment.data.pretrain()
         check_mirror(experiment, self.videos)
-        self.horizon = experiment.train.horizon(len(self.videos))
-        self.total_steps = self.horizon.steps
-        self.method = experiment.method.build(
-            experiment.encoder, experiment.framework, self.horizon
-        )
-        check_clips(experiment, self.method)
-        self.probes = Probes(experiment, self.method, self.mesh, workdir)
+        self.program = make_program(experiment, len(self.videos), self.mesh)
+        self.total_steps = self.program.horizon.steps
+        self.probes = Probes(experiment, self.program.method, self.mesh, workdir)
         self.checkpoints = Checkpoints(
             workdir / "checkpoints",
             experiment.train.keep,
@@ -72,11 +64,8 @@ class Pretraining:
           VideoError: too many videos that cannot be read.
         """
         experiment, train = self.experiment, self.experiment.train
-        optimizer = experiment.optim.build(train.batch, self.total_steps)
-        settings = (experiment.augment, train.seed, self.mesh)
         with self.checkpoints as checkpoints:
-            begin = functools.partial(init_state, self.method, optimizer, self._clips(), *settings)
-            state = begin()
+            state = self.program.init()
             if checkpoints.latest() is not None:
                 state = checkpoints.restore(state)
             start, limit = int(state.step), experiment.loader.max_failed
@@ -95,7 +84,7 @@ class Pretraining:
                 meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
                 state = loop.run(
                     state,
-                    make_step(self.method, optimizer, *settings),
+                    self.program.step,
                     batches,
                     config=train,
                     total_steps=self.total_steps,
@@ -106,7 +95,8 @@ class Pretraining:
                 )
                 finished = int(state.step) == self.total_steps
                 if finished:
-                    self.probes.finish(state, begin() if experiment.evaluate.untrained else None)
+                    untrained = experiment.evaluate.untrained
+                    self.probes.finish(state, self.program.init() if untrained else None)
         if finished and not jax.process_index():
             print(f"report: {html.write(self.workdir)}")
         return finished
@@ -118,21 +108,14 @@ class Pretraining:
         provenance.write(self.workdir, self.experiment)
         return Log(self.workdir, start, self.total_steps, self.quiet)
 
-    def _clips(self) -> jax.ShapeDtypeStruct:
-        """Return the shape of what one step of the upper level sees."""
-        sampling = self.experiment.sampling
-        shape = (sampling.clips, sampling.frames, *self.experiment.resize, 3)
-        return jax.ShapeDtypeStruct((self.experiment.train.batch, *shape), jnp.uint8)
-
     def _batches(self, start: int, quarantine: Quarantine) -> Iterator[jax.Array]:
         """Yield global batches from step `start` on, placed one step ahead of their use."""
         experiment = self.experiment
-        parts = 1 + (self.method.inner.steps if self.method.inner else 0)
         rows = train_batches(
             self.videos,
             experiment.sampling,
             experiment.resize,
-            batch=experiment.train.batch * parts,
+            batch=self.program.clips.shape[0],
             seed=experiment.train.seed,
             start=start,
             host=jax.process_index(),
@@ -147,16 +130,6 @@ class Pretraining:
                 if ready is not None:
                     yield ready
                 ready = ahead
-
-
-def check_clips(experiment: Experiment, method: Method) -> None:
-    """Raise `ValueError` where a view wants a clip that is not decoded."""
-    wanted = 1 + max(view.clip for view in method.views)
-    if experiment.sampling.clips != wanted:
-        raise ValueError(
-            f"sampling.clips is {experiment.sampling.clips}, but the method makes its views from "
-            f"{wanted}: pass --config.sampling.clips={wanted}"
-        )
 
 
 def check_mirror(experiment: Experiment, source: Source) -> None:
