@@ -33,6 +33,7 @@ from vrl_jax.data.pipeline import Loader
 from vrl_jax.evaluate import multilabel, results
 from vrl_jax.evaluate.detection import frame_map
 from vrl_jax.evaluate.linear import LinearProbe, hold_out
+from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.encode import Protocol, add_options, describe_model, read_protocol
 from vrl_jax.jobs.regions import (
     POOLING,
@@ -278,6 +279,7 @@ def judge(given: argparse.Namespace) -> list[dict[str, Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Encode what is left, train the head, write and say what it found."""
     given = make_parser().parse_args(argv)
+    keep_compiled()
     try:
         found = judge(given)
     except (ValueError, OSError) as error:

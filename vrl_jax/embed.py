@@ -27,6 +27,7 @@ from vrl_jax.data.pipeline import eval_batches, failures
 from vrl_jax.data.sources import Source, Video, VideoList, fingerprint
 from vrl_jax.data.videos import ClassFolders
 from vrl_jax.evaluate import store
+from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.encode import (
     Protocol,
     add_options,
@@ -172,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_options(parser)
     given = parser.parse_intermixed_args(argv)
+    keep_compiled()
     try:
         store.check_path(given.out)
         source = find_videos(given.data[0], given.data[1:], given.part)

@@ -28,6 +28,7 @@ from vrl_jax import config as configs
 from vrl_jax.config import Evaluation, Experiment
 from vrl_jax.data import named
 from vrl_jax.data.sources import VideoError
+from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.evaluation import Judgement
 from vrl_jax.jobs.pretraining import Pretraining
 from vrl_jax.train.checkpoint import Changed
@@ -92,6 +93,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
     if _DISTRIBUTED.value or _COORDINATOR.value:
         jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    keep_compiled()
     try:
         experiment = configs.build(with_data(_CONFIG.value, _DATA.value))
         path = config_flags.get_config_filename(flags.FLAGS["config"])
@@ -103,7 +105,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     try:
         finished = run()
-    except (Changed, VideoError) as error:
+    except (Changed, VideoError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if finished else 128 + signal.SIGTERM)
 

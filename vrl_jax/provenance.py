@@ -39,6 +39,15 @@ def environment() -> dict[str, str]:
     }
 
 
+def line() -> str:
+    """Return the versions and the devices in one line, for logs."""
+    versions = environment()
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "flax", "python"))
+    changed = "+" if versions["commit"].endswith("changes") else ""
+    source = f" at {versions['commit'][:10]}{changed}" if versions["commit"] else ""
+    return f"vrl_jax {versions['vrl_jax']}{source}, {packages}, {versions['devices']}"
+
+
 def commit() -> str:
     """Return the commit of the source tree, with a mark where it was changed; "" outside git."""
     folder = pathlib.Path(__file__).parent

@@ -31,6 +31,7 @@ from vrl_jax.data.diagnosis import Rates, Setup, diagnose, prepare_commands
 from vrl_jax.data.pipeline import train_batches
 from vrl_jax.data.sources import Media, Source, Video, VideoError, subset
 from vrl_jax.jobs import pretraining
+from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.program import Program, make_program
 from vrl_jax.train import mesh
 
@@ -124,11 +125,11 @@ def transfer_rate(place: Mesh, clips: UInt8[np.ndarray, "b k t h w 3"], steps: i
 
 def step_rate(program: Program, place: Mesh, clips: np.ndarray, steps: int) -> float:
     """Return videos a second of the compiled training step, its batch on the devices already."""
-    state, batch = program.init(), mesh.place(place, clips)
+    state, batch, step = program.init(), mesh.place(place, clips), program.step.lower().compile()
 
     def work():
         nonlocal state
-        state, _ = program.step(state, batch)
+        state, _ = step(state, batch)
         state.step.block_until_ready()
 
     return _rate(work, len(clips), steps)
@@ -196,6 +197,7 @@ def run(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+    keep_compiled()
     try:
         described = main.with_data(flags.FLAGS.config, flags.FLAGS.data)
         print(examine(configs.build(described), _STEPS.value))

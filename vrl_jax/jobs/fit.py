@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vrl_jax import provenance
 from vrl_jax.config import Evaluation
 from vrl_jax.data.augment import Augment
 from vrl_jax.data.pipeline import failures, train_batches
@@ -95,6 +96,7 @@ class Fitting:
                 self._log(start, quiet) as log,
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
+                log.say(provenance.line())
                 log.say(f"{self.folder}: step {start} of {self.steps}")
                 rate = fit.optim.schedule(fit.batch, self.steps)
                 augment = as_seen(fit.augment, model.augment)

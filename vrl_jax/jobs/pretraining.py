@@ -10,6 +10,7 @@ from vrl_jax import provenance
 from vrl_jax.config import Experiment, described
 from vrl_jax.data.pipeline import failures, train_batches
 from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.jobs.compilation import Ahead
 from vrl_jax.jobs.probes import Probes
 from vrl_jax.jobs.program import make_program
 from vrl_jax.report import html
@@ -78,13 +79,15 @@ class Pretraining:
                 contextlib.closing(open_quarantine(self.workdir, start, limit)) as quarantine,
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
+                step = Ahead(self.program.step, log.say)
+                log.say(provenance.line())
                 log.say(f"workdir {self.workdir}: step {start} of {self.total_steps}")
                 self.probes.quarantine = quarantine
                 rate = experiment.optim.schedule(train.batch, self.total_steps)
                 meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
                 state = loop.run(
                     state,
-                    self.program.step,
+                    step,
                     batches,
                     config=train,
                     total_steps=self.total_steps,

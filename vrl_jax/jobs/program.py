@@ -1,8 +1,8 @@
-"""The compiled part of a pretraining run, described before anything is compiled or read."""
+"""The compiled part of a pretraining run, traced before anything is compiled or read."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ class Program(NamedTuple):
       method: what is trained.
       horizon: length of the run.
       init: () -> the state before the first step, on every device.
-      step: (state, clips) -> (state, metrics), see `vrl_jax.train.step.make_step`.
+      step: (state, clips) -> (state, metrics), traced: see `vrl_jax.train.step.make_step`.
       state: shapes and placement of the first argument of `step`.
       clips: shape and placement of the second, u8[b k t h w 3].
     """
@@ -30,13 +30,9 @@ class Program(NamedTuple):
     method: Method
     horizon: Horizon
     init: Callable[[], TrainState]
-    step: Any
+    step: jax.stages.Traced
     state: TrainState
     clips: jax.ShapeDtypeStruct
-
-    def lower(self) -> jax.stages.Lowered:
-        """Return the traced step, to be compiled for the devices of its mesh."""
-        return self.step.lower(self.state, self.clips)
 
 
 def make_program(experiment: Experiment, videos: int, mesh: Mesh) -> Program:
@@ -67,7 +63,7 @@ def make_program(experiment: Experiment, videos: int, mesh: Mesh) -> Program:
         jax.eval_shape(init),
     )
     clips = jax.ShapeDtypeStruct((rows, *clip), jnp.uint8, sharding=sharded(mesh))
-    step = make_step(method, optimizer, *settings)
+    step = make_step(method, optimizer, *settings).trace(state, clips)
     return Program(method, horizon, init, step, state, clips)
 
 

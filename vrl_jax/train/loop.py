@@ -107,7 +107,12 @@ class Meter:
         self._log, self._config, self._unreadable = log, config, unreadable
         self._videos, self._learning_rate = videos, learning_rate
         self._began = time.perf_counter()
-        self._seconds, self._steps, self._since = 0.0, 0, None
+        self._seconds, self._steps, self._since, self._idle = 0.0, 0, None, 0.0
+
+    def idle(self, seconds: float) -> None:
+        """Note how long the devices may have waited for data, to be told with the next record."""
+        if self._since is not None:
+            self._idle += seconds
 
     def read(self, number: int, metrics: Metrics) -> None:
         """Wait for the metrics of step `number`, check and record them.
@@ -133,12 +138,13 @@ class Meter:
                 "epoch": number * self._config.batch / self._videos,
                 "learning_rate": float(self._learning_rate(number - 1)),
                 "videos_per_second": speed,
+                "waiting_for_data": self._idle / self._seconds if self._seconds else 0.0,
                 "wall_seconds": now - self._began,
                 "unreadable_videos": self._unreadable(),
                 **values,
             }
             self._log.metrics(number, record)
-            self._seconds, self._steps = 0.0, 0
+            self._seconds, self._steps, self._idle = 0.0, 0, 0.0
 
     def pause(self) -> None:
         """Leave the time until the next reading out of the speed."""
@@ -158,6 +164,9 @@ def run(
     log: Log,
 ) -> TrainState:
     """Train from the state's own step on; return the last state, which is saved.
+
+    Devices wait for data where a step is done before the next batch is there. All the time that the
+    loop waited for that batch is noted then, which is more than they did.
 
     Metrics are read one step late, so that the device never waits for the host, and before a
     state is probed or saved, so that a broken one never is.
@@ -182,7 +191,11 @@ def run(
         score = _probe(probe, train, log, 0)
     with Stop() as stop:
         for number in range(start + 1, total_steps + 1):
-            train, metrics = step(train, next(batches))
+            asked = time.perf_counter()
+            batch = next(batches)
+            if unread and unread[1]["loss"].is_ready():
+                meter.idle(time.perf_counter() - asked)
+            train, metrics = step(train, batch)
             if unread:
                 meter.read(*unread)
             unread = number, metrics

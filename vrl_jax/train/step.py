@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vrl_jax.data.augment import Augment, make_views
 from vrl_jax.methods.method import Inner, Method
@@ -71,8 +71,8 @@ def make_step(
     augment: Augment,
     seed: int,
     mesh: Mesh,
-) -> Callable[[TrainState, UInt8[Array, "b k t h w 3"]], tuple[TrainState, Metrics]]:
-    """Return the compiled step: (state, clips u8[b k t h w 3]) -> (state, metrics).
+) -> jax.stages.Wrapped:
+    """Return the jitted step: (state, clips u8[b k t h w 3]) -> (state, metrics).
 
     The state is donated. With a lower level the batch holds `1 + inner.steps` videos for each one
     that the upper level sees: row j of its i-th part is row `j * (1 + inner.steps) + i`, so that
@@ -110,8 +110,8 @@ def make_step(
     return compile_step(step, mesh)
 
 
-def compile_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Compile (state, batch) -> (state, metrics): the batch is split, the state donated."""
+def compile_step(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
+    """Jit (state, batch) -> (state, metrics): the batch is split, the state donated."""
     everywhere = replicated(mesh)
     return jax.jit(
         step,
