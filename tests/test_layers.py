@@ -28,6 +28,9 @@ LAYERS = {
     "embed": 8,
     "provenance": 5,
     "main": 8,
+    "explain": 0,
+    "browse": 9,
+    "preflight": 9,
     "data.doctor": 9,
 }
 FILES = sorted((ROOT / "vrl_jax").rglob("*.py"))

@@ -4,7 +4,11 @@ A config of an `Evaluation` judges what was trained before, see `vrl_jax.jobs.ev
 
 Run the same command again to continue a run that was interrupted; a finished one is judged and
 reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`, the data set as
-`--data="Prepared root=/data/k400"`.
+`--data="Prepared root=/data/k400"`. `--config.help` explains every setting, `--dry_run` checks and
+compiles all, tells what the run would be and need, and stops.
+
+It exits with 0 when the end was reached, with 1 and one line where something is wrong, and with 143
+where it was asked to leave and saved.
 
 Several hosts give the same command each, with `--distributed` where JAX finds its peers itself (TPU
 slices, SLURM, ...), else with `--coordinator_address`, `--num_processes` and `--process_id`. They
@@ -12,11 +16,15 @@ share batches and checkpoints; the first of them writes all else.
 """
 
 import hashlib
+import importlib.util
 import json
 import pathlib
+import runpy
 import shlex
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,6 +36,7 @@ from vrl_jax import config as configs
 from vrl_jax.config import Evaluation, Experiment
 from vrl_jax.data import named
 from vrl_jax.data.sources import VideoError
+from vrl_jax.explain import explain
 from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.evaluation import Judgement
 from vrl_jax.jobs.pretraining import Pretraining
@@ -44,11 +53,82 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Show no progress bar.")
 _ACCEPT = flags.DEFINE_bool(
     "accept_changes", False, "Continue a run although its config or data have changed since."
 )
+_WANDB = flags.DEFINE_string("wandb", "", "Project on Weights & Biases that gets the log, too.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes, found by JAX.")
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check, compile, tell what it would need; stop.")
+_EXPLAIN = flags.DEFINE_bool("explain", False, "Explain every setting and stop: --config.help.")
 flags.mark_flag_as_required("config")
+
+
+def launch(command: Callable[[], None]) -> None:
+    """Run a command that takes the flags of this one.
+
+    `--config.help` is `--explain`, and `configs/x.py` is that file of the installed package where
+    there is none here.
+    """
+
+    def run(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
+        keep_compiled()
+        _explain() if _EXPLAIN.value else command()
+
+    sys.argv = [argument(each) for each in sys.argv]  # where overrides are looked for, too
+    app.run(run, flags_parser=parse)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse the flags; a key that the config has not ends all with those that it has."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError):  # so says ml_collections
+        overrides = dict(each[2:].split("=", 1) for each in argv if each.startswith("--config"))
+        file = overrides.pop("config").partition(":")[0]
+        tree = runpy.run_path(file)["get_config"]().to_dict()
+        for path, value in overrides.items():
+            *parents, key = path.split(".")[1:]
+            node = tree
+            for name in parents:
+                node = node.setdefault(name, {})
+            node.setdefault(key, value)
+        try:
+            configs.build(tree)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        raise
+
+
+def _explain() -> None:
+    try:
+        print(explain(built(), shutil.get_terminal_size((100, 0)).columns))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def argument(given: str) -> str:
+    """Return a command line's argument as its flags know it, see `launch`."""
+    if given == "--config.help":
+        return "--explain"
+    flag, _, path = given.partition("=")
+    file = pathlib.Path(path.partition(":")[0])
+    if flag != "--config" or file.exists() or file.parent != pathlib.Path("configs"):
+        return given
+    package = importlib.util.find_spec("configs")
+    return f"{flag}={pathlib.Path(package.origin).parent / path.partition('/')[2]}"
+
+
+def built() -> Experiment | Evaluation:
+    """Return what the command line's config describes.
+
+    Raises:
+      ValueError: a setting that cannot be.
+    """
+    return configs.build(with_data(_CONFIG.value, _DATA.value))
 
 
 def with_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]:
@@ -77,7 +157,9 @@ def start(experiment: Experiment | Evaluation, workdir: pathlib.Path) -> Pretrai
       ValueError: it cannot work, or an evaluation is to go on under other settings.
     """
     if isinstance(experiment, Experiment):
-        return Pretraining(experiment, workdir, _QUIET.value, _ACCEPT.value)
+        return Pretraining(experiment, workdir, _QUIET.value, _ACCEPT.value, _WANDB.value)
+    if _WANDB.value:
+        raise ValueError("Weights & Biases follow pretraining alone: leave --wandb out")
     if _ACCEPT.value:
         raise ValueError(
             "an evaluation that changes on the way is none: leave --accept_changes out"
@@ -85,30 +167,28 @@ def start(experiment: Experiment | Evaluation, workdir: pathlib.Path) -> Pretrai
     return Judgement(experiment, workdir, _QUIET.value)
 
 
-def main(argv: list[str]) -> None:
-    """Parse, refuse what cannot work, run."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
+def main() -> None:
+    """Refuse what cannot work, run."""
     if _DISTRIBUTED.value or _COORDINATOR.value:
         jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    keep_compiled()
     try:
-        experiment = configs.build(with_data(_CONFIG.value, _DATA.value))
+        experiment = built()
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         workdir = pathlib.Path(_WORKDIR.value or default_workdir(path, experiment)).absolute()
-        run = start(experiment, workdir)
+        job = start(experiment, workdir)
+        if _DRY_RUN.value:
+            print(job.plan())
+            return
     except Changed as error:
         sys.exit(f"error: {error}; --accept_changes continues all the same")
     except ValueError as error:
         sys.exit(f"error: {error}")
     try:
-        finished = run()
+        finished = job()
     except (Changed, VideoError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if finished else 128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch(main)

@@ -197,6 +197,18 @@ def test_background_is_what_stands_still(rng):
     np.testing.assert_allclose(views[:, 0], expected, atol=1e-5)
 
 
+def test_a_still_view_keeps_what_moved_before_its_frame(rng):
+    clips = jnp.asarray(random_u8(rng, 3, 1, 5, 8, 8))
+    augment = replace(PLAIN, subtract_background=True)
+    moving, still = np.moveaxis(
+        draw_views(KEY, clips, (View(0), View(0, still=True)), augment), 1, 0
+    )
+    assert still.std((2, 3)).min() > 0.05
+    for video, held in zip(moving, still, strict=True):
+        np.testing.assert_array_equal(held, np.broadcast_to(held[:1], held.shape))
+        assert min(np.abs(frame - held[0]).max() for frame in video) < 1e-6
+
+
 def test_normalize_per_channel(rng):
     clip = random_clip(rng, 2, 3, 4)
     mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)

@@ -134,6 +134,8 @@ def make_views(
         key_row = jax.random.fold_in(key, row)
         keys = jax.random.split(key_row, len(views))[np.array(own)]
         key_order, key_frame = jax.random.split(jax.random.fold_in(key_row, len(views)))
+        # Before a frame is held: a still clip is all background.
+        chosen = jax.vmap(lambda clip: _prepare(clip, augment))(chosen)
         if augment.reverse:
             backwards = jax.random.bernoulli(key_order, augment.reverse)
             chosen = jnp.where(backwards, chosen[:, ::-1], chosen)
@@ -320,7 +322,6 @@ def normalize(
 def _draw_view(key: Array, clip: Array, augment: Augment, weak: Array | None = None) -> Array:
     a = augment
     keys = jax.random.split(key, 5)
-    clip = _prepare(clip, a)
     if a.crop == "plain":
         clip = random_crop(keys[0], clip, a.size)
     elif a.crop == "scaled":

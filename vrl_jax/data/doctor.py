@@ -18,12 +18,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from vrl_jax import check, main
-from vrl_jax import config as configs
 from vrl_jax.config import Experiment
 from vrl_jax.data import sample
 from vrl_jax.data.decode import Excerpt, VideoFile
@@ -31,7 +30,6 @@ from vrl_jax.data.diagnosis import Rates, Setup, diagnose, prepare_commands
 from vrl_jax.data.pipeline import train_batches
 from vrl_jax.data.sources import Media, Source, Video, VideoError, subset
 from vrl_jax.jobs import pretraining
-from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.program import Program, make_program
 from vrl_jax.train import mesh
 
@@ -191,19 +189,13 @@ def tabulate(rates: Rates, setup: Setup, size: float, rows: int) -> str:
     return "\n".join([f"{'':10}{'videos/s':>12}", *lines])
 
 
-def run(argv: list[str]) -> None:
-    """Parse, measure, print."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    keep_compiled()
+def run() -> None:
+    """Measure and print."""
     try:
-        described = main.with_data(flags.FLAGS.config, flags.FLAGS.data)
-        print(examine(configs.build(described), _STEPS.value))
+        print(examine(main.built(), _STEPS.value))
     except (ValueError, VideoError) as error:  # the loader gives up on data that is not there
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    app.run(run)
+    main.launch(run)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from vrl_jax.train.online import Online
+
 
 class Records:
     """One file of JSON lines, ordered by step; opening it at a step forgets what came later.
@@ -46,9 +48,18 @@ class Log:
       step: where the run continues.
       total_steps: where it ends.
       quiet: show no progress bar.
+      online: gets all scalars, too.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, total_steps: int, quiet: bool = False):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        total_steps: int,
+        quiet: bool = False,
+        online: Online | None = None,
+    ):
+        self._online = online
         self._metrics = Records(workdir / "metrics.jsonl", step)
         self._probes = Records(workdir / "probes.jsonl", step)
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
@@ -60,12 +71,14 @@ class Log:
         """Return itself."""
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         """Close all files."""
         self._metrics.close()
         self._probes.close()
         self._board.close()
         self._bar.close()
+        if self._online:
+            self._online.close(failed=kind is not None)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Record what the train step reported."""
@@ -90,6 +103,8 @@ class Log:
     def _scalars(self, step, values):
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._online:
+            self._online.write(step, values)
 
 
 class Silence:

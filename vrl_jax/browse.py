@@ -1,0 +1,278 @@
+"""The augmented views of a config as the network sees them: a contact sheet, before any training.
+
+`python -m vrl_jax.browse --config=configs/synthetic_bod.py --out=views.png` takes the flags of
+`vrl_jax.main`. A band is a video; in each of its columns a decoded clip stands above the views made
+of it, with the random numbers that training has at `--step`. Another `--config.train.seed` draws
+other ones.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import textwrap
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from absl import flags
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from ml_collections import config_flags
+
+from vrl_jax import check, main
+from vrl_jax.config import Experiment
+from vrl_jax.data.augment import Augment, make_views
+from vrl_jax.data.pipeline import failures, train_batches
+from vrl_jax.data.sources import Source, Video, VideoError
+from vrl_jax.jobs import pretraining
+from vrl_jax.methods.method import Method
+from vrl_jax.report import plot
+from vrl_jax.train.step import key_for
+from vrl_jax.types import View
+
+_OUT = flags.DEFINE_string("out", "views.png", "The sheet: .png, .jpg, .pdf or .svg.")
+_SHOW = flags.DEFINE_integer("show", 8, "How many of the batch's videos to show.")
+_STEP = flags.DEFINE_integer("step", 0, "Training step whose batch and random numbers are shown.")
+
+FRAMES = 8  # shown of a clip, evenly spaced
+FRAME, GAP, LINE = 0.6, 0.05, 0.17  # inches: height of a frame, between frames, of a line of text
+GUTTER, MARGIN, CAPTION, BETWEEN = 0.75, 0.3, 0.22, 0.25  # left of strips, around all, of videos
+DPI = 200
+
+
+class Strip(NamedTuple):
+    """One clip or view of every video, for looking.
+
+    Attributes:
+      label: what it is.
+      clip: number of the decoded clip that it is, or is made of.
+      frames: values in [0, 1].
+    """
+
+    label: str
+    clip: int
+    frames: Float[np.ndarray, "b n _ _ 3"]
+
+
+class Sheet(NamedTuple):
+    """All that is drawn.
+
+    Attributes:
+      title: above everything.
+      captions: one a video.
+      strips: what stands in each video's band.
+      notes: paragraphs below everything.
+    """
+
+    title: str
+    captions: list[str]
+    strips: list[Strip]
+    notes: list[str]
+
+
+def read_batch(
+    experiment: Experiment, source: Source, method: Method, videos: int, step: int
+) -> dict[str, Any]:
+    """Return the batch of a training step, cut to the first rows that the upper level sees.
+
+    It is read as by the first of as many hosts as leave each with enough rows.
+    """
+    batch, levels = experiment.train.batch, _levels(method)
+    wanted = min(videos, batch)
+    hosts = max(n for n in range(1, batch // wanted + 1) if batch % n == 0)
+    batches = train_batches(
+        source,
+        experiment.sampling,
+        experiment.resize,
+        batch=batch * levels,
+        seed=experiment.train.seed,
+        start=step,
+        hosts=hosts,
+        loader=dataclasses.replace(experiment.loader, workers=0, threads=1, buffer=1),
+    )
+    with contextlib.closing(batches):
+        rows = next(batches)
+    return {name: value[::levels][:wanted] for name, value in rows.items()}
+
+
+def draw_views(
+    experiment: Experiment, method: Method, clips: UInt8[np.ndarray, "b k t h w 3"], step: int
+) -> Float[np.ndarray, "b v t s s 3"]:
+    """Return the views that the upper level of a training step has of the first rows."""
+    key = jax.random.split(key_for(experiment.train.seed, "augment", step), _levels(method))[0]
+    make = jax.jit(make_views, static_argnums=(2, 3))
+    return np.asarray(make(key, clips, method.views, experiment.augment))
+
+
+def arrange(
+    views: tuple[View, ...],
+    clips: UInt8[np.ndarray, "b k t h w 3"],
+    drawn: Float[np.ndarray, "b v t s s 3"],
+    augment: Augment,
+) -> list[Strip]:
+    """Return every decoded clip, followed by the views made of it, their normalisation undone."""
+    shown = np.linspace(0, clips.shape[2] - 1, min(FRAMES, clips.shape[2])).round().astype(int)
+    mean, std = np.float32(augment.mean), np.float32(augment.std)
+    strips = []
+    for clip in range(clips.shape[1]):
+        strips.append(Strip(f"clip {clip}", clip, clips[:, clip, shown] / np.float32(255)))
+        for number, view in enumerate(views):
+            if view.clip == clip:
+                frames = np.clip(drawn[:, number, shown] * std + mean, 0, 1)
+                strips.append(Strip("\n".join(_words(number, view)), clip, frames))
+    return strips
+
+
+def network_views(method: Method, clips: Float[jax.ShapeDtypeStruct, "b v t s s 3"]) -> int:
+    """Return how many views the network is given: methods may make some from those of the data."""
+    counts = []
+
+    def count(call, args, kwargs, context):
+        if not counts and context.method_name == "__call__":
+            counts.append(args[0].shape[1])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(count):
+        jax.eval_shape(method.init, jax.random.key(0), clips)
+    return counts[0] if counts else len(method.views)
+
+
+def look(experiment: Experiment, name: str, show: int, step: int) -> tuple[Sheet, list[str]]:
+    """Return the sheet, and a line for each video that could not be read.
+
+    Args:
+      experiment: all that decides the numbers.
+      name: of the config, for the title.
+      show: how many videos at most.
+      step: of training.
+
+    Raises:
+      ValueError: what training refuses too.
+    """
+    check.at_least(1, show=show)
+    check.at_least(0, step=step)
+    source = experiment.data.pretrain()
+    pretraining.check_mirror(experiment, source)
+    horizon = experiment.train.horizon(len(source))
+    method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
+    batch = read_batch(experiment, source, method, show, step)
+    drawn = draw_views(experiment, method, batch["clips"], step)
+    strips = arrange(method.views, batch["clips"], drawn, experiment.augment)
+    captions = [_caption(source, source[int(number)]) for number in batch["index"]]
+    notes = [
+        *_further(method, drawn),
+        f"Shown are {strips[0].frames.shape[1]} of {drawn.shape[2]} frames, evenly spaced.",
+        _settings(experiment.sampling),
+        _settings(experiment.augment),
+    ]
+    title = f"{name}: what is drawn at step {step}, seed {experiment.train.seed}"
+    lost = [f"{source[n].id} cannot be read and has a substitute: {e}" for n, e in failures(batch)]
+    return Sheet(title, captions, strips, notes), lost
+
+
+def draw(sheet: Sheet) -> Figure:
+    """Return the sheet as a figure: one pair of axes whose unit is the inch, counted downwards."""
+    clips = sorted({strip.clip for strip in sheet.strips})
+    columns = [[strip for strip in sheet.strips if strip.clip == clip] for clip in clips]
+    cell = FRAME * max(s.frames.shape[3] / s.frames.shape[2] for s in sheet.strips) + GAP
+    column = GUTTER + sheet.strips[0].frames.shape[1] * cell + MARGIN
+    width = MARGIN + len(columns) * column
+    notes = "\n".join(textwrap.fill(note, int(13.5 * width)) for note in sheet.notes)
+    band = CAPTION + max(map(len, columns)) * (FRAME + GAP) + BETWEEN
+    foot = 2 * MARGIN + LINE + len(sheet.captions) * band
+    height = foot + LINE * (notes.count("\n") + 1) + MARGIN
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    _write(axes, MARGIN, MARGIN, sheet.title, weight="bold", size=11)
+    for row, caption in enumerate(sheet.captions):
+        top = 2 * MARGIN + LINE + row * band
+        _write(axes, MARGIN, top, caption, size=9)
+        for number, strips in enumerate(columns):
+            for line, strip in enumerate(strips):
+                place = MARGIN + number * column, top + CAPTION + line * (FRAME + GAP)
+                _put(axes, place, cell, strip, row)
+    _write(axes, MARGIN, foot, notes, color="#666666", linespacing=1.4)
+    return figure
+
+
+def _put(axes: Axes, place: tuple[float, float], cell: float, strip: Strip, row: int) -> None:
+    """Draw one video's strip: its label in the gutter, its frames in the middle of their cells."""
+    left, top = place
+    label = {"ha": "right", "va": "center", "color": "#666666", "linespacing": 1.3}
+    _write(axes, left + GUTTER - 0.08, top + FRAME / 2, strip.label, **label)
+    _, _, high, wide, _ = strip.frames.shape
+    half = FRAME * wide / high / 2
+    for number, frame in enumerate(strip.frames[row]):
+        middle = left + GUTTER + (number + 0.5) * cell - GAP / 2
+        axes.imshow(frame, extent=(middle - half, middle + half, top + FRAME, top), aspect="auto")
+
+
+def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    axes.text(x, y, text, **{"va": "top", "size": 8, **style})
+
+
+def _levels(method: Method) -> int:
+    """Return how many videos a step reads for each one that the upper level sees."""
+    return 1 + (method.inner.steps if method.inner else 0)
+
+
+def _words(number: int, view: View) -> list[str]:
+    """Return what a view is, a line each."""
+    words = [f"view {number}"]
+    if view.still:
+        words.append("still")
+    if view.weak:
+        words.append(f"weak {view.weak:g}")
+    if view.drawn_as >= 0:
+        words.append(f"as view {view.drawn_as}")
+    return words
+
+
+def _caption(source: Source, video: Video) -> str:
+    """Return a video's name and labels."""
+    labels = (f"{name}: {source.classes[name][n]}" for name, n in video.labels.items())
+    return "    ".join([pathlib.PurePath(video.id).name, *labels])
+
+
+def _further(method: Method, drawn: np.ndarray) -> list[str]:
+    """Return a note on the views that the method makes from those of the data, if it does."""
+    more = network_views(method, jax.ShapeDtypeStruct(drawn.shape, jnp.float32)) - drawn.shape[1]
+    note = f"Not shown: the method makes {more} more view{'s' * (more > 1)} from these."
+    return [note] if more else []
+
+
+def _settings(component: Any) -> str:
+    """Return the fields of a component and their values as a paragraph."""
+    values = dataclasses.asdict(component).items()
+    return f"{type(component).__name__}: " + ", ".join(f"{k} {_short(v)}" for k, v in values)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def run() -> None:
+    """Look and write."""
+    try:
+        experiment = main.built()
+        if not isinstance(experiment, Experiment):
+            raise ValueError("an evaluation draws no views: pass the config of a pretraining run")
+        name = config_flags.get_config_filename(flags.FLAGS["config"])
+        sheet, lost = look(experiment, name, _SHOW.value, _STEP.value)
+        with matplotlib.rc_context(plot.STYLE):
+            draw(sheet).savefig(_OUT.value, dpi=DPI)
+    except (OSError, ValueError, VideoError) as error:
+        sys.exit(f"error: {error}")
+    print("\n".join([*lost, f"views: {_OUT.value}"]))
+
+
+if __name__ == "__main__":
+    main.launch(run)
