@@ -94,3 +94,26 @@ def test_bfloat16_is_near_float32(rng, config):
     wanted = encode(module, variables, x, False)[0].clip
     got = encode(half, variables, x, False)[0].clip
     assert 1e-5 < float(jnp.linalg.norm(got - wanted) / jnp.linalg.norm(wanted)) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [CONFIGS[3], CONFIGS[4], CONFIGS[-1]], ids=repr)
+def test_what_is_computed_again_for_the_gradient_is_the_same(rng, config):
+    module, variables, x = draw(rng, config)
+    stats = statistics(variables)
+
+    def step(module, params):
+        def loss(params):
+            given = {"params": params, "batch_stats": stats}
+            features, kept = module.apply(given, x, True, mutable=["batch_stats"])
+            return (features.clip**2).sum(), kept
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    def compiled(config):
+        return jax.jit(lambda params: step(config.module(), params)).lower(variables["params"])
+
+    lean = compiled(replace(config, remat=True))
+    got, wanted = (text.compile()(variables["params"]) for text in (lean, compiled(config)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), got, wanted)
+    assert "optimization_barrier" in lean.as_text()
