@@ -49,8 +49,14 @@ def line() -> str:
 
 
 def commit() -> str:
-    """Return the commit of the source tree, with a mark where it was changed; "" outside git."""
+    """Return the commit of the source tree, with a mark where it was changed; "" if it is unknown.
+
+    What `git archive` wrote is no longer in git, but knows where it came from.
+    """
     folder = pathlib.Path(__file__).parent
+    archived = (folder / "COMMIT").read_text().strip()
+    if not archived.startswith("$"):
+        return archived
     git = ["git", "-C", str(folder)]
     try:
         tracked = subprocess.run(

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# What slurm.sh gives to sbatch: `python -m vrl_jax.main --distributed ARGUMENTS` on every GPU.
+#SBATCH --job-name=vrl_jax
+#SBATCH --output=vrl_jax-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=TERM@300
+# The last line asks the processes (not this script) to save, five minutes before the time is up.
+set -u
+
+# shellcheck source=/dev/null
+[ -z "${VRL_VENV:-}" ] || source "$VRL_VENV/bin/activate"
+srun python -m vrl_jax.main --distributed "$@"
+code=$?
+[ "$code" != 143 ] || scontrol requeue "$SLURM_JOB_ID" # it saved; the same command continues
+exit "$code"
