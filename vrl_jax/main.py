@@ -18,6 +18,7 @@ share batches and checkpoints; the first of them writes all else.
 import hashlib
 import importlib.util
 import json
+import os
 import pathlib
 import runpy
 import shlex
@@ -167,6 +168,14 @@ def start(experiment: Experiment | Evaluation, workdir: pathlib.Path) -> Pretrai
     return Judgement(experiment, workdir, _QUIET.value)
 
 
+def fail(error: Exception | str) -> None:
+    """End with one line; of several processes at once, for those that wait for each other."""
+    if jax.process_count() == 1:
+        sys.exit(f"error: {error}")
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main() -> None:
     """Refuse what cannot work, run."""
     if _DISTRIBUTED.value or _COORDINATOR.value:
@@ -180,13 +189,13 @@ def main() -> None:
             print(job.plan())
             return
     except Changed as error:
-        sys.exit(f"error: {error}; --accept_changes continues all the same")
+        fail(f"{error}; --accept_changes continues all the same")
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     try:
         finished = job()
     except (Changed, VideoError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     sys.exit(0 if finished else 128 + signal.SIGTERM)
 
 
