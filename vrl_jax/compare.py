@@ -17,6 +17,7 @@ import sys
 import numpy as np
 
 from vrl_jax.report import sweep
+from vrl_jax.report.remote import is_remote
 
 UNTRAINED = "untrained"
 
@@ -93,10 +94,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated seeds (default 0,1,2)")
     parser.add_argument("--vary", default="", help="a setting and its values: data.key=1,2,3")
     parser.add_argument("--probe", default="", help="show this one alone: linear or knn")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/compare"))
+    parser.add_argument("--out", default="runs/compare")
     given = sys.argv[1:] if argv is None else argv
     cut = given.index("--") if "--" in given else len(given)
     arguments, overrides = parser.parse_args(given[:cut]), given[cut + 1 :]
+    if is_remote(arguments.out):
+        parser.error(f"--out must be a folder on this machine, got {arguments.out}")
+    out = pathlib.Path(arguments.out)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     setting, _, values = arguments.vary.partition("=")
     if setting and not values:
@@ -104,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 
     experiments, rows, untrained = {}, {}, {}
     for value in values.split(","):
-        folder = arguments.out / f"{setting}={value}" if setting else arguments.out
+        folder = out / f"{setting}={value}" if setting else out
         varied = [f"--config.{setting}={value}"] if setting else []
         everything = []
         for config in arguments.configs:
@@ -122,8 +126,8 @@ def main(argv: list[str] | None = None) -> None:
     if untrained:
         experiments[UNTRAINED] = untrained
     table = tabulate(rows)
-    (arguments.out / "table.md").write_text(table + "\n")
-    sweep.write(arguments.out / "plot.png", experiments, setting)
+    (out / "table.md").write_text(table + "\n")
+    sweep.write(out / "plot.png", experiments, setting)
     print(table)
 
 

@@ -45,7 +45,7 @@ from vrl_jax.train.checkpoint import Changed
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of the run; by default runs/ and a name made from the config."
+    "workdir", "", "Folder of the run, or gs://bucket/folder; by default runs/ and a name."
 )
 _DATA = flags.DEFINE_string(
     "data", "", "Another data set than the config's: its class and fields, 'Prepared root=/data'."
@@ -151,7 +151,9 @@ def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.P
     return pathlib.Path("runs") / f"{pathlib.Path(path).stem}-{digest.hexdigest()[:8]}"
 
 
-def start(experiment: Experiment | Evaluation, workdir: pathlib.Path) -> Pretraining | Judgement:
+def start(
+    experiment: Experiment | Evaluation, workdir: str | pathlib.Path
+) -> Pretraining | Judgement:
     """Return the job of a config, checked.
 
     Raises:
@@ -183,7 +185,7 @@ def main() -> None:
     try:
         experiment = built()
         path = config_flags.get_config_filename(flags.FLAGS["config"])
-        workdir = pathlib.Path(_WORKDIR.value or default_workdir(path, experiment)).absolute()
+        workdir = _WORKDIR.value or default_workdir(path, experiment)
         job = start(experiment, workdir)
         if _DRY_RUN.value:
             print(job.plan())

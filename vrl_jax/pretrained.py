@@ -2,12 +2,13 @@
 
 It comes from a run's checkpoints, or from one `.safetensors` file: arrays named `params/...` and
 `batch_stats/...`, and in the file's metadata what they mean. `python -m vrl_jax.convert` makes such
-files, from PyTorch's weights or from a run.
+files, from PyTorch's weights or from a run. Both may lie on an object store, `gs://bucket/...`.
 """
 
 import json
 import pathlib
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,9 @@ from safetensors.numpy import save_file
 
 from vrl_jax import config, provenance
 from vrl_jax.config import Experiment
+from vrl_jax.data import remote
 from vrl_jax.data.augment import Augment, center_view
+from vrl_jax.data.remote import Place
 from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.train.checkpoint import restore_encoder
 from vrl_jax.types import Features
@@ -82,7 +85,7 @@ def initialize(encoder: EncoderConfig, augment: Augment, frames: int, seed: int 
     return Pretrained(encoder, augment, 0, {"batch_stats": {}, **start}, {})
 
 
-def load(path: str | pathlib.Path, step: int | None = None) -> Pretrained:
+def load(path: str | Place, step: int | None = None) -> Pretrained:
     """Return the encoder of a run's folder, or of a file that `save` wrote.
 
     Args:
@@ -93,7 +96,7 @@ def load(path: str | pathlib.Path, step: int | None = None) -> Pretrained:
       ValueError: there is no run and no such file, no such checkpoint, a file of PyTorch's weights,
         or one that is damaged.
     """
-    path = pathlib.Path(path)
+    path = remote.place(path)
     if path.suffix in TORCH_SUFFIXES:
         raise ValueError(f"{path} is a PyTorch file, {_how_to_convert(path)}")
     if path.suffix == ".safetensors":
@@ -133,9 +136,14 @@ def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
     save_file({name: np.array(array, order="C") for name, array in flat.items()}, path, about)
 
 
-def _load_file(path: pathlib.Path) -> Pretrained:
+def _load_file(path: Place) -> Pretrained:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
+    if remote.is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder) / path.name
+            copy.write_bytes(path.read_bytes())
+            return _load_file(copy)
     try:
         with safetensors.safe_open(path, "np") as file:
             about = file.metadata() or {}
@@ -173,6 +181,6 @@ def _require_known(tree: Any) -> None:
             _require_known(part)
 
 
-def _how_to_convert(path: pathlib.Path) -> str:
+def _how_to_convert(path: Place) -> str:
     out = path.with_name(f"{path.name.partition('.')[0]}.vrl.safetensors")
     return f"convert it first: python -m vrl_jax.convert {path} --out={out}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.train import mesh
-from vrl_jax.train.checkpoint import Checkpoints, restore_encoder
+from vrl_jax.train.checkpoint import Checkpoints, restore_encoder, steps_in
 from vrl_jax.train.step import TrainState
 
 WRITER = """
@@ -39,6 +39,22 @@ def test_keeps_the_latest_and_the_best(tmp_path):
         restored = checkpoints.restore(state(0))
     assert int(restored.step) == 5
     np.testing.assert_array_equal(restored.params["w"], 5.0)
+
+
+def test_a_run_that_goes_on_keeps_no_more(tmp_path):
+    scores = {1: 0.1, 2: 0.9, 3: 0.5, 4: 0.3, 5: 0.2}
+    for step, score in scores.items():
+        with Checkpoints(tmp_path, 1, {}) as checkpoints:
+            checkpoints.save(state(step), score)
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 5]
+
+
+def test_what_is_to_come_before_a_save_comes_before(tmp_path):
+    seen = []
+    with Checkpoints(tmp_path, 1, {}, before_save=lambda: seen.append(steps_in(tmp_path))) as kept:
+        for step in (1, 2):
+            kept.save(state(step), 0.0)
+    assert seen[0] == [] and len(seen) == 2
 
 
 def test_restores_onto_another_mesh(tmp_path):

@@ -21,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Int, UInt8
 
 from vrl_jax import check
+from vrl_jax.data import remote
 from vrl_jax.data.sources import Media, Reader, VideoError
 
 # What a video may hold in memory when it has to be decoded from its start.
@@ -38,7 +39,7 @@ class VideoFile:
     frame behind it is read: that raises `VideoError`.
 
     Attributes:
-      path: where it is.
+      path: where it is; on an object store it is read whole.
     """
 
     path: str
@@ -46,7 +47,13 @@ class VideoFile:
     @contextmanager
     def open(self) -> Iterator[Reader]:
         """Open for reading; raises `VideoError`."""
-        with closing(_FileReader(self.path, lambda: self.path)) as reader:
+        if remote.is_remote(self.path):
+            with _blame(self.path):
+                data = remote.read(self.path)
+            opened = VideoBytes(self.path, data).open()
+        else:
+            opened = closing(_FileReader(self.path, lambda: self.path))
+        with opened as reader:
             yield reader
 
 

@@ -24,7 +24,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from vrl_jax.data import manifest, named
+from vrl_jax.data import manifest, named, remote
 from vrl_jax.data.decode import ANY_METADATA, VideoFile
 from vrl_jax.data.listing import PARTS
 from vrl_jax.data.manifest import Row
@@ -146,6 +146,11 @@ def _row(video: Video, root: str) -> Row:
     if not isinstance(video.media, VideoFile):
         kind = type(video.media).__name__
         raise ValueError(f"{video.id}: only video files can be indexed, and it is {kind}")
+    if remote.is_remote(video.media.path):
+        raise ValueError(
+            f"{video.media.path}: index a local copy of the videos; `Indexed` then takes them from "
+            f"there with root={root}"
+        )
     path = os.path.abspath(video.media.path)
     return Row(video.id, (), path, os.path.relpath(path, root or "/"), dict(video.labels))
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrl_jax import check
+from vrl_jax.data import remote
 from vrl_jax.data.decode import VideoFile
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Media, Source, Video, VideoList
 from vrl_jax.data.stored import ZippedFrames
 
@@ -83,7 +85,7 @@ def found(listed: VideoList) -> VideoList:
 
 
 def look_up(
-    root: Path,
+    root: Place,
     rows: Iterable[tuple[str, int, Sequence[str]]],
     classes: Sequence[str],
     mirror_safe: bool = True,
@@ -106,16 +108,16 @@ def open_as(path: str) -> Media:
     return ZippedFrames(path) if path.endswith(".zip") else VideoFile(path)
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
+def read_lines(path: Place) -> list[tuple[int, str]]:
     """Return the lines that are not blank, stripped, with their numbers from 1."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    lines = remote.read_text(path).split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_list(
-    path: Path, first_label: int = 0, columns: str = "path label"
+    path: Place, first_label: int = 0, columns: str = "path label"
 ) -> list[tuple[str, int | str]]:
     """Return the (path, class number from 0) rows of a list; see `ListFile` for its columns.
 
@@ -139,7 +141,7 @@ def read_list(
     return rows
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], int]:
+def read_classes(path: Place) -> tuple[tuple[str, ...], int]:
     """Return the class names of a file of lines `name`, or `number name`, and the first number."""
     lines = [line for _, line in read_lines(path)]
     rows = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
@@ -152,32 +154,34 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], int]:
     return tuple(names[number] for number in sorted(names)), first
 
 
-def need_folder(key: str, path: str) -> Path:
+def need_folder(key: str, path: str) -> Place:
     """Return the folder; raises `ValueError` naming the config's key where it is none."""
-    if not path or not Path(path).is_dir():
+    folder = remote.place(path)
+    if not path or not folder.is_dir():
         raise ValueError(
             f"{key} must be a folder, got {path!r}: pass --config.data.{key}=/path/to/{key}"
         )
-    return Path(path)
+    return folder
 
 
-def need_file(key: str, path: str) -> Path:
+def need_file(key: str, path: str) -> Place:
     """Return the file; raises `ValueError` naming the config's key where it is none."""
-    if not path or not Path(path).is_file():
+    file = remote.place(path)
+    if not path or not file.is_file():
         raise ValueError(
             f"{key} must be a file, got {path!r}: pass --config.data.{key}=/path/to/file"
         )
-    return Path(path)
+    return file
 
 
-def list_folders(root: Path) -> list[Path]:
+def list_folders(root: Place) -> list[Place]:
     """Return the folders in a folder, in the order of their spaced names; none without it."""
     folders = [at for at in root.iterdir() if at.is_dir()] if root.is_dir() else []
     seen = [at for at in folders if not at.name.startswith(".")]
     return sorted(seen, key=lambda at: (spaced(at.name), at.name))
 
 
-def list_videos(folder: Path) -> list[Path]:
+def list_videos(folder: Place) -> list[Place]:
     """Return the video files in a folder, sorted."""
     return sorted(
         at
@@ -186,22 +190,24 @@ def list_videos(folder: Path) -> list[Path]:
     )
 
 
-def list_shards(key: str, shards: str, pattern: str) -> list[Path]:
+def list_shards(key: str, shards: str, pattern: str) -> list[Place]:
     """Return the files of a pattern, or those in a folder whose names match, sorted.
 
     Raises:
       ValueError: there is none, or one of them is absent.
     """
-    if os.path.isdir(shards):
-        paths = sorted(at for at in Path(shards).iterdir() if re.fullmatch(pattern, at.name))
+    folder = remote.place(shards)
+    if shards and folder.is_dir():
+        paths = sorted(at for at in folder.iterdir() if re.fullmatch(pattern, at.name))
     else:
-        paths = [Path(path) for path in expand(shards) if path]
+        paths = [remote.place(path) for path in expand(shards) if path]
     if not paths:
         raise ValueError(
             f"{key} must be a folder of shards or a pattern, got {shards!r}: pass "
             f"--config.data.{key}=/path/to/name-{{000000..000123}}.tar"
         )
-    if absent := [str(path) for path in paths if not path.is_file()]:
+    shelves = _Shelves()
+    if absent := [str(path) for path in paths if not shelves.hold(str(path))]:
         raise ValueError(
             f"{len(absent)} of {len(paths)} shards of {key} are absent: {', '.join(absent[:3])}"
         )
@@ -221,7 +227,7 @@ def expand(pattern: str) -> list[str]:
     return [f"{before}{number:0{width}}{end}" for number in numbers for end in after]
 
 
-def list_tfds_shards(root: Path, split: str) -> list[Path]:
+def list_tfds_shards(root: Place, split: str) -> list[Place]:
     """Return the shards of a split in order; raises `ValueError` where one is absent."""
     for kind in ("array_record", "tfrecord"):
         pattern = re.compile(rf".+-{re.escape(split)}\.{kind}-\d{{5}}-of-(\d{{5}})")
@@ -259,12 +265,18 @@ class _Shelves:
     def hold(self, path: str) -> bool:
         folder, name = os.path.split(path)
         if folder not in self._names:
-            seen = os.scandir(folder) if os.path.isdir(folder) else ()
-            names = {at.name for at in seen if at.is_file()}
+            names = _names(folder)
             videos = sorted(name for name in names if _stem(name) != name)
             self._names[folder] = names
             self._by_stem[folder] = {_stem(name): name for name in videos}
         return name in self._names[folder]
+
+
+def _names(folder: str) -> set[str]:
+    if remote.is_remote(folder):
+        return remote.names(folder)
+    seen = os.scandir(folder) if os.path.isdir(folder) else ()
+    return {at.name for at in seen if at.is_file()}
 
 
 def _stem(name: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from vrl_jax import check
 from vrl_jax.data.decode import VideoFile
 from vrl_jax.data.listing import PARTS, Listed, need_folder
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Video, VideoList
 
 MANIFEST, DATASET = "manifest.jsonl", "dataset.json"
@@ -98,7 +99,7 @@ class Indexed(Listed):
         return VideoList(videos, read_classes(about), about["mirror_safe"], about["hash"])
 
 
-def load(folder: Path) -> tuple[list[Row], dict[str, Any]]:
+def load(folder: Place) -> tuple[list[Row], dict[str, Any]]:
     """Return the rows of a manifest and what `dataset.json` says of them.
 
     Raises:
@@ -113,7 +114,7 @@ def load(folder: Path) -> tuple[list[Row], dict[str, Any]]:
     return rows, about
 
 
-def read(folder: Path) -> tuple[list[Row], dict[str, Any]]:
+def read(folder: Place) -> tuple[list[Row], dict[str, Any]]:
     """Return the same, without a look at whether the two files fit."""
     if not (folder / DATASET).is_file() or not (folder / MANIFEST).is_file():
         raise ValueError(

@@ -5,14 +5,15 @@ names with another video extension, since people transcode.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vrl_jax import check
+from vrl_jax.data import remote
 from vrl_jax.data.listing import (
     Listed,
     look_up,
@@ -22,6 +23,7 @@ from vrl_jax.data.listing import (
     read_lines,
     spaced,
 )
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import VideoList
 
 
@@ -165,7 +167,7 @@ class Kinetics400(Listed):
 
 
 def read_ucf101(
-    annotations: Path, part: str, split: int
+    annotations: Place, part: str, split: int
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     """Return the class names and the (path, class number from 0) rows of an official list.
 
@@ -179,7 +181,7 @@ def read_ucf101(
 
 
 def read_hmdb51(
-    annotations: Path, part: str, split: int
+    annotations: Place, part: str, split: int
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     """Return the class names and the (path, class number) rows of a part of an official split.
 
@@ -206,9 +208,9 @@ def read_hmdb51(
     return tuple(classes), rows
 
 
-def read_kinetics(path: Path) -> list[tuple[str, str]]:
+def read_kinetics(path: Place) -> list[tuple[str, str]]:
     """Return the (name without extension, spaced class name) rows of an official csv file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with io.StringIO(remote.read_text(path)) as file:
         table = csv.DictReader(file)
         wanted = ("label", "youtube_id", "time_start", "time_end")
         if missing := [name for name in wanted if name not in (table.fieldnames or ())]:
@@ -231,7 +233,7 @@ def _class_folders(label: str) -> Iterator[str]:
         yield from (f"{name}/", f"{name.replace(' ', '_')}/")
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Place) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     return json.loads(path.read_text(encoding="utf-8"))

@@ -12,15 +12,15 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vrl_jax import check
 from vrl_jax.data.decode import VideoBytes
 from vrl_jax.data.listing import PARTS, Listed, need_folder
 from vrl_jax.data.manifest import DATASET, hash_rows, read_classes
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Reader, Video, VideoError, VideoList
-from vrl_jax.data.stored import ArrayRecord
+from vrl_jax.data.stored import ArrayRecord, need_local
 
 VIDEOS = "videos.jsonl"
 
@@ -112,6 +112,7 @@ class Prepared(Listed):
         """Return the videos of a part; raises `ValueError` where the folder is not finished."""
         check.one_of(PARTS, part=part)
         root = need_folder("root", self.root)
+        need_local(root)
         entries, about = load(root)
         videos = tuple(
             Video(entry.id, open_as(root, entry), entry.labels)
@@ -123,12 +124,12 @@ class Prepared(Listed):
         return VideoList(videos, read_classes(about), about["mirror_safe"], about["hash"])
 
 
-def open_as(root: Path, entry: Entry) -> PreparedVideo:
+def open_as(root: Place, entry: Entry) -> PreparedVideo:
     """Return what opens the video of an entry."""
     return PreparedVideo(entry.id, str(root / entry.shard), entry.record)
 
 
-def load(root: Path) -> tuple[list[Entry], dict[str, Any]]:
+def load(root: Place) -> tuple[list[Entry], dict[str, Any]]:
     """Return the entries of a prepared data set and what `dataset.json` says of them.
 
     Raises:

@@ -7,10 +7,12 @@ as a list of entries with a key and a value, and is described as one here.
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from vrl_jax.data import remote
+from vrl_jax.data.remote import Place
 
 # message -> fields (name, number, type, whether repeated)
 _MESSAGES = {
@@ -78,7 +80,7 @@ def parse_sequence(data: bytes) -> dict[str, list[list[Any]]]:
     }
 
 
-def index_tfrecords(path: Path) -> Iterator[tuple[int, int]]:
+def index_tfrecords(path: Place) -> Iterator[tuple[int, int]]:
     """Yield where each record of a TFRecord file is: offset and size.
 
     A record is its length (u64), 4 bytes of checksum, its data, 4 bytes of checksum. Reads the
@@ -87,8 +89,9 @@ def index_tfrecords(path: Path) -> Iterator[tuple[int, int]]:
     Raises:
       ValueError: the file is cut off, compressed or no TFRecord file.
     """
-    at, end, number = 0, os.path.getsize(path), 0
-    with path.open("rb") as file:
+    at, number = 0, 0
+    with remote.skim(path) as file:
+        end = file.seek(0, os.SEEK_END)
         while at < end:
             file.seek(at)
             head = file.read(12)
@@ -102,12 +105,12 @@ def index_tfrecords(path: Path) -> Iterator[tuple[int, int]]:
             at, number = at + 12 + size + 4, number + 1
 
 
-def read_context(path: Path, offset: int, size: int) -> dict[str, list[Any]]:
+def read_context(path: str | Place, offset: int, size: int) -> dict[str, list[Any]]:
     """Return the context of a SequenceExample in a file, without reading its frames.
 
     Writers put the context first; where it is not, all of the record is read.
     """
-    with path.open("rb") as file:
+    with remote.skim(path) as file:
         file.seek(offset)
         data = file.read(min(size, 11))
         if data[:1] == b"\x0a":  # field 1, then its length: 7 bits a byte, the lowest first

@@ -1,7 +1,8 @@
 """Data sets in shards: WebDataset tars, TFDS folders, DMVR's TFRecords. No TensorFlow is needed.
 
 Nothing here imports JAX. Shards are given as a folder, or as a path in which `{000000..000123}`
-counts, or that ends in `@64` for `-00000-of-00064` and so on.
+counts, or that ends in `@64` for `-00000-of-00064` and so on. Tars and TFRecords may be on object
+stores: samples are read by their bytes, and listing them takes a request or two each.
 """
 
 import json
@@ -11,12 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from vrl_jax import check
-from vrl_jax.data import records
+from vrl_jax.data import records, remote
 from vrl_jax.data.listing import (
     EXTENSIONS,
     Listed,
@@ -27,6 +27,7 @@ from vrl_jax.data.listing import (
     read_classes,
     spaced,
 )
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Media, Video, VideoList
 from vrl_jax.data.stored import (
     ArrayRecord,
@@ -35,6 +36,7 @@ from vrl_jax.data.stored import (
     StoredExample,
     StoredSequence,
     StoredVideo,
+    need_local,
     open_array_record,
 )
 
@@ -116,10 +118,10 @@ class TfdsFolder(Listed):
         return _labelled(rows, names, 0, self.mirror_safe)
 
     def _labels(
-        self, kept: Path, shards: Sequence[Path], stored: Sequence[tuple[str, Stored]]
+        self, kept: Place, shards: Sequence[Place], stored: Sequence[tuple[str, Stored]]
     ) -> list[int]:
         """Return the records' labels, from the file that keeps them if it is of these shards."""
-        sizes = {path.name: path.stat().st_size for path in shards}
+        sizes = {path.name: remote.size(path) for path in shards}
         if kept.is_file():
             saved = json.loads(kept.read_text(encoding="utf-8"))
             if saved["sizes"] == sizes:
@@ -180,7 +182,7 @@ class SequenceExamples(Listed):
         names, first = read_classes(need_file("classes", self.classes))
         numbers = {spaced(name): number for number, name in enumerate(names, first)}
 
-        def index(path: Path) -> list[Row]:
+        def index(path: Place) -> list[Row]:
             rows = []
             for i, (offset, size) in enumerate(records.index_tfrecords(path)):
                 name, stored = f"{path.name}/{i}", ByteRange(str(path), offset, size)
@@ -192,7 +194,7 @@ class SequenceExamples(Listed):
 
     def _label(self, name: str, stored: ByteRange, numbers: dict[str, int]) -> int:
         try:
-            context = records.read_context(Path(stored.path), stored.offset, stored.size)
+            context = records.read_context(stored.path, stored.offset, stored.size)
         except DecodeError as error:
             raise ValueError(f"{name}: no tf.train.SequenceExample: {error}") from error
         if "clip/label/text" not in context:
@@ -203,7 +205,7 @@ class SequenceExamples(Listed):
         return numbers[text]
 
 
-def index_tar(path: Path) -> list[Row]:
+def index_tar(path: Place) -> list[Row]:
     """Return the samples of an uncompressed tar, reading headers and labels alone.
 
     Raises:
@@ -211,7 +213,7 @@ def index_tar(path: Path) -> list[Row]:
     """
     videos, labels, key = {}, {}, "no member"
     try:
-        with tarfile.open(path, "r:") as tar:
+        with remote.skim(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 folder, name = os.path.split(member.name)
                 stem, _, kind = name.partition(".")
@@ -236,15 +238,16 @@ def index_tar(path: Path) -> list[Row]:
     return [(names[key], StoredVideo(names[key], videos[key]), labels[key]) for key in videos]
 
 
-def _index_all(index: Callable[[Path], list[Row]], paths: Sequence[Path]) -> list[Row]:
+def _index_all(index: Callable[[Place], list[Row]], paths: Sequence[Place]) -> list[Row]:
     with ThreadPoolExecutor(THREADS) as pool:
         return list(chain(*pool.map(index, paths)))
 
 
-def _rows(path: Path) -> list[Stored]:
+def _rows(path: Place) -> list[Stored]:
     """Return where each record of a TFDS shard is."""
     if ".array_record-" not in path.name:
         return [ByteRange(str(path), *where) for where in records.index_tfrecords(path)]
+    need_local(path.parent)
     try:
         count = len(open_array_record(str(path)))
     except Exception as error:  # the reader raises whatever its C++ says

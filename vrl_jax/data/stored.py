@@ -18,8 +18,9 @@ from google.protobuf.message import DecodeError
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from vrl_jax.data import records
+from vrl_jax.data import records, remote
 from vrl_jax.data.decode import VideoBytes, convert, refuse_outside
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Reader, VideoError
 
 
@@ -39,9 +40,12 @@ class ByteRange:
 
     def read(self) -> bytes:
         """Return the bytes; raises `OSError` where the file has fewer."""
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
+        if remote.is_remote(self.path):
+            data = remote.read(self.path, self.offset, self.offset + self.size)
+        else:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
         if len(data) < self.size:
             raise OSError(f"{self.path} is cut off: wanted {self.size} bytes at {self.offset}")
         return data
@@ -71,6 +75,15 @@ Stored = ByteRange | ArrayRecord
 def open_array_record(path: str) -> ArrayRecordDataSource:
     """Return the records of an ArrayRecord file, one object in a process."""
     return ArrayRecordDataSource([path])
+
+
+def need_local(folder: Place) -> None:
+    """Raise `ValueError` where a folder of ArrayRecord files is on an object store."""
+    if remote.is_remote(folder):
+        raise ValueError(
+            f"{folder}: ArrayRecord files are read from local disks alone; video files, tars and "
+            f"TFRecords may be on object stores. Copy it: gcloud storage cp -r {folder} /data"
+        )
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,8 @@ class ZippedFrames:
     def open(self) -> Iterator[Reader]:
         """Open for reading; raises `VideoError`."""
         with _blame(self.path):
-            archive = zipfile.ZipFile(self.path)
+            far = remote.is_remote(self.path)
+            archive = zipfile.ZipFile(io.BytesIO(remote.read(self.path)) if far else self.path)
         with archive:
             names = [
                 name

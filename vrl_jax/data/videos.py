@@ -4,7 +4,6 @@ Nothing here imports JAX.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from vrl_jax import check
 from vrl_jax.data import sample
@@ -23,6 +22,7 @@ from vrl_jax.data.listing import (
     read_list,
     spaced,
 )
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Source, Video, VideoList
 
 
@@ -181,5 +181,5 @@ class Weizmann(Listed):
         return self.train()
 
 
-def _person(file: Path) -> str:
+def _person(file: Place) -> str:
     return file.stem.partition("_")[0]

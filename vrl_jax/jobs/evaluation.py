@@ -5,7 +5,6 @@ is done for the same encoder untrained. Every one of these has a folder of its o
 an interrupted evaluation goes on from the checkpoints there.
 """
 
-import pathlib
 import shutil
 from dataclasses import replace
 
@@ -16,12 +15,14 @@ from vrl_jax.config import Evaluation
 from vrl_jax.data import scuba
 from vrl_jax.data.augment import Augment
 from vrl_jax.data.crop import Crops
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Source
 from vrl_jax.evaluate import results
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.tasks import GALLERY, TASKS
 from vrl_jax.jobs.trial import Changes, Trial, asked_group
+from vrl_jax.jobs.workdir import open_workdir
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import Recipe, Test
 from vrl_jax.report import html
@@ -35,7 +36,8 @@ class Judgement:
 
     Args:
       evaluation: what is judged and how.
-      workdir: gets `results/`, `report.html`, and a folder for each encoder and split.
+      workdir: gets `results/`, `report.html`, and a folder for each encoder and split; may be on
+        an object store.
       quiet: show no progress bar.
 
     Raises:
@@ -43,8 +45,8 @@ class Judgement:
         cannot be split over the devices, neighbours that there are not so many of.
     """
 
-    def __init__(self, evaluation: Evaluation, workdir: pathlib.Path, quiet: bool = False):
-        self._workdir, self._quiet = workdir, quiet
+    def __init__(self, evaluation: Evaluation, workdir: str | Place, quiet: bool = False):
+        self._workdir, self._quiet = open_workdir(workdir), quiet
         given = _load(evaluation)
         if given:
             evaluation = replace(evaluation, encoder=given.encoder)
@@ -71,26 +73,28 @@ class Judgement:
           VideoError: too many videos that cannot be read.
         """
         found = []
-        for trials in self._trials:
-            by_split = {}
-            for trial in trials:
-                by_split[trial.split] = trial.run(self._quiet)
-                if by_split[trial.split] is None:
-                    return False
-            found += results.average(by_split) if len(trials) > 1 else by_split[trial.split]
-        if not jax.process_index():
-            self._tell(found)
+        with self._workdir:
+            for trials in self._trials:
+                by_split = {}
+                for trial in trials:
+                    by_split[trial.split] = trial.run(self._quiet)
+                    if by_split[trial.split] is None:
+                        return False
+                found += results.average(by_split) if len(trials) > 1 else by_split[trial.split]
+            if not jax.process_index():
+                self._tell(found)
         return True
 
     def _tell(self, found: list[Result]) -> None:
         first = self._trials[0][0]
-        provenance.write(self._workdir, self._evaluation)
+        provenance.write(self._workdir.local, self._evaluation)
         results.write(self._workdir / "results", found, first.test)
         shown = self._workdir / GALLERY
         shown.unlink(missing_ok=True)
         if (first.folder / GALLERY).exists():
             shutil.copy(first.folder / GALLERY, shown)
-        print(f"report: {html.write(self._workdir)}")
+        report = html.write(self._workdir.local)
+        print(f"report: {self._workdir.place / report.name}")
 
     def _trial(
         self, init: str, model: Pretrained, split: int, recipe: Recipe, changes: Changes
@@ -107,7 +111,7 @@ class Judgement:
         folder = UNTRAINED if init == UNTRAINED else "given"
         if split:
             folder = f"{folder}-split{split}"
-        workdir = self._workdir / folder
+        workdir = self._workdir.part(folder)
         given = evaluation, model, init, split, train, test, recipe, changes, workdir, place
         return TASKS[evaluation.task](*given)
 

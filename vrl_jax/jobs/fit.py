@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from vrl_jax.config import Evaluation
 from vrl_jax.data.augment import Augment
 from vrl_jax.data.pipeline import failures, train_batches
 from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.jobs.workdir import Workdir
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import Fit
 from vrl_jax.train import loop, mesh
@@ -44,7 +44,7 @@ class Fitting:
     fit: Fit
     model: Pretrained
     videos: Source
-    folder: pathlib.Path
+    folder: Workdir
     place: Mesh
 
     @property
@@ -88,7 +88,8 @@ class Fitting:
             classifier, optimizer, model.variables, model.encoder.dim, train.seed, self.place
         )
         identity = {**identity, "data": fingerprint(self.videos)}
-        with Checkpoints(self.folder / "checkpoints", 1, identity) as checkpoints:
+        folder = self.folder
+        with Checkpoints(folder.checkpoints, 1, identity, before_save=folder.push) as checkpoints:
             if checkpoints.latest() is not None:
                 state = checkpoints.restore(state)
             start = int(state.step)
@@ -97,7 +98,7 @@ class Fitting:
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
                 log.say(provenance.line())
-                log.say(f"{self.folder}: step {start} of {self.steps}")
+                log.say(f"{folder.place}: step {start} of {self.steps}")
                 rate = fit.optim.schedule(fit.batch, self.steps)
                 augment = as_seen(fit.augment, model.augment)
                 state = loop.run(
@@ -118,7 +119,9 @@ class Fitting:
         return state if int(state.step) == self.steps else None
 
     def _log(self, start: int, quiet: bool) -> Log | Silence:
-        return Silence() if jax.process_index() else Log(self.folder, start, self.steps, quiet)
+        return (
+            Silence() if jax.process_index() else Log(self.folder.local, start, self.steps, quiet)
+        )
 
     def _batches(self, start: int, quarantine: Quarantine) -> Iterator[dict[str, jax.Array]]:
         """Yield clips and labels from step `start` on, placed on the devices."""

@@ -1,7 +1,6 @@
 """Pretraining in its folder: train, judge when due, and tell at the end."""
 
 import contextlib
-import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -9,12 +8,14 @@ import jax
 from vrl_jax import provenance
 from vrl_jax.config import Experiment, described
 from vrl_jax.data.pipeline import failures, train_batches
+from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Source, fingerprint
 from vrl_jax.jobs.compilation import Ahead
 from vrl_jax.jobs.probes import Probes
 from vrl_jax.jobs.program import make_program
+from vrl_jax.jobs.workdir import open_workdir
 from vrl_jax.report import html
-from vrl_jax.train import loop, mesh
+from vrl_jax.train import loop, mesh, online
 from vrl_jax.train.checkpoint import Changed, Checkpoints
 from vrl_jax.train.log import Log, Silence
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
@@ -25,9 +26,10 @@ class Pretraining:
 
     Args:
       experiment: everything that decides the numbers.
-      workdir: gets checkpoints, logs, results and `report.html`.
+      workdir: gets checkpoints, logs, results and `report.html`; may be on an object store.
       quiet: show no progress bar.
       accept_changes: continue what another config or other data began.
+      wandb: project on Weights & Biases that gets the log, too; "" for none.
 
     Raises:
       ValueError: data that is not there, a batch that cannot be split over the devices, a workdir
@@ -37,23 +39,29 @@ class Pretraining:
     def __init__(
         self,
         experiment: Experiment,
-        workdir: pathlib.Path,
+        workdir: str | Place,
         quiet: bool = False,
         accept_changes: bool = False,
+        wandb: str = "",
     ):
-        self.experiment, self.workdir, self.quiet = experiment, workdir, quiet
+        self.wandb = wandb
+        if wandb:
+            online.check_installed()
+        self.experiment, self.quiet = experiment, quiet
+        self.workdir = open_workdir(workdir)
         self.mesh = mesh.make_mesh()
         mesh.check_batch(self.mesh, "evaluate.batch", experiment.evaluate.batch)
         self.videos = experiment.data.pretrain()
         check_mirror(experiment, self.videos)
         self.program = make_program(experiment, len(self.videos), self.mesh)
         self.total_steps = self.program.horizon.steps
-        self.probes = Probes(experiment, self.program.method, self.mesh, workdir)
+        self.probes = Probes(experiment, self.program.method, self.mesh, self.workdir.local)
         self.checkpoints = Checkpoints(
-            workdir / "checkpoints",
+            self.workdir.checkpoints,
             experiment.train.keep,
             {"config": described(experiment), "data": fingerprint(self.videos)},
             accept_changes,
+            self.workdir.push,
         )
 
     def __call__(self) -> bool:
@@ -65,23 +73,23 @@ class Pretraining:
           VideoError: too many videos that cannot be read.
         """
         experiment, train = self.experiment, self.experiment.train
-        with self.checkpoints as checkpoints:
+        with self.workdir, self.checkpoints as checkpoints:
             state = self.program.init()
             if checkpoints.latest() is not None:
                 state = checkpoints.restore(state)
             start, limit = int(state.step), experiment.loader.max_failed
             if start > self.total_steps:
                 raise Changed(
-                    f"{self.workdir} is at step {start}, past {self.total_steps}, the end"
+                    f"{self.workdir.place} is at step {start}, past {self.total_steps}, the end"
                 )
             with (
                 self._log(start) as log,
-                contextlib.closing(open_quarantine(self.workdir, start, limit)) as quarantine,
+                contextlib.closing(open_quarantine(self.workdir.local, start, limit)) as quarantine,
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
                 step = Ahead(self.program.step, log.say)
                 log.say(provenance.line())
-                log.say(f"workdir {self.workdir}: step {start} of {self.total_steps}")
+                log.say(f"workdir {self.workdir.place}: step {start} of {self.total_steps}")
                 self.probes.quarantine = quarantine
                 rate = experiment.optim.schedule(train.batch, self.total_steps)
                 meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
@@ -100,16 +108,19 @@ class Pretraining:
                 if finished:
                     untrained = experiment.evaluate.untrained
                     self.probes.finish(state, self.program.init() if untrained else None)
-        if finished and not jax.process_index():
-            print(f"report: {html.write(self.workdir)}")
+            if finished and not jax.process_index():
+                report = html.write(self.workdir.local)
+                print(f"report: {self.workdir.place / report.name}")
         return finished
 
     def _log(self, start: int) -> Log | Silence:
         """Return what the first process writes and shows; the others keep still."""
         if jax.process_index():
             return Silence()
-        provenance.write(self.workdir, self.experiment)
-        return Log(self.workdir, start, self.total_steps, self.quiet)
+        provenance.write(self.workdir.local, self.experiment)
+        folder, config = self.workdir.local, described(self.experiment)
+        sent = online.Online(self.wandb, folder, config) if self.wandb else None
+        return Log(folder, start, self.total_steps, self.quiet, sent)
 
     def _batches(self, start: int, quarantine: Quarantine) -> Iterator[jax.Array]:
         """Yield global batches from step `start` on, placed one step ahead of their use."""

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from vrl_jax.evaluate.features import FeatureBank
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.bank import make_bank, over_devices, own_batches
 from vrl_jax.jobs.fit import as_seen
+from vrl_jax.jobs.workdir import Workdir
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.protocols import TASKS, Recipe
 from vrl_jax.report import html
@@ -55,7 +55,7 @@ class Trial:
     test: Source
     recipe: Recipe
     changes: Changes
-    folder: pathlib.Path
+    folder: Workdir
     place: Mesh
 
     def run(self, quiet: bool) -> list[Result] | None:
@@ -66,15 +66,16 @@ class Trial:
           VideoError: too many videos that cannot be read.
         """
         first = not jax.process_index()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        start = max(steps_in(self.folder / "checkpoints"), default=0)
-        quarantine = open_quarantine(self.folder, start, self.evaluation.loader.max_failed)
+        self.folder.local.mkdir(parents=True, exist_ok=True)
+        start = max(steps_in(self.folder.checkpoints), default=0)
+        quarantine = open_quarantine(self.folder.local, start, self.evaluation.loader.max_failed)
         with contextlib.closing(quarantine):
             found = self.judge(quarantine, quiet)
         if found and first:
-            provenance.write(self.folder, self.evaluation)
+            provenance.write(self.folder.local, self.evaluation)
             results.write(self.folder / "results", found, self.test)
-            html.write(self.folder)
+            html.write(self.folder.local)
+            self.folder.push()
         return found
 
     def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:

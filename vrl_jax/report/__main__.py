@@ -1,21 +1,26 @@
-"""Rebuild the report of a run, or compare several: `python -m vrl_jax.report WORKDIR...`."""
+"""Rebuild the report of a run, or compare several: `python -m vrl_jax.report WORKDIR...`.
+
+A run on an object store is read from there, and its report is written where `--out` says.
+"""
 
 import argparse
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vrl_jax.report import html, markdown
+from vrl_jax.report import html, markdown, remote
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the report of every run named, and with several a page that compares them."""
     parser = argparse.ArgumentParser(prog="python -m vrl_jax.report", description=__doc__)
-    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="a run's folder")
+    parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="a run's folder")
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("comparison.html"),
-        help="where the comparison of several runs goes (default: ./comparison.html)",
+        help="where the comparison of several runs goes (default: ./comparison.html), or the "
+        "report of a single one on an object store (default: ./report.html)",
     )
     parser.add_argument(
         "--markdown",
@@ -24,18 +29,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     wanted = parser.parse_args(arguments)
     try:
-        printed = [markdown.write(wanted.workdirs)] if wanted.markdown else _pages(wanted)
+        with tempfile.TemporaryDirectory() as copies:
+            folders = [
+                remote.fetch(workdir, Path(copies)) if remote.is_remote(workdir) else Path(workdir)
+                for workdir in wanted.workdirs
+            ]
+            printed = [markdown.write(folders)] if wanted.markdown else _pages(wanted, folders)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     for text in printed:
         print(text)
 
 
-def _pages(wanted: argparse.Namespace) -> list[Path]:
-    pages = [html.write(workdir) for workdir in wanted.workdirs]
-    if len(wanted.workdirs) > 1:
-        pages.append(html.compare(wanted.workdirs, wanted.out))
-    return pages
+def _pages(wanted: argparse.Namespace, folders: list[Path]) -> list[Path]:
+    pages = [html.write(folder) for folder in folders]
+    own = zip(pages, wanted.workdirs, strict=True)
+    kept = [page for page, workdir in own if not remote.is_remote(workdir)]
+    if len(pages) > 1:
+        kept.append(html.compare(folders, wanted.out or Path("comparison.html")))
+    elif not kept:
+        kept.append(Path(shutil.copy(pages[0], wanted.out or Path("report.html"))))
+    return kept
 
 
 if __name__ == "__main__":

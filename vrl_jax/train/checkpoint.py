@@ -1,11 +1,11 @@
 """What survives a process: the train state, with the config and the data's identity beside it.
 
 Orbax writes asynchronously and atomically: a checkpoint that was being written when the process
-died has a temporary name and is never offered. The step number is also the state of the data, so
-nothing else needs saving.
+died has a temporary name, or on an object store lacks the file that is written last, and is never
+offered. The step number is also the state of the data, so nothing else needs saving.
 """
 
-import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from vrl_jax.data.remote import Place
 from vrl_jax.train.step import TrainState
 
 
@@ -28,6 +29,7 @@ class Checkpoints:
       keep: how many of the latest to keep; the best by `score` is kept as well.
       identity: what a run must have in common with the checkpoint it resumes from, as JSON.
       accept_changes: resume although that differs.
+      before_save: is called first whenever a state is to be saved.
 
     Raises:
       Changed: the folder holds checkpoints of another config or data set; the message lists what
@@ -36,16 +38,18 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        folder: Place,
         keep: int,
         identity: dict[str, Any],
         accept_changes: bool = False,
+        before_save: Callable[[], None] = lambda: None,
     ):
-        best = policies.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
+        best = policies.BestN(get_metric_fn=_score, n=1)
         policy = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
-        self._identity = identity
+        # Without `best_fn` scores are not written, and a run that goes on keeps all it finds.
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_score)
+        self._manager = ocp.CheckpointManager(_absolute(folder), options=options)
+        self._identity, self._before_save = identity, before_save
         if self.latest() is not None and not accept_changes:
             self._check_identity()
 
@@ -63,6 +67,7 @@ class Checkpoints:
 
     def save(self, train: TrainState, score: float) -> None:
         """Start to write the state; a save of an earlier step that failed raises here."""
+        self._before_save()
         step = int(train.step)
         if step == self.latest():
             return
@@ -92,13 +97,13 @@ class Checkpoints:
             )
 
 
-def steps_in(folder: pathlib.Path) -> list[int]:
-    """Return the steps of the whole checkpoints in a folder; unfinished ones have other names."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
+def steps_in(folder: Place) -> list[int]:
+    """Return the steps of the whole checkpoints in a folder."""
+    steps = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    return sorted(int(path.name) for path in steps if ocp.utils.is_checkpoint_finalized(path))
 
 
-def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int, dict[str, Any]]:
+def restore_encoder(folder: Place, step: int | None = None) -> tuple[int, dict[str, Any]]:
     """Read an encoder alone from a run's checkpoints, whatever was trained around it.
 
     Args:
@@ -117,7 +122,7 @@ def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int,
     step = max(steps) if step is None else step
     if step not in steps:
         raise ValueError(f"no checkpoint of step {step} in {folder}: there are {sorted(steps)}")
-    path = folder.absolute() / str(step) / "state"
+    path = _absolute(folder) / str(step) / "state"
     with ocp.PyTreeCheckpointer() as reader:
         stored = reader.metadata(path).item_metadata.tree
         wanted = {"params": {"network": {"encoder": stored["params"]["network"]["encoder"]}}}
@@ -132,6 +137,14 @@ def restore_encoder(folder: pathlib.Path, step: int | None = None) -> tuple[int,
         "batch_stats": found["state"]["stats"]["encoder"] if "state" in wanted else {},
     }
     return step, encoder
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+def _absolute(folder: Place) -> Place:
+    return folder if folder.is_absolute() else folder.absolute()  # which breaks `gs://`
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -1,0 +1,213 @@
+"""How quick the pretraining step is, beside the same step in PyTorch, and beside the device.
+
+`python benchmarks/step.py --encoder=r2plus1d-18 --json=step.json` times whole steps: views of u8
+clips (two a video), encoder, projection head, NT-Xent (or MoCo's teacher and queue), gradient and
+optimiser. Each side runs in a process of its own, `jax_step.py` and `torch_step.py`, which live no
+longer than their turn; turns alternate, so that both meet the same machine. PyTorch runs compiled,
+with channels last, autocast where `--dtype=bfloat16`, and a fused optimiser.
+
+A clip is one view that the learning side encodes. Model FLOP are two per multiply-add of the
+encoder, three times for forward and backward, and once more where a teacher encodes; the device's
+rate is the greater of what both sides reach on a product of 8192 x 8192 bfloat16 matrices.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from benchmarks import rounds
+
+SIDES = {"ours": "jax_step.py", "PyTorch": "torch_step.py"}
+ENCODERS = ("r2plus1d-18", "r3d-18", "slowonly-50")
+WARM = 2  # steps before those that are timed: the first compiles
+MEMORY = re.compile(r"out of memory|RESOURCE_EXHAUSTED", re.IGNORECASE)
+CPU = {"batch": 4, "frames": 8, "size": 64, "steps": 2, "dtype": "float32"}
+GPU = {"batch": 0, "frames": 16, "size": 112, "steps": 20, "dtype": "bfloat16"}
+
+Turn = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One step, for both sides.
+
+    Attributes:
+      encoder: one of `ENCODERS`.
+      framework: "simclr" or "moco".
+      optim: "sgd" (Nesterov's momentum) or "adamw".
+      dtype: of the encoder's computation.
+      batch: videos.
+      frames: of a clip.
+      size: side of a view; clips are decoded a seventh larger, as 128 x 171 for 112.
+      steps: that are timed in a turn.
+      compile: whether PyTorch compiles.
+    """
+
+    encoder: str = "r2plus1d-18"
+    framework: str = "simclr"
+    optim: str = "sgd"
+    dtype: str = "float32"
+    batch: int = 4
+    frames: int = 8
+    size: int = 64
+    steps: int = 2
+    compile: bool = True
+
+    @property
+    def resize(self) -> tuple[int, int]:
+        """Height and width of the decoded frames."""
+        return round(self.size * 128 / 112), round(self.size * 171 / 112)
+
+
+def turn(side: str, settings: Settings) -> Turn:
+    """Time one side in a process of its own.
+
+    Raises:
+      MemoryError: the device has too little.
+      RuntimeError: it failed otherwise.
+    """
+    done = subprocess.run(
+        [
+            sys.executable,
+            pathlib.Path(__file__).with_name(SIDES[side]),
+            json.dumps(asdict(settings)),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode and MEMORY.search(done.stderr):
+        raise MemoryError(f"{side}: a batch of {settings.batch} does not fit")
+    if done.returncode:
+        raise RuntimeError(f"{side} failed:\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def largest(side: str, settings: Settings, turn: Callable[[str, Settings], Turn] = turn) -> int:
+    """Return the largest power of two of videos that fits.
+
+    Raises:
+      MemoryError: not even two do.
+    """
+    batch = 2
+    turn(side, replace(settings, batch=batch, steps=1))
+    while True:
+        try:
+            turn(side, replace(settings, batch=2 * batch, steps=1))
+        except MemoryError:
+            return batch
+        batch *= 2
+
+
+def check_equal(turns: dict[str, list[Turn]]) -> None:
+    """Raise `ValueError` unless both sides had the same device, augmentation and parameters."""
+    ours, theirs = (turns[side][0] for side in SIDES)
+    for name in ("device", "augmentation", "parameters"):
+        if ours[name] != theirs[name]:
+            raise ValueError(f"{name} differ: {ours[name]} in ours, {theirs[name]} in PyTorch")
+
+
+def summarize(settings: Settings, turns: dict[str, list[Turn]]) -> dict[str, Any]:
+    """Return clips a second and FLOP a second by round, their ratios, and the device's rate."""
+    clips = {side: [2 * settings.batch / t["seconds"] for t in turns[side]] for side in SIDES}
+    rates = [t["matmul_flops"] for side in SIDES for t in turns[side] if t["matmul_flops"]]
+    cost = turns["ours"][0]["flop_per_clip"]
+    return {
+        "clips_per_second": clips,
+        "ratio": rounds.ratios(clips["ours"], clips["PyTorch"]),
+        "flop_per_clip": cost,
+        "flops": {side: [cost * rate for rate in clips[side]] for side in SIDES},
+        "matmul_flops": max(rates, default=None),
+    }
+
+
+def tabulate(settings: Settings, turns: dict[str, list[Turn]], found: dict[str, Any]) -> str:
+    """Return the Markdown that tells a run."""
+    s, one, peak = settings, turns["ours"][0], found["matmul_flops"]
+    rows = []
+    for side in SIDES:
+        flops = statistics.median(found["flops"][side])
+        share = f"{flops / peak:.1%}" if peak else "not measured"
+        clips = rounds.spread(found["clips_per_second"][side], ".1f")
+        rows.append([side, clips, f"{flops / 1e12:.3f}", share])
+    lines = [
+        f"{s.encoder}, {s.framework}, {s.optim}, {s.dtype}, {s.batch} videos x 2 views of "
+        f"{s.frames} x {s.size} x {s.size}, {one['parameters']:,} parameters, on {one['device']}; "
+        f"{found['flop_per_clip'] / 1e9:.1f} GFLOP a clip; PyTorch "
+        + ("compiled" if s.compile else "not compiled"),
+        "",
+        rounds.table(["", "clips/s", "model TFLOP/s", "of the device's matrix rate"], rows),
+        "",
+        f"ours / PyTorch: {rounds.spread(found['ratio'])}, median of {len(found['ratio'])} rounds",
+    ]
+    return "\n".join([*lines, *([f"matrix rate: {peak / 1e12:.0f} TFLOP/s"] if peak else [])])
+
+
+def backend() -> str:
+    """Return where JAX computes, asked in a process that ends, as GPUs are held until then."""
+    code = "import jax; print(jax.default_backend())"
+    return subprocess.check_output([sys.executable, "-c", code], text=True).split()[-1]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the arguments; what was not given depends on the device."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoder", choices=ENCODERS, default=ENCODERS[0])
+    parser.add_argument("--framework", choices=("simclr", "moco"), default="simclr")
+    parser.add_argument("--optim", choices=("sgd", "adamw"), default="sgd")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"))
+    parser.add_argument("--batch", type=int, help="videos; 0 takes the largest that fits (GPU)")
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--steps", type=int, help="timed in a turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the numbers here")
+    arguments = parser.parse_args(argv)
+    device = backend()
+    for name, value in (CPU if device == "cpu" else GPU).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    if device == "cpu" and not arguments.batch:
+        parser.error("--batch=0 looks for the end of a GPU's memory: give a number here")
+    return arguments
+
+
+def main() -> None:
+    """Find the batch, alternate turns, print the table."""
+    arguments = vars(parse())
+    count, path = arguments.pop("rounds"), arguments.pop("json")
+    settings = Settings(**arguments)
+    with tempfile.TemporaryDirectory() as cache:
+        for name, folder in (
+            ("JAX_COMPILATION_CACHE_DIR", "xla"),
+            ("TORCHINDUCTOR_CACHE_DIR", "i"),
+        ):
+            os.environ.setdefault(name, os.path.join(cache, folder))
+        fits = {}
+        if not settings.batch:
+            fits = {side: largest(side, settings) for side in SIDES}
+            settings = replace(settings, batch=min(fits.values()))
+        turns = {side: [] for side in SIDES}
+        for _ in range(count):
+            for side in SIDES:
+                turns[side].append(turn(side, settings))
+            check_equal(turns)
+    found = summarize(settings, turns)
+    report = tabulate(settings, turns, found)
+    if fits:
+        report += "\nlargest batch that fits: " + ", ".join(f"{k} {v}" for k, v in fits.items())
+    numbers = {"settings": asdict(settings), **found, "turns": turns, "largest_batch": fits}
+    rounds.publish(report, numbers, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import conv
+from benchmarks.conv import Layer, formulations, layers_of, verdict
+from tests.encoders.reference import convolve
+from vrl_jax.encoders.r2plus1d import R2plus1D
+
+LAYERS = [  # stems of pixels, and convolutions over time
+    Layer((2, 4, 12, 8, 3), (3, 7, 7, 3, 5), (1, 2, 2)),
+    Layer((2, 3, 8, 12, 3), (3, 5, 5, 3, 4), (1, 4, 4)),
+    Layer((1, 4, 6, 9, 3), (1, 3, 5, 3, 4), (1, 2, 3)),
+    Layer((1, 5, 4, 6, 3), (3, 3, 3, 3, 4), (2, 1, 2)),
+    Layer((2, 7, 4, 3, 4), (3, 1, 1, 4, 5), (2, 1, 1)),
+    Layer((2, 6, 5, 4, 4), (5, 1, 1, 4, 3), (1, 2, 3)),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_every_formulation_equals_loops(rng, layer):
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in layer[:2])
+    wanted = convolve(x, kernel, layer.strides)
+    ways = formulations(layer)
+    assert ("space to depth" in ways) == (layer.kernel[3] == 3) == ("3 to 8 channels" in ways)
+    assert ("flat" in ways) == (layer.kernel[1:3] == (1, 1))
+    for name, way in ways.items():
+        got = jax.jit(way, static_argnums=2)(jnp.asarray(x), jnp.asarray(kernel), layer.strides)
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_an_encoders_convolutions_are_found_and_counted():
+    found = layers_of(R2plus1D().module(), (2, 16, 112, 112, 3))
+    assert sum(found.values()) == 37  # two in the stem, two in each of 16 pairs, three shortcuts
+    assert found[Layer((2, 16, 112, 112, 3), (1, 7, 7, 3, 45), (1, 2, 2))] == 1
+    assert found[Layer((2, 16, 56, 56, 64), (1, 3, 3, 64, 144), (1, 1, 1))] == 4
+    weights = sum(np.prod(layer.kernel) * uses for layer, uses in found.items())
+    assert 31.2e6 < weights < 31.4e6
+
+
+def test_the_verdict_weighs_by_uses():
+    found = [
+        {"uses": 1, "seconds": {"native": [5.0, 6.0, 7.0], "folded": [1.0, 1.0, 1.0]}},
+        {"uses": 4, "seconds": {"native": [1.0], "folded": [2.0], "flat": [0.5]}},
+    ]
+    told = verdict(found, "cpu")
+    assert told["seconds"] == {"native": 10.0, "folded": 9.0, "quickest of each": 3.0}
+    assert told["auto"] == "folded" and told["auto_is_quicker"]
+    assert not verdict(found, "gpu")["auto_is_quicker"]
+
+
+def test_a_run_prints_its_table_and_keeps_its_numbers(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "conv.json"
+    command = "conv.py --encoder=tiny --batch=1 --frames=2 --size=8 --rounds=1 --times=1"
+    monkeypatch.setattr(sys, "argv", [*command.split(), f"--json={path}"])
+    conv.main()
+    kept = json.loads(path.read_text())
+    assert len(kept["layers"]) == 5
+    assert all(s > 0 for one in kept["layers"] for x in one["seconds"].values() for s in x)
+    printed = capsys.readouterr().out
+    assert printed.count("\n| ") == 2 + 5 and 'conv="auto" takes folded here' in printed

@@ -1,0 +1,50 @@
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import methods
+from benchmarks.jax_step import program_of
+from benchmarks.methods import BOTH, METHODS, OUTER, encoded, planned
+from benchmarks.step import Settings
+from vrl_jax.data.augment import Augment
+
+TINY = Settings(encoder="tiny", batch=4, frames=8, size=16, steps=1)
+COUNTS = {"BOD-VCL, both levels": 4, "HDC": 3, "SDC": 6, "DualVar": 4}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_encoded_clips_are_counted(name):
+    run = planned(TINY, METHODS[name])
+    wanted = 3 if "reversed" in name else COUNTS.get(name, 2)
+    assert encoded(run, program_of(run)) == wanted * TINY.batch
+
+
+def test_a_run_compares_at_as_many_encoded_clips(monkeypatch, tmp_path, capsys):
+    path, made, whole = tmp_path / "methods.json", [], methods.planned
+
+    def quick(settings, method):
+        made.append((settings.batch, method))
+        augment = Augment(size=settings.size, jitter=0.0, gray=0.0, blur=0.0)
+        return dataclasses.replace(whole(settings, method), augment=augment)
+
+    monkeypatch.setattr(methods, "planned", quick)
+    monkeypatch.setattr(methods, "METHODS", {"HDC": METHODS["HDC"]})
+    command = "methods.py --encoder=tiny --batch=2 --frames=2 --size=16 --rounds=2 --steps=1"
+    monkeypatch.setattr(sys, "argv", [*command.split(), f"--json={path}"])
+    methods.main()
+    assert made == [(2, METHODS["HDC"]), (3, None)]
+    hdc = json.loads(path.read_text())["methods"]["HDC"]
+    assert hdc["encoded"] == hdc["drawn"] == 6
+    np.testing.assert_allclose(hdc["ratio"], np.divide(hdc["seconds"], hdc["plain_seconds"]))
+    assert capsys.readouterr().out.count("\n| ") == 2 + 1
+
+
+def test_the_lower_level_is_told_beside_the_table():
+    plain = {"encoded": 8, "drawn": 8, "plain_seconds": [1.0, 1.0], "ratio": [1.0, 1.0]}
+    found = {OUTER: {**plain, "seconds": [1.0, 2.0]}, BOTH: {**plain, "seconds": [2.5, 3.0]}}
+    told = methods.tabulate(TINY, found)
+    assert "| BOD-VCL, both levels | 2 | 2 | 2750.0 (2500.0 - 3000.0) | 1000.0" in told
+    assert "lower level adds 1.00 (0.50 - 1.50) of its upper level's time." in told

@@ -1,0 +1,187 @@
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import jax_step, step
+from benchmarks.step import Settings, check_equal, largest
+from vrl_jax.data import augment as ours
+from vrl_jax.data.crop import resize_box
+from vrl_jax.losses import info_nce, nt_xent
+from vrl_jax.types import Horizon
+
+torch = pytest.importorskip("torch")
+
+from benchmarks import torch_augment, torch_step  # noqa: E402  (they import torch)
+
+TURN = {"seconds": 0.5, "device": "cpu", "augmentation": {}, "parameters": 7, "matmul_flops": 4e12}
+
+
+def planes(clips):
+    """Return clips n t h w 3 as PyTorch has them."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(clips, -1, 1)))
+
+
+def channels_last(x):
+    return np.moveaxis(x.numpy(), 1, -1)
+
+
+@pytest.fixture
+def clips(rng):
+    return rng.uniform(size=(3, 2, 9, 12, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "framework"),
+    [("r2plus1d-18", "simclr"), ("r3d-18", "moco"), ("slowonly-50", "simclr")],
+)
+def test_both_sides_have_as_many_parameters(encoder, framework):
+    run = jax_step.experiment(Settings(encoder=encoder, framework=framework))
+    method = run.method.build(run.encoder, run.framework, Horizon(1, 1))
+    clips = jax.ShapeDtypeStruct((2, 2, 2, 16, 16, 3), jnp.float32)
+    params, _ = jax.eval_shape(method.init, jax.random.key(0), clips)
+    with torch.device("meta"):
+        network = torch_step.Network(encoder, norm=framework == "simclr")
+    wanted = sum(p.numel() for p in network.parameters())
+    assert jax_step.count(params["network"]) == wanted > 3e7
+
+
+def test_both_sides_have_the_same_losses(rng):
+    a, b, queue = (rng.normal(size=(n, 6)).astype(np.float32) for n in (5, 5, 9))
+    tensors = [torch.from_numpy(x) for x in (a, b, queue)]
+    got = torch_step.nt_xent(*tensors[:2])
+    np.testing.assert_allclose(got, nt_xent(jnp.array(a), jnp.array(b)), rtol=1e-5)
+    unit = [torch.nn.functional.normalize(x, dim=-1) for x in tensors]
+    got = torch_step.info_nce(tensors[0], *unit[1:], torch.tensor(4))
+    wanted = info_nce(*map(jnp.array, (a, b, queue)), filled=jnp.int32(4))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+def test_both_sides_resample_alike(clips, rng):
+    extent = rng.uniform((2, 3), (9, 12), size=(3, 2)).astype(np.float32)
+    corner = (rng.uniform(size=(3, 2)) * ((9, 12) - extent)).astype(np.float32)
+    for size in (5, 14):
+        wanted = jax.vmap(lambda *given, s=size: resize_box(*given, s))(clips, corner, extent)
+        given = torch.from_numpy(corner), torch.from_numpy(extent)
+        got = torch_augment.resize_box(planes(clips), *given, size)
+        np.testing.assert_allclose(channels_last(got), wanted, atol=2e-5)
+
+
+def test_both_sides_colour_alike(clips):
+    strength, hue = np.array([0.6, 0.5, 0.7], np.float32), 0.15
+    drawn, wanted = [], []
+    for seed, clip in enumerate(clips):
+        key = jax.random.key(seed)
+        wanted.append(ours.color_jitter(key, jnp.array(clip), 1.0, *map(float, strength), hue))
+        _, factor_key, hue_key, order_key = jax.random.split(key, 4)
+        factors = jax.random.uniform(factor_key, 3, minval=1 - strength, maxval=1 + strength)
+        turns = jax.random.uniform(hue_key, minval=-hue, maxval=hue)
+        drawn.append((factors, jax.random.permutation(order_key, 4), turns))
+    factors, order, turns = (torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
+    on = torch.tensor([True, True, True])
+    got = torch_augment.color_jitter(planes(clips), on, factors, order.long(), turns)
+    np.testing.assert_allclose(channels_last(got), np.stack(wanted), atol=1e-5)
+    kept = torch_augment.color_jitter(planes(clips), ~on, factors, order.long(), turns)
+    np.testing.assert_allclose(channels_last(kept), clips, atol=1e-5)
+
+
+def test_both_sides_lose_colour_and_blur_alike(clips):
+    key, sigma = jax.random.key(0), 0.8
+    gray = jax.vmap(lambda clip: ours.grayscale(key, clip, 1.0))(clips)
+    got = torch_augment.to_gray(planes(clips)).expand(-1, 3, -1, -1, -1)
+    np.testing.assert_allclose(channels_last(got), gray, atol=1e-6)
+    blurred = jax.vmap(lambda clip: ours.gaussian_blur(key, clip, 1.0, (sigma, sigma)))(clips)
+    on = torch.tensor([True, False, True])
+    got = channels_last(torch_augment.gaussian_blur(planes(clips), on, torch.full((3,), sigma)))
+    np.testing.assert_allclose(got[[0, 2]], blurred[np.array([0, 2])], atol=1e-5)
+    np.testing.assert_allclose(got[1], clips[1], atol=1e-6)
+
+
+def test_views_in_pytorch_are_random_and_whole(rng):
+    shown = torch.from_numpy(rng.integers(256, size=(64, 2, 18, 24, 3), dtype=np.uint8))
+    views = torch_augment.make_views(shown, ours.Augment(size=8))
+    assert views.shape == (64, 3, 2, 8, 8) and bool(views.isfinite().all())
+    corner, extent = torch_augment.draw_boxes(500, (18, 24), (0.2, 0.766), (0.75, 4 / 3), "cpu")
+    assert bool(
+        (corner >= 0).all() and (corner + extent <= torch.tensor([18.0, 24.0]) + 1e-4).all()
+    )
+    shares = extent.prod(-1) / (18 * 24)
+    assert 0.2 <= shares.min() < 0.25 and 0.65 < shares.max() <= 0.767
+    with pytest.raises(ValueError, match="resized crops and luma alone"):
+        torch_augment.make_views(shown, ours.Augment(size=8, crop="plain"))
+
+
+def test_each_side_tells_the_same_of_its_step():
+    given = Settings(framework="moco", optim="adamw", batch=2, frames=2, size=16, steps=1)
+    mine = jax_step.measure(dataclasses.replace(given, encoder="tiny"))
+    theirs = torch_step.measure(dataclasses.replace(given, encoder="r3d-18", compile=False))
+    assert mine["seconds"] > 0 and theirs["seconds"] > 0
+    for name in ("device", "augmentation", "matmul_flops"):
+        assert mine[name] == theirs[name]
+    with pytest.raises(ValueError, match="parameters differ"):
+        check_equal({"ours": [mine], "PyTorch": [theirs]})
+    forward = jax_step.multiply_adds(jax_step.Tiny(conv="native").module(), (1, 2, 16, 16, 3))
+    assert mine["flop_per_clip"] == 2 * forward * 4  # forward, two backward, a teacher's
+
+
+def test_a_step_in_pytorch_changes_its_weights():
+    given = Settings(encoder="r3d-18", batch=2, frames=2, size=16, compile=False)
+    network, run = torch_step.runner(given, ours.Augment(size=16), torch.device("cpu"))
+    before = [p.detach().clone() for p in network.parameters()]
+    run(1)
+    changed = [not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True)]
+    assert sum(changed) >= len(changed) - 1  # the last bias may move by rounding alone
+
+
+def test_the_largest_batch_is_looked_for_by_doubling():
+    tried = []
+
+    def turn(side, settings):
+        tried.append(settings.batch)
+        if settings.batch > 20:
+            raise MemoryError
+
+    assert largest("ours", Settings(), turn) == 16
+    assert tried == [2, 4, 8, 16, 32]
+    assert step.MEMORY.search("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+
+
+def test_turns_alternate_and_become_a_table(monkeypatch, tmp_path, capsys):
+    path, order = tmp_path / "step.json", []
+    seconds = iter([1.0, 2.0, 1.0, 4.0])
+
+    def turn(side, settings):
+        order.append(side)
+        return {**TURN, "seconds": next(seconds), "flop_per_clip": 10**12}
+
+    monkeypatch.setattr(step, "turn", turn)
+    monkeypatch.setattr(step, "backend", lambda: "cpu")
+    monkeypatch.setattr(sys, "argv", ["step.py", "--rounds=2", "--batch=3", f"--json={path}"])
+    step.main()
+    kept = json.loads(path.read_text())
+    assert order == ["ours", "PyTorch"] * 2
+    assert kept["clips_per_second"] == {"ours": [6.0, 6.0], "PyTorch": [3.0, 1.5]}
+    assert kept["ratio"] == [2.0, 4.0] and kept["flops"]["ours"] == [6e12, 6e12]
+    printed = capsys.readouterr().out
+    assert "| ours | 6.0 (6.0 - 6.0) | 6.000 | 150.0% |" in printed
+    assert "ours / PyTorch: 3.00 (2.00 - 4.00), median of 2 rounds" in printed
+
+
+def test_a_batch_without_end_is_refused_on_cpu(monkeypatch):
+    monkeypatch.setattr(step, "backend", lambda: "cpu")
+    with pytest.raises(SystemExit):
+        step.parse(["--batch=0"])
+
+
+@pytest.mark.slow
+def test_a_whole_run():
+    shape = "--encoder=r3d-18 --batch=2 --frames=2 --size=16 --steps=1 --rounds=1 --no-compile"
+    command = [sys.executable, step.__file__, *shape.split()]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert re.search(r"\| ours \| .*\n\| PyTorch \| .*\n\nours / PyTorch: \d", printed)

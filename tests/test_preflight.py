@@ -1,0 +1,166 @@
+"""The step of a config, compiled for devices that need not be there; and what is refused."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from absl.testing import flagsaver
+
+from configs import eval_factors, synthetic_bod
+from tests.test_main import ENVIRONMENT, ROOT, SMALL
+from vrl_jax import config, preflight
+from vrl_jax.data.synthetic import Synthetic
+from vrl_jax.data.videos import ClassFolders
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.encoders.vit import ViT
+from vrl_jax.jobs.chips import Chip
+from vrl_jax.jobs.finding import verdict
+from vrl_jax.jobs.program import make_program
+from vrl_jax.train.mesh import make_mesh
+
+BATCH = 16
+CHIP = Chip(memory=2.0**30, flops=1e12, bandwidth=1e11, links=1e10)
+
+
+def experiment(**train):
+    described = synthetic_bod.get_config()
+    changes = {"encoder.widths": (4, 8), "encoder.strides": (4, 2), "framework.hidden": 16}
+    changes |= {"method.dim": 8, "sampling.frames": 8, "train.batch": BATCH, "evaluate.batch": 8}
+    described.update_from_flattened_dict(changes)
+    built = config.build(described)
+    return dataclasses.replace(built, train=dataclasses.replace(built.train, **train))
+
+
+@pytest.fixture(scope="module")
+def finding():
+    return preflight.examine(experiment(), make_mesh(), 40, CHIP)
+
+
+def size(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def test_a_step_is_read_for_each_of_its_chips(finding):
+    program = make_program(experiment(), 40, make_mesh())
+    assert (finding.chips, finding.kind, finding.batch) == (8, "cpu", BATCH)
+    assert finding.memory.arguments == size(program.state) + size(program.clips) // 8
+    assert finding.state == size(program.state) + finding.memory.code
+    assert finding.memory.outputs < 1000  # metrics; the state is donated
+    found = {each.kind: each for each in finding.costs.collectives}
+    assert found["all-reduce"].operands >= size(program.state.params)
+    assert found["all-reduce"].operands < 2 * size(program.state.params)
+    assert found["all-gather"].operands >= BATCH // 8 * 2 * 8 * 4  # two embeddings a video
+    assert finding.times.compute == finding.costs.flops / 1e12 > 0
+    assert 0 < finding.times.share < 1
+
+
+def test_the_verdict_is_by_the_chips_memory(finding):
+    assert finding.fits and verdict(finding).startswith("Fits")
+    small = dataclasses.replace(finding, capacity=finding.memory.total - 1)
+    assert small.fits is False and verdict(small).startswith("Does not fit")
+    assert small.largest == BATCH // 8 - 1
+
+
+def test_a_step_that_its_compiler_refuses_does_not_fit(finding, monkeypatch):
+    def refuse(lowered):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 3.50G of 1.00G hbm.")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    refused = preflight.examine(experiment(), make_mesh(), 40, CHIP)
+    assert refused.fits is False and refused.costs is refused.times is None
+    assert refused.memory.arguments == finding.memory.arguments
+    assert verdict(refused).startswith("Does not fit: 2.50 GiB more than the 1.00 GiB of a chip.")
+
+
+def test_a_platform_gets_its_own_convolutions():
+    described = experiment()
+    assert preflight.for_platform(described, "tpu").encoder.conv == "native"
+    assert preflight.for_platform(described, "cpu").encoder.conv == "folded"
+    asked = dataclasses.replace(described, encoder=Tiny(conv="native"))
+    assert preflight.for_platform(asked, "cpu") is asked
+    without = dataclasses.replace(described, encoder=ViT())
+    assert preflight.for_platform(without, "tpu") is without
+
+
+def test_what_training_refuses_is_refused():
+    with pytest.raises(ValueError, match="train.batch must be a multiple of the 8 devices, got 12"):
+        preflight.examine(experiment(batch=12), make_mesh(), 40, None)
+    other = experiment()
+    other = dataclasses.replace(other, evaluate=dataclasses.replace(other.evaluate, batch=4))
+    with pytest.raises(ValueError, match="--config.evaluate.batch=8"):
+        preflight.examine(other, make_mesh(), 40, None)
+
+
+def start(*flags, name="synthetic_simclr", environment=ENVIRONMENT):
+    line = [sys.executable, "-m", "vrl_jax.preflight", f"--config=configs/{name}.py"]
+    line += [f"--config.{key}={value}" for key, value in SMALL.items()]
+    return subprocess.run(
+        [*line, *flags], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def test_devices_are_simulated_and_figures_written(tmp_path):
+    file = tmp_path / "new" / "figures.json"
+    done = start("--devices=2", "--per_chip_batch=3", f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 x cpu, 6 videos a step, 3 a chip; compiled in ")
+    assert "all-reduce" in done.stdout and "The memory of cpu is not known" in done.stdout
+    found = json.loads(file.read_text())
+    assert (found["chips"], found["batch"], found["config"]["train"]["batch"]) == (2, 6, 6)
+    assert found["costs"]["flops"] > 0 and found["memory"]["arguments"] > 0
+    assert found["versions"]["jax"] == jax.__version__ and found["times"] is None
+
+
+def test_impossible_slices_are_refused():
+    done = start("--topology=v9:2x2")
+    assert done.returncode == 1 and not done.stdout
+    assert "error: topology must be one of v4, v5e, v5p, v6e and a shape" in done.stderr
+
+
+def test_the_batch_of_a_chip_is_that_of_all():
+    with flagsaver.flagsaver(per_chip_batch=5):
+        aimed, place = preflight.aim(experiment())
+    assert place == make_mesh() and aimed == experiment(batch=40)
+    assert preflight.aim(experiment())[0] == experiment()
+    with flagsaver.flagsaver(per_chip_batch=0), pytest.raises(ValueError, match="per_chip_batch"):
+        preflight.aim(experiment())
+    with pytest.raises(ValueError, match="the config is of an evaluation"):
+        preflight.aim(config.build(eval_factors.get_config()))
+
+
+def test_one_target_at_a_time():
+    with flagsaver.flagsaver(topology="v5e:2x4", devices=8):
+        with pytest.raises(ValueError, match="two targets: pass one"):
+            preflight.find_devices()
+    assert preflight.find_devices() == jax.devices()
+
+
+def test_the_data_set_need_not_be_there(capsys):
+    absent = dataclasses.replace(experiment(), data=ClassFolders())
+    assert preflight.count_videos(absent) == BATCH
+    assert capsys.readouterr().out.startswith("The data set is not here")
+    assert preflight.count_videos(experiment()) == Synthetic().pretrain_videos
+    with flagsaver.flagsaver(videos=7):
+        assert preflight.count_videos(absent) == 7
+    with flagsaver.flagsaver(videos=0), pytest.raises(ValueError, match="videos must be at least"):
+        preflight.count_videos(absent)
+
+
+@pytest.mark.slow
+def test_a_slice_of_a_tpu_is_compiled_for(tmp_path):
+    pytest.importorskip("libtpu")
+    file = tmp_path / "figures.json"
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    flags = ("--topology=v5e:2x4", f"--json={file}")
+    done = start(*flags, name="synthetic_bod", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("8 x TPU v5 lite, 8 videos a step, 1 a chip")
+    assert "Fits: " in done.stdout
+    found = json.loads(file.read_text())
+    kinds = {each["kind"]: each for each in found["costs"]["collectives"]}
+    assert kinds["all-reduce"]["operands"] > 0 and found["times"]["communication"] > 0
+    assert found["fits"] and found["memory"]["temporaries"] > 0

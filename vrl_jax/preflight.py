@@ -1,0 +1,175 @@
+"""Whether a training step fits its chips, and what it costs there, before any chip is rented.
+
+`python -m vrl_jax.preflight --config=configs/k400_bod.py --topology=v5e:4x4` takes the flags of
+`vrl_jax.main`. It compiles the step that `vrl_jax.main` would run for a slice of TPU chips without
+one (`pip install 'vrl-jax[tpu]'`), for `--devices=8` simulated CPU devices, or for the devices that
+are there; prints memory, operations and exchanges of each chip; says whether it fits, and what to
+change. The data set need not be there.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import pathlib
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from jax.sharding import Mesh
+
+from vrl_jax import check, main
+from vrl_jax import config as configs
+from vrl_jax.config import Evaluation, Experiment
+from vrl_jax.data.sources import VideoError
+from vrl_jax.jobs import chips, compiled
+from vrl_jax.jobs.chips import Chip
+from vrl_jax.jobs.finding import Finding, tell, verdict
+from vrl_jax.jobs.program import make_program
+from vrl_jax.train import mesh
+
+_TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice to compile for, as v5e:4x4.")
+_DEVICES = flags.DEFINE_integer("devices", None, "Simulated CPU devices to compile for.")
+_BATCH = flags.DEFINE_integer("per_chip_batch", None, "Videos a chip, for train.batch over all.")
+_VIDEOS = flags.DEFINE_integer("videos", None, "Size of the pretraining set, not looked for then.")
+_JSON = flags.DEFINE_string("json", "", "File for all figures.")
+
+
+def examine(experiment: Experiment, place: Mesh, videos: int, chip: Chip | None) -> Finding:
+    """Compile the step of an experiment for the devices of a mesh and read what it needs.
+
+    Args:
+      experiment: what to train.
+      place: the devices, which may be described ones.
+      videos: in the pretraining set.
+      chip: their figures, where they are known.
+
+    Raises:
+      ValueError: what training refuses too.
+    """
+    mesh.check_batch(place, "evaluate.batch", experiment.evaluate.batch)
+    device = place.devices.flat[0]
+    program = make_program(for_platform(experiment, device.platform), videos, place)
+    lowered, began = program.step.lower(), time.perf_counter()
+    try:
+        step = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        given = _size(program.state) + _size(program.clips) // place.size
+        memory, costs = compiled.lacking(error, given), None
+    else:
+        memory, costs = compiled.memory(step), compiled.costs(step, place.size)
+    return Finding(
+        chips=place.size,
+        kind=device.device_kind,
+        batch=experiment.train.batch,
+        dtype=getattr(experiment.encoder, "dtype", ""),
+        state=_size(program.state) + memory.code,
+        memory=memory,
+        capacity=chip.memory if chip else None,
+        seconds=time.perf_counter() - began,
+        costs=costs,
+        times=compiled.times(costs, chip) if costs and chip else None,
+    )
+
+
+def for_platform(experiment: Experiment, platform: str) -> Experiment:
+    """Return the experiment with the convolutions that a platform gets, which need not be here.
+
+    "auto" convolutions choose while they are traced, by the backend of this process; the platform
+    of the devices that a program is for is known only when it is lowered.
+    """
+    encoder = experiment.encoder
+    if getattr(encoder, "conv", "") != "auto":
+        return experiment
+    conv = "folded" if platform == "cpu" else "native"
+    return replace(experiment, encoder=replace(encoder, conv=conv))
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def count_videos(experiment: Experiment) -> int:
+    """Return the size of the pretraining set, or of one batch where the set is not there.
+
+    Only the lengths of schedules, constants in the program, depend on it: no figure does.
+    """
+    if _VIDEOS.value is not None:
+        check.at_least(1, videos=_VIDEOS.value)
+        return _VIDEOS.value
+    try:
+        return len(experiment.data.pretrain())
+    except (ValueError, VideoError):
+        print("The data set is not here: schedules are those of a set of one batch.")
+        return experiment.train.batch
+
+
+def find_devices() -> list[jax.Device]:
+    """Return the devices that the command line asks for.
+
+    Raises:
+      ValueError: it asks for two kinds, or for what there is not.
+    """
+    if _TOPOLOGY.value and _DEVICES.value is not None:
+        raise ValueError("topology and devices are two targets: pass one of them")
+    if _TOPOLOGY.value:
+        return chips.tpu_slice(_TOPOLOGY.value)
+    return jax.devices() if _DEVICES.value is None else chips.simulated(_DEVICES.value)
+
+
+def aim(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
+    """Return what the command line asks for: the experiment, its batch changed, and the devices.
+
+    Raises:
+      ValueError: it asks for what there is not.
+    """
+    if not isinstance(experiment, Experiment):
+        raise ValueError("the config is of an evaluation: it has no training step")
+    place = mesh.make_mesh(find_devices())
+    if _BATCH.value is not None:
+        check.at_least(1, per_chip_batch=_BATCH.value)
+        train = replace(experiment.train, batch=_BATCH.value * place.size)
+        experiment = replace(experiment, train=train)
+    return experiment, place
+
+
+def write(path: pathlib.Path, finding: Finding, experiment: Experiment) -> None:
+    """Write all figures, with the settings and the versions that they are of."""
+    versions = {}
+    for name in ("jax", "jaxlib", "libtpu"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = ""
+    figures = dataclasses.asdict(finding) | {"fits": finding.fits, "verdict": verdict(finding)}
+    described = json.loads(configs.describe(experiment).to_json())
+    tree = {"target": _TOPOLOGY.value, **figures, "versions": versions, "config": described}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tree, indent=2))
+
+
+def run(argv: list[str]) -> None:
+    """Parse, compile, print."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    jax.config.update("jax_enable_compilation_cache", False)  # the time is that of compiling
+    try:
+        described = main.with_data(flags.FLAGS.config, flags.FLAGS.data)
+        experiment, place = aim(configs.build(described))
+        chip = chips.chip_of(place.devices.flat[0].device_kind)
+        finding = examine(experiment, place, count_videos(experiment), chip)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(tell(finding))
+    if _JSON.value:
+        write(pathlib.Path(_JSON.value), finding, experiment)
+    sys.exit(0 if finding.fits is not False else 1)
+
+
+if __name__ == "__main__":
+    app.run(run)
