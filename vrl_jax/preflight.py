@@ -10,24 +10,21 @@ change. The data set need not be there.
 import dataclasses
 import importlib.metadata
 import json
-import math
 import pathlib
 import sys
-import time
 from dataclasses import replace
-from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from jax.sharding import Mesh
 
 from vrl_jax import check, main
 from vrl_jax import config as configs
 from vrl_jax.config import Evaluation, Experiment
 from vrl_jax.data.sources import VideoError
-from vrl_jax.jobs import chips, compiled
+from vrl_jax.jobs import chips
 from vrl_jax.jobs.chips import Chip
-from vrl_jax.jobs.finding import Finding, tell, verdict
+from vrl_jax.jobs.finding import Finding, find, tell, verdict
 from vrl_jax.jobs.program import make_program
 from vrl_jax.train import mesh
 
@@ -51,28 +48,8 @@ def examine(experiment: Experiment, place: Mesh, videos: int, chip: Chip | None)
       ValueError: what training refuses too.
     """
     mesh.check_batch(place, "evaluate.batch", experiment.evaluate.batch)
-    device = place.devices.flat[0]
-    program = make_program(for_platform(experiment, device.platform), videos, place)
-    lowered, began = program.step.lower(), time.perf_counter()
-    try:
-        step = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        given = _size(program.state) + _size(program.clips) // place.size
-        memory, costs = compiled.lacking(error, given), None
-    else:
-        memory, costs = compiled.memory(step), compiled.costs(step, place.size)
-    return Finding(
-        chips=place.size,
-        kind=device.device_kind,
-        batch=experiment.train.batch,
-        dtype=getattr(experiment.encoder, "dtype", ""),
-        state=_size(program.state) + memory.code,
-        memory=memory,
-        capacity=chip.memory if chip else None,
-        seconds=time.perf_counter() - began,
-        costs=costs,
-        times=compiled.times(costs, chip) if costs and chip else None,
-    )
+    experiment = for_platform(experiment, place.devices.flat[0].platform)
+    return find(make_program(experiment, videos, place), experiment, place, chip)
 
 
 def for_platform(experiment: Experiment, platform: str) -> Experiment:
@@ -86,10 +63,6 @@ def for_platform(experiment: Experiment, platform: str) -> Experiment:
         return experiment
     conv = "folded" if platform == "cpu" else "native"
     return replace(experiment, encoder=replace(encoder, conv=conv))
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def count_videos(experiment: Experiment) -> int:
@@ -151,16 +124,11 @@ def write(path: pathlib.Path, finding: Finding, experiment: Experiment) -> None:
     path.write_text(json.dumps(tree, indent=2))
 
 
-def run(argv: list[str]) -> None:
-    """Parse, compile, print."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+def run() -> None:
+    """Compile and print."""
     jax.config.update("jax_enable_compilation_cache", False)  # the time is that of compiling
     try:
-        described = main.with_data(flags.FLAGS.config, flags.FLAGS.data)
-        experiment, place = aim(configs.build(described))
+        experiment, place = aim(main.built())
         chip = chips.chip_of(place.devices.flat[0].device_kind)
         finding = examine(experiment, place, count_videos(experiment), chip)
     except ValueError as error:
@@ -172,4 +140,4 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(run)
+    main.launch(run)

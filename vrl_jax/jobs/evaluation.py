@@ -85,6 +85,30 @@ class Judgement:
                 self._tell(found)
         return True
 
+    def plan(self) -> str:
+        """Return what would be judged, and how."""
+        evaluation, rows = self._evaluation, []
+        for trial in (trial for trials in self._trials for trial in trials):
+            videos = (
+                f"{len(trial.train):,} videos to learn from, {len(trial.test):,} to be judged on"
+            )
+            rows.append(f"{trial.init or UNTRAINED}, split {trial.split or 'none'}: {videos}")
+        test = self._trials[0][0].recipe.test
+        clips = (
+            f"{test.sampling.clips} clips of {test.sampling.frames} frames at {test.size} pixels"
+        )
+        changes = self._trials[0][0].changes
+        told = [f"{name} is {now}, not {was}" for name, (now, was) in changes.items()]
+        return "\n".join(
+            [
+                provenance.line(),
+                f"workdir   {self._workdir.place}",
+                f"task      {evaluation.task}, protocol {evaluation.protocol}: {clips}",
+                f"changes   {'; '.join(told) or 'none'}",
+                *[f"trial     {row}" for row in rows],
+            ]
+        )
+
     def _tell(self, found: list[Result]) -> None:
         first = self._trials[0][0]
         provenance.write(self._workdir.local, self._evaluation)

@@ -2,9 +2,18 @@
 
 import dataclasses
 import math
+import time
 from dataclasses import dataclass
+from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
+from vrl_jax.config import Experiment
+from vrl_jax.jobs import compiled
+from vrl_jax.jobs.chips import Chip
 from vrl_jax.jobs.compiled import Costs, Memory, Times
+from vrl_jax.jobs.program import Program
 
 GIB = 2**30
 
@@ -49,6 +58,42 @@ class Finding:
         """Videos a chip that fit if all but the state grows in proportion to them."""
         each = (self.memory.total - self.state) / (self.batch / self.chips)
         return max(0, math.floor((self.capacity - self.state) / each))
+
+
+def find(program: Program, experiment: Experiment, place: Mesh, chip: Chip | None) -> Finding:
+    """Compile the step of an experiment and read what it needs.
+
+    Args:
+      program: of the experiment.
+      experiment: what to train.
+      place: the devices, which may be described ones.
+      chip: their figures, where they are known.
+    """
+    lowered, began = program.step.lower(), time.perf_counter()
+    try:
+        step = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        given = size(program.state) + size(program.clips) // place.size
+        memory, costs = compiled.lacking(error, given), None
+    else:
+        memory, costs = compiled.memory(step), compiled.costs(step, place.size)
+    return Finding(
+        chips=place.size,
+        kind=place.devices.flat[0].device_kind,
+        batch=experiment.train.batch,
+        dtype=getattr(experiment.encoder, "dtype", ""),
+        state=size(program.state) + memory.code,
+        memory=memory,
+        capacity=chip.memory if chip else None,
+        seconds=time.perf_counter() - began,
+        costs=costs,
+        times=compiled.times(costs, chip) if costs and chip else None,
+    )
+
+
+def size(tree: Any) -> int:
+    """Return the bytes of all arrays of a tree, or of their shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def tell(finding: Finding) -> str:

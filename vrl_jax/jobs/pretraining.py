@@ -10,7 +10,9 @@ from vrl_jax.config import Experiment, described
 from vrl_jax.data.pipeline import failures, train_batches
 from vrl_jax.data.remote import Place
 from vrl_jax.data.sources import Source, fingerprint
+from vrl_jax.jobs.chips import chip_of
 from vrl_jax.jobs.compilation import Ahead
+from vrl_jax.jobs.finding import find, size, tell
 from vrl_jax.jobs.probes import Probes
 from vrl_jax.jobs.program import make_program
 from vrl_jax.jobs.workdir import open_workdir
@@ -112,6 +114,25 @@ class Pretraining:
                 report = html.write(self.workdir.local)
                 print(f"report: {self.workdir.place / report.name}")
         return finished
+
+    def plan(self) -> str:
+        """Return what the run would be, and what its step needs, which is compiled for that."""
+        program, clips = self.program, self.program.clips
+        views = (len(program.method.views), *clips.shape[2:3], *2 * (self.experiment.augment.size,))
+        weights = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
+        epochs = self.total_steps / program.horizon.epoch
+        device = self.mesh.devices.flat[0].device_kind
+        rows = {
+            "workdir": f"{self.workdir.place}, at step {self.checkpoints.latest() or 0}",
+            "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",
+            "length": f"{self.total_steps:,} steps, {epochs:.3g} epochs",
+            "batch": f"u8{list(clips.shape)}, {size(clips) / 1e6:,.1f} MB to the devices each step",
+            "views": f"f32{[self.experiment.train.batch, *views, 3]}",
+            "weights": f"{weights:,}, {size(program.state) / 1e6:,.1f} MB with all that is kept",
+        }
+        found = find(program, self.experiment, self.mesh, chip_of(device))
+        told = [f"{name:10}{text}" for name, text in rows.items()]
+        return "\n".join([provenance.line(), *told, "", tell(found)])
 
     def _log(self, start: int) -> Log | Silence:
         """Return what the first process writes and shows; the others keep still."""
