@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -145,6 +146,36 @@ def test_kill_and_resume_are_bit_exact_with_other_workers(whole, tmp_path):
     same = ("step", "loss", "loss/static", "loss/dynamic", "norm/gradient")
     ours, theirs = (records(path / "metrics.jsonl") for path in (tmp_path, whole[0]))
     assert [[r[k] for k in same] for r in ours] == [[r[k] for k in same] for r in theirs]
+
+
+def run(*arguments, cwd=ROOT):
+    """Run the main command; return its exit status and all that it said."""
+    given = [sys.executable, "-m", "vrl_jax.main", *arguments]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(given, cwd=cwd, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_dry_run_tells_what_would_be_and_leaves_nothing(tmp_path):
+    code, text = run(*command("synthetic_bod", tmp_path / "run")[3:], "--dry_run")
+    assert code == 0, text
+    assert "8 steps, 1.6 epochs" in text and "u8[8, 2, 8, 32, 32, 3]" in text
+    assert re.search(r"memory +[\d.,]+ MiB in all", text)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_key_is_explained_from_any_folder(tmp_path):
+    name = "--config=configs/synthetic_bod.py"  # the installed one
+    code, text = run(name, "--config.optim.learning_rate=0.5", "--config.help", cwd=tmp_path)
+    assert code == 0, text
+    assert re.search(r"config.optim.learning_rate +float +0.5 ", text)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_key_is_refused_with_those_that_there_are():
+    code, text = run("--config=configs/synthetic_bod.py", "--config.optim.leraning_rate=1")
+    assert code == 1 and "Traceback" not in text
+    assert "config.optim.leraning_rate is unknown (did you mean learning_rate?)" in text
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from vrl_jax.jobs.program import make_program
 from vrl_jax.jobs.workdir import open_workdir
 from vrl_jax.report import html
 from vrl_jax.train import loop, mesh, online
-from vrl_jax.train.checkpoint import Changed, Checkpoints
+from vrl_jax.train.checkpoint import Changed, Checkpoints, steps_in
 from vrl_jax.train.log import Log, Silence
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
 
@@ -89,23 +89,23 @@ class Pretraining:
                 contextlib.closing(open_quarantine(self.workdir.local, start, limit)) as quarantine,
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
-                step = Ahead(self.program.step, log.say)
                 log.say(provenance.line())
                 log.say(f"workdir {self.workdir.place}: step {start} of {self.total_steps}")
                 self.probes.quarantine = quarantine
                 rate = experiment.optim.schedule(train.batch, self.total_steps)
                 meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
-                state = loop.run(
-                    state,
-                    step,
-                    batches,
-                    config=train,
-                    total_steps=self.total_steps,
-                    probe=self.probes.follow,
-                    meter=meter,
-                    checkpoints=checkpoints,
-                    log=log,
-                )
+                if start < self.total_steps:
+                    state = loop.run(
+                        state,
+                        Ahead(self.program.step, log.say),
+                        batches,
+                        config=train,
+                        total_steps=self.total_steps,
+                        probe=self.probes.follow,
+                        meter=meter,
+                        checkpoints=checkpoints,
+                        log=log,
+                    )
                 finished = int(state.step) == self.total_steps
                 if finished:
                     untrained = experiment.evaluate.untrained
@@ -122,8 +122,9 @@ class Pretraining:
         weights = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
         epochs = self.total_steps / program.horizon.epoch
         device = self.mesh.devices.flat[0].device_kind
+        at = max(steps_in(self.workdir.checkpoints), default=0)
         rows = {
-            "workdir": f"{self.workdir.place}, at step {self.checkpoints.latest() or 0}",
+            "workdir": f"{self.workdir.place}, at step {at}",
             "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",
             "length": f"{self.total_steps:,} steps, {epochs:.3g} epochs",
             "batch": f"u8{list(clips.shape)}, {size(clips) / 1e6:,.1f} MB to the devices each step",

@@ -5,6 +5,7 @@ died has a temporary name, or on an object store lacks the file that is written 
 offered. The step number is also the state of the data, so nothing else needs saving.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,14 +45,19 @@ class Checkpoints:
         accept_changes: bool = False,
         before_save: Callable[[], None] = lambda: None,
     ):
+        self._folder, self._keep = _absolute(folder), keep
+        self._identity, self._before_save = identity, before_save
+        there = self._folder.is_dir()  # a folder is made when it is needed
+        if there and self.latest() is not None and not accept_changes:
+            self._check_identity()
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
         best = policies.BestN(get_metric_fn=_score, n=1)
-        policy = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
+        policy = policies.AnyPreservationPolicy([policies.LatestN(self._keep), best])
         # Without `best_fn` scores are not written, and a run that goes on keeps all it finds.
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_score)
-        self._manager = ocp.CheckpointManager(_absolute(folder), options=options)
-        self._identity, self._before_save = identity, before_save
-        if self.latest() is not None and not accept_changes:
-            self._check_identity()
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         """Return itself."""
