@@ -6,6 +6,9 @@ Methods differ in how many clips they encode, and that is most of their cost. So
 with SimCLR on two views of as many videos as make the same number of encoded clips: HDC, which
 encodes three clips a video, on 8 videos with SimCLR on 12. What is left is heads, losses, views and
 the order of passes. Every encoder keeps all frames; SDC runs with all its losses begun.
+
+`--rounds=0` compiles and times nothing and compares operations, as the steps are written, which
+tells about large encoders on any machine; a loop counts once.
 """
 
 import argparse
@@ -96,7 +99,50 @@ def encoded(run: Experiment, program: Program) -> int:
     return seen
 
 
-def measure(settings: Settings, count: int, methods: dict[str, MethodConfig]) -> dict[str, Any]:
+def count(settings: Settings, methods: dict[str, MethodConfig]) -> dict[str, dict[str, float]]:
+    """Return the operations of every step, and of the plain one that encodes as many clips."""
+    found, plain = {}, {}
+    for name, method in methods.items():
+        run = planned(settings, method)
+        program = program_of(run)
+        clips = encoded(run, program)
+        if clips not in plain:
+            fewer = planned(replace(settings, batch=clips // 2), None)
+            plain[clips] = operations(program_of(fewer))
+        own = operations(program)
+        found[name] = {"flop": own, "plain_flop": plain[clips], "ratio": own / plain[clips]}
+    return found
+
+
+def operations(program: Program) -> float:
+    """Return the arithmetic operations of a step as it is written."""
+    return program.step.lower().cost_analysis()["flops"]
+
+
+def tell(settings: Settings, found: dict[str, dict[str, float]]) -> str:
+    """Return the Markdown that tells of operations."""
+    rows = [
+        [
+            name,
+            *(f"{each[key] / 1e12:.3f}" for key in ("flop", "plain_flop")),
+            f"{each['ratio']:.3f}",
+        ]
+        for name, each in found.items()
+    ]
+    header = ["", "TFLOP a step", "TFLOP of SimCLR, as many clips", "ratio"]
+    return f"{described(settings)}\n\n{rounds.table(header, rows)}"
+
+
+def described(settings: Settings) -> str:
+    """Return what all steps have in common."""
+    s = settings
+    return (
+        f"{s.encoder} keeping all frames, {s.dtype}, {s.batch} videos, views of {s.frames} x "
+        f"{s.size} x {s.size}, on {jax.devices()[0].device_kind}"
+    )
+
+
+def measure(settings: Settings, turns: int, methods: dict[str, MethodConfig]) -> dict[str, Any]:
     """Return the seconds of every step and, by clips encoded, of the plain ones, by round."""
     cases = {name: prepare(settings, method) for name, method in methods.items()}
     plain = {}
@@ -105,7 +151,7 @@ def measure(settings: Settings, count: int, methods: dict[str, MethodConfig]) ->
         if case.encoded not in plain:
             plain[case.encoded] = prepare(replace(settings, batch=videos), None).step
     steps = {**{name: case.step for name, case in cases.items()}, **plain}
-    taken = rounds.interleave(steps, count, settings.steps)
+    taken = rounds.interleave(steps, turns, settings.steps)
     return {
         name: {
             "encoded": case.encoded,
@@ -133,12 +179,7 @@ def tabulate(settings: Settings, found: dict[str, Any]) -> str:
         for name, each in found.items()
     ]
     header = ["", "encoded a video", "augmented", "ms a step", "ms of SimCLR, as many", "ratio"]
-    lines = [
-        f"{s.encoder} keeping all frames, {s.dtype}, {s.batch} videos, views of {s.frames} x "
-        f"{s.size} x {s.size}, on {jax.devices()[0].device_kind}",
-        "",
-        rounds.table(header, rows),
-    ]
+    lines = [described(settings), "", rounds.table(header, rows)]
     if OUTER in found and BOTH in found:
         share = rounds.ratios(found[BOTH]["seconds"], found[OUTER]["seconds"])
         more = rounds.spread([x - 1 for x in share])
@@ -156,7 +197,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=defaults["frames"])
     parser.add_argument("--size", type=int, default=defaults["size"])
     parser.add_argument("--steps", type=int, default=5, help="timed in a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0 counts operations")
     parser.add_argument("--json", type=pathlib.Path, help="also write the numbers here")
     arguments = parser.parse_args(argv)
     if arguments.batch % 2:
@@ -167,12 +208,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Compile all steps, time them in rounds, print the table."""
     arguments = vars(parse())
-    count, path = arguments.pop("rounds"), arguments.pop("json")
+    turns, path = arguments.pop("rounds"), arguments.pop("json")
     settings = Settings(**arguments)
-    found = measure(settings, count, METHODS)
+    found = measure(settings, turns, METHODS) if turns else count(settings, METHODS)
     numbers = {"settings": asdict(settings), "methods": found}
     numbers["environment"] = provenance.environment()
-    rounds.publish(tabulate(settings, found), numbers, path)
+    rounds.publish((tabulate if turns else tell)(settings, found), numbers, path)
 
 
 if __name__ == "__main__":

@@ -48,3 +48,11 @@ def test_the_lower_level_is_told_beside_the_table():
     told = methods.tabulate(TINY, found)
     assert "| BOD-VCL, both levels | 2 | 2 | 2750.0 (2500.0 - 3000.0) | 1000.0" in told
     assert "lower level adds 1.00 (0.50 - 1.50) of its upper level's time." in told
+
+
+def test_operations_are_counted_beside_as_many_encoded_clips():
+    found = methods.count(TINY, {OUTER: METHODS[OUTER], BOTH: METHODS[BOTH]})
+    upper, both = found[OUTER], found[BOTH]
+    assert both["plain_flop"] == pytest.approx(2 * upper["plain_flop"], rel=0.15)
+    assert 1 < upper["ratio"] < 2 and upper["flop"] < both["flop"]
+    assert methods.tell(TINY, found).count("\n| ") == 2 + 2
