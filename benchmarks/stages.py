@@ -32,10 +32,6 @@ from vrl_jax.jobs.program import Program, make_program
 from vrl_jax.train.mesh import make_mesh, place, replicated, sharded
 from vrl_jax.train.step import TrainState, key_for, make_step
 
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that each prefix is timed.")
-_TRACE = flags.DEFINE_string("trace", "", "Folder for a profiler's trace of three steps.")
-_JSON = flags.DEFINE_string("json", "", "Also write the numbers to this file.")
-
 VIDEOS = 4096  # the set's size decides schedules alone
 Prefix = Callable[[TrainState, jax.Array], Any]
 
@@ -164,13 +160,17 @@ def start(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     keep_compiled()
-    path = pathlib.Path(_JSON.value) if _JSON.value else None
+    given = flags.FLAGS
+    path = pathlib.Path(given.json) if given.json else None
     try:
-        run = configs.build(main.with_data(flags.FLAGS.config, flags.FLAGS.data))
-        examine(run, _ROUNDS.value, _TRACE.value, path)
+        run = configs.build(main.with_data(given.config, given.data))
+        examine(run, given.rounds, given.trace, path)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # imported, it has no flags: those of `vrl_jax.preflight` share names
+    flags.DEFINE_integer("rounds", 5, "Times that each prefix is timed.")
+    flags.DEFINE_string("trace", "", "Folder for a profiler's trace of three steps.")
+    flags.DEFINE_string("json", "", "Also write the numbers to this file.")
     app.run(start)
