@@ -24,6 +24,7 @@ from benchmarks import rounds
 from benchmarks.jax_step import ENCODERS
 from vrl_jax import provenance
 from vrl_jax.encoders.conv import Conv3d, conv3d_folded, conv3d_native
+from vrl_jax.train.mesh import compiler_options, make_mesh
 
 CPU = {"batch": 2, "frames": 8, "size": 56, "dtype": "float32"}
 GPU = {"batch": 64, "frames": 16, "size": 112, "dtype": "bfloat16"}
@@ -61,17 +62,6 @@ def layers_of(module: nn.Module, clips: tuple[int, ...]) -> Counter[Layer]:
     return found
 
 
-def flat(x: jax.Array, kernel: jax.Array, strides: Strides) -> jax.Array:
-    """Convolve over time alone as a 2-D convolution over time and all places in a row."""
-    x = x[:, :, :: strides[1], :: strides[2]]
-    b, t, h, w, i = x.shape
-    pad = [((len(kernel) - 1) // 2,) * 2, (0, 0)]
-    axes = ("NHWC", "HWIO", "NHWC")
-    rows, taps = x.reshape(b, t, h * w, i), kernel[:, 0]
-    y = lax.conv_general_dilated(rows, taps, (strides[0], 1), pad, dimension_numbers=axes)
-    return y.reshape(b, -1, h, w, y.shape[-1])
-
-
 def padded(channels: int) -> Callable[..., jax.Array]:
     """Return the native convolution of as many input channels, those that are added being zero."""
 
@@ -107,9 +97,7 @@ def space_to_depth(x: jax.Array, kernel: jax.Array, strides: Strides) -> jax.Arr
 def formulations(layer: Layer) -> dict[str, Callable[..., jax.Array]]:
     """Return what computes a layer, by name."""
     ways = {"native": conv3d_native, "folded": conv3d_folded}
-    (kt, *space, inputs, _), (_, *strides) = layer.kernel, layer.strides
-    if kt > 1 and space == [1, 1]:
-        ways["flat"] = flat
+    inputs, (_, *strides) = layer.kernel[3], layer.strides
     if inputs == 3:
         ways |= {"3 to 4 channels": padded(4), "3 to 8 channels": padded(8)}
         divided = not any(side % s for side, s in zip(layer.x[2:4], strides, strict=True))
@@ -132,7 +120,7 @@ def work(convolve: Callable[..., jax.Array], layer: Layer, dtype: str) -> Callab
             y, back = jax.vjp(lambda *given: convolve(*given, layer.strides), x, kernel)
         return y, back(slope)
 
-    compiled = jax.jit(both)
+    compiled = jax.jit(both, compiler_options=compiler_options(make_mesh()))
     return lambda: jax.block_until_ready(compiled(x, kernel, slope))
 
 

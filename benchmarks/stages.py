@@ -29,7 +29,7 @@ from vrl_jax.config import Experiment
 from vrl_jax.data.augment import make_views
 from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.program import Program, make_program
-from vrl_jax.train.mesh import make_mesh, place, replicated, sharded
+from vrl_jax.train.mesh import compiler_options, make_mesh, place, replicated, sharded
 from vrl_jax.train.step import TrainState, key_for, make_step
 
 VIDEOS = 4096  # the set's size decides schedules alone
@@ -80,7 +80,7 @@ def works(run: Experiment, program: Program, mesh: Mesh) -> dict[str, Callable[[
     placed = replicated(mesh), sharded(mesh)
 
     def timed(prefix: Prefix) -> Callable[[], Any]:
-        compiled = jax.jit(prefix, in_shardings=placed)
+        compiled = jax.jit(prefix, in_shardings=placed, compiler_options=compiler_options(mesh))
         return lambda: jax.block_until_ready(compiled(state, clips))
 
     made = {name: timed(prefix) for name, prefix in prefixes(run, program).items()}

@@ -11,7 +11,7 @@ from vrl_jax.data.pipeline import Loader, eval_batches, failures
 from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Source
 from vrl_jax.evaluate.features import FeatureBank, extract
-from vrl_jax.train.mesh import anywhere, place, replicated, sharded
+from vrl_jax.train.mesh import anywhere, compiler_options, place, replicated, sharded
 from vrl_jax.train.quarantine import Quarantine
 
 
@@ -20,7 +20,12 @@ def over_devices(
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Compile `encode(weights, clips)`: from this host's clips to all hosts' rows, in turn."""
     everywhere = replicated(mesh)
-    compiled = jax.jit(encode, in_shardings=(everywhere, sharded(mesh)), out_shardings=everywhere)
+    compiled = jax.jit(
+        encode,
+        in_shardings=(everywhere, sharded(mesh)),
+        out_shardings=everywhere,
+        compiler_options=compiler_options(mesh),
+    )
     return lambda weights, clips: jax.device_get(compiled(weights, place(mesh, clips)))
 
 

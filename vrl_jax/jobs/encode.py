@@ -75,7 +75,7 @@ def compile_encoder(model: Pretrained, pick: Callable[..., Any]) -> Callable[...
         return pick(loaded(center_view(clips, model.augment)), *more)
 
     variables = jax.device_put(model.variables, replicated(mesh))
-    compiled = jax.jit(encode, out_shardings=sharded(mesh))
+    compiled = jax.jit(encode, out_shardings=sharded(mesh), compiler_options=compiler_options(mesh))
     return lambda *rows: jax.device_get(compiled(variables, *(place(mesh, row) for row in rows)))
 
 

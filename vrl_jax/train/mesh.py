@@ -1,4 +1,6 @@
-"""Where arrays live: state on every device, videos spread over them."""
+"""Where arrays live, state on every device and videos spread over them; how programs compile."""
+
+import functools
 
 import jax
 import numpy as np
@@ -20,6 +22,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def sharded(mesh: Mesh) -> NamedSharding:
     """Return the placement of what is split along its first axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str]:
+    """Return what the compiler is told beyond its defaults, for `jax.jit`.
+
+    On CPU it is to leave reductions alone to its kernel library, YNNPACK, in which gradients of
+    convolutions take several times as long as in XLA's own kernels.
+    """
+    return _cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
+
+
+@functools.cache
+def _cpu_options() -> dict[str, str]:
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        try:
+            jax.jit(lambda: 0, compiler_options=options).lower().compile()
+        except jax.errors.JaxRuntimeError:  # an XLA that has no such library
+            return {}
+    return options
 
 
 def place(mesh: Mesh, rows: np.ndarray) -> jax.Array:

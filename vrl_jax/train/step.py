@@ -1,7 +1,8 @@
 """One training step: the only compiled program of a run.
 
 Augmentation, loss, gradient, optimiser and the method's own update are one `jit` over a mesh; the
-loss sees the global batch, so it means the same on one device and on many.
+loss sees the global batch, so it means the same on one device and on many. Its parts have names in
+a profiler's trace: augment, lower, loss, hypergradient, optimizer, update.
 """
 
 import zlib
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vrl_jax.data.augment import Augment, make_views
 from vrl_jax.methods.method import Inner, Method
-from vrl_jax.train.mesh import replicated, sharded
+from vrl_jax.train.mesh import compiler_options, replicated, sharded
 
 Tree = Any
 Metrics = dict[str, Float[Array, ""]]
@@ -83,9 +84,13 @@ def make_step(
         key = key_for(seed, "augment", train.step)
         keys = jax.random.split(key, 1 + (method.inner.steps if method.inner else 0))
         parts = clips.reshape(-1, len(keys), *clips.shape[1:])
-        batches = [make_views(k, parts[:, i], method.views, augment) for i, k in enumerate(keys)]
+        with jax.named_scope("augment"):
+            batches = [
+                make_views(key, parts[:, i], method.views, augment) for i, key in enumerate(keys)
+            ]
         noise = key_for(seed, "noise", train.step)
 
+        @jax.named_scope("loss")
         def loss(params):
             return method.loss(params, train.state, batches[0], noise, train.step)
 
@@ -95,9 +100,11 @@ def make_step(
         (value, (aux, terms)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         if method.inner and method.inner.hypergradient != "none":
             grads = _hypergradient(method.inner, params, grads, train, batches[-1], noise)
-        updates, opt_state = optimizer.update(grads, train.opt_state, params)
-        params = optax.apply_updates(params, updates)
-        params, state = method.update(params, train.state, aux, train.step)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, train.opt_state, params)
+            params = optax.apply_updates(params, updates)
+        with jax.named_scope("update"):
+            params, state = method.update(params, train.state, aux, train.step)
         metrics = {
             "loss": value,
             **metrics,
@@ -118,9 +125,11 @@ def compile_step(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
         in_shardings=(everywhere, sharded(mesh)),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )
 
 
+@jax.named_scope("lower")
 def _descend(
     inner: Inner, params: Tree, train: TrainState, batches: list[jax.Array], noise: PRNGKeyArray
 ) -> tuple[Tree, Metrics]:
@@ -131,6 +140,7 @@ def _descend(
     return params, {"inner/forecast": value}
 
 
+@jax.named_scope("hypergradient")
 def _hypergradient(
     inner: Inner,
     params: Tree,
