@@ -38,34 +38,32 @@ def conv3d_folded(
 ) -> Float[Array, "b _ _ _ o"]:
     """Compute `conv3d_native` as a sum over the kernel's time taps of per-frame convolutions.
 
-    XLA's CPU backend has fast 2-D convolutions and matrix products but slow 3-D convolutions. A
-    stem from few channels to few takes all taps in one convolution, which then has outputs enough
-    to be quick: forward and backward of `Tiny`'s take 0.4 of the time. A convolution over time
-    alone is a 2-D one over time and a frame's places in a row.
+    XLA's CPU backend has fast 2-D convolutions and matrix products but slow 3-D convolutions. Each
+    tap convolves the frames that it meets alone, not those of the padding. A stem from few channels
+    to few takes all taps in one convolution, which then has outputs enough to be quick; a
+    convolution over time alone is a 2-D one over time and a frame's places in a row, unless most of
+    its taps meet padding.
     """
-    taps, outputs = kernel.shape[0], kernel.shape[-1]
-    if kernel.shape[1:3] == (1, 1) and taps > 1 and strides == (1, 1, 1):
-        rows = x.reshape(*x.shape[:2], -1, x.shape[-1])
-        return _conv2d(rows, kernel[:, 0], (1, 1)).reshape(*x.shape[:-1], outputs)
-    pad = ((0, 0), ((taps - 1) // 2,) * 2, (0, 0), (0, 0), (0, 0))
-    if x.shape[-1] < outputs and taps * outputs <= 64:
-        joined = jnp.concatenate(list(kernel), axis=-1)
-        wide = jnp.pad(_conv_frames(x, joined, strides[1:]), pad)
-        return sum(
-            _at_tap(y, tap, taps, strides[0])
-            for tap, y in enumerate(jnp.split(wide, taps, axis=-1))
-        )
-    x = jnp.pad(x, pad)
-    return sum(
-        _conv_frames(_at_tap(x, tap, taps, strides[0]), k, strides[1:])
-        for tap, k in enumerate(kernel)
-    )
-
-
-def _at_tap(x: jax.Array, tap: int, taps: int, stride: int) -> jax.Array:
-    """Return the frames of a padded map that one of the kernel's time taps meets."""
-    span = (x.shape[1] - taps) // stride * stride + 1
-    return lax.slice_in_dim(x, tap, tap + span, stride, axis=1)
+    (taps, *extent, inputs, outputs), (stride, *space) = kernel.shape, strides
+    if extent == [1, 1] and 1 < taps <= x.shape[1]:
+        x = x[:, :, :: space[0], :: space[1]]
+        y = _conv2d(x.reshape(*x.shape[:2], -1, inputs), kernel[:, 0], (stride, 1))
+        return y.reshape(len(x), -1, *x.shape[2:4], outputs)
+    if inputs < outputs and taps * outputs <= 64:
+        wide = _conv_frames(x, jnp.concatenate(list(kernel), axis=-1), space)
+        taken = jnp.split(wide, taps, axis=-1)
+        convolve = lambda tap, met: taken[tap][:, met]  # noqa: E731
+    else:
+        convolve = lambda tap, met: _conv_frames(x[:, met], kernel[tap], space)  # noqa: E731
+    middle, frames, parts = (taps - 1) // 2, x.shape[1], []
+    end = (frames + 2 * middle - taps) // stride  # the last frame of the output
+    for tap in range(taps):
+        ahead = tap - middle
+        first, last = max(0, -(ahead // stride)), min(end, (frames - 1 - ahead) // stride)
+        if first <= last:
+            y = convolve(tap, slice(first * stride + ahead, last * stride + ahead + 1, stride))
+            parts.append(jnp.pad(y, ((0, 0), (first, end - last), (0, 0), (0, 0), (0, 0))))
+    return sum(parts)
 
 
 def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
