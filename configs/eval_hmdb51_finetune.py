@@ -5,6 +5,7 @@ python -m vrl_jax.main --config=configs/eval_hmdb51_finetune.py --config.init=ru
     --config.data.annotations=/path/to/testTrainMulti_7030_splits
 
 `--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+SEVERE's paper has no HMDB51, and its results say so.
 """
 
 from vrl_jax import config

@@ -5,6 +5,7 @@ python -m vrl_jax.main --config=configs/eval_hmdb51_linear.py --config.init=runs
     --config.data.annotations=/path/to/testTrainMulti_7030_splits
 
 `--config.protocol` is one of lss, severe, coclr.
+The papers of lss and severe have no such figure on HMDB51, and their results say so.
 """
 
 from vrl_jax import config

@@ -5,6 +5,7 @@ python -m vrl_jax.main --config=configs/eval_hmdb51_retrieval.py --config.init=r
     --config.data.annotations=/path/to/testTrainMulti_7030_splits
 
 `--config.protocol` is one of coclr, dualvar.
+DualVar's paper has no retrieval on HMDB51, and its results say so.
 """
 
 from vrl_jax import config

@@ -5,6 +5,7 @@ python -m vrl_jax.main --config=configs/eval_k400_finetune.py --config.init=runs
     --config.data.train_list=/path/to/train.csv --config.data.test_list=/path/to/val.csv
 
 `--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+Of these papers SEVERE alone fine-tunes on Kinetics-400; results by the others say so.
 """
 
 from vrl_jax import config

@@ -5,6 +5,7 @@ python -m vrl_jax.main --config=configs/eval_k400_linear.py --config.init=runs/m
     --config.data.train_list=/path/to/train.csv --config.data.test_list=/path/to/val.csv
 
 `--config.protocol` is one of lss, severe, coclr.
+CoCLR's paper has no Kinetics-400, and its results say so.
 """
 
 from vrl_jax import config

@@ -6,6 +6,7 @@ python -m vrl_jax.main --config=configs/eval_ssv2_finetune.py --config.init=runs
 
 `--config.protocol` is one of lss, severe, ctp, dualvar; coclr judges
 mirrored crops, which have other labels here.
+The papers of ctp and dualvar have no SSv2, and their results say so.
 """
 
 from vrl_jax import config

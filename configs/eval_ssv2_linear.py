@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_ssv2_linear.py --config.init=runs/m
     --config.data.root=/path/to/ssv2 \
     --config.data.annotations=/path/to/lists
 
-`--config.protocol` is one of lss, severe.
+`--config.protocol` is one of lss, severe; coclr judges mirrored crops, which
+have other labels here. The paper of lss has no linear figure on SSv2, and its results say so.
 """
 
 from vrl_jax import config

@@ -5,6 +5,7 @@ python -m vrl_jax.main --config=configs/eval_ucf101_linear.py --config.init=runs
     --config.data.annotations=/path/to/ucfTrainTestlist
 
 `--config.protocol` is one of lss, severe, coclr.
+The paper of lss has no linear figure on UCF101, and its results say so.
 """
 
 from vrl_jax import config

@@ -1,11 +1,14 @@
-"""BOD-VCL on SimCLR, R(2+1)D-18 on Kinetics-400: the recipe of the method's own settings.
+"""BOD-VCL on SimCLR, R(2+1)D-18 at 112 pixels on Kinetics-400, by a recipe of our own.
 
 python -m vrl_jax.main --config=configs/k400_bod.py --config.data.root=/path/to/k400
 
 `root` holds `train/<class>/<video>` and `val/<class>/<video>`. 100 epochs of 512 videos, two clips
-of 16 frames at stride 4 each, 112 pixels. The published tables of the method could not be
-recovered and this recipe has not been run to its end here, so no accuracy is promised. The forecast
-is by each clip's own operator, as in the paper; the one that lifted motion on rendered videos is
+of 16 frames at stride 4 each, by the large-scale study's optimiser (arXiv 2104.14558); the paper's
+own recipe is not published. 512 videos want 32 TPU v5e chips or more, one large GPU takes
+`--config.train.batch=64`; `vrl_jax.preflight` tells what fits. The published tables of the method
+could not be recovered and this has not been run to its end here, so no accuracy is promised. The
+forecast is by each clip's own operator, as in the paper; the one that lifted motion on rendered
+videos is
 `--config.method.forecast=shared --config.method.forecast_weight=3 --config.method.forecast_grid=4`.
 """
 

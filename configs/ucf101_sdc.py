@@ -1,9 +1,10 @@
-"""SDC (arXiv 2207.12795) on UCF101 split 1: 300 epochs and 50 concepts, else as `k400_sdc.py`.
+"""SDC (arXiv 2207.12795) on UCF101 split 1: `k400_sdc.py` with 50 concepts, at the size of one GPU.
 
 python -m vrl_jax.main --config=configs/ucf101_sdc.py --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-No accuracy of the paper could be recovered; not run to its end here.
+300 epochs of 64 videos, the learning rate divided by 10 after 200. No accuracy of the paper could
+be recovered; not run to its end here.
 """
 
 from configs import k400_sdc
