@@ -36,11 +36,22 @@ def test_the_navigation_names_every_page():
     assert sorted(places) == sorted(str(path.relative_to(DOCS)) for path in PAGES)
 
 
-def test_figures_of_the_methods_pages_are_those_of_the_readme():
-    readme = (ROOT / "README.md").read_text()
-    for page in (DOCS / "methods").glob("*.md"):
-        for figure in re.findall(r"\d\.\d{3} ± \d\.\d{3}", page.read_text()):
-            assert figure in readme, f"{page.name}: {figure}"
+def test_figures_elsewhere_are_those_of_the_results():
+    results = (DOCS / "results.md").read_text().split()
+    for page in [ROOT / "README.md", *(DOCS / "methods").glob("*.md")]:
+        for figure in re.findall(r"\d\.\d{3}\s±\s\d\.\d{3}", page.read_text()):
+            assert " ".join(figure.split()) in " ".join(results), f"{page.name}: {figure}"
+
+
+def test_every_command_is_on_its_page():
+    shown = re.findall(r"<!-- help: (\S+) -->", (DOCS / "commands.md").read_text())
+    programs = [
+        path.relative_to(ROOT).with_suffix("")
+        for path in (ROOT / "vrl_jax").rglob("*.py")
+        if "\nif __name__" in path.read_text()
+    ]
+    names = [".".join(path.parts).removesuffix(".__main__") for path in programs]
+    assert sorted(shown) == sorted(names)
 
 
 def test_every_notebook_is_linked():
@@ -69,6 +80,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "methods/bod/index.html").read_text()
     assert "<math" in page and "arithmatex" not in page
+    assert "--workdir" in (tmp_path / "commands/index.html").read_text()
+    assert "150 epochs of 32" in (tmp_path / "evaluation/index.html").read_text()
     assert "https://" not in "".join(re.findall(r"<(?:script|link)[^>]*>", page))
 
 
@@ -89,10 +102,16 @@ def test_python_runs(path):
 # Messages
 
 
+def ends(node: ast.AST) -> bool:
+    """Whether it is a `raise` statement or a call of `sys.exit`."""
+    exits = isinstance(node, ast.Call) and ast.unparse(node.func) == "sys.exit"
+    return isinstance(node, ast.Raise) or exits
+
+
 def raised(tree: ast.AST) -> list[str]:
-    """Return the strings in a program's `raise` statements, an ellipsis for what is filled in."""
+    """Return the strings of a program's errors, an ellipsis for what is filled in."""
     found = []
-    for statement in (node for node in ast.walk(tree) if isinstance(node, ast.Raise)):
+    for statement in filter(ends, ast.walk(tree)):
         for node in ast.walk(statement):
             if isinstance(node, ast.JoinedStr):
                 plain = (x.value if isinstance(x, ast.Constant) else "…" for x in node.values)
