@@ -7,6 +7,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from configs import synthetic_bod
+from tests.buckets import open_bucket
 from tests.encoders.reference import count, fill
 from vrl_jax import config, pretrained, provenance
 from vrl_jax.data.augment import Augment
@@ -67,6 +68,13 @@ def test_a_changed_file_is_refused(rng, tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="no readable .safetensors file"):
         pretrained.load(path)
+
+
+def test_a_remote_file_is_called_by_its_address():
+    bucket, url = open_bucket(), "gs://bucket/a.safetensors"
+    bucket.pipe(url, b"none")
+    with pytest.raises(ValueError, match=f"^{url} is no readable .safetensors file"):
+        pretrained.load(url)
 
 
 def test_what_is_no_encoder_of_ours_is_refused(rng, tmp_path):

@@ -26,6 +26,7 @@ from vrl_jax.data import remote
 from vrl_jax.data.augment import Augment, center_view
 from vrl_jax.data.remote import Place
 from vrl_jax.methods.network import EncoderConfig
+from vrl_jax.report.remote import CHECKPOINTS
 from vrl_jax.train.checkpoint import restore_encoder
 from vrl_jax.types import Features
 
@@ -104,13 +105,13 @@ def load(path: str | Place, step: int | None = None) -> Pretrained:
             raise ValueError(f"{path} holds one encoder: step must be None, got {step}")
         return _load_file(path)
     described = path / "config.json"
-    if not described.is_file():
+    if not remote.is_file(described):
         raise ValueError(f"{path} holds no run: there is no {described}")
     experiment = config.build(json.loads(described.read_text()))
     if not isinstance(experiment, Experiment):
         kind = type(experiment).__name__
         raise ValueError(f"{path} holds no run of pretraining: its config is that of {kind}")
-    step, variables = restore_encoder(path / "checkpoints", step)
+    step, variables = restore_encoder(path / CHECKPOINTS, step)
     origin = {
         "method": type(experiment.method).__name__,
         "framework": type(experiment.framework).__name__,
@@ -137,15 +138,20 @@ def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
 
 
 def _load_file(path: Place) -> Pretrained:
-    if not path.is_file():
+    if not remote.is_file(path):
         raise ValueError(f"there is no file {path}")
-    if remote.is_remote(path):
-        with tempfile.TemporaryDirectory() as folder:
-            copy = pathlib.Path(folder) / path.name
-            copy.write_bytes(path.read_bytes())
-            return _load_file(copy)
+    if not remote.is_remote(path):
+        return _read_file(path, path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / path.name
+        copy.write_bytes(path.read_bytes())
+        return _read_file(copy, path)
+
+
+def _read_file(copy: pathlib.Path, path: Place) -> Pretrained:
+    """Return the encoder in a copy of `path`, by which errors call it."""
     try:
-        with safetensors.safe_open(path, "np") as file:
+        with safetensors.safe_open(copy, "np") as file:
             about = file.metadata() or {}
             if "encoder" not in about:
                 raise ValueError(

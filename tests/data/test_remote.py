@@ -5,10 +5,10 @@ import fsspec
 import numpy as np
 import pytest
 
-from tests.buckets import open_bucket
+from tests.buckets import Bucket, open_bucket
 from tests.data import test_shards as shards
 from tests.data.test_decode import write_clip
-from vrl_jax.data import index, manifest, prepared
+from vrl_jax.data import index, manifest, prepared, remote
 from vrl_jax.data.official import Kinetics400
 from vrl_jax.data.prepared import Prepared
 from vrl_jax.data.shards import SequenceExamples, TfdsFolder, WebDataset
@@ -150,6 +150,36 @@ def test_what_cannot_be_read_says_what_can(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(fsspec, "get_filesystem_class", raise_import_error)
     with pytest.raises(ValueError, match=r"install gcsfs.*pip install 'vrl-jax\[gcs\]'"):
         ClassFolders("gs://bucket/set").train()
+
+
+def test_a_store_that_refuses_says_why(bucket, folders, monkeypatch):
+    root = upload(bucket, folders)
+
+    def refuse(self, path, **_):
+        raise RuntimeError(f"Forbidden: {path}")
+
+    monkeypatch.setattr(Bucket, "info", refuse)
+    (folders / "train.txt").write_text("train/a/1 x.mp4 0\n")
+    for data in (
+        ClassFolders(root),
+        ListFile(str(folders), f"{root}/train.txt"),
+        WebDataset(f"{root}/train"),
+    ):
+        with pytest.raises(ValueError, match=f"^{root}.* cannot be read: Forbidden: /bucket/set"):
+            data.train()
+    monkeypatch.undo()
+    monkeypatch.setattr(Bucket, "ls", refuse)
+    with pytest.raises(ValueError, match=f"^{root}/train/a cannot be read: Forbidden"):
+        ListFile(root, str(folders / "train.txt")).train()
+
+
+def test_an_error_without_words_is_named(bucket, monkeypatch):
+    def refuse(*_, **__):
+        raise TimeoutError
+
+    monkeypatch.setattr(Bucket, "cat_file", refuse)
+    with pytest.raises(OSError, match="gs://bucket/x cannot be read: TimeoutError"):
+        remote.read("gs://bucket/x")
 
 
 def raise_import_error(scheme):

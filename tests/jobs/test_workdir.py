@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-from tests.buckets import open_bucket
+from tests.buckets import Bucket, open_bucket
 from tests.jobs.test_evaluation import ENCODER
 from tests.test_main import ENVIRONMENT, ROOT, command, write_folders
 from vrl_jax import pretrained
 from vrl_jax.data.augment import Augment
+from vrl_jax.jobs.evaluation import UNTRAINED
 from vrl_jax.jobs.workdir import open_workdir
 from vrl_jax.report import __main__ as report
 
@@ -82,9 +83,79 @@ def test_what_was_written_is_copied_after_an_error_too(bucket):
     assert bucket.cat(f"{RUN}/metrics.jsonl") == b"{}\n"
 
 
-def test_an_address_that_nothing_is_known_of_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="ftp://x/y must be a local path or begin with one of"):
-        open_workdir("ftp://x/y")
+def test_a_shadow_ends_with_its_run(bucket):
+    bucket.pipe(f"{RUN}/config.json", b"{}")
+    with open_workdir(RUN) as workdir:
+        (workdir / "wandb" / "offline-run-1").mkdir(parents=True)
+        (workdir / "wandb" / "offline-run-1" / "run-1.wandb").write_text("records")
+        (workdir / "wandb" / "latest-run").symlink_to("offline-run-1")
+        (workdir / "wandb" / "debug.log").symlink_to("nowhere")
+        workdir.push()
+        assert not bucket.exists(f"{RUN}/wandb")
+    assert bucket.find(f"{RUN}/wandb") == ["/bucket/runs/x/wandb/offline-run-1/run-1.wandb"]
+    assert not workdir.shadow.folder.parents[2].exists()
+    workdir.push()
+    assert len(bucket.find(RUN)) == 2
+    with open_workdir(RUN) as workdir:  # other programs' files stay where they are
+        assert [path.name for path in workdir.local.iterdir()] == ["config.json"]
+    assert len(bucket.find(RUN)) == 2
+
+
+def test_what_other_programs_do_meanwhile_disturbs_no_copy(bucket, monkeypatch):
+    listing = os.scandir
+
+    def scandir(path):
+        if "wandb" in str(path):
+            raise FileNotFoundError(path)
+        return listing(path)
+
+    with open_workdir(RUN) as workdir:
+        (workdir / "wandb").mkdir()
+        (workdir / "metrics.jsonl").write_text("{}\n")
+        monkeypatch.setattr(os, "scandir", scandir)
+        workdir.push()
+    assert bucket.cat(f"{RUN}/metrics.jsonl") == b"{}\n"
+
+
+@pytest.mark.parametrize("part", ["", "/results"])
+def test_a_store_that_does_not_answer_loses_nothing(bucket, monkeypatch, capsys, part):
+    for name in ("config.json", "metrics.jsonl", "results/a.json"):
+        bucket.pipe(f"{RUN}/{name}", name.encode())
+    listing = Bucket.ls
+
+    def ls(self, path, **kwargs):
+        if path == f"/bucket/runs/x{part}":
+            raise TimeoutError
+        return listing(self, path, **kwargs)
+
+    monkeypatch.setattr(Bucket, "ls", ls)
+    with pytest.raises(ValueError, match=f"{RUN} cannot be read: TimeoutError"):
+        with open_workdir(RUN) as workdir:
+            (workdir / "metrics.jsonl").write_text("")
+    assert bucket.cat(f"{RUN}/metrics.jsonl") == b"metrics.jsonl"
+    with pytest.raises(SystemExit):
+        report.main([RUN])
+    assert f"{RUN} cannot be read: TimeoutError" in capsys.readouterr().err
+
+
+def test_what_is_no_runs_folder_is_not_copied(bucket):
+    bucket.pipe({f"gs://bucket/runs/{name}/config.json": b"{}" for name in "abcd"})
+    for url in ("gs://bucket", "gs://bucket/"):
+        with pytest.raises(ValueError, match=rf"must be a folder in a bucket, .*got {url}$"):
+            open_workdir(url)
+    with pytest.raises(ValueError, match=r"gs://bucket/runs must be .* but a, b, c \.\.\.$"):
+        open_workdir("gs://bucket/runs")
+    for number, name in enumerate(["checkpoints/3/d", "given/log", f"{UNTRAINED}-split2/log"]):
+        bucket.pipe(f"gs://bucket/{number}/{name}", b"")
+        open_workdir(f"gs://bucket/{number}")
+    bucket.pipe("gs://bucket/marked/", b"")  # an empty folder, as Google's console makes it
+    assert not list(open_workdir("gs://bucket/marked").local.iterdir())
+
+
+def test_an_address_that_cannot_hold_a_run_is_refused():
+    for url in ("ftp://x/y", "s3://x/y"):
+        with pytest.raises(ValueError, match=f"a local path or begin with gs://, got {url}: on"):
+            open_workdir(url)
 
 
 def test_reports_are_made_of_remote_runs(bucket, tmp_path, monkeypatch, capsys):
@@ -101,8 +172,8 @@ def test_reports_are_made_of_remote_runs(bucket, tmp_path, monkeypatch, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"one.html", "report.html", "two.html"}
     assert not bucket.exists("gs://bucket/a/report.html")
     for given, says in [
-        (["gs://bucket/none"], "no config.json"),
-        (["gs://bucket/a", "gs://bucket/a"], "given twice"),
+        (["gs://bucket/none"], "gs://bucket/none is not a run's folder: it has no config.json"),
+        (["gs://bucket/a", "gs://bucket/a"], "given twice among gs://bucket/a, gs://bucket/a"),
         (["nosuch://x"], "nosuch://x: Protocol not known"),
     ]:
         with pytest.raises(SystemExit):
@@ -227,6 +298,7 @@ def test_a_remote_encoder_is_judged_on_remote_videos_as_on_local_ones(store, tmp
     code = """
 import json
 from dataclasses import replace
+import fsspec
 from absl import flags
 from tests.jobs.test_evaluation import evaluation
 from vrl_jax.data.pipeline import Loader
@@ -241,8 +313,11 @@ wanted = evaluation("finetune", "dualvar", data=data, init=init, **given)
 wanted = replace(wanted, loader=Loader(workers=1, max_failed=0.5))
 job = Judgement(wanted, "{0}/judged", quiet=True)
 assert job()
-for path in sorted(job._workdir.local.rglob("results/*.json")):
-    result = json.loads(path.read_text())
+files, root = fsspec.url_to_fs("{0}/judged")
+for path in sorted(path for path in files.find(root) if "/results/" in path):
+    if not path.endswith(".json"):
+        continue
+    result = json.loads(files.cat(path))
     print(json.dumps([result[key] for key in ("value", "unreadable", "data")]).replace(" ", ""))
 """
     told = [python(code.format(at), store) for at in ("gs://bucket", tmp_path)]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.train.test_log import events
 from vrl_jax.train import loop
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.log import Log
@@ -25,10 +26,21 @@ def count(state, batch):
     return state._replace(step=state.step + 1, params=params), {"loss": params["w"].sum()}
 
 
-def launch(folder, config, total, *, step=count, batches=None, state=None, probe=None):
+def launch(
+    folder,
+    config,
+    total,
+    *,
+    step=count,
+    batches=None,
+    state=None,
+    probe=None,
+    before_save=lambda: None,
+):
     state = state or start_state()
     seen = []
-    with Checkpoints(folder / "checkpoints", config.keep, {"a": 1}) as checkpoints:
+    place, identity = folder / "checkpoints", {"a": 1}
+    with Checkpoints(place, config.keep, identity, before_save=before_save) as checkpoints:
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
         with Log(folder, int(state.step), total, quiet=True) as log:
@@ -49,6 +61,18 @@ def launch(folder, config, total, *, step=count, batches=None, state=None, probe
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_log_is_behind_no_save(tmp_path):
+    told = []
+
+    def before_save():
+        steps = {event.step for event in events(tmp_path / "tensorboard") if event.summary.value}
+        records = [record["step"] for record in lines(tmp_path / "metrics.jsonl")]
+        told.append((max(steps), max(records)))
+
+    launch(tmp_path, Train(batch=2, log_every=1, save_every=2), 5, before_save=before_save)
+    assert told == [(2, 2), (4, 4), (5, 5)]
 
 
 def test_probes_saves_and_logs_when_due(tmp_path):

@@ -110,7 +110,7 @@ def open_as(path: str) -> Media:
 
 def read_lines(path: Place) -> list[tuple[int, str]]:
     """Return the lines that are not blank, stripped, with their numbers from 1."""
-    if not path.is_file():
+    if not remote.is_file(path):
         raise ValueError(f"there is no file {path}")
     lines = remote.read_text(path).split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
@@ -157,7 +157,7 @@ def read_classes(path: Place) -> tuple[tuple[str, ...], int]:
 def need_folder(key: str, path: str) -> Place:
     """Return the folder; raises `ValueError` naming the config's key where it is none."""
     folder = remote.place(path)
-    if not path or not folder.is_dir():
+    if not path or not remote.is_folder(folder):
         raise ValueError(
             f"{key} must be a folder, got {path!r}: pass --config.data.{key}=/path/to/{key}"
         )
@@ -167,7 +167,7 @@ def need_folder(key: str, path: str) -> Place:
 def need_file(key: str, path: str) -> Place:
     """Return the file; raises `ValueError` naming the config's key where it is none."""
     file = remote.place(path)
-    if not path or not file.is_file():
+    if not path or not remote.is_file(file):
         raise ValueError(
             f"{key} must be a file, got {path!r}: pass --config.data.{key}=/path/to/file"
         )
@@ -176,7 +176,7 @@ def need_file(key: str, path: str) -> Place:
 
 def list_folders(root: Place) -> list[Place]:
     """Return the folders in a folder, in the order of their spaced names; none without it."""
-    folders = [at for at in root.iterdir() if at.is_dir()] if root.is_dir() else []
+    folders = [at for at in root.iterdir() if at.is_dir()] if remote.is_folder(root) else []
     seen = [at for at in folders if not at.name.startswith(".")]
     return sorted(seen, key=lambda at: (spaced(at.name), at.name))
 
@@ -197,7 +197,7 @@ def list_shards(key: str, shards: str, pattern: str) -> list[Place]:
       ValueError: there is none, or one of them is absent.
     """
     folder = remote.place(shards)
-    if shards and folder.is_dir():
+    if shards and remote.is_folder(folder):
         paths = sorted(at for at in folder.iterdir() if re.fullmatch(pattern, at.name))
     else:
         paths = [remote.place(path) for path in expand(shards) if path]

@@ -1,7 +1,7 @@
 """Files on object stores, `gs://bucket/...`: found, and read whole or in stretches.
 
-Nothing here imports JAX. What is local goes through none of it: `is_remote` is asked of a path's
-text, and the operating system does the rest.
+Nothing here imports JAX. A path's text says where it is. What takes local paths, too, leaves them
+to the operating system: no client need be installed for those.
 """
 
 import io
@@ -48,7 +48,7 @@ def read(path: str, start: int | None = None, stop: int | None = None) -> bytes:
         files, name = fsspec.url_to_fs(path)
         return files.cat_file(name, start=start, end=stop)
     except Exception as error:
-        raise OSError(f"{path} cannot be read: {error or type(error).__name__}") from error
+        raise OSError(_unread(path, error)) from error
 
 
 def skim(path: str | Place) -> io.IOBase:
@@ -70,11 +70,42 @@ def read_text(path: Place) -> str:
     return io.TextIOWrapper(io.BytesIO(path.read_bytes()), "utf-8-sig").read()
 
 
+def is_folder(path: Place) -> bool:
+    """Return whether there is such a folder; raises `ValueError` where that cannot be known."""
+    return _kind(path) == "directory" if is_remote(path) else path.is_dir()
+
+
+def is_file(path: Place) -> bool:
+    """Return whether there is such a file; raises `ValueError` where that cannot be known."""
+    return _kind(path) == "file" if is_remote(path) else path.is_file()
+
+
 def names(folder: str) -> set[str]:
-    """Return the names of the files in a folder on an object store; none where it is absent."""
-    files, name = fsspec.url_to_fs(folder)
+    """Return the names of the files in a folder on an object store; none where it is absent.
+
+    Raises:
+      ValueError: that cannot be known.
+    """
     try:
+        files, name = fsspec.url_to_fs(folder)
         listed = files.ls(name, detail=True)
     except FileNotFoundError:
         return set()
+    except Exception as error:
+        raise ValueError(_unread(folder, error)) from error
     return {at["name"].rpartition("/")[2] for at in listed if at["type"] == "file"}
+
+
+def _kind(path: Place) -> str:
+    """Return "file", "directory", or "" where there is nothing."""
+    try:
+        files, name = fsspec.url_to_fs(str(path))
+        return files.info(name)["type"]
+    except FileNotFoundError:
+        return ""
+    except Exception as error:
+        raise ValueError(_unread(path, error)) from error
+
+
+def _unread(path: str | Place, error: Exception) -> str:
+    return f"{path} cannot be read: {str(error) or type(error).__name__}"

@@ -28,15 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="print the tables of results as Markdown, and write no page",
     )
     wanted = parser.parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as copies:
+    with tempfile.TemporaryDirectory() as copies:
+        copies = Path(copies).resolve()
+        try:
             folders = [
-                remote.fetch(workdir, Path(copies)) if remote.is_remote(workdir) else Path(workdir)
+                remote.fetch(workdir, copies) if remote.is_remote(workdir) else Path(workdir)
                 for workdir in wanted.workdirs
             ]
             printed = [markdown.write(folders)] if wanted.markdown else _pages(wanted, folders)
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        except (ValueError, OSError) as error:
+            parser.exit(1, f"{parser.prog}: {remote.with_addresses(str(error), copies)}\n")
     for text in printed:
         print(text)
 

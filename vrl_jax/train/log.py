@@ -2,9 +2,12 @@
 
 import json
 import pathlib
+import time
 from collections.abc import Mapping
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from vrl_jax.train.online import Online
@@ -40,6 +43,38 @@ class Records:
         self._file.close()
 
 
+class Board:
+    """A file of scalars for TensorBoard, which forgets what came after a step.
+
+    `SummaryWriter` hands what it gets to a thread, and its `flush` does not wait for that.
+
+    Args:
+      folder: gets the file.
+      step: where the run continues.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"))
+        self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the values of a step."""
+        for name, value in values.items():
+            self._add(step, summary=scalar(name, value))
+
+    def flush(self) -> None:
+        """Have all on the disk that was written."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _add(self, step, **content):
+        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
+
+
 class Log:
     """The log of one run; use it in a `with`.
 
@@ -62,7 +97,7 @@ class Log:
         self._online = online
         self._metrics = Records(workdir / "metrics.jsonl", step)
         self._probes = Records(workdir / "probes.jsonl", step)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._board = Board(workdir / "tensorboard", step)
         self._bar = tqdm(
             total=total_steps, initial=step, unit="step", disable=quiet, dynamic_ncols=True
         )
@@ -91,6 +126,10 @@ class Log:
         self._scalars(step, {f"probe/{name}": value for name, value in values.items()})
         self._bar.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
 
+    def flush(self) -> None:
+        """Have all on the disk that was recorded: to come before a save."""
+        self._board.flush()
+
     def advance(self, step: int, loss: float, speed: float) -> None:
         """Move the progress bar to `step`."""
         self._bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} clips/s", refresh=False)
@@ -101,8 +140,7 @@ class Log:
         self._bar.write(text)
 
     def _scalars(self, step, values):
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(step, values)
         if self._online:
             self._online.write(step, values)
 
@@ -121,6 +159,9 @@ class Silence:
         """Do nothing."""
 
     probes = metrics
+
+    def flush(self) -> None:
+        """Do nothing."""
 
     def advance(self, step: int, loss: float, speed: float) -> None:
         """Do nothing."""

@@ -209,6 +209,7 @@ def run(
                 if probing or number == total_steps:
                     score = _probe(probe, train, log, number)
                 if saving:
+                    log.flush()
                     checkpoints.save(train, score)
                 meter.pause()
             if leaving:

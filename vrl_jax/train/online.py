@@ -12,7 +12,8 @@ ID = "wandb_id"  # file in the run's folder
 class Online:
     """The Weights & Biases run of a folder: the one it had before, if it had any.
 
-    `WANDB_MODE=offline` keeps everything in the folder, for `wandb sync`.
+    `WANDB_MODE=offline` keeps everything in the folder, for `wandb sync`; a folder on an object
+    store gets it when the run ends.
 
     Args:
       project: where it is listed.
