@@ -65,11 +65,18 @@ outlasting() { # BUCKET NAME ARGUMENTS: print the flag of the run's folder, unle
   for argument in "${@:3}"; do
     case $argument in
       --workdir=gs://?*/?*) return ;;
+      --workdir | -workdir*) die "write --workdir=gs://BUCKET/..., got $argument" ;;
       --workdir=*) die "the run must outlast its machines: $argument must begin with gs://BUCKET/" ;;
     esac
   done
   given "bucket for the run's folder" "$bucket" "--bucket=... or set VRL_BUCKET"
   echo "--workdir=gs://${bucket%/}/runs/$2"
+}
+
+scratch() { # set folder to an empty one, which is removed when this shell ends
+  folder=${TMPDIR:-/tmp}/vrl_jax.XXXXXX
+  if $dry_run; then run mkdir "$folder"; else folder=$(mktemp -d "$folder") || exit; fi
+  trap 'run rm -rf "$folder"' EXIT
 }
 
 pack() { # FILE: write the committed source there

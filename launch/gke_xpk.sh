@@ -27,15 +27,15 @@ cluster='' name=vrl-jax type='' slices=1 restarts=50 bucket=${VRL_BUCKET:-}
 project=${GOOGLE_CLOUD_PROJECT:-} zone=${CLOUDSDK_COMPUTE_ZONE:-}
 
 submit() { # ARGUMENTS
-  local folder=${TMPDIR:-/tmp}/$name
-  pack "$folder.tar.gz"
-  run rm -rf "$folder"
-  run mkdir "$folder"
-  run tar -xzf "$folder.tar.gz" -C "$folder"
+  scratch
+  pack "$folder/vrl_jax.tar.gz"
+  run mkdir "$folder/vrl_jax"
+  run tar -xzf "$folder/vrl_jax.tar.gz" -C "$folder/vrl_jax"
   # XPK signals its shell's child; with exec that is Python, which saves.
   run xpk workload create --workload="$name" "${place[@]}" --tpu-type="$type" \
     --num-slices="$slices" --max-restarts="$restarts" \
-    --termination-grace-period-seconds=120 --base-docker-image=python:3.11 --script-dir="$folder" \
+    --termination-grace-period-seconds=120 --base-docker-image=python:3.11 \
+    --script-dir="$folder/vrl_jax" \
     --command="pip install --quiet -c constraints.txt -e '.[tpu,gcs]' && exec $(
       quoted python -m vrl_jax.main --distributed "$@"
     )"

@@ -10,7 +10,9 @@ set -u
 
 # shellcheck source=/dev/null
 [ -z "${VRL_VENV:-}" ] || source "$VRL_VENV/bin/activate"
-srun python -m vrl_jax.main --distributed "$@"
+# srun takes the CPUs of a task from its own flag, not from the job's.
+srun ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
+  python -m vrl_jax.main --distributed "$@"
 code=$?
 [ "$code" != 143 ] || scontrol requeue "$SLURM_JOB_ID" # it saved; the same command continues
 exit "$code"

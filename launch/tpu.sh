@@ -40,6 +40,7 @@ state() { # print READY, ABSENT, UNKNOWN or what Google says of the first part t
   fi
   for node in "${nodes[@]}"; do
     found=$(describe READY tpu-vm 'value(state)' "$node")
+    [ "$found" != ABSENT ] || found=SUSPENDED # the request is there, and makes no other node
     [ "$found" = READY ] || break
   done
   echo "$found"
@@ -66,8 +67,8 @@ ready() { # create or reuse; set fresh where it had to create
     case $found in
       UNKNOWN) $answered || die "gcloud does not say what $name is" && pause && continue ;;
       READY) answered=true && return ;;
-      ABSENT) create ;;
-      PREEMPTED | TERMINATED | SUSPENDED) say "$name is $found: again" && delete ;;
+      ABSENT) attempt create ;;
+      PREEMPTED | TERMINATED | SUSPENDED) say "$name is $found: again" && attempt delete ;;
       CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING | ACTIVE | STARTING | RESTARTING | \
         REIMAGING | REPAIRING | SUSPENDING | DELETING)
         say "$name is $found: waiting" && pause
@@ -78,11 +79,16 @@ ready() { # create or reuse; set fresh where it had to create
   done
 }
 
+attempt() { # create or delete; where that fails after Google has answered, wait for a better time
+  "$1" || { $answered || exit 1; pause; }
+}
+
 create() {
   local number=(--node-id="$name")
   [ "$slices" = 1 ] || number=(--node-count="$slices" --node-prefix="$name")
   run gcloud compute tpus queued-resources create "$name" "${place[@]}" "${number[@]}" \
-    --accelerator-type="$type" --runtime-version="$(runtime)" "${spot[@]}" "${create_flags[@]}"
+    --accelerator-type="$type" --runtime-version="$(runtime)" "${spot[@]}" \
+    "${create_flags[@]}" || return
   fresh=true assumed=''
 }
 
@@ -110,23 +116,25 @@ on() { # NODE WORKER WORDS: run worker.sh there
   run "${words[@]}" </dev/null
 }
 
-install() {
-  local file=${TMPDIR:-/tmp}/$name.tar.gz words
+install() ( # in a shell of its own, with which its files go
+  scratch
+  file=$folder/vrl_jax.tar.gz
   ssh_to all all 'rm -rf vrl_jax && mkdir vrl_jax && tar -xzf vrl_jax.tar.gz -C vrl_jax'
   pack "$file" &&
     run gcloud compute tpus queued-resources scp "$file" "$name:vrl_jax.tar.gz" "${place[@]}" \
       --quiet --node=all --worker=all &&
     run "${words[@]}" </dev/null &&
     on all all install
-}
+)
 
 progress() { # print what each host says: running, exited CODE, gone; nothing unless all answer
   local words said
-  ssh_to all all "bash vrl_jax/launch/worker.sh state"
+  ssh_to all all "if [ -e vrl_jax/launch/worker.sh ]; then bash vrl_jax/launch/worker.sh state; \
+else echo gone; fi"
   if said=$(ask "exited 0" "${words[@]}" </dev/null 2>&1) && [[ $said != *"Could not prepare"* ]]; then
     grep -xE 'running|exited [0-9]+|gone' <<<"$said" || true
   else
-    say "not all hosts of $name answer"
+    say "not all hosts of $name answer: $said"
   fi
 }
 
@@ -159,14 +167,16 @@ worst() { # LINES: print the exit code that tells most: an error, else 143, else
 }
 
 up() { # ARGUMENTS
-  local code
+  local code found
   while :; do
     ready
-    if $fresh || [[ $(progress) != *running* ]]; then
-      if install && on all all start "$@"; then code=$(outcome); else code=1; fi
-    else
-      code=$(outcome)
-    fi
+    found=gone
+    $fresh || found=$(progress)
+    case $found in
+      '') pause && continue ;;
+      *running*) code=$(outcome) ;;
+      *) if install && on all all start "$@"; then code=$(outcome); else code=1; fi ;;
+    esac
     case $code in
       0) break ;;
       143 | LOST) say "interrupted ($code): once more, from the last checkpoint" ;;

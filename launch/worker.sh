@@ -45,10 +45,13 @@ start() { # ARGUMENTS
 }
 
 state() {
+  if [ ! -f "$records/code" ] && running; then
+    echo running
+    return
+  fi
+  [ -f "$records/code" ] || sleep 1 # it comes a moment after the end of the run
   if [ -f "$records/code" ]; then
     echo "exited $(cat "$records/code")"
-  elif running; then
-    echo running
   else
     echo gone
   fi

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -12,16 +13,22 @@ import pytest
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
-# Records its words; gives the next of its answers to a question, the last of them for ever.
+# Records its words, and as git packs one file; writes down the names of the files which it is given
+# to send; gives the next of its answers to a question, the last of them for ever.
 FAKE = """#!{python}
-import io, json, os, pathlib, sys, tarfile
+import json, os, pathlib, sys, tarfile
 place = pathlib.Path({place!r})
 words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
 with open(place / "calls", "a") as calls:
     calls.write(json.dumps(words) + "\\n")
 for word in words:
     if word.startswith("--output=") and words[0] == "git":
-        tarfile.open(word.removeprefix("--output="), "w:gz").close()
+        with tarfile.open(word.removeprefix("--output="), "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("committed"))
+    elif word.startswith("--script-dir="):
+        (place / "sent").write_text(json.dumps(os.listdir(word.removeprefix("--script-dir="))))
+    elif "scp" in words and os.path.isfile(word):
+        (place / "sent").write_text(json.dumps(tarfile.open(word).getnames()))
 said = " ".join(words)
 answers = json.loads((place / "answers").read_text())
 for part, queue in answers.items():
@@ -76,9 +83,17 @@ class Shell:
         return process.stdout + process.stderr
 
     def calls(self):
-        """Return what the recording programs were asked for, without the look at the work tree."""
-        lines = (self.place / "calls").read_text().splitlines()
-        return [words for words in map(json.loads, lines) if "status" not in words]
+        """Return what the recording programs were asked for, without the look at the work tree.
+
+        Temporary folders have the name that a dry run gives them.
+        """
+        text = re.sub(r"/vrl_jax\.\w{6}\b", "/vrl_jax.XXXXXX", (self.place / "calls").read_text())
+        return [words for words in map(json.loads, text.splitlines()) if "status" not in words]
+
+    def sent(self):
+        """Return the names of the files that were sent, after a look that none was left behind."""
+        assert not list(self.place.glob("vrl_jax.*"))
+        return json.loads((self.place / "sent").read_text())
 
     def printed(self, script, action, *words):
         """Return the commands of a dry run, split as a shell would split them."""

@@ -1,7 +1,6 @@
 """GKE with XPK: what is asked of xpk and kubectl."""
 
 import shlex
-import tarfile
 
 import pytest
 
@@ -13,7 +12,7 @@ def test_run_sends_the_source_and_queues_the_command(shell):
     shell.fake("xpk", "git")
     flags = [*CLUSTER, "--name=a", "--type=v5p-8", "--slices=2", "--bucket=gs://b/", "--restarts=3"]
     archive, create = shell.does_what_it_printed("gke_xpk.sh", "run", *flags, "--", *RUN)
-    folder = shell.place / "a"
+    folder = shell.place / "vrl_jax.XXXXXX" / "vrl_jax"
     assert archive[3:] == ["archive", "--format=tar.gz", f"--output={folder}.tar.gz", "HEAD"]
     assert create[:-1] == [
         *("xpk", "workload", "create", "--workload=a", *CLUSTER),
@@ -29,14 +28,16 @@ def test_run_sends_the_source_and_queues_the_command(shell):
     assert shlex.split(start) == main
 
 
-def test_what_is_sent_is_the_archive_and_nothing_else(shell):
-    shell.fake("xpk", "git")
-    (shell.place / "vrl-jax").mkdir()
-    (shell.place / "vrl-jax" / "of an earlier time").touch()
-    shell("gke_xpk.sh", "run", *CLUSTER, "--type=v5p-8", "--bucket=b", "--", *RUN)
-    with tarfile.open(shell.place / "vrl-jax.tar.gz") as archive:
-        sent = archive.getnames()
-    assert [path.name for path in (shell.place / "vrl-jax").iterdir()] == sent == []
+@pytest.mark.parametrize("code", [0, 7])
+def test_what_is_sent_is_the_archive_and_nothing_of_others_is_touched(shell, code):
+    shell.fake("xpk", "git", workload=[("", code)])
+    of_others = [shell.place / "vrl-jax" / "notes", shell.place / "vrl-jax.tar.gz"]
+    of_others[0].parent.mkdir()
+    for path in of_others:
+        path.write_text("of others")
+    shell("gke_xpk.sh", "run", *CLUSTER, "--type=v5p-8", "--bucket=b", "--", *RUN, code=code)
+    assert shell.sent() == ["committed"]
+    assert [path.read_text() for path in of_others] == ["of others"] * 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from configs import k400_bod
 from tests.launch.conftest import LAUNCH
 
 SCRIPTS = ("tpu.sh", "gke_xpk.sh", "slurm.sh", "local.sh", "worker.sh")
@@ -60,6 +61,8 @@ def test_every_action_is_in_the_help(shell, script):
             ("run", *PLACE, *RUN, "--workdir=/tmp/a"),
             "--workdir=/tmp/a must begin with gs",
         ),
+        ("tpu.sh", ("run", *PLACE, *RUN, "--workdir", "gs://a/b"), "write --workdir=gs://BUCKET/"),
+        ("tpu.sh", ("run", *PLACE, *RUN, "-workdir=gs://a/b"), "got -workdir=gs://a/b"),
         ("tpu.sh", ("run", "--config=configs/a.py"), "what is for vrl_jax.main comes after --"),
         ("tpu.sh", ("delete", *PLACE, *RUN), "'delete' takes nothing after --"),
         ("gke_xpk.sh", ("run", *PLACE), "no cluster: pass --cluster="),
@@ -103,8 +106,12 @@ def test_a_program_that_is_not_installed_is_named(shell, script, words, program)
     assert f"error: {program} is not installed: " in shell(script, *words, code=2)
 
 
+def readme():
+    return (LAUNCH / "README.md").read_text().replace("\\\n", " ")
+
+
 def test_the_examples_are_understood(shell):
-    text = (LAUNCH / "README.md").read_text().replace("\\\n", " ")
+    text = readme()
     names = dict(re.findall(r"(\w+)=(\S+)", re.search(r"^export (.*)$", text, re.MULTILINE)[1]))
     shell.environment |= names
     examples = re.findall(r"^launch/(\S+) (.*)$", text, re.MULTILINE)
@@ -113,3 +120,16 @@ def test_the_examples_are_understood(shell):
         split = shlex.split(words)
         place = split.index("--") if "--" in split else len(split)
         assert shell(script, *split[:place], "--dry-run", *split[place:])
+
+
+def test_the_examples_fit_their_chips():
+    videos = k400_bod.get_config().train.batch
+    examples = re.findall(
+        r"^launch/.*--type=v5litepod-(\d+)(.*configs/k400_bod.*)$", readme(), re.M
+    )
+    assert len(examples) == 2
+    for chips, words in examples:
+        slices = re.search(r"--slices=(\d+)", words)
+        batch = re.search(r"--config.train.batch=(\d+)", words)
+        batch, slices = int(batch[1]) if batch else videos, int(slices[1]) if slices else 1
+        assert batch / (int(chips) * slices) <= 21  # videos in the 15.75 GiB of a v5e chip

@@ -34,6 +34,14 @@ def test_the_job_goes_back_into_the_queue_when_it_saved(shell, code, requeued):
     assert shell.calls() == [srun, *([["scontrol", "requeue", "42"]] if requeued else [])]
 
 
+def test_a_task_has_the_cpus_that_the_job_was_given_for_it(shell):
+    shell.fake("srun")
+    shell.environment |= {"SLURM_JOB_ID": "42", "SLURM_CPUS_PER_TASK": "12"}
+    shell("slurm_job.sh", *RUN)
+    [call] = shell.calls()
+    assert call[:3] == ["srun", "--cpus-per-task=12", "python"] and call[-len(RUN) :] == RUN
+
+
 def test_the_job_uses_the_environment_that_is_named(shell):
     shell.fake("srun")
     (shell.place / "venv" / "bin").mkdir(parents=True)

@@ -1,5 +1,8 @@
 """Cloud TPU slices: the commands, and a run that is carried through preemptions."""
 
+import json
+import subprocess
+
 import pytest
 
 PLACE = ["--project=p", "--zone=z"]
@@ -10,6 +13,10 @@ QR = ["gcloud", "compute", "tpus", "queued-resources"]
 ASK = [*QR, "describe", "vrl-jax", *PLACE, "--format=value(state.state)"]
 DELETE = [*QR, "delete", "vrl-jax", *PLACE, "--force", "--quiet"]
 ABSENT = ("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: no such thing", 1)
+LOOK = (
+    "if [ -e vrl_jax/launch/worker.sh ]; then bash vrl_jax/launch/worker.sh state; "
+    "else echo gone; fi"
+)
 BROKEN = ("ERROR: the network is unreachable", 1)
 
 
@@ -57,7 +64,7 @@ def cloud(shell, queued=("ACTIVE",), nodes=("READY",), states=("exited 0",)):
 def test_up_prints_and_does_the_whole(shell):
     cloud(shell, queued=[ABSENT, "ACTIVE"])
     calls = shell.does_what_it_printed("tpu.sh", "up", *FLAGS, *RUN)
-    file = f"{shell.place}/vrl-jax.tar.gz"
+    file = f"{shell.place}/vrl_jax.XXXXXX/vrl_jax.tar.gz"
     unpack = "rm -rf vrl_jax && mkdir vrl_jax && tar -xzf vrl_jax.tar.gz -C vrl_jax"
     quoted = "'--data=Prepared root='\\''gs://mine/my data'\\'''"
     assert [call for call in calls if call[0] != "git"] == [
@@ -73,12 +80,13 @@ def test_up_prints_and_does_the_whole(shell):
         worker(f"start --config=configs/k400_bod.py {quoted} --workdir=gs://mine/runs/vrl-jax"),
         ASK,
         node("vrl-jax"),
-        worker("state"),
+        on(LOOK),
         DELETE,
     ]
     assert [call[3:] for call in calls if call[0] == "git"] == [
         ["archive", "--format=tar.gz", f"--output={file}", "HEAD"]
     ]
+    assert shell.sent() == ["committed"]
 
 
 @pytest.mark.parametrize(
@@ -177,12 +185,57 @@ def test_what_is_not_reached_is_waited_for(shell):
     cloud(
         shell,
         queued=["ACTIVE", BROKEN, "ACTIVE"],
-        states=["running", BROKEN, partly, "running", "exited 0"],
+        states=[BROKEN, partly, "running", BROKEN, partly, "running", "exited 0"],
     )
     text = shell("tpu.sh", "up", *FLAGS, *RUN)
-    assert "network is unreachable" in text and "not all hosts" in text
-    assert not asked(shell, "worker.sh start"), "a run that goes on is only watched"
-    assert len(asked(shell, "worker.sh state")) == 5
+    assert "not all hosts of vrl-jax answer: ERROR: the network is unreachable" in text
+    installed = asked(shell, "scp") + asked(shell, "worker.sh install")
+    assert not installed + asked(shell, "worker.sh start"), "a run that goes on is only watched"
+    assert len(asked(shell, "worker.sh state")) == 7
+
+
+def test_hosts_answer_before_anything_is_installed(shell):
+    ask = ["bash", "-c", LOOK]
+    assert subprocess.run(ask, cwd=shell.place, capture_output=True, text=True).stdout == "gone\n"
+    script = shell.place / "vrl_jax" / "launch" / "worker.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text('echo "its $1"')
+    said = subprocess.run(ask, cwd=shell.place, capture_output=True, text=True).stdout
+    assert said == "its state\n"
+    cloud(shell, states=["gone\ngone", "exited 0\nexited 0"])
+    shell("tpu.sh", "up", *FLAGS, *RUN)
+    assert len(asked(shell, "worker.sh start")) == 1
+
+
+def test_slices_whose_node_is_missing_are_made_again(shell):
+    cloud(shell, queued=["ACTIVE", ABSENT, "ACTIVE"], nodes=[ABSENT, "READY"])
+    assert "vrl-jax is SUSPENDED: again" in shell("tpu.sh", "create", *FLAGS)
+    made = [call[4] for call in shell.calls() if call[4] != "describe"]
+    assert made == ["delete", "create"]
+
+
+def test_what_fails_after_a_preemption_is_tried_again(shell):
+    no = ("ERROR: try again later", 1)
+    states = ["running", "exited 0"]
+    cloud(
+        shell,
+        queued=["ACTIVE", "SUSPENDED", "SUSPENDED", "SUSPENDED", ABSENT, ABSENT, "ACTIVE"],
+        states=states,
+    )
+    told = json.loads((shell.place / "answers").read_text())
+    shell.answer(told | {" delete ": [no, ("", 0)], " create ": [no, ("", 0)]})
+    assert "try again later" in shell("tpu.sh", "up", *FLAGS, *RUN)
+    made = [call[4] for call in shell.calls() if call[4] in ("delete", "create")]
+    assert made == ["delete", "delete", "create", "create", "delete"]
+
+
+@pytest.mark.parametrize("queued, action", [(ABSENT, "create"), ("SUSPENDED", "delete")])
+def test_what_fails_at_once_ends_it(shell, queued, action):
+    cloud(shell, queued=[queued])
+    told = json.loads((shell.place / "answers").read_text())
+    shell.answer(told | {f" {action} ": [("ERROR: no permission", 1)]})
+    assert "no permission" in shell("tpu.sh", "up", *FLAGS, *RUN, code=1)
+    assert len(asked(shell, f" {action} ")) == 1
 
 
 def test_a_host_that_started_anew_is_given_the_run_again(shell):

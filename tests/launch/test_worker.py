@@ -57,6 +57,18 @@ def test_the_exit_code_is_kept_until_the_next_start(host, code):
     assert host("worker.sh", "state") == "running\n"
 
 
+def test_a_run_that_has_just_ended_is_not_gone(host):
+    records = host.place / "vrl_run"
+    records.mkdir()
+    with subprocess.Popen(["true"]) as ended:
+        (records / "pid").write_text(str(ended.pid))
+    (host.place / "bin").mkdir()
+    sleep = host.place / "bin" / "sleep"  # while it waits, the code arrives
+    sleep.write_text(f"#!/bin/sh\necho 7 >{records}/code\n")
+    sleep.chmod(0o755)
+    assert host("worker.sh", "state") == "exited 7\n"
+
+
 def test_a_number_of_another_process_is_no_run(host):
     (host.place / "vrl_run").mkdir()
     with subprocess.Popen(["sleep", "60"]) as other:
