@@ -210,7 +210,9 @@ def check(monkeypatch, text: str, command: str) -> None:
     words = shlex.split(command, comments=True)
     if words[0].startswith("launch/"):
         script, cut = (ROOT / words[0]).read_text(), words.index("--")
-        assert all(f" {word.partition('=')[0]}=" in script for word in words[1:cut])
+        for word in words[1:cut]:  # a flag with its value, or a word or switch alone
+            known = re.escape(re.sub("=.*", "=", word)) + ("" if "=" in word else r"(?![\w-])")
+            assert re.search(rf"(?<![\w-]){known}", script), word
         module, arguments = "vrl_jax.main", words[cut + 1 :]
     else:
         at = words.index("-m")
@@ -252,3 +254,9 @@ def test_wrong_commands_are_refused(monkeypatch, wrong, error):
     importlib.import_module("vrl_jax.data.doctor")
     with pytest.raises(error):
         check(monkeypatch, "", f"python -m vrl_jax.{wrong}")
+
+
+@pytest.mark.parametrize("wrong", ["upp --name=x", "up --nam=x", "up --spott", "up --spot=1"])
+def test_wrong_words_for_scripts_are_refused(monkeypatch, wrong):
+    with pytest.raises(AssertionError):
+        check(monkeypatch, "", f"launch/tpu.sh {wrong} -- --config=configs/synthetic_bod.py")

@@ -56,23 +56,26 @@ def trained(fit: Fit) -> str:
 def optimised(optim: Optimizer, epochs: float) -> str:
     """Return the optimiser and its schedule."""
     of = f" for {optim.reference_batch}" if optim.reference_batch else ""
-    parts = [f"{type(optim).__name__}, rate {optim.learning_rate:g}{of}"]
+    nesterov = "Nesterov " if getattr(optim, "nesterov", False) else ""
+    parts = [f"{nesterov}{type(optim).__name__}, rate {optim.learning_rate:g}{of}"]
     if optim.warmup:
         parts.append(f"{optim.warmup * epochs:g} epochs of warm-up")
     drops = " ".join(f"{drop * epochs:g}" for drop in optim.drops)
     parts.append(f"× {optim.drop_factor:g} after {drops}" if drops else "cosine")
-    parts.append(f"decay {optim.weight_decay:g}" if optim.weight_decay else "no decay")
+    on = ", of biases and norms, too" if optim.decay_all else ""
+    parts.append(f"decay {optim.weight_decay:g}{on}" if optim.weight_decay else "no decay")
     return ", ".join(parts)
 
 
 def varied(augment: Augment) -> str:
     """Return how a clip becomes a view."""
+    least, most = (round(side * augment.size) for side in augment.scale)
     crop = {
-        "resized": f"box of {augment.area[0]:g} to {augment.area[1]:g} of the area",
-        "scaled": f"square, shorter side {augment.scale[0]:.3g} to {augment.scale[1]:.3g} of it",
-        "plain": "square",
+        "resized": f" from a box of {augment.area[0]:g} to {augment.area[1]:g} of the area",
+        "scaled": f" of frames scaled to {least} to {most}",
+        "plain": "",
     }[augment.crop]
-    parts = [f"{crop} to {augment.size}"]
+    parts = [f"{augment.size}{crop}"]
     parts += [f"mirrored with {augment.flip:g}"] * (augment.flip > 0)
     if augment.jitter:
         colours = augment.brightness, augment.contrast, augment.saturation, augment.hue
