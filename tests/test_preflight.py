@@ -128,6 +128,8 @@ def test_the_batch_of_a_chip_is_that_of_all():
     assert preflight.aim(experiment())[0] == experiment()
     with flagsaver.flagsaver(per_chip_batch=0), pytest.raises(ValueError, match="per_chip_batch"):
         preflight.aim(experiment())
+    with flagsaver.flagsaver(json="gs://bucket/x.json"), pytest.raises(ValueError, match="gs://"):
+        preflight.aim(experiment())
     with pytest.raises(ValueError, match="the config is of an evaluation"):
         preflight.aim(config.build(eval_factors.get_config()))
 
@@ -142,7 +144,7 @@ def test_one_target_at_a_time():
 def test_the_data_set_need_not_be_there(capsys):
     absent = dataclasses.replace(experiment(), data=ClassFolders())
     assert preflight.count_videos(absent) == BATCH
-    assert capsys.readouterr().out.startswith("The data set is not here")
+    assert capsys.readouterr().out.startswith("The data set is not here (root must be a folder")
     assert preflight.count_videos(experiment()) == Synthetic().pretrain_videos
     with flagsaver.flagsaver(videos=7):
         assert preflight.count_videos(absent) == 7

@@ -22,10 +22,12 @@ from vrl_jax import check, main
 from vrl_jax import config as configs
 from vrl_jax.config import Evaluation, Experiment
 from vrl_jax.data.sources import VideoError
+from vrl_jax.encoders.conv import formulation_on
 from vrl_jax.jobs import chips
 from vrl_jax.jobs.chips import Chip
 from vrl_jax.jobs.finding import Finding, find, tell, verdict
 from vrl_jax.jobs.program import make_program
+from vrl_jax.report.remote import is_remote
 from vrl_jax.train import mesh
 
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice to compile for, as v5e:4x4.")
@@ -61,8 +63,7 @@ def for_platform(experiment: Experiment, platform: str) -> Experiment:
     encoder = experiment.encoder
     if getattr(encoder, "conv", "") != "auto":
         return experiment
-    conv = "folded" if platform == "cpu" else "native"
-    return replace(experiment, encoder=replace(encoder, conv=conv))
+    return replace(experiment, encoder=replace(encoder, conv=formulation_on(platform)))
 
 
 def count_videos(experiment: Experiment) -> int:
@@ -75,8 +76,8 @@ def count_videos(experiment: Experiment) -> int:
         return _VIDEOS.value
     try:
         return len(experiment.data.pretrain())
-    except (ValueError, VideoError):
-        print("The data set is not here: schedules are those of a set of one batch.")
+    except (ValueError, VideoError) as error:
+        print(f"The data set is not here ({error}): schedules are those of a set of one batch.")
         return experiment.train.batch
 
 
@@ -101,6 +102,8 @@ def aim(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
     """
     if not isinstance(experiment, Experiment):
         raise ValueError("the config is of an evaluation: it has no training step")
+    if is_remote(_JSON.value):
+        raise ValueError(f"json must be a file on this machine, got {_JSON.value}")
     place = mesh.make_mesh(find_devices())
     if _BATCH.value is not None:
         check.at_least(1, per_chip_batch=_BATCH.value)

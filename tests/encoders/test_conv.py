@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import convolve, fill, normalise
-from vrl_jax.encoders.conv import Conv3d, ConvNorm, frame_grid, pool
+from vrl_jax.encoders.conv import Conv3d, ConvNorm, formulation_on, frame_grid, pool
 
 CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
     ((2, 5, 6, 7, 3), (3, 3, 3), (1, 1, 1)),
@@ -26,6 +26,14 @@ def test_equals_loops(rng, shape, kernel, strides, formulation):
     conv = Conv3d(4, kernel, strides, formulation)
     got = conv.apply({"params": {"kernel": weights}}, jnp.asarray(x))
     np.testing.assert_allclose(got, convolve(x, weights, strides), rtol=1e-4, atol=1e-4)
+
+
+def test_auto_is_what_its_platform_gets():
+    assert [formulation_on(name) for name in ("cpu", "gpu", "tpu")] == [
+        "folded",
+        "native",
+        "native",
+    ]
 
 
 @pytest.mark.parametrize(("shape", "kernel", "strides"), CASES)

@@ -20,6 +20,11 @@ def check_compute(dtype: str, formulation: str) -> None:
     check.one_of(FORMULATIONS, conv=formulation)
 
 
+def formulation_on(platform: str) -> str:
+    """Return what the formulation "auto" is on a platform: "cpu", "gpu" or "tpu"."""
+    return "folded" if platform == "cpu" else "native"
+
+
 def conv3d_native(
     x: Float[Array, "b t h w i"],
     kernel: Float[Array, "kt kh kw i o"],
@@ -44,7 +49,7 @@ def conv3d_folded(
     convolution over time alone is a 2-D one over time and a frame's places in a row, unless most of
     its taps meet padding.
     """
-    (taps, *extent, inputs, outputs), (stride, *space) = kernel.shape, strides
+    (taps, *extent, inputs, outputs), stride, space = kernel.shape, strides[0], strides[1:]
     if extent == [1, 1] and 1 < taps <= x.shape[1]:
         x = x[:, :, :: space[0], :: space[1]]
         y = _conv2d(x.reshape(*x.shape[:2], -1, inputs), kernel[:, 0], (stride, 1))
@@ -106,8 +111,8 @@ class Conv3d(nn.Module):
         """Convolve `x`."""
         draw = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", draw, (*self.kernel, x.shape[-1], self.features))
-        auto = "folded" if jax.default_backend() == "cpu" else "native"
-        formulation = auto if self.formulation == "auto" else self.formulation
+        auto = self.formulation == "auto"
+        formulation = formulation_on(jax.default_backend()) if auto else self.formulation
         convolve = conv3d_folded if formulation == "folded" else conv3d_native
         y = convolve(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), self.strides)
         if not self.bias:
