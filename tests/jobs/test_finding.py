@@ -10,6 +10,7 @@ FINDING = Finding(
     kind="TPU v5 lite",
     batch=128,
     dtype="bfloat16",
+    remat=None,
     state=GIB,
     memory=Memory(arguments=2 * GIB, outputs=0, temporaries=7 * GIB - GIB // 2, code=GIB // 2),
     capacity=12.0 * GIB,
@@ -35,12 +36,17 @@ def test_a_step_that_does_not_fit():
     assert "--config.train.batch=64 (about 8 videos a chip), or 16 chips for the same batch" in text
     assert "encoder" not in text
     assert "--config.encoder.dtype=bfloat16, or" in judged(capacity=5.0 * GIB, dtype="float32")
+    assert "Change: --config.encoder.remat=True, or" in judged(capacity=5.0 * GIB, remat=False)
+    assert "remat" not in judged(capacity=5.0 * GIB, remat=True)
     assert "32 chips" in judged(capacity=4.9 * GIB)  # 7 videos a chip are fewer than half
     assert "not one video fits" in judged(capacity=0.5 * GIB)
 
 
 def test_what_could_not_be_compiled_does_not_fit():
     assert judged(costs=None, times=None, capacity=8.99 * GIB).startswith("Does not fit: 0.01 GiB")
+    text = judged(costs=None, times=None, capacity=None, remat=False)
+    assert text.startswith("Does not fit: its compiler gave up for want of memory.\nChange: ")
+    assert "remat=True, or a smaller --config.train.batch, or more chips" in text
 
 
 def test_without_a_capacity_there_is_no_verdict():

@@ -27,6 +27,7 @@ class Finding:
       kind: what JAX calls one.
       batch: videos a step, over all chips.
       dtype: of the encoder's computation; "" where it has none.
+      remat: whether the encoder computes blocks again for the gradient; None where it cannot.
       state: bytes on each chip that no smaller batch saves.
       memory: bytes on each chip.
       capacity: bytes that each chip has; None where that is unknown.
@@ -39,6 +40,7 @@ class Finding:
     kind: str
     batch: int
     dtype: str
+    remat: bool | None
     state: int
     memory: Memory
     capacity: float | None
@@ -82,6 +84,7 @@ def find(program: Program, experiment: Experiment, place: Mesh, chip: Chip | Non
         kind=place.devices.flat[0].device_kind,
         batch=experiment.train.batch,
         dtype=getattr(experiment.encoder, "dtype", ""),
+        remat=getattr(experiment.encoder, "remat", None),
         state=size(program.state) + memory.code,
         memory=memory,
         capacity=chip.memory if chip else None,
@@ -141,30 +144,33 @@ def _estimate(times: Times) -> str:
 
 def verdict(finding: Finding) -> str:
     """Return in plain words whether a step fits and what to change."""
-    if finding.capacity is None:
+    if finding.fits is None:
         return f"The memory of {finding.kind} is not known: nothing to compare with."
-    spare, capacity = finding.capacity - finding.memory.total, finding.capacity / GIB
-    most = finding.largest
     if finding.fits:
+        spare, most = finding.capacity - finding.memory.total, finding.largest
         return (
-            f"Fits: {spare / GIB:.2f} of {capacity:.2f} GiB are free. About {most} videos a chip "
-            f"would fit, --config.train.batch={most * finding.chips}."
+            f"Fits: {spare / GIB:.2f} of {finding.capacity / GIB:.2f} GiB are free. About {most} "
+            f"videos a chip would fit, --config.train.batch={most * finding.chips}."
         )
-    return (
-        f"Does not fit: {-spare / GIB:.2f} GiB more than the {capacity:.2f} GiB of a chip.\n"
-        f"Change: {_change(finding, most)}"
-    )
+    if finding.capacity is None:
+        lack = "its compiler gave up for want of memory"
+    else:
+        more = (finding.memory.total - finding.capacity) / GIB
+        lack = f"{more:.2f} GiB more than the {finding.capacity / GIB:.2f} GiB of a chip"
+    return f"Does not fit: {lack}.\nChange: {', or '.join(_ways(finding))}"
 
 
-def _change(finding: Finding, most: int) -> str:
+def _ways(finding: Finding) -> list[str]:
     """Return what makes a step fit, if all but the state shrinks with the videos of a chip."""
     ways = ["--config.encoder.dtype=bfloat16"] if finding.dtype == "float32" else []
-    if most:
-        number = finding.chips
-        while finding.batch > most * number:
-            number *= 2
-        ways.append(f"--config.train.batch={most * finding.chips} (about {most} videos a chip)")
-        ways.append(f"{number} chips for the same batch")
-    else:
-        ways.append("chips of more memory, or a smaller encoder: not one video fits")
-    return ", or ".join(ways)
+    if finding.remat is False:
+        ways.append("--config.encoder.remat=True")
+    if finding.capacity is None:
+        return [*ways, "a smaller --config.train.batch", "more chips for the same batch"]
+    most, number = finding.largest, finding.chips
+    if not most:
+        return [*ways, "chips of more memory", "a smaller encoder: not one video fits"]
+    while finding.batch > most * number:
+        number *= 2
+    batch = f"--config.train.batch={most * finding.chips} (about {most} videos a chip)"
+    return [*ways, batch, f"{number} chips for the same batch"]
