@@ -11,7 +11,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import ml_collections
 
@@ -213,6 +213,9 @@ def _value(value, wanted, path):
     plain = getattr(wanted, "__origin__", wanted)
     if plain in (bool, int, float, str, tuple) and type(value) is not plain:
         raise ValueError(f"{path} must be {plain.__name__}, got {value!r}")
+    items = get_args(wanted) if plain is tuple else ()
+    if items and ... not in items and len(items) != len(value):
+        raise ValueError(f"{path} must be {len(items)} values, got {value!r}")
     return value
 
 

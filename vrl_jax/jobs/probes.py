@@ -16,7 +16,7 @@ from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Source, fingerprint, subset
 from vrl_jax.evaluate import results
 from vrl_jax.evaluate.features import FeatureBank
-from vrl_jax.evaluate.judge import judge, summarize
+from vrl_jax.evaluate.judge import Evaluate, judge, summarize
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.bank import make_bank, over_devices, own_batches
 from vrl_jax.jobs.neighbours import find_neighbours, read_clips
@@ -29,6 +29,19 @@ from vrl_jax.train.step import TrainState
 SPECTRUM_CLIPS = 64
 
 
+def check_neighbours(asked: Evaluate, videos: int) -> None:
+    """Raise `ValueError` where probes ask for more neighbours than they have training videos."""
+    if asked.group:  # then they look for none
+        return
+    videos = min(videos, asked.probe_videos or videos)
+    for name, count in {"ks": max(asked.ks), "knn": asked.knn}.items():
+        if count > videos:
+            raise ValueError(
+                f"evaluate.{name} asks for {count} neighbours among {videos} training videos: "
+                f"pass a smaller --config.evaluate.{name}"
+            )
+
+
 class Probes:
     """Judges train states of one run and keeps what the report shows.
 
@@ -37,6 +50,9 @@ class Probes:
       method: its functions.
       mesh: where to encode.
       workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
+
+    Raises:
+      ValueError: more neighbours are asked for than there are training videos.
 
     Attributes:
       quarantine: where unreadable videos are written down; to be set before the first judgement.
@@ -49,6 +65,7 @@ class Probes:
         self._test = experiment.data.test()
         # Leaving groups out needs the test videos alone; opening a data set may take a while.
         self._train = self._test if experiment.evaluate.group else experiment.data.train()
+        check_neighbours(experiment.evaluate, len(self._train))
         self._data = {"set": type(experiment.data).__name__, "test": fingerprint(self._test)}
         if not experiment.evaluate.group:
             self._data["train"] = fingerprint(self._train)
