@@ -30,7 +30,7 @@ from vrl_jax.data.augment import make_views
 from vrl_jax.jobs.compilation import keep_compiled
 from vrl_jax.jobs.program import Program, make_program
 from vrl_jax.train.mesh import compiler_options, make_mesh, place, replicated, sharded
-from vrl_jax.train.step import TrainState, key_for, make_step
+from vrl_jax.train.step import TrainState, key_for, make_step, view_keys
 
 VIDEOS = 4096  # the set's size decides schedules alone
 Prefix = Callable[[TrainState, jax.Array], Any]
@@ -38,11 +38,11 @@ Prefix = Callable[[TrainState, jax.Array], Any]
 
 def prefixes(run: Experiment, program: Program) -> dict[str, Prefix]:
     """Return the parts of the upper level's step that change no state, each with those before."""
-    method, levels = program.method, 1 + (program.method.inner.steps if program.method.inner else 0)
+    method = program.method
 
     def augment(train: TrainState, clips: jax.Array) -> jax.Array:
-        key = jax.random.split(key_for(run.train.seed, "augment", train.step), levels)[0]
-        rows = clips.reshape(-1, levels, *clips.shape[1:])[:, 0]
+        key = view_keys(run.train.seed, train.step, method.levels)[0]
+        rows = clips.reshape(-1, method.levels, *clips.shape[1:])[:, 0]
         return make_views(key, rows, method.views, run.augment)
 
     def encode(train: TrainState, clips: jax.Array) -> Any:

@@ -32,7 +32,7 @@ from vrl_jax.data.sources import Source, Video, VideoError
 from vrl_jax.jobs import pretraining
 from vrl_jax.methods.method import Method
 from vrl_jax.report import plot
-from vrl_jax.train.step import key_for
+from vrl_jax.train.step import view_keys
 from vrl_jax.types import View
 
 _OUT = flags.DEFINE_string("out", "views.png", "The sheet: .png, .jpg, .pdf or .svg.")
@@ -82,7 +82,7 @@ def read_batch(
 
     It is read as by the first of as many hosts as leave each with enough rows.
     """
-    batch, levels = experiment.train.batch, _levels(method)
+    batch, levels = experiment.train.batch, method.levels
     wanted = min(videos, batch)
     hosts = max(n for n in range(1, batch // wanted + 1) if batch % n == 0)
     batches = train_batches(
@@ -104,7 +104,7 @@ def draw_views(
     experiment: Experiment, method: Method, clips: UInt8[np.ndarray, "b k t h w 3"], step: int
 ) -> Float[np.ndarray, "b v t s s 3"]:
     """Return the views that the upper level of a training step has of the first rows."""
-    key = jax.random.split(key_for(experiment.train.seed, "augment", step), _levels(method))[0]
+    key = view_keys(experiment.train.seed, step, method.levels)[0]
     make = jax.jit(make_views, static_argnums=(2, 3))
     return np.asarray(make(key, clips, method.views, experiment.augment))
 
@@ -215,11 +215,6 @@ def _put(axes: Axes, place: tuple[float, float], cell: float, strip: Strip, row:
 
 def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, text, **{"va": "top", "size": 8, **style})
-
-
-def _levels(method: Method) -> int:
-    """Return how many videos a step reads for each one that the upper level sees."""
-    return 1 + (method.inner.steps if method.inner else 0)
 
 
 def _words(number: int, view: View) -> list[str]:

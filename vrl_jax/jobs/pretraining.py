@@ -118,7 +118,8 @@ class Pretraining:
     def plan(self) -> str:
         """Return what the run would be, and what its step needs, which is compiled for that."""
         program, clips = self.program, self.program.clips
-        views = (len(program.method.views), *clips.shape[2:3], *2 * (self.experiment.augment.size,))
+        side = self.experiment.augment.size
+        views = (len(program.method.views), clips.shape[2], side, side, 3)
         weights = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
         epochs = self.total_steps / program.horizon.epoch
         device = self.mesh.devices.flat[0].device_kind
@@ -128,7 +129,7 @@ class Pretraining:
             "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",
             "length": f"{self.total_steps:,} steps, {epochs:.3g} epochs",
             "batch": f"u8{list(clips.shape)}, {size(clips) / 1e6:,.1f} MB to the devices each step",
-            "views": f"f32{[self.experiment.train.batch, *views, 3]}",
+            "views": f"f32{[self.experiment.train.batch, *views]}",
             "weights": f"{weights:,}, {size(program.state) / 1e6:,.1f} MB with all that is kept",
         }
         found = find(program, self.experiment, self.mesh, chip_of(device))

@@ -56,13 +56,14 @@ def make_program(experiment: Experiment, videos: int, mesh: Mesh) -> Program:
     settings = (experiment.augment, train.seed, mesh)
     clip = (sampling.clips, sampling.frames, *experiment.resize, 3)
     upper = jax.ShapeDtypeStruct((train.batch, *clip), jnp.uint8)
-    rows = train.batch * (1 + (method.inner.steps if method.inner else 0))
     init = functools.partial(init_state, method, optimizer, upper, *settings)
     state = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
         jax.eval_shape(init),
     )
-    clips = jax.ShapeDtypeStruct((rows, *clip), jnp.uint8, sharding=sharded(mesh))
+    clips = jax.ShapeDtypeStruct(
+        (train.batch * method.levels, *clip), jnp.uint8, sharding=sharded(mesh)
+    )
     step = make_step(method, optimizer, *settings).trace(state, clips)
     return Program(method, horizon, init, step, state, clips)
 

@@ -60,6 +60,11 @@ class Method(NamedTuple):
     frames: Callable[..., Float[Array, "n t d"]] | None = None
     inner: Inner | None = None
 
+    @property
+    def levels(self) -> int:
+        """How many videos a step reads for each one that the upper level sees."""
+        return 1 + (self.inner.steps if self.inner else 0)
+
 
 @runtime_checkable
 class MethodConfig(Protocol):

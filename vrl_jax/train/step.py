@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from vrl_jax.data.augment import Augment, make_views
 from vrl_jax.methods.method import Inner, Method
@@ -36,6 +36,17 @@ def key_for(seed: int, purpose: str, step: Int[Array, ""] | int) -> PRNGKeyArray
     """Return the random key of one purpose at one step: no other state of randomness exists."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
     return jax.random.fold_in(key, step)
+
+
+def view_keys(seed: int, step: Int[Array, ""] | int, levels: int) -> Key[Array, "levels"]:
+    """Return the keys of a step's views, one for each part of its batch, the upper level's first.
+
+    Args:
+      seed: of the run.
+      step: of training.
+      levels: how many parts there are, see `Method.levels`.
+    """
+    return jax.random.split(key_for(seed, "augment", step), levels)
 
 
 def init_state(
@@ -75,14 +86,13 @@ def make_step(
 ) -> jax.stages.Wrapped:
     """Return the jitted step: (state, clips u8[b k t h w 3]) -> (state, metrics).
 
-    The state is donated. With a lower level the batch holds `1 + inner.steps` videos for each one
-    that the upper level sees: row j of its i-th part is row `j * (1 + inner.steps) + i`, so that
-    the parts lie on the devices as the whole does.
+    The state is donated. With a lower level the batch holds `method.levels` videos for each one
+    that the upper level sees: row j of its i-th part is row `j * levels + i`, so that the parts lie
+    on the devices as the whole does.
     """
 
     def step(train: TrainState, clips: jax.Array) -> tuple[TrainState, Metrics]:
-        key = key_for(seed, "augment", train.step)
-        keys = jax.random.split(key, 1 + (method.inner.steps if method.inner else 0))
+        keys = view_keys(seed, train.step, method.levels)
         parts = clips.reshape(-1, len(keys), *clips.shape[1:])
         with jax.named_scope("augment"):
             batches = [
