@@ -16,10 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from absl import app
+from absl.testing import flagsaver
 
 from configs import synthetic_bod
 from tests.data.test_decode import write_clip
 from vrl_jax import config, main, pretrained
+from vrl_jax.data.sources import VideoError
 from vrl_jax.data.synthetic import Synthetic
 from vrl_jax.data.videos import ClassFolders
 
@@ -173,10 +176,102 @@ def test_every_key_is_explained_from_any_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_key_is_refused_with_those_that_there_are():
-    code, text = run("--config=configs/synthetic_bod.py", "--config.optim.leraning_rate=1")
-    assert code == 1 and "Traceback" not in text
-    assert "config.optim.leraning_rate is unknown (did you mean learning_rate?)" in text
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ("--config", "configs/synthetic_bod.py", "--config.optim.leraning_rate", "1"),
+            "error: config.optim.leraning_rate is unknown (did you mean learning_rate?)",
+        ),
+        (
+            ("--config=configs/synthetic_bod.py", "--config.train.batch.x=3"),
+            "error: config.train.batch.x is unknown: batch is 64, and has no keys",
+        ),
+        (
+            ("--config=configs/no_such.py",),
+            "error: config must be a file, got 'configs/no_such.py'",
+        ),
+    ],
+)
+def test_a_config_without_the_key_or_the_file_ends_in_one_line(arguments, message):
+    code, text = run(*arguments)
+    assert code == 1 and "Traceback" not in text and message in text
+
+
+def test_a_config_that_takes_an_argument_is_looked_at_with_it(tmp_path, monkeypatch):
+    def refuse(argv):
+        raise KeyError("lr")
+
+    monkeypatch.setattr(app, "parse_flags_with_usage", refuse)
+    file = tmp_path / "mine.py"
+    file.write_text("from configs.synthetic_bod import get_config as plain\n")
+    file.write_text(file.read_text() + "get_config = lambda wanted: plain() if wanted else None\n")
+    with pytest.raises(SystemExit, match="config.optim.lr is unknown"):
+        main.parse(["main", f"--config={file}:wide", "--noquiet", "--config.optim.lr=1"])
+    with pytest.raises(SystemExit, match="config.encoder.remta is unknown"):
+        main.parse(["main", f"-config={file}:wide", "--noconfig.encoder.remta"])
+
+
+def test_a_command_line_may_spell_its_config_in_two_ways():
+    line = [
+        "main",
+        "--config",
+        "x.py:a",
+        "--config.a.b",
+        "-1",
+        "--config.c",
+        "--config.d=2",
+        "-v=1",
+    ]
+    told = ["main", "--config=x.py:a", "--config.a.b=-1", "--config.c", "--config.d=2", "-v=1"]
+    assert main.spelt(line) == main.spelt(told) == told
+    assert main.spelt(["main", "--config.help", "x"]) == ["main", "--explain", "x"]
+
+
+def test_processes_that_do_not_meet_are_refused(capsys, monkeypatch):
+    for given in ({"num_processes": 2}, {"process_id": 0}):
+        with flagsaver.flagsaver(**given), pytest.raises(SystemExit, match="error: num_processes"):
+            main.main()
+
+    def refuse(*given):
+        raise ValueError(f"no process of {given}")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with flagsaver.flagsaver(coordinator_address="a:1", num_processes=2, process_id=1):
+        with pytest.raises(SystemExit, match=r"^error: no process of \('a:1', 2, 1\)$"):
+            main.main()
+
+
+@pytest.mark.parametrize("known", [ValueError, OSError, VideoError, FloatingPointError])
+def test_an_error_of_a_run_is_one_line(monkeypatch, known):
+    def fall():
+        raise known("the reason")
+
+    monkeypatch.setattr(main, "work", fall)
+    with pytest.raises(SystemExit, match="^error: the reason$"):
+        main.main()
+
+
+def test_an_error_that_is_not_known_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(main, "work", lambda: [][0])
+    with pytest.raises(IndexError):
+        main.main()
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, jax.errors.JaxRuntimeError, IndexError])
+def test_one_of_several_processes_leaves_at_once_whatever_the_error(monkeypatch, capsys, error):
+    def fall():
+        raise error("the reason")
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(main, "work", fall)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit, match="^1$"):
+        main.main()
+    assert "the reason" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -327,7 +422,7 @@ def test_the_command_line_can_name_another_data_set(tmp_path):
     assert config.build(named).data == data
     seeded = main.with_data(described, "Synthetic seed=3 cooccurrence=0.5")
     assert config.build(seeded).data == Synthetic(seed=3, cooccurrence=0.5)
-    assert main.with_data(described, "") == described.to_dict()
+    assert main.with_data(described, "") == main.with_data(described, " ") == described.to_dict()
     with pytest.raises(ValueError, match="has no field 'roof'"):
         main.with_data(described, "ClassFolders roof=x")
 

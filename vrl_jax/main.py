@@ -20,13 +20,15 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import runpy
 import shlex
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import ml_collections
@@ -63,13 +65,12 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check, compile, tell what it wou
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Explain every setting and stop: --config.help.")
 flags.mark_flag_as_required("config")
 
+# The config's file, or one of its keys, and what it is given.
+_OF_CONFIG = re.compile(r"--?(?:no)?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
+
 
 def launch(command: Callable[[], None]) -> None:
-    """Run a command that takes the flags of this one.
-
-    `--config.help` is `--explain`, and `configs/x.py` is that file of the installed package where
-    there is none here.
-    """
+    """Run a command that takes the flags of this one; see `spelt`."""
 
     def run(argv):
         if len(argv) > 1:
@@ -77,31 +78,67 @@ def launch(command: Callable[[], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
         keep_compiled()
-        _explain() if _EXPLAIN.value else command()
+        if _EXPLAIN.value:
+            _explain()
+        else:
+            command()
 
-    sys.argv = [argument(each) for each in sys.argv]  # where overrides are looked for, too
+    sys.argv = spelt(sys.argv)  # where overrides are looked for, too
     app.run(run, flags_parser=parse)
 
 
+def spelt(argv: list[str]) -> list[str]:
+    """Return a command line as its flags know it.
+
+    `--config.help` is `--explain`, `--config.key value` is `--config.key=value`, and
+    `configs/x.py` is that file of the installed package where there is none here.
+    """
+    joined = []
+    for each in argv:
+        waiting = joined and (found := _OF_CONFIG.fullmatch(joined[-1])) and found[2] is None
+        if waiting and not re.match("-[-a-z]", each):
+            joined[-1] += f"={each}"
+        else:
+            joined.append("--explain" if each == "--config.help" else each)
+    return [_found(each) for each in joined]
+
+
+def _found(given: str) -> str:
+    flag, _, path = given.partition("=")
+    file = pathlib.Path(path.partition(":")[0])
+    if flag != "--config" or file.exists() or file.parent != pathlib.Path("configs"):
+        return given
+    folder = pathlib.Path(importlib.util.find_spec("configs").origin).parent
+    return f"{flag}={folder / path.partition('/')[2]}" if (folder / file.name).exists() else given
+
+
 def parse(argv: list[str]) -> list[str]:
-    """Parse the flags; a key that the config has not ends all with those that it has."""
+    """Parse the flags; a config that is not there, or has not a key, ends all with one line."""
+    overrides = dict(found.groups() for found in map(_OF_CONFIG.fullmatch, argv) if found)
+    file, *arg = (overrides.pop(None, None) or "").split(":", 1)
+    if file and not pathlib.Path(file).is_file():
+        sys.exit(f"error: config must be a file, got {file!r}: there is none")
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError):  # so says ml_collections
-        overrides = dict(each[2:].split("=", 1) for each in argv if each.startswith("--config"))
-        file = overrides.pop("config").partition(":")[0]
-        tree = runpy.run_path(file)["get_config"]().to_dict()
-        for path, value in overrides.items():
-            *parents, key = path.split(".")[1:]
-            node = tree
-            for name in parents:
-                node = node.setdefault(name, {})
-            node.setdefault(key, value)
+        tree = runpy.run_path(file)["get_config"](*arg).to_dict()
         try:
+            for path, value in overrides.items():
+                _add(tree, path, value)
             configs.build(tree)
         except ValueError as error:
             sys.exit(f"error: {error}")
         raise
+
+
+def _add(tree: dict[str, Any], path: str, value: str | None) -> None:
+    """Put a value where there is none; raise `ValueError` where its path leads through another."""
+    *parents, key = path.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"config.{path} is unknown: {name} is {tree!r}, and has no keys")
+    tree.setdefault(key, value)
 
 
 def _explain() -> None:
@@ -109,18 +146,6 @@ def _explain() -> None:
         print(explain(built(), shutil.get_terminal_size((100, 0)).columns))
     except ValueError as error:
         sys.exit(f"error: {error}")
-
-
-def argument(given: str) -> str:
-    """Return a command line's argument as its flags know it, see `launch`."""
-    if given == "--config.help":
-        return "--explain"
-    flag, _, path = given.partition("=")
-    file = pathlib.Path(path.partition(":")[0])
-    if flag != "--config" or file.exists() or file.parent != pathlib.Path("configs"):
-        return given
-    package = importlib.util.find_spec("configs")
-    return f"{flag}={pathlib.Path(package.origin).parent / path.partition('/')[2]}"
 
 
 def built() -> Experiment | Evaluation:
@@ -139,7 +164,7 @@ def with_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]
       ValueError: there is no such data set, or it has no such field.
     """
     tree = described.to_dict()
-    if data:
+    if data.strip():
         kind, *fields = shlex.split(data)
         tree["data"] = configs.describe(named.build(kind, fields)).to_dict()
     return tree
@@ -170,8 +195,48 @@ def start(
     return Judgement(experiment, workdir, _QUIET.value)
 
 
-def fail(error: Exception | str) -> None:
-    """End with one line; of several processes at once, for those that wait for each other."""
+def join() -> None:
+    """Meet the other processes, if the command line says that there are some.
+
+    Raises:
+      ValueError: it does not say where, or not enough.
+    """
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    elif _PROCESSES.value is not None or _PROCESS.value is not None:
+        raise ValueError(
+            "num_processes and process_id are of processes that meet: pass "
+            "--coordinator_address=HOST:PORT of the first as well"
+        )
+
+
+def work() -> bool:
+    """Refuse what cannot work, run; return whether the end was reached.
+
+    Raises:
+      ValueError: a setting, data or a folder that cannot be.
+      FloatingPointError: a loss that is not finite.
+      VideoError: too many videos that cannot be read.
+      OSError: what cannot be written.
+    """
+    join()
+    experiment = built()
+    workdir = _WORKDIR.value or default_workdir(
+        config_flags.get_config_filename(flags.FLAGS["config"]), experiment
+    )
+    try:
+        job = start(experiment, workdir)
+    except Changed as error:
+        raise Changed(f"{error}; --accept_changes continues all the same") from error
+    if _DRY_RUN.value:
+        print(job.plan())
+        return True
+    return job()
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with one line; of several processes at once, for the others wait for this one."""
+    logging.debug("Where the error came from:", exc_info=error)
     if jax.process_count() == 1:
         sys.exit(f"error: {error}")
     print(f"error: {error}", file=sys.stderr, flush=True)
@@ -179,25 +244,16 @@ def fail(error: Exception | str) -> None:
 
 
 def main() -> None:
-    """Refuse what cannot work, run."""
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    """Work, and leave with what came of it."""
     try:
-        experiment = built()
-        path = config_flags.get_config_filename(flags.FLAGS["config"])
-        workdir = _WORKDIR.value or default_workdir(path, experiment)
-        job = start(experiment, workdir)
-        if _DRY_RUN.value:
-            print(job.plan())
-            return
-    except Changed as error:
-        fail(f"{error}; --accept_changes continues all the same")
-    except ValueError as error:
+        finished = work()
+    except (FloatingPointError, OSError, ValueError, VideoError) as error:
         fail(error)
-    try:
-        finished = job()
-    except (Changed, VideoError, FloatingPointError) as error:
-        fail(error)
+    except Exception:
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        os._exit(1)
     sys.exit(0 if finished else 128 + signal.SIGTERM)
 
 
