@@ -14,7 +14,14 @@ from vrl_jax.data.augment import center_view
 from vrl_jax.data.pipeline import Loader
 from vrl_jax.data.sample import LAYOUTS, Sampling
 from vrl_jax.pretrained import Pretrained
-from vrl_jax.train.mesh import check_batch, make_mesh, place, replicated, sharded
+from vrl_jax.train.mesh import (
+    check_batch,
+    compiler_options,
+    make_mesh,
+    place,
+    replicated,
+    sharded,
+)
 
 
 @dataclass(frozen=True)
