@@ -67,7 +67,7 @@ def test_restores_onto_another_mesh(tmp_path):
     np.testing.assert_array_equal(restored.params["w"], 7.0)
 
 
-def test_an_encoder_is_read_without_what_stood_around_it(tmp_path):
+def test_an_encoder_is_read_without_what_stood_around_it(tmp_path, caplog):
     encoder = {"kernel": jnp.arange(6.0).reshape(2, 3)}
     params = {"network": {"encoder": encoder, "heads": {"w": jnp.ones(3)}}, "framework": {}}
     kept = {"stats": {"encoder": {"mean": jnp.full(3, 2.0)}}, "queue": jnp.ones((5, 2))}
@@ -75,6 +75,7 @@ def test_an_encoder_is_read_without_what_stood_around_it(tmp_path):
         for step in (1, 2):
             scaled = jax.tree.map(lambda x, step=step: step * x, params)
             checkpoints.save(TrainState(jnp.int32(step), scaled, kept, {"m": jnp.ones(3)}), 0.0)
+    caplog.clear()
     for wanted in (None, 1):
         step, found = restore_encoder(tmp_path, wanted)
         assert step == (wanted or 2)
@@ -83,6 +84,7 @@ def test_an_encoder_is_read_without_what_stood_around_it(tmp_path):
         )
         np.testing.assert_array_equal(found["params"]["kernel"], step * encoder["kernel"])
         np.testing.assert_array_equal(found["batch_stats"]["mean"], 2.0)
+    assert not caplog.records, caplog.text
     with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*: there are \[1, 2\]"):
         restore_encoder(tmp_path, 7)
 

@@ -129,8 +129,9 @@ def restore_encoder(folder: Place, step: int | None = None) -> tuple[int, dict[s
     if step not in steps:
         raise ValueError(f"no checkpoint of step {step} in {folder}: there are {sorted(steps)}")
     path = _absolute(folder) / str(step) / "state"
-    with ocp.PyTreeCheckpointer() as reader:
-        stored = reader.metadata(path).item_metadata.tree
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as reader:
+        stored = handler.metadata(path).tree  # `reader.metadata` misses a file of whole steps
         wanted = {"params": {"network": {"encoder": stored["params"]["network"]["encoder"]}}}
         stats = stored["state"].get("stats", {})
         if "encoder" in stats:  # a transformer has none
