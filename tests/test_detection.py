@@ -195,7 +195,7 @@ def test_goes_on_where_it_was(world, tmp_path, monkeypatch):
 
 def test_what_cannot_work_is_refused(world, tmp_path):
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(SystemExit, match="empty.csv has no box"):
+    with pytest.raises(SystemExit, match="^error: .*empty.csv has no box"):
         run(world, tmp_path, f"--test={tmp_path}/empty.csv")
     with pytest.raises(
         SystemExit, match="18 of 18 key frames cannot be read.*train0.* delete .*parts"

@@ -194,7 +194,7 @@ def test_parts_and_files_of_another_command_are_refused(tmp_path, model, capsys,
 
 def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch, capsys):
     data = ("Synthetic", "test_videos=9", *CUT)
-    with pytest.raises(SystemExit, match="must end with .npz or .parquet"):
+    with pytest.raises(SystemExit, match="^error: .*must end with .npz or .parquet"):
         run(model, *data, f"--out={tmp_path}/a.csv")
     with pytest.raises(SystemExit, match="multiple of the 8 devices, got 3: try --batch=8"):
         run(model, *data, "--batch=3", f"--out={tmp_path}/a.npz")

@@ -283,7 +283,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         found = judge(given)
     except (ValueError, OSError) as error:
-        sys.exit(str(error).replace("--config.", "--"))
+        sys.exit(f"error: {error}".replace("--config.", "--"))
     results.write(given.out / "results", found)
     for one in found:
         chance = f" (chance {one['chance']:.4f})" if "chance" in one else ""

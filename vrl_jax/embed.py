@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
         options = {"part": given.part, "per_clip": given.per_clip}
         print(embed(model, source, given.out, protocol, **options))
     except (ValueError, OSError) as error:
-        sys.exit(str(error).replace("--config.data.", "").replace("--config.", "--"))
+        sys.exit(f"error: {error}".replace("--config.data.", "").replace("--config.", "--"))
 
 
 if __name__ == "__main__":

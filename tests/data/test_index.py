@@ -78,7 +78,7 @@ def test_every_video_is_written_down(tmp_path, capsys):
     assert f"{out} is finished" in capsys.readouterr().out
     assert (out / "manifest.jsonl").stat() == before
     for other in (command[:-1], [*command, "mirror=false"]):
-        with pytest.raises(SystemExit, match="is the index of .* choose another folder"):
+        with pytest.raises(SystemExit, match="^error: .* is the index of .* choose another"):
             index.main(other)
 
 

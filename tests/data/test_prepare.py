@@ -132,7 +132,7 @@ def test_what_cannot_be_transcoded_is_written_down(indexed, tmp_path, capsys):
     manifest.save(source, longer, about)
     name = LINES[1].split(",")[2]
     for _ in range(2):  # and says so again
-        with pytest.raises(SystemExit, match="1 videos failed: .*failed.jsonl says why"):
+        with pytest.raises(SystemExit, match="^error: 1 videos failed: .*failed.jsonl says"):
             prepare.main([str(source), f"--out={out}", "--short-side=32"])
     failed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
     assert failed == [{"id": name, "reason": "only 21 of 50 frames decode"}]

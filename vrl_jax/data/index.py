@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
                 raise ValueError(f"{given.source[0]} is not a data set of video files")
             print(index(source, given.out, given.workers, given.time_limit, given.sha256))
     except (ValueError, OSError) as error:
-        sys.exit(str(error).replace("--config.data.", ""))
+        sys.exit(f"error: {error}".replace("--config.data.", ""))
 
 
 if __name__ == "__main__":

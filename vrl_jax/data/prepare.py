@@ -230,9 +230,9 @@ def main(argv: list[str] | None = None) -> None:
             old, new = measure_gain(*work)
             print(f"clips/s of one process: {old:.1f} before, {new:.1f} now, {new / old:.1f} times")
     except (ValueError, OSError, VideoError) as error:
-        sys.exit(str(error))
+        sys.exit(f"error: {error}")
     if failed:
-        sys.exit(f"{failed} videos failed: {given.out / FAILED} says why")
+        sys.exit(f"error: {failed} videos failed: {given.out / FAILED} says why")
 
 
 if __name__ == "__main__":
