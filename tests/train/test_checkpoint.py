@@ -57,6 +57,13 @@ def test_what_is_to_come_before_a_save_comes_before(tmp_path):
     assert seen[0] == [] and len(seen) == 2
 
 
+def test_a_save_that_is_refused_stops_the_run(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, 1, {}) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: False)
+        with pytest.raises(OSError, match="the checkpoint of step 3 was not written"):
+            checkpoints.save(state(3), 0.0)
+
+
 def test_restores_onto_another_mesh(tmp_path):
     with Checkpoints(tmp_path, 1, {}) as checkpoints:
         checkpoints.save(state(1, 7.0), 0.0)

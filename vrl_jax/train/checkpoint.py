@@ -82,7 +82,7 @@ class Checkpoints:
             identity=ocp.args.JsonSave(self._identity),
         )
         if not self._manager.save(step, args=items, metrics={"score": score}, force=True):
-            raise RuntimeError(f"the checkpoint of step {step} was not written")
+            raise OSError(f"the checkpoint of step {step} was not written")
 
     def restore(self, like: TrainState) -> TrainState:
         """Return the newest state, placed as `like` is."""
