@@ -54,5 +54,8 @@ def test_operations_are_counted_beside_as_many_encoded_clips():
     found = methods.count(TINY, {OUTER: METHODS[OUTER], BOTH: METHODS[BOTH]})
     upper, both = found[OUTER], found[BOTH]
     assert both["plain_flop"] == pytest.approx(2 * upper["plain_flop"], rel=0.15)
-    assert 1 < upper["ratio"] < 2 and upper["flop"] < both["flop"]
+    assert upper["ratio"] == upper["flop"] / upper["plain_flop"] and upper["flop"] < both["flop"]
+    larger = methods.count(dataclasses.replace(TINY, size=32), {OUTER: METHODS[OUTER]})[OUTER]
+    outer, of_larger = (each["flop"] - each["plain_flop"] for each in (upper, larger))
+    assert outer == pytest.approx(of_larger, rel=1e-3) and outer > 0  # it never sees the views
     assert methods.tell(TINY, found).count("\n| ") == 2 + 2
