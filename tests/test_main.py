@@ -92,13 +92,14 @@ def records(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def weights(workdir, step):
+def weights(workdir, step, but=()):
     """Return every array of a checkpoint: parameters, statistics, optimiser, step."""
     path = workdir / "checkpoints" / str(step) / "state"
     with ocp.PyTreeCheckpointer() as reader:
         stored = reader.metadata(path).item_metadata.tree
         plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
-        return jax.tree.leaves(reader.restore(path, restore_args=plain))
+        tree = reader.restore(path, restore_args=plain)
+    return jax.tree.leaves({name: part for name, part in tree.items() if name not in but})
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_every_key_is_explained_from_any_folder(tmp_path):
     name = "--config=configs/synthetic_bod.py"  # the installed one
     code, text = run(name, "--config.optim.learning_rate=0.5", "--config.help", cwd=tmp_path)
     assert code == 0, text
-    assert re.search(r"config.optim.learning_rate +float +0.5 ", text)
+    assert re.search(r"config\.optim\.learning_rate +float +0\.5\s", text)
     assert not list(tmp_path.iterdir())
 
 
@@ -363,7 +364,13 @@ def test_two_processes_train_and_judge_as_one(whole, tmp_path):
         for key in ("value", "values"):
             if key in theirs:
                 assert ours[key] == pytest.approx(theirs[key], abs=0.1)
-    for a, b in zip(weights(whole[0], 8), weights(tmp_path, 8), strict=True):
+    # Sums over devices round otherwise, which each step's gradient magnifies: so the first step
+    # tells of gradients, and the last of what they have made.
+    first, alone = (records(run / "metrics.jsonl")[0] for run in (tmp_path, whole[0]))
+    for key in alone.keys() - CLOCKED:
+        assert first[key] == pytest.approx(alone[key], rel=1e-4, abs=1e-6), key
+    trained = (weights(run, 8, but=("opt_state",)) for run in (whole[0], tmp_path))
+    for a, b in zip(*trained, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
