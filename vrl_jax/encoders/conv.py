@@ -47,7 +47,8 @@ def conv3d_folded(
     tap convolves the frames that it meets alone, not those of the padding. A stem from few channels
     to few takes all taps in one convolution, which then has outputs enough to be quick; a
     convolution over time alone is a 2-D one over time and a frame's places in a row, unless most of
-    its taps meet padding.
+    its taps meet padding. In float32, three taps of time take pairs of frames together (`_pairs`),
+    and three of height pairs of rows where there are channels enough for it to pay.
     """
     (taps, *extent, inputs, outputs), stride, space = kernel.shape, strides[0], strides[1:]
     if extent == [1, 1] and 1 < taps <= x.shape[1]:
@@ -58,6 +59,8 @@ def conv3d_folded(
         wide = _conv_frames(x, jnp.concatenate(list(kernel), axis=-1), space)
         taken = jnp.split(wide, taps, axis=-1)
         convolve = lambda tap, met: taken[tap][:, met]  # noqa: E731
+    elif axis := _paired_axis(x, kernel, strides):
+        return _pairs(x[:, ::stride], kernel, axis, space)
     else:
         convolve = lambda tap, met: _conv_frames(x[:, met], kernel[tap], space)  # noqa: E731
     middle, frames, parts = (taps - 1) // 2, x.shape[1], []
@@ -69,6 +72,39 @@ def conv3d_folded(
             y = convolve(tap, slice(first * stride + ahead, last * stride + ahead + 1, stride))
             parts.append(jnp.pad(y, ((0, 0), (first, end - last), (0, 0), (0, 0), (0, 0))))
     return sum(parts)
+
+
+def _paired_axis(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> int:
+    """Return the axis along which `_pairs` is quicker: 1 for time, 2 for height, 0 for none."""
+    time, height, _, inputs, _ = kernel.shape
+    if x.dtype != jnp.float32:
+        return 0
+    if time == 3 and strides[0] == 1 and x.shape[1] >= 4 and x.shape[1] % 2 == 0:
+        return 1
+    tall = inputs >= 128 and x.shape[2] >= 8 and x.shape[2] % 2 == 0
+    return 2 if (time, height) == (1, 3) and strides[1:] == (1, 1) and tall else 0
+
+
+def _pairs(x: jax.Array, kernel: jax.Array, axis: int, space: tuple[int, int]) -> jax.Array:
+    """Convolve three taps of time (axis 1) or height (2): four products give two outputs, not six.
+
+    Winograd's F(2, 3), as in Lavin and Gray (2015, arXiv 1509.09308).
+    """
+    n, tap = x.shape[axis], partial(lax.slice_in_dim, kernel, axis=axis - 1)
+    x = jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)])
+    a, b, c, d = (lax.slice_in_dim(x, i, i + n - 1, 2, axis) for i in range(4))
+    first, middle, last = tap(0, 1), tap(1, 2), tap(2, 3)
+    p, q, r, s = (
+        _conv_frames(part, weights[0], space)
+        for part, weights in (
+            (a - c, first),
+            (b + c, (first + middle + last) / 2),
+            (c - b, (first - middle + last) / 2),
+            (b - d, last),
+        )
+    )
+    y = jnp.stack([p + q + r, q - r - s], axis + 1)
+    return y.reshape(*y.shape[:axis], n, *y.shape[axis + 2 :])
 
 
 def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
