@@ -19,6 +19,8 @@ CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
     ((1, 4, 7, 5, 5), (3, 3, 1), (1, 2, 1)),
     ((1, 3, 8, 5, 128), (1, 3, 3), (2, 1, 1)),  # pairs of rows
     ((2, 2, 10, 3, 130), (1, 3, 1), (1, 1, 1)),
+    ((2, 3, 2, 2, 5), (3, 3, 3), (1, 1, 1)),  # a map smaller than the kernel
+    ((2, 2, 4, 3, 3), (1, 3, 5), (1, 2, 2)),
 ]
 
 

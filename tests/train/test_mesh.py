@@ -20,3 +20,13 @@ def test_an_uneven_batch_is_refused_with_one_that_fits(batch, near):
         ValueError, match=rf"8 devices, got {batch}: try --config.train.batch={near}"
     ):
         mesh.check_batch(mesh.make_mesh(), "train.batch", batch)
+
+
+def test_barriers_keep_a_cheap_map_from_being_computed_at_every_use():
+    def uses(x):
+        y = jax.lax.optimization_barrier(jax.numpy.maximum(x, 0))
+        return y.T, y + 1
+
+    options = mesh.compiler_options(mesh.make_mesh())
+    told = jax.jit(uses, compiler_options=options).lower(np.ones((8, 8))).compile().as_text()
+    assert told.count(" maximum(") == 1

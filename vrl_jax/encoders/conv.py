@@ -1,5 +1,6 @@
 """Space-time convolution that is quick on every backend, and the normalisation that follows it."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import flax.linen as nn
@@ -23,6 +24,22 @@ def check_compute(dtype: str, formulation: str) -> None:
 def formulation_on(platform: str) -> str:
     """Return what the formulation "auto" is on a platform: "cpu", "gpu" or "tpu"."""
     return "folded" if platform == "cpu" else "native"
+
+
+def is_folded(formulation: str) -> bool:
+    """Return whether a formulation, "auto" on the default backend, is `conv3d_folded`."""
+    if formulation == "auto":
+        formulation = formulation_on(jax.default_backend())
+    return formulation == "folded"
+
+
+def settle(x: Float[Array, "*shape"], formulation: str) -> Float[Array, "*shape"]:
+    """Have a map written once where convolutions are folded, that is on CPU.
+
+    XLA computes cheap maps again at every use, and a residual block's output takes all the blocks
+    before it. It takes `vrl_jax.train.mesh.compiler_options` for XLA to heed this on CPU.
+    """
+    return lax.optimization_barrier(x) if is_folded(formulation) else x
 
 
 def conv3d_native(
@@ -63,15 +80,22 @@ def conv3d_folded(
         return _pairs(x[:, ::stride], kernel, axis, space)
     else:
         convolve = lambda tap, met: _conv_frames(x[:, met], kernel[tap], space)  # noqa: E731
-    middle, frames, parts = (taps - 1) // 2, x.shape[1], []
-    end = (frames + 2 * middle - taps) // stride  # the last frame of the output
+    return sum(
+        jnp.pad(convolve(tap, met), ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
+        for tap, met, padding in _meets(taps, x.shape[1], stride)
+    )
+
+
+def _meets(taps: int, length: int, stride: int) -> Iterator[tuple[int, slice, tuple[int, int]]]:
+    """Yield each tap that meets an axis, where it does, and how to pad what it yields there."""
+    middle = (taps - 1) // 2
+    end = (length + 2 * middle - taps) // stride  # the last place of the output
     for tap in range(taps):
         ahead = tap - middle
-        first, last = max(0, -(ahead // stride)), min(end, (frames - 1 - ahead) // stride)
+        first, last = max(0, -(ahead // stride)), min(end, (length - 1 - ahead) // stride)
         if first <= last:
-            y = convolve(tap, slice(first * stride + ahead, last * stride + ahead + 1, stride))
-            parts.append(jnp.pad(y, ((0, 0), (first, end - last), (0, 0), (0, 0), (0, 0))))
-    return sum(parts)
+            met = slice(first * stride + ahead, last * stride + ahead + 1, stride)
+            yield tap, met, (first, end - last)
 
 
 def _paired_axis(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> int:
@@ -108,10 +132,19 @@ def _pairs(x: jax.Array, kernel: jax.Array, axis: int, space: tuple[int, int]) -
 
 
 def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
-    if kernel.shape[:2] == (1, 1):
-        return x[:, :, :: strides[0], :: strides[1]] @ kernel[0, 0]
-    y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides)
-    return y.reshape(*x.shape[:2], *y.shape[1:])
+    """Convolve frames; a map of fewer places than the kernel has takes a product for each tap.
+
+    There XLA lets map and kernel change places, and has no quick kernel for what that gives.
+    """
+    (height, width), (rows, columns) = x.shape[2:4], kernel.shape[:2]
+    if rows * columns > 1 and -(-height // strides[0]) * -(-width // strides[1]) >= rows * columns:
+        y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides)
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+    return sum(
+        jnp.pad(x[:, :, down, along] @ kernel[i, j], ((0, 0), (0, 0), above, beside, (0, 0)))
+        for i, down, above in _meets(rows, height, strides[0])
+        for j, along, beside in _meets(columns, width, strides[1])
+    )
 
 
 def _conv2d(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
@@ -147,9 +180,7 @@ class Conv3d(nn.Module):
         """Convolve `x`."""
         draw = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", draw, (*self.kernel, x.shape[-1], self.features))
-        auto = self.formulation == "auto"
-        formulation = formulation_on(jax.default_backend()) if auto else self.formulation
-        convolve = conv3d_folded if formulation == "folded" else conv3d_native
+        convolve = conv3d_folded if is_folded(self.formulation) else conv3d_native
         y = convolve(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), self.strides)
         if not self.bias:
             return y

@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import ConvNorm, check_compute, pool
+from vrl_jax.encoders.conv import ConvNorm, check_compute, pool, settle
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)
@@ -130,6 +130,6 @@ class ResidualNet(nn.Module):
         maps = [x]
         for stage in self.stages:
             for block in stage:
-                x = run(block, x)
+                x = settle(run(block, x), self.stem.formulation)
             maps.append(x)
         return pool(maps)

@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vrl_jax.encoders.conv import ConvNorm, check_compute, pool
+from vrl_jax.encoders.conv import ConvNorm, check_compute, pool, settle
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; a stage ends with four times as many
@@ -67,6 +67,7 @@ class SlowOnlyNet(nn.Module):
                 stride = 2 if stage and not block else 1
                 name = f"stage{stage + 1}_{block}"
                 x = bottleneck(conv, width, TEMPORAL[stage], stride, name=name)(x, train)
+                x = settle(x, self.config.conv)
             maps.append(x)
         return pool(maps)
 

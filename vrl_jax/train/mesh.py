@@ -28,18 +28,22 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
     """Return what the compiler is told beyond its defaults, for `jax.jit`.
 
     On CPU it is to leave reductions alone to its kernel library, YNNPACK, in which gradients of
-    convolutions take several times as long as in XLA's own kernels.
+    convolutions take several times as long as in XLA's own kernels, and to keep optimisation
+    barriers until it has chosen what to compute together (`vrl_jax.encoders.conv.settle`).
     """
     return _cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 @functools.cache
 def _cpu_options() -> dict[str, str]:
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    options = {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+    }
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         try:
-            jax.jit(lambda: 0, compiler_options=options).lower().compile()
-        except jax.errors.JaxRuntimeError:  # an XLA that has no such library
+            jax.jit(jax.lax.optimization_barrier, compiler_options=options).lower(0.0).compile()
+        except jax.errors.JaxRuntimeError:  # an XLA that has no such library, or needs the pass
             return {}
     return options
 
