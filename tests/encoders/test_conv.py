@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.encoders.reference import convolve, fill, normalise
-from vrl_jax.encoders.conv import Conv3d, ConvNorm, formulation_on, frame_grid, pool
+from tests.encoders.reference import convolve, fill, greatest, normalise
+from vrl_jax.encoders.conv import Conv3d, ConvNorm, formulation_on, frame_grid, max_pool, pool
 
 CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
     ((2, 5, 6, 7, 3), (3, 3, 3), (1, 1, 1)),
@@ -104,6 +104,33 @@ def test_training_normalises_by_the_batch_and_updates_running_statistics(rng):
     np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
     for name, new in updated["batch_stats"]["norm"].items():
         np.testing.assert_allclose(new, 0.9 * old[name] + 0.1 * stats[name], rtol=1e-4, atol=1e-5)
+
+
+POOLS = [
+    ((1, 3, 3), (1, 2, 2)),
+    ((3, 3, 3), (2, 2, 2)),
+    ((3, 3, 3), (1, 1, 1)),
+    ((2, 2, 2), (2, 2, 2)),
+]
+
+
+@pytest.mark.parametrize(("window", "strides"), POOLS)
+@pytest.mark.parametrize("formulation", ["native", "folded"])
+def test_max_pool_equals_loops(rng, window, strides, formulation):
+    x = -rng.uniform(1, 2, size=(2, 4, 5, 7, 3)).astype(np.float32)  # zeros would show as padding
+    pads = tuple((k - 1) // 2 for k in window)
+    got = max_pool(jnp.asarray(x), window, strides, formulation)
+    np.testing.assert_array_equal(got, greatest(x, window, strides, pads, pads))
+
+
+@pytest.mark.parametrize(("window", "strides"), POOLS)
+def test_gradients_of_max_pools_agree(rng, window, strides):
+    x = rng.normal(size=(2, 4, 5, 7, 3)).astype(np.float32)
+
+    def gradient(formulation):
+        return jax.grad(lambda x: (max_pool(x, window, strides, formulation) ** 3).sum())(x)
+
+    np.testing.assert_allclose(gradient("native"), gradient("folded"), rtol=1e-5)
 
 
 def test_pool_averages_the_last_map_in_float32(rng):

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import flax.linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import Conv3d, check_compute, norm, pool
+from vrl_jax.encoders.conv import Conv3d, check_compute, max_pool, norm, pool
 from vrl_jax.types import Features
 
 WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # of the convolutions of each stage
@@ -64,6 +65,7 @@ class C3DNet(nn.Module):
                 x = nn.relu(norm(train, config.dtype, f"{name}_norm")(x))
             if stage < len(WIDTHS):
                 window = (1 if stage == 1 else config.temporal_stride, 2, 2)
-                x = nn.max_pool(x, window, window, "SAME")
+                around = lax.padtype_to_pads(x.shape[1:4], window, window, "SAME")
+                x = max_pool(x, window, window, config.conv, around)
             maps.append(x)
         return pool(maps)

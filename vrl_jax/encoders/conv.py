@@ -1,6 +1,7 @@
 """Space-time convolution that is quick on every backend, and the normalisation that follows it."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -141,10 +142,17 @@ def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> j
         y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides)
         return y.reshape(*x.shape[:2], *y.shape[1:])
     return sum(
-        jnp.pad(x[:, :, down, along] @ kernel[i, j], ((0, 0), (0, 0), above, beside, (0, 0)))
+        jnp.pad(
+            _product(x[:, :, down, along], kernel[i, j]), ((0, 0), (0, 0), above, beside, (0, 0))
+        )
         for i, down, above in _meets(rows, height, strides[0])
         for j, along, beside in _meets(columns, width, strides[1])
     )
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply by a matrix; as a product of two, whose gradient XLA computes without copies."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def _conv2d(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
@@ -231,6 +239,45 @@ class ConvNorm(nn.Module):
         else:
             x = Conv3d(self.features, self.kernel, self.strides, **how, name="conv")(x)
         return normed("norm")(x)
+
+
+def max_pool(
+    x: Float[Array, "b t h w c"],
+    window: tuple[int, int, int],
+    strides: tuple[int, int, int],
+    formulation: str,
+    padding: Sequence[tuple[int, int]] | None = None,
+) -> Float[Array, "b _ _ _ c"]:
+    """Take the greatest in each window of time, height and width.
+
+    Where convolutions are folded, it goes axis by axis: XLA's gradient of a whole window is slow on
+    CPU. Places that are equally great then share the gradient; natively the first has it.
+
+    Args:
+      x: the map.
+      window: extent in time, height, width.
+      strides: in time, height, width.
+      formulation: as of `Conv3d`.
+      padding: before and after each axis; (k-1)//2 on both sides if not given.
+
+    Raises:
+      ValueError: the map is smaller than the window, so that nothing would be left of it.
+    """
+    padding = padding or [((k - 1) // 2,) * 2 for k in window]
+    t, h, w = x.shape[1:4]
+    if any(n + sum(pads) < k for n, pads, k in zip((t, h, w), padding, window, strict=True)):
+        raise ValueError(f"clips are too small: pooling leaves nothing of a map of {t} x {h} x {w}")
+    if not is_folded(formulation):
+        return nn.max_pool(x, window, strides, padding)
+    for axis, (size, stride, pads) in enumerate(
+        zip(window, strides, padding, strict=True), start=1
+    ):
+        around = [pads if i == axis else (0, 0) for i in range(x.ndim)]
+        x = jnp.pad(x, around, constant_values=-jnp.inf)
+        end = x.shape[axis] - size + 1
+        shifted = (lax.slice_in_dim(x, i, i + end, stride, axis) for i in range(size))
+        x = functools.reduce(jnp.maximum, shifted)
+    return x
 
 
 def pool(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:

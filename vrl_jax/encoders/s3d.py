@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import ConvNorm, check_compute, pool
+from vrl_jax.encoders.conv import ConvNorm, check_compute, max_pool, pool
 from vrl_jax.types import Features
 
 Triple = tuple[int, int, int]
@@ -78,14 +78,14 @@ class S3DNet(nn.Module):
         conv = partial(ConvNorm, decay=0.999, epsilon=1e-3, **how)
         x = nn.relu(conv(64, (7, 7, 7), (step, 2, 2), mid=64, name="conv1")(clips, train))
         maps = [x]
-        x = max_pool(x, (1, 3, 3), (1, 2, 2))
+        x = max_pool(x, (1, 3, 3), (1, 2, 2), config.conv)
         x = nn.relu(conv(64, (1, 1, 1), name="conv2_reduce")(x, train))
         x = nn.relu(conv(192, (3, 3, 3), mid=192, name="conv2")(x, train))
         maps.append(x)
         windows = ((1, 3, 3), (3, 3, 3), (step, 2, 2))
         strides = ((1, 2, 2), (step, 2, 2), (step, 2, 2))
         for stage, blocks in enumerate(STAGES):
-            x = max_pool(x, windows[stage], strides[stage])
+            x = max_pool(x, windows[stage], strides[stage], config.conv)
             for letter, widths in zip("bcdef", blocks, strict=False):
                 name = f"block{stage + 3}{letter}"
                 x = Inception(conv, widths, config.gated, config.dtype, name=name)(x, train)
@@ -120,11 +120,12 @@ class Inception(nn.Module):
             return nn.relu(self.conv(width, (3, 3, 3), mid=width, name=name)(x, train))
 
         first, second_mid, second, third_mid, third, fourth = self.widths
+        around = max_pool(x, (3, 3, 3), (1, 1, 1), self.conv.keywords["formulation"])
         branches = {
             "first": point(x, first, "first"),
             "second": cube(point(x, second_mid, "second_reduce"), second, "second"),
             "third": cube(point(x, third_mid, "third_reduce"), third, "third"),
-            "fourth": point(max_pool(x, (3, 3, 3), (1, 1, 1)), fourth, "fourth"),
+            "fourth": point(around, fourth, "fourth"),
         }
         if self.gated:
             branches = {
@@ -143,18 +144,3 @@ class Gate(nn.Module):
         """Compute x sigmoid(W mean(x) + b); the mean is over time and space, in float32."""
         mean = x.mean((1, 2, 3), keepdims=True, dtype=jnp.float32)
         return x * nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, name="dense")(mean))
-
-
-def max_pool(
-    x: Float[Array, "b t h w c"], window: Triple, strides: Triple
-) -> Float[Array, "b _ _ _ c"]:
-    """Take the greatest in each window, padding each axis by (k-1)//2 on both sides.
-
-    Raises:
-      ValueError: the map is smaller than the window, so that nothing would be left of it.
-    """
-    y = nn.max_pool(x, window, strides, [((k - 1) // 2,) * 2 for k in window])
-    if not y.size:
-        t, h, w = x.shape[1:4]
-        raise ValueError(f"clips are too small: pooling leaves nothing of a map of {t} x {h} x {w}")
-    return y

@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vrl_jax.encoders.conv import ConvNorm, check_compute, pool, settle
+from vrl_jax.encoders.conv import ConvNorm, check_compute, max_pool, pool, settle
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; a stage ends with four times as many
@@ -60,7 +60,7 @@ class SlowOnlyNet(nn.Module):
         conv = partial(ConvNorm, formulation=self.config.conv, dtype=self.config.dtype)
         bottleneck = nn.remat(Bottleneck, static_argnums=2) if self.config.remat else Bottleneck
         x = nn.relu(conv(WIDTHS[0], (1, 7, 7), (1, 2, 2), name="stem")(clips, train))
-        x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), [(0, 0), (1, 1), (1, 1)])
+        x = max_pool(x, (1, 3, 3), (1, 2, 2), self.config.conv)
         maps = [x]
         for stage, (count, width) in enumerate(zip(self.config.blocks, WIDTHS, strict=True)):
             for block in range(count):
