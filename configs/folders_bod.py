@@ -10,6 +10,7 @@ reads the same folders, with a batch that fits. Where mirroring changes what a v
 from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.data.augment import Augment
+from vrl_jax.data.pipeline import Loader
 from vrl_jax.data.videos import ClassFolders
 
 
@@ -17,6 +18,8 @@ def get_config(arg: str = ""):
     described = synthetic_bod.get_config()
     described.data = config.describe(ClassFolders())
     described.sampling.stride = 2
+    # Decoding takes the cores that train: its share of them grows with its threads.
+    described.loader = config.describe(Loader(threads=4, buffer=4))
     described.resize = (36, 44)
     described.augment = config.describe(Augment(size=32, blur=0.0))
     return described

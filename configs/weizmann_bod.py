@@ -6,6 +6,7 @@ python -m vrl_jax.main --config=configs/weizmann_bod.py --config.data.root=/path
 from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.data.augment import Augment
+from vrl_jax.data.pipeline import Loader
 from vrl_jax.data.videos import Weizmann
 from vrl_jax.evaluate.judge import Evaluate
 
@@ -26,6 +27,8 @@ def get_config(arg: str = ""):
         )
     )
     described.method.forecast_weight = 0.0  # not tried on these videos
+    # Decoding takes the cores that train: its share of them grows with its threads.
+    described.loader = config.describe(Loader(threads=4, buffer=4))
     described.train.batch = 32
     described.train.steps = 500
     described.evaluate = config.describe(Evaluate(group="person"))
