@@ -23,7 +23,8 @@ from jax import lax
 from benchmarks import rounds
 from benchmarks.jax_step import ENCODERS
 from vrl_jax import provenance
-from vrl_jax.encoders.conv import Conv3d, conv3d_folded, conv3d_native
+from vrl_jax.encoders.conv import Conv3d, conv3d_native
+from vrl_jax.encoders.folded import conv3d_folded
 from vrl_jax.train.mesh import compiler_options, make_mesh
 
 CPU = {"batch": 2, "frames": 8, "size": 56, "dtype": "float32"}

@@ -134,6 +134,7 @@ def test_a_run_trains_judges_and_tells(whole):
     assert (workdir / "tensorboard").is_dir()
 
 
+@pytest.mark.slow
 def test_kill_and_resume_are_bit_exact_with_other_workers(whole, tmp_path):
     process = launch("synthetic_bod", tmp_path)
     deadline = time.time() + 240
@@ -354,6 +355,7 @@ def launch_two(workdir, **changes):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_judge_as_one(whole, tmp_path):
     texts = [finish(process) for process in launch_two(tmp_path)]
     assert ["report:" in text for text in texts] == [True, False]
@@ -374,6 +376,7 @@ def test_two_processes_train_and_judge_as_one(whole, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_saves_and_stops_all(tmp_path):
     processes = launch_two(tmp_path, train__steps=100_000, train__save_every=100_000)
     while all(p.poll() is None for p in processes) and not (tmp_path / "metrics.jsonl").exists():
@@ -514,7 +517,7 @@ def test_a_kinetics_config_takes_steps_on_real_clips(videos, tmp_path, name):
         "evaluate.clips": 1,
         "evaluate.ks": "(1,)",
         "evaluate.knn": 3,
-        "loader.workers": 1,
+        "loader.workers": 1 if name == "k400_bod" else 0,  # a worker is slow to start
         "encoder.dtype": "float32",
         "encoder.blocks": "(1,1,1,1)",
         "framework.hidden": 128,
@@ -524,7 +527,7 @@ def test_a_kinetics_config_takes_steps_on_real_clips(videos, tmp_path, name):
     process = subprocess.run(
         [*start, f"--workdir={tmp_path / 'run'}", *flags],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},  # unoptimised, each step would take minutes
+        env={**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
         capture_output=True,
         text=True,
     )

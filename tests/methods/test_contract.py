@@ -14,6 +14,8 @@ import vrl_jax.frameworks
 import vrl_jax.methods
 from vrl_jax.data.augment import Augment
 from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.instance import Instance
 from vrl_jax.train import mesh
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.optim import SGD
@@ -103,10 +105,17 @@ def refused(kind: type, framework: type) -> bool:
 REFUSED = {(m, f) for m in METHODS for f in FRAMEWORKS if refused(m, f)}
 
 
+def combination(method: type, framework: type):
+    """Return a parameter; every method but the baseline is slow beyond SimCLR."""
+    beyond = method is not Instance and framework is not SimCLR
+    marks = [pytest.mark.slow] if beyond else []
+    name = f"{method.__name__}-{framework.__name__}"
+    return pytest.param((method, framework), id=name, marks=marks)
+
+
 @pytest.fixture(
     scope="module",
-    params=[(m, f) for m in METHODS for f in FRAMEWORKS if (m, f) not in REFUSED],
-    ids=lambda pair: f"{pair[0].__name__}-{pair[1].__name__}",
+    params=[combination(m, f) for m in METHODS for f in FRAMEWORKS if (m, f) not in REFUSED],
 )
 def method(request):
     kind, framework = request.param
