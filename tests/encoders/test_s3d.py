@@ -72,9 +72,8 @@ def test_s3d_g_without_temporal_stride_and_odd_sides_that_are_rounded_down():
 
 @pytest.mark.parametrize("gates", [False, True])
 def test_inception_equals_loops(rng, gates):
-    block = Inception(
-        partial(ConvNorm, formulation="auto", epsilon=1e-3), (2, 3, 4, 2, 3, 1), gates, "float32"
-    )
+    conv = partial(ConvNorm, epsilon=1e-3)
+    block = Inception(conv, (2, 3, 4, 2, 3, 1), gates, "auto", "float32")
     shape = (2, 3, 4, 5, 3)
     x, variables = rng.normal(size=shape).astype(np.float32), fill(block, shape, rng)
     wanted = inception(x, variables["params"], variables["batch_stats"])

@@ -88,7 +88,7 @@ class S3DNet(nn.Module):
             x = max_pool(x, windows[stage], strides[stage], config.conv)
             for letter, widths in zip("bcdef", blocks, strict=False):
                 name = f"block{stage + 3}{letter}"
-                x = Inception(conv, widths, config.gated, config.dtype, name=name)(x, train)
+                x = Inception(conv, widths, config.gated, **how, name=name)(x, train)
             maps.append(x)
         return pool(maps)
 
@@ -101,12 +101,14 @@ class Inception(nn.Module):
       widths: of the first branch; of both convolutions of the second and of the third; of the
         fourth.
       gated: whether every branch ends with a `Gate`.
+      formulation: of the maximum, as of `Conv3d`.
       dtype: of the gates' computation.
     """
 
     conv: partial
     widths: Widths
     gated: bool
+    formulation: str
     dtype: str
 
     @nn.compact
@@ -120,7 +122,7 @@ class Inception(nn.Module):
             return nn.relu(self.conv(width, (3, 3, 3), mid=width, name=name)(x, train))
 
         first, second_mid, second, third_mid, third, fourth = self.widths
-        around = max_pool(x, (3, 3, 3), (1, 1, 1), self.conv.keywords["formulation"])
+        around = max_pool(x, (3, 3, 3), (1, 1, 1), self.formulation)
         branches = {
             "first": point(x, first, "first"),
             "second": cube(point(x, second_mid, "second_reduce"), second, "second"),
