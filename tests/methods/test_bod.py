@@ -7,7 +7,6 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.frameworks.swav import SwAV
 from vrl_jax.losses import koopman, normalize, nt_xent, sinkhorn, swapped_prediction
-from vrl_jax.losses.similarity import length
 from vrl_jax.methods.bod import BOD, damp
 from vrl_jax.types import Horizon
 
@@ -102,16 +101,34 @@ def test_the_scores_of_frames_can_be_split():
     head = params["network"]["heads_frames"]
     scores = (normalize(z) @ normalize(head["prototypes"]).T).reshape(4, 2, 7, 6)
     parts = koopman.split(scores, ridge=0.05)
-    floor = 1e-2 * length(scores.mean(2))
     for name in ("static", "dynamic"):
-        a, b = jnp.moveaxis(damp(getattr(parts, name), floor), 1, 0)
+        a, b = jnp.moveaxis(getattr(parts, name), 1, 0)
         wanted = (swapped_prediction(a, sinkhorn(b)) + swapped_prediction(b, sinkhorn(a))) / 2
         assert float(metrics[f"loss/{name}"]) == pytest.approx(float(wanted), rel=1e-3)
 
+    def lower(params, step):
+        return method.inner.loss(params, state, clips, jax.random.key(2), step)
+
     for step in (4, 5):  # an epoch is five steps
-        slope = jax.grad(lambda p, step=step: loss(p, jnp.int32(step))[0])(params)
-        moves = bool(np.any(slope["network"]["heads_frames"]["prototypes"]))
-        assert moves == (step == 5)
+        for level in (lambda p, step: loss(p, step)[0], lower):
+            slope = jax.grad(level)(params, jnp.int32(step))
+            moves = bool(np.any(slope["network"]["heads_frames"]["prototypes"]))
+            assert moves == (step == 5)
+
+
+def test_the_lower_rate_warms_up_and_falls_with_the_run():
+    method = BOD(inner_learning_rate=0.5, inner_warmup=0.2).build(
+        ENCODER, FRAMEWORK, Horizon(50, 5)
+    )
+    rate = [float(method.inner.learning_rate(step)) for step in (0, 5, 10, 30, 50)]
+    np.testing.assert_allclose(rate, [0, 0.25, 0.5, 0.25, 0], atol=1e-6)
+
+
+def test_the_control_tells_nothing_of_an_operator():
+    method, params, state, clips = build(split="mean-residual", split_at="backbone", inner_steps=0)
+    _, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    told = {name for name in metrics if name.startswith("koopman/")}
+    assert told == {"koopman/static_share", "koopman/dynamic_share"}
 
 
 def test_scores_are_swavs_alone():
@@ -150,6 +167,7 @@ def test_an_absent_part_stays_near_zero():
     [
         ({"split_at": "tail"}, "split_at must be one of 'head', 'backbone'"),
         ({"inner_steps": -1}, "inner_steps must be at least 0"),
+        ({"inner_learning_rate": -1.0}, "inner_learning_rate must be at least 0"),
         ({"hypergradient": "exact"}, "hypergradient must be one of"),
     ],
 )

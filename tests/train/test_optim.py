@@ -42,16 +42,52 @@ def test_lars_scales_matrices_by_their_norm_and_leaves_biases():
     np.testing.assert_allclose(got["bias"], [-0.05], rtol=1e-6)
 
 
+def test_lars_counts_decay_with_the_weights_norm():
+    got = first_update(LARS, weight_decay=0.01, momentum=0.0, trust=0.02)
+    scale = 0.1 * 0.02 * 5 / (0.6 + 0.01 * 5)
+    np.testing.assert_allclose(got["kernel"], [[-scale * 0.63, -scale * 0.04]], rtol=1e-5)
+
+
+def test_lars_leaves_alone_what_has_no_gradient_and_moves_what_is_zero():
+    still, zero = jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))
+    params, grads = {"still": still, "zero": zero}, {"still": zero, "zero": still}
+    optimizer = LARS(learning_rate=0.1, warmup=0.0, weight_decay=0.01, momentum=0.0).build(8, 100)
+    got, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_array_equal(got["still"], zero)
+    np.testing.assert_allclose(got["zero"], -0.1 * still, rtol=1e-6)
+
+
+def test_momentum_is_of_scaled_gradients_and_looks_ahead_as_pytorchs():
+    for nesterov, lengths in ((False, (1.0, 1.9)), (True, (1.9, 2.71))):
+        optimizer = LARS(
+            learning_rate=0.1, warmup=0.0, weight_decay=0.0, nesterov=nesterov
+        ).build(8, 10**6)  # fmt: skip
+        params = {"bias": jnp.zeros(1)}
+        state = optimizer.init(params)
+        for length in lengths:
+            updates, state = optimizer.update({"bias": jnp.ones(1)}, state, params)
+            np.testing.assert_allclose(updates["bias"], [-0.1 * length], rtol=1e-5)
+
+
 def test_clipping_bounds_the_global_norm():
     got = first_update(SGD, weight_decay=0.0, momentum=0.0, nesterov=False, clip_norm=0.1)
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in got.values()))
     np.testing.assert_allclose(norm, 0.1 * 0.1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"learning_rate": 0.0}, {"warmup": 1.5}, {"clip_norm": -1.0}])
-def test_bad_settings_are_refused(settings):
+@pytest.mark.parametrize(
+    "optimizer, settings",
+    [
+        (AdamW, {"learning_rate": 0.0}),
+        (AdamW, {"warmup": 1.5}),
+        (AdamW, {"clip_norm": -1.0}),
+        (SGD, {"momentum": 2.0}),
+        (LARS, {"trust": -1.0}),
+    ],
+)
+def test_bad_settings_are_refused(optimizer, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        AdamW(**settings)
+        optimizer(**settings)
 
 
 def test_the_rate_drops_to_a_tenth_where_it_is_told_to():
@@ -62,6 +98,8 @@ def test_the_rate_drops_to_a_tenth_where_it_is_told_to():
     np.testing.assert_allclose([float(none(0)), float(none(50))], [0.3, 0.03], rtol=1e-5)
     with pytest.raises(ValueError, match=r"drops\[1\] must lie in \[0, 1\], got 1.5"):
         SGD(drops=(0.5, 1.5))
+    with pytest.raises(ValueError, match=r"drops must come after the warm-up \(0.6\), got 0.5"):
+        SGD(drops=(0.5, 0.8), warmup=0.6)
 
 
 @pytest.mark.parametrize("everything", [False, True])

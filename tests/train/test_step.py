@@ -25,7 +25,7 @@ def quadratic(hypergradient, steps=1, rate=0.1):
     inner = Inner(
         lambda params, state, clips, key, step: params @ CURVES @ params / 2,
         steps,
-        rate,
+        lambda step: rate * jnp.where(step == 0, 1, 0.5),
         hypergradient,
     )
     return Method(
@@ -41,14 +41,14 @@ def quadratic(hypergradient, steps=1, rate=0.1):
     )
 
 
-def take(method, steps=1):
+def take(method, first=0):
     devices = mesh.make_mesh(jax.devices()[:1])
     optimizer = SGD(
         learning_rate=0.2, warmup=0.0, weight_decay=0.0, momentum=0.0, nesterov=False
     ).build(2, 10**6)
     step = make_step(method, optimizer, Augment(size=4, flip=0.0), 0, devices)
     params = jnp.array(START)
-    state = TrainState(jnp.int32(0), params, {}, optimizer.init(params))
+    state = TrainState(jnp.int32(first), params, {}, optimizer.init(params))
     rows = np.zeros(
         (2 * (1 + (method.inner.steps if method.inner else 0)), 1, 1, 8, 8, 3), np.uint8
     )
@@ -68,6 +68,13 @@ def test_two_levels(name, scale, steps):
     np.testing.assert_allclose(state.params, lower - 0.2 * gradient, rtol=1e-5)
     np.testing.assert_allclose(metrics["inner/forecast"], residual, rtol=1e-5)
     np.testing.assert_allclose(metrics["norm/gradient"], np.linalg.norm(gradient), rtol=1e-5)
+
+
+def test_the_lower_rate_is_that_of_the_step():
+    state, _ = take(quadratic("maml1"), first=7)
+    lower = START - 0.05 * CURVES @ START
+    gradient = (np.eye(2) - 0.05 * CURVES) @ (lower - TARGET)
+    np.testing.assert_allclose(state.params, lower - 0.2 * gradient, rtol=1e-5)
 
 
 def test_one_level():

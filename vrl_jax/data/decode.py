@@ -166,7 +166,7 @@ class _FileReader:
             found = self._seek(wanted)
             if found is not None:
                 return found
-            self._hold()
+            self._start_anew()
             refuse_outside(self._name, wanted, self.num_frames)
         return {number: self._held[number] for number in wanted.tolist()}
 
@@ -176,13 +176,16 @@ class _FileReader:
         self._stream = self._container.streams.video[0]
         if self._stream.codec_context is None:
             raise VideoError(f"{self._name}: there is no decoder for its video")
-        self._stream.codec_context.thread_count = 1  # parallelism is the loader's
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        self._stream.codec_context.thread_count = 1  # parallelism is the loader's
+        if not _stamps_number(self._container, self._stream):
+            self._hold(self._container)
+            return
         self._index = _scan(self._container, self._stream)
         if self._index and self._seek(np.array([0])):
             self.num_frames = len(self._index.stamps)
         else:
-            self._hold()
+            self._start_anew()
 
     def _seek(self, wanted: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame] | None:
         """Return the wanted frames (ascending), or None where the file belies its index."""
@@ -210,25 +213,29 @@ class _FileReader:
                 return None
         return found
 
-    def _hold(self) -> None:
-        """Decode from the start and keep every frame up to the end or the first damage."""
-        damage, size = "the stream is empty", 0
+    def _start_anew(self) -> None:
+        """Hold the frames of the file opened again: packets of the open container were read."""
         with _open(self._file()) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            try:
-                for frame in container.decode(stream):
-                    self._held.append(frame)
-                    size += sum(plane.buffer_size for plane in frame.planes)
-                    if size > MAX_HELD_BYTES:
-                        raise VideoError(
-                            f"{self._name}: more than {MAX_HELD_BYTES} bytes of frames, in a "
-                            "format that decodes only from the start: transcode it to mp4"
-                        )
-            except av.FFmpegError as error:
-                if error.errno == errno.ENOMEM:
-                    raise  # which says nothing of the file
-                damage = error.strerror
+            self._hold(container)
+
+    def _hold(self, container: av.container.InputContainer) -> None:
+        """Decode from the start and keep every frame up to the end or the first damage."""
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        damage, size = "the stream is empty", 0
+        try:
+            for frame in container.decode(stream):
+                self._held.append(frame)
+                size += sum(plane.buffer_size for plane in frame.planes)
+                if size > MAX_HELD_BYTES:
+                    raise VideoError(
+                        f"{self._name}: more than {MAX_HELD_BYTES} bytes of frames, in a "
+                        "format that decodes only from the start: transcode it to mp4"
+                    )
+        except av.FFmpegError as error:
+            if error.errno == errno.ENOMEM:
+                raise  # which says nothing of the file
+            damage = error.strerror
         if not self._held:
             raise VideoError(f"{self._name}: no frame decodes: {damage}")
         self.num_frames = len(self._held)
@@ -256,21 +263,27 @@ def refuse_outside(name: str, frames: Int[np.ndarray, "..."], num_frames: int) -
         )
 
 
+def _stamps_number(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> bool:
+    """Whether time stamps can number the frames of this format and codec; reads nothing."""
+    if not container.format.name.startswith(("mov", "matroska")):
+        return False
+    # x264's 4:4:4 needs what the first packet says of the encoder.
+    codec = stream.codec_context
+    return codec.name != "h264" or "444" not in (codec.pix_fmt or "")
+
+
 def _scan(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> _Index | None:
     """Read all packets (no decoding); None where time stamps do not number the frames."""
-    mov = container.format.name.startswith("mov")
-    codec = stream.codec_context
-    if not mov and not container.format.name.startswith("matroska"):
-        return None
-    if codec.name == "h264" and "444" in (codec.pix_fmt or ""):
-        return None  # x264's 4:4:4 needs what the first packet says of the encoder
+    mov, codec = container.format.name.startswith("mov"), stream.codec_context.name
     stamps, keys = [], []
     for packet in container.demux(stream):
         if not packet.size:
             continue  # the end
-        hidden = codec.name == "vp8" and not memoryview(packet)[0] & 0x10  # puts out no frame
+        hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10  # puts out no frame
         if packet.pts is None or packet.is_corrupt or hidden:
             return None
         if not packet.is_discard:  # an edit list may cut frames away, keyframes too

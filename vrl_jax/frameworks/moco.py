@@ -26,9 +26,9 @@ class MoCo:
     """InfoNCE against one queue of keys a slot (arXiv 1911.05722).
 
     The queue starts empty and only what has been filled counts, so no query is ever compared with
-    random vectors; the very first step has no negatives and leaves the parameters alone but for
-    weight decay. Batch statistics are those of the global batch, which takes the place of
-    shuffled per-device statistics.
+    random vectors; at the very first step there are no negatives, and this loss is zero. Batch
+    statistics are those of the global batch, which takes the place of shuffled per-device
+    statistics.
 
     Attributes:
       hidden: width of the head's hidden layers.

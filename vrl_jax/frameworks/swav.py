@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from vrl_jax import check
 from vrl_jax.frameworks.framework import (
@@ -17,7 +17,7 @@ from vrl_jax.frameworks.framework import (
     draw_rows,
     refuse_negatives,
 )
-from vrl_jax.losses import normalize, sinkhorn, swapped_prediction
+from vrl_jax.losses import dots, normalize, sinkhorn, swapped_prediction
 from vrl_jax.types import Horizon, Slot
 
 
@@ -60,10 +60,9 @@ class SwAV:
         """Return a head that ends in scores against prototypes of its own: see `Slot.scored`."""
         return ScoresHead(self.head(dim), self.prototypes)
 
-    def hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: Horizon):
-        """Give prototypes no gradient while they stay as they were drawn."""
-        frozen = step < round(self.freeze_epochs * horizon.epoch)
-        return jnp.where(frozen, jax.lax.stop_gradient(rows), rows)
+    def frozen(self, step: Int[Array, ""], horizon: Horizon) -> Bool[Array, ""]:
+        """Return whether prototypes stay as they were drawn at a step."""
+        return step < round(self.freeze_epochs * horizon.epoch)
 
     def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
         """Return the functions; for each pair the key view's assignment is predicted.
@@ -76,15 +75,15 @@ class SwAV:
         def init(key, weights, videos):
             wanted = {name: slot.dim for name, slot in slots.items() if not slot.scored}
             draws = zip(jax.random.split(key, len(wanted)), wanted.items(), strict=True)
-            return {name: draw_rows(k, (self.prototypes, dim)) for k, (name, dim) in draws}, {}
+            rows = {name: draw_rows(k, (self.prototypes, dim)) for k, (name, dim) in draws}
+            return rows, {"drawn": rows}
 
         def compare(params, state, queries, keys, step):
             def loss(name, slot):
                 scores = queries[name]
                 if not slot.scored:
-                    rows = self.hold(params[name], step, horizon)
                     z = normalize(scores) if slot.unit else scores
-                    scores = z.astype(jnp.float32) @ normalize(rows).T
+                    scores = dots(z.astype(jnp.float32), normalize(params[name]))
                 scores = jnp.moveaxis(scores, 1, 0)
                 given = {"epsilon": self.epsilon, "iterations": self.iterations}
                 terms = [
@@ -98,7 +97,12 @@ class SwAV:
             return {name: loss(name, slot) for name, slot in slots.items()}
 
         def update(params, state, aux, weights, step):
-            return {name: normalize(rows) for name, rows in params.items()}, state
+            frozen = self.frozen(step, horizon)
+            rows = {
+                name: jnp.where(frozen, state["drawn"][name], normalize(moved))
+                for name, moved in params.items()
+            }
+            return rows, state
 
         def keys(state, embed, clips):
             return None, {}
@@ -116,4 +120,5 @@ class ScoresHead(nn.Module):
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b k"]:
         """Score each vector."""
         z = normalize(self.head(x, train).astype(jnp.float32))
-        return z @ normalize(self.param("prototypes", draw_rows, (self.prototypes, z.shape[-1]))).T
+        rows = self.param("prototypes", draw_rows, (self.prototypes, z.shape[-1]))
+        return dots(z, normalize(rows))

@@ -10,10 +10,11 @@ from vrl_jax.losses.concepts import (
 )
 from vrl_jax.losses.contrastive import info_nce, nt_xent, nt_xent_steps
 from vrl_jax.losses.ranking import shuffle_rank, shuffle_rank_accuracy
-from vrl_jax.losses.similarity import negative_cosine, normalize
+from vrl_jax.losses.similarity import dots, negative_cosine, normalize
 
 __all__ = [
     "concept_alignment",
+    "dots",
     "forecast",
     "info_nce",
     "irrelevance",

@@ -64,7 +64,7 @@ class Split(NamedTuple):
       static_rank: trace of the filter, the effective number of static modes.
       static_share: length of the static part over that of the mean frame.
       dynamic_share: length of the dynamic part over that of the mean frame.
-      spectral_radius: size of the operator's largest eigenvalue (estimated by 32 squarings' norm).
+      spectral_radius: size of the operator's largest eigenvalue (estimated by `|S^32|^(1/32)`).
     """
 
     static: Float[Array, "*b d"]
@@ -80,7 +80,7 @@ def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, scope: str = "cl
 
     Args:
       frames: frame vectors in order, t at least 3; the length of each is ignored.
-      ridge: Tikhonov term on the unit frames' Gram matrix, at least 1e-6 in float32.
+      ridge: Tikhonov term on the unit frames' Gram matrix; below 1e-6 float32 loses it.
       scope: whose transitions an operator is fitted to: "clip", each clip's own; "video", those of
         all clips of a video, which are the last axis but two; "batch", of all clips, by the whole
         d x d matrix, which wants more transitions than features.

@@ -24,6 +24,17 @@ def length(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b 1
     return jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
 
 
+def dots(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array, "*n m"]:
+    """Return the product of every row of `a` with every row of `b`, at full float32 precision.
+
+    Accelerators shorten the operands of a plain matrix product, to bfloat16 on TPUs.
+
+    >>> dots(jnp.array([[3.0, 4.0]]), jnp.eye(2))
+    Array([[3., 4.]], dtype=float32)
+    """
+    return jnp.matmul(a, b.T, precision="highest")
+
+
 def negative_cosine(p: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, ""]:
     """Return minus the mean cosine between matching vectors, in [-1, 1].
 

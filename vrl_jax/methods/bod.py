@@ -1,18 +1,21 @@
 """BOD-VCL: a Koopman operator per clip splits it; each part has its own loss (arXiv 2407.14069).
 
-What the paper fixes: unit frames, one least-squares operator a clip, eigenvalues within a radius
-of 1 are static, the two parts averaged over time, equal weights, and a lower level that makes the
+What the paper fixes: unit frames, one least-squares operator a clip, eigenvalues within a radius of
+1 are static, the two parts averaged over time, equal weights, and a lower level that makes the
 features linearly predictable. What is ours, because nothing usable is published: the ridge, the
 soft filter in place of the hard mask, `split_at`, `grid`, `reversed_negatives`, `pooling`,
-`stop_filter`, `floor`, and the lower level's loss: the published residual is zero for any features
-once they are wider than the clip is long ("literal", refused there). "held_out" is the nearest
-that is not void; "shared" gives the operator a task that a clip's own operator cannot meet alone:
-see `vrl_jax.losses.forecast`. `forecast_weight` takes the lower level's loss into the upper one.
+`stop_filter`, `floor`, the lower level's rate, and its loss: the published residual is zero for any
+features once they are wider than the clip is long ("literal", refused there). "held_out" is the
+nearest that is not void; "shared" gives the operator a task that a clip's own operator cannot meet
+alone: see `vrl_jax.losses.forecast`. `forecast_weight` takes the lower level's loss into the upper
+one.
 """
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
@@ -46,7 +49,8 @@ class BOD:
       split: "koopman", or the control "mean-residual" (temporal mean, spread around it).
       split_at: "head" splits the projected frame vectors, as the paper does; "backbone" splits the
         encoder's, and each part has a projection head of its own; "scores", with SwAV alone, splits
-        the projected frames' scores against prototypes, as the released code does.
+        the projected frames' scores against prototypes, as the released code does (its are no
+        cosines, these are).
       clips: of a video, at least 2; every ordered pair of them is compared.
       grid: frame vectors keep this many cells each way of the last feature map; 1, as in the paper,
         is its mean over space, to which a steady motion is constant and so static.
@@ -69,7 +73,10 @@ class BOD:
       ahead: frames that the shared forecast looks ahead.
       held_out: transitions that the held-out forecast is asked for.
       inner_steps: steps of the lower level before each step of the upper one; 0 leaves it out.
-      inner_learning_rate: of those steps (plain gradient descent).
+      inner_learning_rate: of those steps (plain gradient descent), at its greatest: like the upper
+        level's it warms up from 0 and falls along half a cosine to 0, so that neither end of a run
+        is the lower level's alone.
+      inner_warmup: share of the run that this warm-up takes.
       hypergradient: "none", "maml1" or "betty": see `Inner`.
     """
 
@@ -100,6 +107,7 @@ class BOD:
     held_out: int = 2
     inner_steps: int = 1
     inner_learning_rate: float = 0.01
+    inner_warmup: float = 0.1
     hypergradient: str = "none"
 
     def __post_init__(self):
@@ -115,6 +123,8 @@ class BOD:
         check.at_least(1, grid=self.grid, forecast_grid=self.forecast_grid)
         check.at_least(2, clips=self.clips)
         check.at_least(0, inner_steps=self.inner_steps, **self._weights())
+        check.at_least(0, inner_learning_rate=self.inner_learning_rate)
+        check.fraction(inner_warmup=self.inner_warmup)
         check.positive(**{"the sum of the losses' weights": sum(self._weights().values())})
 
     def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
@@ -149,7 +159,9 @@ class BOD:
 
         def hold(params, step):
             head = params["heads_frames"]
-            rows = framework.hold(head["prototypes"], step, horizon)
+            rows = head["prototypes"]
+            frozen = framework.frozen(step, horizon)
+            rows = jnp.where(frozen, jax.lax.stop_gradient(rows), rows)
             return {**params, "heads_frames": {**head, "prototypes": rows}}
 
         def term(params, state, outputs, given, step):
@@ -176,12 +188,18 @@ class BOD:
             inner=Inner(
                 lambda outputs: predictability(outputs)[0],
                 self.inner_steps,
-                self.inner_learning_rate,
+                self._inner_schedule(horizon),
                 self.hypergradient,
             )
             if self.inner_steps
             else None,
         )
+
+    def _inner_schedule(self, horizon):
+        """Return the lower level's rate at a step."""
+        warmup = round(self.inner_warmup * horizon.steps)
+        peak = self.inner_learning_rate
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, horizon.steps)
 
     def _weights(self):
         return {
@@ -213,12 +231,15 @@ class BOD:
         """Return what is compared of frame vectors, and what their operators looked like."""
         parts = self._split(frames.astype(jnp.float32))
         diagnostics = {
-            "koopman/static_rank": jnp.mean(parts.static_rank),
             "koopman/static_share": jnp.mean(parts.static_share),
             "koopman/dynamic_share": jnp.mean(parts.dynamic_share),
-            "koopman/spectral_radius": jnp.mean(parts.spectral_radius),
-            "koopman/no_static_mode": jnp.mean(parts.static_rank < 0.5),
         }
+        if self.split == "koopman":
+            diagnostics |= {
+                "koopman/static_rank": jnp.mean(parts.static_rank),
+                "koopman/spectral_radius": jnp.mean(parts.spectral_radius),
+                "koopman/no_static_mode": jnp.mean(parts.static_rank < 0.5),
+            }
         made = {
             "static": parts.static,
             "dynamic": parts.dynamic,
@@ -227,8 +248,10 @@ class BOD:
         return made, diagnostics
 
     def _project(self, outputs):
-        """Split the projected frame vectors and scale both parts to comparable lengths."""
+        """Split the projected frame vectors; but for scores, scale parts to comparable lengths."""
         frames = outputs.projected["frames"].astype(jnp.float32)
+        if self.split_at == "scores":
+            return self._parts(frames)
         floor = self.floor * length(jnp.mean(frames, axis=-2))
         parts, diagnostics = self._parts(frames)
         return {name: damp(part, floor) for name, part in parts.items()}, diagnostics

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax.frameworks.framework import Head, draw_rows
-from vrl_jax.losses import normalize
+from vrl_jax.losses import dots, normalize
 from vrl_jax.methods.network import Outputs, by_view
 from vrl_jax.types import Features
 
@@ -78,7 +78,7 @@ class ConceptNet(nn.Module):
         for kind, x in seen.items():
             parts = [x] if self.joint_norm else [x[:, :1], x[:, 1:]]
             found = jnp.concatenate([self.concept[kind](part, train) for part in parts], axis=1)
-            scores = normalize(found) @ self.codebook[kind].T
+            scores = dots(normalize(found), self.codebook[kind])
             made[f"scores/{kind}"] = scores
             made[f"decoded/{kind}"] = self.decoder[kind](relevant(kind, scores), train)
         if self.is_initializing():

@@ -78,6 +78,7 @@ class DualVar:
         check.at_least(0, rank_cap=self.rank_cap, clip_weight=self.clip_weight)
         check.at_least(0, coherence_weight=self.coherence_weight, rank_weight=self.rank_weight)
         check.fraction(weak=self.weak)
+        check.at_least(0, **{f"references[{i}]": x for i, x in enumerate(self.references)})
 
     def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
         """Return the method's functions."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vrl_jax.frameworks.framework import FrameworkConfig, Pairs, Weights
 from vrl_jax.frameworks.simclr import SimCLR
@@ -27,14 +27,14 @@ class Inner(NamedTuple):
     Attributes:
       loss: (params, state, clips, key, step) -> scalar.
       steps: gradient steps on fresh videos before each outer step.
-      learning_rate: of those steps.
+      learning_rate: step -> the rate of the inner steps before that outer step.
       hypergradient: "none" takes the outer gradient where the inner steps end; "maml1" multiplies
         it by (I - learning_rate * H), "betty" by (I - H), H the inner loss's Hessian.
     """
 
     loss: Callable[..., Float[Array, ""]]
     steps: int
-    learning_rate: float
+    learning_rate: Callable[[Int[Array, ""]], Float[Array, ""]]
     hypergradient: str
 
 
@@ -189,7 +189,7 @@ def compose(
         return frames(network.apply(variables(params, state), clips[:, None], False))[:, 0]
 
     def inner_loss(params, state, clips, key, step):
-        weights = Weights(params["network"], state["stats"])
+        weights = Weights(own.hold(params["network"], step), state["stats"])
         return inner.loss(_apply(network, weights, clips)[0])
 
     return Method(

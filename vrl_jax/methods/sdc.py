@@ -126,7 +126,6 @@ class SDC:
                 partial(self._loss, network, horizon.epoch),
                 self._init,
                 partial(self._update, horizon.epoch),
-                partial(self._hold, horizon.epoch),
             ),
         )
 
@@ -223,15 +222,6 @@ class SDC:
         }
         queue = jnp.concatenate([state["queue"], aux["scores"]])[-self.queue :]
         return {**params, **books}, {"queue": queue}
-
-    def _hold(self, epoch, params, step):
-        """Give the codebooks no gradient while they are frozen."""
-        frozen = step < round(self.freeze_epochs * epoch)
-        books = {
-            name: jnp.where(frozen, jax.lax.stop_gradient(rows), rows)
-            for name, rows in codebooks(params).items()
-        }
-        return {**params, **books}
 
 
 def with_differences(views: Float[Array, "b v t h w 3"], wrap: bool) -> Float[Array, "b _ t h w 3"]:

@@ -24,9 +24,10 @@ class Train:
     """How long, how often.
 
     Attributes:
-      batch: videos a step, over all devices.
+      batch: videos a step, over all devices; with two levels, those of the upper one: each step of
+        the lower one reads as many more.
       steps: length of the run; 0 takes `epochs`.
-      epochs: passes over the pretraining videos, used where `steps` is 0.
+      epochs: passes over the pretraining videos, counted in such batches; used where `steps` is 0.
       seed: of parameters, augmentation and order.
       log_every: steps between records of the metrics.
       probe_every: steps between probes of the representation; 0 probes at the ends only.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from vrl_jax import check
@@ -51,6 +52,8 @@ class Schedule:
         check.fraction(warmup=self.warmup, **{f"drops[{i}]": x for i, x in enumerate(self.drops)})
         check.at_least(0, reference_batch=self.reference_batch, weight_decay=self.weight_decay)
         check.at_least(0, clip_norm=self.clip_norm, start=self.start)
+        if early := [drop for drop in self.drops if drop < self.warmup]:
+            raise ValueError(f"drops must come after the warm-up ({self.warmup}), got {early[0]}")
 
     def schedule(self, batch: int, total_steps: int) -> optax.Schedule:
         """Return the learning rate as a function of the step."""
@@ -110,6 +113,10 @@ class SGD(Schedule):
     momentum: float = 0.9
     nesterov: bool = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        check.fraction(momentum=self.momentum)
+
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
         """Return the transformation for this global batch and length of run."""
         return optax.chain(
@@ -120,30 +127,40 @@ class SGD(Schedule):
 
 
 @dataclass(frozen=True)
-class LARS(Schedule):
-    """Layer-wise scaled gradient descent (arXiv 1708.03888), not on biases and normalisation.
+class LARS(SGD):
+    """SGD whose steps are as long as each matrix's norm asks for (arXiv 1708.03888).
+
+    Biases and normalisation take their steps as they are. A matrix whose gradient is zero rests,
+    for weight decay alone would be scaled to a full step's length.
 
     Attributes:
-      momentum: of the gradient.
       trust: step length relative to the weights' norm.
     """
 
-    momentum: float = 0.9
     trust: float = 0.001
+
+    def __post_init__(self):
+        super().__post_init__()
+        check.positive(trust=self.trust)
 
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
         """Return the transformation for this global batch and length of run."""
-        lars = optax.lars(
-            self.schedule(batch, total_steps),
-            weight_decay=self.weight_decay,
-            weight_decay_mask=self.decayed,
-            trust_coefficient=self.trust,
-            trust_ratio_mask=_matrices,
-            momentum=self.momentum,
+        return optax.chain(
+            self.clip(),
+            optax.stateless(self._scaled),
+            optax.sgd(self.schedule(batch, total_steps), self.momentum, self.nesterov),
         )
-        return optax.chain(self.clip(), lars)
 
+    def _scaled(self, grads, params):
+        """Decay all weights that are to be, and scale the matrices' gradients."""
 
-def _matrices(params):
-    """Mark the weights of two axes and more: what LARS scales."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+        def scaled(grad, weight, decayed):
+            decay = self.weight_decay if decayed else 0.0
+            whole = grad + decay * weight
+            if weight.ndim < 2:
+                return whole
+            slope, size = jnp.linalg.norm(grad), jnp.linalg.norm(weight)
+            ratio = self.trust * size / jnp.where(slope > 0, slope + decay * size, 1.0)
+            return jnp.where(slope > 0, jnp.where(size > 0, ratio, 1.0) * whole, 0.0)
+
+        return jax.tree.map(scaled, grads, params, self.decayed(params))

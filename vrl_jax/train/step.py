@@ -144,9 +144,10 @@ def _descend(
     inner: Inner, params: Tree, train: TrainState, batches: list[jax.Array], noise: PRNGKeyArray
 ) -> tuple[Tree, Metrics]:
     """Take the lower level's steps, each on its own batch."""
+    rate = inner.learning_rate(train.step)
     for clips in batches:
         value, grads = jax.value_and_grad(inner.loss)(params, train.state, clips, noise, train.step)
-        params = jax.tree.map(lambda p, g: p - inner.learning_rate * g, params, grads)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
     return params, {"inner/forecast": value}
 
 
@@ -163,7 +164,7 @@ def _hypergradient(
 
     The product is the derivative of the lower level's gradient along `grads`: no matrix is formed.
     """
-    scale = inner.learning_rate if inner.hypergradient == "maml1" else 1.0
+    scale = inner.learning_rate(train.step) if inner.hypergradient == "maml1" else 1.0
     slope = jax.grad(lambda p: inner.loss(p, train.state, clips, noise, train.step))
     _, product = jax.jvp(slope, (params,), (grads,))
     return jax.tree.map(lambda g, h: g - scale * h, grads, product)
