@@ -1,4 +1,9 @@
 import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -21,7 +26,7 @@ def fake(folder, **values):
 
 
 def test_finished_runs_are_tabulated_and_not_run_again(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(compare.subprocess, "run", lambda *_, **__: pytest.fail("ran again"))
+    monkeypatch.setattr(compare, "wait", lambda command: pytest.fail("ran again"))
     fake(tmp_path / "one-seed0", linear_static=0.5, linear_dynamic=0.25)
     fake(tmp_path / "one-seed1", linear_static=0.75, linear_dynamic=0.25)
     fake(tmp_path / "two-seed0", linear_static=1.0)
@@ -76,7 +81,7 @@ def test_the_spread_within_a_result_stands_beside_it(tmp_path, monkeypatch):
 
 def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(compare.subprocess, "run", lambda c, **_: commands.append(c))
+    monkeypatch.setattr(compare, "wait", commands.append)
     arguments = ["configs/one.py", "--seeds=3", f"--out={tmp_path}", "--", "--config.train.steps=2"]
     compare.main(arguments)
     (command,) = commands
@@ -90,7 +95,7 @@ def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
 
 def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(compare.subprocess, "run", lambda c, **_: commands.append(c))
+    monkeypatch.setattr(compare, "wait", commands.append)
     for value, found in (("0.5", 0.5), ("1", 0.75)):
         fake(tmp_path / f"data.cooccurrence={value}" / "one-seed0", linear_static=found)
     settings = ["--seeds=0", "--vary=data.cooccurrence=0.5,1,0.9", f"--out={tmp_path}"]
@@ -111,3 +116,54 @@ def test_a_setting_without_values_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare.main(["configs/one.py", "--vary=data.cooccurrence", f"--out={tmp_path}"])
     assert "as data.key=1,2; got 'data.cooccurrence'" in capsys.readouterr().err
+
+
+def test_what_is_no_seed_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        compare.main(["configs/one.py", "--seeds=1,b", f"--out={tmp_path}"])
+    assert "--seeds wants whole numbers, as 0,1,2; got '1,b'" in capsys.readouterr().err
+
+
+def test_a_report_of_a_run_that_goes_on_does_not_finish_it(tmp_path, monkeypatch):
+    workdir = tmp_path / "one-seed0"
+    workdir.mkdir()
+    (workdir / "report.html").touch()
+    given = ["--config=configs/one.py", "--config.train.seed=0"]
+    (workdir / "command.json").write_text(json.dumps(given))
+    commands = []
+    monkeypatch.setattr(compare, "wait", commands.append)
+    compare.main(["configs/one.py", "--seeds=0", f"--out={tmp_path}"])
+    assert len(commands) == 1
+
+
+def test_a_run_that_fails_ends_the_comparison_with_its_status(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "wait", lambda command: 143)
+    with pytest.raises(SystemExit) as ended:
+        compare.main(["configs/one.py", "configs/two.py", "--seeds=0", f"--out={tmp_path}"])
+    assert ended.value.code == 143 and not (tmp_path / "two-seed0").exists()
+
+
+CHILD = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_is_told_to_stop_and_its_status_kept():
+    here = (
+        f"from vrl_jax import compare; print(compare.wait([{sys.executable!r}, '-c', {CHILD!r}]))"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", here],
+        cwd=pathlib.Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout.readline() == "ready\n"
+    os.killpg(parent.pid, signal.SIGTERM)
+    assert parent.communicate(timeout=30)[0] == "9\n" and parent.returncode == 0
+    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    assert compare.wait(killed) == 137

@@ -11,6 +11,7 @@ import argparse
 import collections
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -25,10 +26,11 @@ UNTRAINED = "untrained"
 def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
     """Train, judge and report one config with one seed, unless that is done already.
 
-    A folder that another command filled ends the comparison.
+    A folder that another command filled ends the comparison, and so does a run that fails or stops.
     """
     given = [f"--config={config}", f"--config.train.seed={seed}", *overrides]
-    kept, finished = workdir / "command.json", (workdir / "report.html").exists()
+    kept, results = workdir / "command.json", any(workdir.glob("results/*.json"))
+    finished = results and (workdir / "report.html").exists()  # which is written last
     earlier = json.loads(kept.read_text()) if kept.exists() else []
     if (earlier or finished) and earlier != given:
         sys.exit(f"{workdir} is of another command, {' '.join(earlier)}: give another --out")
@@ -37,8 +39,22 @@ def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> 
     print(f"{config}, seed {seed}: {workdir}", flush=True)
     workdir.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(given))
-    command = [sys.executable, "-m", "vrl_jax.main", *given, f"--workdir={workdir}"]
-    subprocess.run(command, check=True)
+    code = wait([sys.executable, "-m", "vrl_jax.main", *given, f"--workdir={workdir}"])
+    if code:
+        sys.exit(code)  # the run has said why
+
+
+def wait(command: list[str]) -> int:
+    """Run a command and return its exit status; SIGTERM and Ctrl-C are its own, each told once."""
+    with subprocess.Popen(command, start_new_session=True) as child:
+        numbers = signal.SIGTERM, signal.SIGINT
+        before = {n: signal.signal(n, lambda n, _: child.send_signal(n)) for n in numbers}
+        try:
+            code = child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
 
 
 def gather(
@@ -101,7 +117,10 @@ def main(argv: list[str] | None = None) -> None:
     if is_remote(arguments.out):
         parser.error(f"--out must be a folder on this machine, got {arguments.out}")
     out = pathlib.Path(arguments.out)
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    try:
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    except ValueError:
+        parser.error(f"--seeds wants whole numbers, as 0,1,2; got {arguments.seeds!r}")
     setting, _, values = arguments.vary.partition("=")
     if setting and not values:
         parser.error(f"--vary wants a setting and its values, as data.key=1,2; got {setting!r}")

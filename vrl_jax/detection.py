@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vrl_jax import check, config, pretrained, provenance
-from vrl_jax.data import ava
+from vrl_jax.data import ava, remote
 from vrl_jax.data.ava import Boxes, Instances
 from vrl_jax.data.manifest import write_text
 from vrl_jax.data.pipeline import Loader
@@ -228,7 +228,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("actions", "label map of the actions that count"),
         ("out", "folder for what is written"),
     ):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=text)
+        parser.add_argument(f"--{name}", type=remote.local, required=True, help=text)
     parser.add_argument("--excluded", type=Path, help="key frames to leave out, of both parts")
     parser.add_argument("--boxes", type=Path, help="detected boxes of the test, as predictions")
     parser.add_argument(

@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 import vrl_jax
 from vrl_jax import pretrained
-from vrl_jax.data import named
+from vrl_jax.data import named, remote
 from vrl_jax.data.listing import EXTENSIONS, PARTS, open_as
 from vrl_jax.data.pipeline import eval_batches, failures
-from vrl_jax.data.sources import Source, Video, VideoList, fingerprint
+from vrl_jax.data.sources import Source, Video, VideoError, VideoList, fingerprint
 from vrl_jax.data.videos import ClassFolders
 from vrl_jax.evaluate import store
 from vrl_jax.jobs.compilation import keep_compiled
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("model", help="a run's folder, or what vrl_jax.pretrained.load takes")
     parser.add_argument("data", nargs="+", help="data set or folder, then its fields, key=value")
-    parser.add_argument("--out", type=Path, required=True, help="features.npz or .parquet")
+    parser.add_argument("--out", type=remote.local, required=True, help="features.npz or .parquet")
     parser.add_argument("--part", choices=PARTS, default="test", help="of the data set")
     parser.add_argument("--clips", type=int, default=10, help="of a video (default 10)")
     parser.add_argument("--per-clip", action="store_true", help="keep a video's clips apart")
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
         protocol = read_protocol(model, given, given.clips, given.resize)
         options = {"part": given.part, "per_clip": given.per_clip}
         print(embed(model, source, given.out, protocol, **options))
-    except (ValueError, OSError) as error:
+    except (ValueError, VideoError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.data.", "").replace("--config.", "--"))
 
 

@@ -5,6 +5,7 @@ import math
 import shlex
 import subprocess
 
+import fsspec
 import pytest
 
 from configs import synthetic_bod
@@ -114,6 +115,9 @@ def test_reading_counts_what_is_on_disk(tmp_path):
     assert mean == size and 0 < rate < math.inf
     rate, mean = doctor.read_rate(videos(VideoBytes("a", b"1234")))
     assert mean == 0 and rate == math.inf
+    fsspec.filesystem("memory").pipe("/doctor/a.mp4", bytes(500))
+    rate, mean = doctor.read_rate(videos(VideoFile("memory://doctor/a.mp4")))
+    assert mean == 500 and rate < math.inf
 
 
 def test_decoding_passes_over_broken_videos_unless_all_are(tmp_path):

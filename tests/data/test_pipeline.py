@@ -1,5 +1,7 @@
 import ast
 import itertools
+import multiprocessing
+import os
 import pathlib
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 from tests.data.test_decode import read_numbers, write_clip
 from vrl_jax.data import pipeline
 from vrl_jax.data.decode import VideoFile
-from vrl_jax.data.pipeline import Loader, eval_batches, failures, train_batches
+from vrl_jax.data.pipeline import Loader, eval_batches, evaluated, failures, train_batches
 from vrl_jax.data.sample import Sampling, uniform_clips
 from vrl_jax.data.sources import Video, VideoError, VideoList
 
@@ -94,6 +96,29 @@ def test_batch_k_does_not_depend_on_start_workers_or_threads(source):
     assert_same(train(source, 2, start=4), batches[4:])
     assert_same(train(source, 6, loader=Loader(threads=1, buffer=1)), batches)
     assert_same(train(source, 4, start=2, loader=Loader(workers=2)), batches[2:])
+
+
+def test_a_signal_to_all_of_a_run_leaves_its_workers_feeding_it(source):
+    batches = train_batches(
+        source, SAMPLING, SIZE, batch=4, seed=3, loader=Loader(workers=1, buffer=1)
+    )
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert_same([first, *take(batches, 7)], train(source, 8))
+    worker.join(10)
+    assert not worker.is_alive()
+
+
+def test_one_video_is_read_as_evaluation_reads_it(source):
+    (batch,) = take(eval_batches(source, SAMPLING, SIZE, batch=VIDEOS), None)
+    row = evaluated(source, 5, SAMPLING, SIZE, Loader())
+    np.testing.assert_array_equal(row["clips"], batch["clips"][5])
+    assert not row["failures"]
+    lost = VideoList((Video("lost", VideoFile("absent.mp4"), {}),), {})
+    row = evaluated(lost, 0, SAMPLING, SIZE, Loader())
+    assert not row["clips"].any() and "absent.mp4" in row["failures"]
 
 
 def test_hosts_share_a_batch(source):

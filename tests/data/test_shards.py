@@ -339,6 +339,14 @@ def test_a_zip_of_images_is_a_video(tmp_path):
         assert (reader.num_frames, reader.fps) == (3, 0)
         clip = reader.read(np.array([[2, 0], [1, 1]]), (64, 128))
     np.testing.assert_array_equal(read_numbers(clip), [[[2, 0], [1, 1]], [[5, 5], [5, 5]]])
+    with zipfile.ZipFile(tmp_path / "damaged.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("img_1.jpg", encode(0, 5, "BMP"))
+    packed = bytearray((tmp_path / "damaged.zip").read_bytes())
+    packed[60:76] = bytes(16)
+    (tmp_path / "damaged.zip").write_bytes(packed)
+    with ZippedFrames(str(tmp_path / "damaged.zip")).open() as reader:
+        with pytest.raises(VideoError, match="damaged.zip: Error -3 while decompressing"):
+            reader.read(np.array([[0]]), (64, 128))
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
     (tmp_path / "none.zip").write_bytes(b"no zip file")

@@ -2,12 +2,18 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import synthetic_bod
 from vrl_jax import config
+from vrl_jax.data.decode import VideoFile
+from vrl_jax.data.sources import Video, VideoList, subset
 from vrl_jax.evaluate.judge import Evaluate
-from vrl_jax.jobs.probes import Probes, check_neighbours
+from vrl_jax.jobs.probes import Probes, check_group, check_neighbours
+from vrl_jax.jobs.program import make_program
 from vrl_jax.train.mesh import make_mesh
 
 
@@ -23,6 +29,15 @@ def test_more_neighbours_than_training_videos_are_refused():
     check_neighbours(Evaluate(group="person"), 3)
 
 
+def test_groups_must_be_of_a_label_and_leave_another():
+    check_group(Evaluate(group="person"), ("class", "person"))
+    check_group(Evaluate(), ("class",))
+    with pytest.raises(ValueError, match="evaluate.group must be one of '', 'class', got 'person'"):
+        check_group(Evaluate(group="person"), ("class",))
+    with pytest.raises(ValueError, match="'class' is the only label"):
+        check_group(Evaluate(group="class"), ("class",))
+
+
 def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
     experiment = config.build(synthetic_bod.get_config())
     data = dataclasses.replace(experiment.data, train_videos=30)
@@ -30,3 +45,25 @@ def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
     with pytest.raises(ValueError, match="evaluate.ks asks for 50 neighbours among 30"):
         Probes(dataclasses.replace(experiment, data=data), method, make_mesh(), tmp_path)
+
+
+def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path):
+    experiment = config.build(synthetic_bod.get_config())
+    data = dataclasses.replace(experiment.data, train_videos=50, test_videos=50)
+    experiment = dataclasses.replace(experiment, data=data)
+    program = make_program(experiment, 50, make_mesh(jax.devices()[:1]))
+    mesh, state = make_mesh(jax.devices()[:1]), program.init()
+    probes = Probes(experiment, program.method, mesh, tmp_path)
+    videos = probes._test
+    lost = VideoList((Video("lost", VideoFile("absent.mp4"), {}), videos[1], videos[2]), {})
+    for step, source, steps, shape in (
+        (0, lost, [0], (1, 3, 15)),
+        (4, lost, [0, 4], (2, 3, 15)),
+        (4, subset(lost, 2), [4], (1, 2, 15)),
+    ):
+        probes._add_spectrum(state._replace(step=jnp.int32(step)), source)
+        with np.load(tmp_path / "spectrum.npz") as saved:
+            assert saved["steps"].tolist() == steps and saved["eigenvalues"].shape == shape
+            broken = np.isnan(saved["eigenvalues"]).all(2)
+            assert broken[:, 0].all() and not broken[:, 1:].any()
+    assert [path.name for path in tmp_path.iterdir()] == ["spectrum.npz"]

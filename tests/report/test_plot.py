@@ -58,7 +58,7 @@ def test_static_share_counts_the_disc(rng, radius):
 
 def test_spectrum_survives_eigenvalues_that_are_far_or_not_numbers():
     drawing = plot.spectrum("a", np.array([1, 40j, np.nan, 0.5]), 0.1)
-    assert "25.0% inside" in drawing.alt
+    assert "33.3% inside" in drawing.alt
     assert "1 outside the picture" in drawing.alt
 
 

@@ -49,3 +49,11 @@ def test_without_a_setting_experiments_stand_side_by_side(tmp_path, figure):
 def test_nothing_found_draws_nothing_and_does_not_fail(tmp_path):
     sweep.write(tmp_path / "plot.png", {"a": {"": {}}}, "")
     assert (tmp_path / "plot.png").exists()
+
+
+def test_values_that_are_no_numbers_stand_evenly(tmp_path, figure):
+    one = {"plain": {"linear": [0.5]}, "resized": {"linear": [0.25]}}
+    sweep.write(tmp_path / "plot.png", {"one": one}, "augment.crop")
+    (axes,) = figure[0].axes
+    assert axes.lines[0].get_xydata().tolist() == [[0, 0.5], [1, 0.25]]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["plain", "resized"]

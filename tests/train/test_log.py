@@ -41,3 +41,12 @@ def test_all_is_on_the_disk_once_flushed(tmp_path):
 def test_the_silent_do_all_that_a_log_does():
     missing = {name for name in vars(Log) if not name.startswith("_")} - set(vars(Silence))
     assert not missing
+
+
+def test_the_time_of_earlier_sessions_is_kept(tmp_path):
+    with Log(tmp_path, 0, 9, quiet=True) as log:
+        assert log.spent == 0
+        for step in (2, 4):
+            log.metrics(step, {"wall_seconds": 10.0 * step})
+    with Log(tmp_path, 3, 9, quiet=True) as log:
+        assert log.spent == 20

@@ -40,4 +40,7 @@ def test_too_many_stop_the_run_with_a_summary(tmp_path):
     says = "3 of 10 test videos cannot be read, more than loader.max_failed=0.2 allows: gone (2);"
     with pytest.raises(VideoError, match=re.escape(says)):
         quarantine.take("test", SOURCE, [(2, "v2: cut")], 0)
+    quarantine.check("train", SOURCE, 2)  # of all hosts
+    with pytest.raises(VideoError, match="3 of 10 train videos cannot be read"):
+        quarantine.check("train", SOURCE, 3)
     quarantine.close()

@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 
 from vrl_jax import check, main
 from vrl_jax.config import Experiment
-from vrl_jax.data import sample
+from vrl_jax.data import remote, sample
 from vrl_jax.data.decode import Excerpt, VideoFile
 from vrl_jax.data.diagnosis import Rates, Setup, diagnose, prepare_commands
 from vrl_jax.data.pipeline import train_batches
@@ -56,6 +56,8 @@ def _read(media: Media) -> int:
     if isinstance(media, Excerpt):
         return _read(media.media)
     with contextlib.suppress(OSError):
+        if isinstance(media, VideoFile) and remote.is_remote(media.path):
+            return len(remote.read(media.path))
         if isinstance(media, VideoFile):
             with open(media.path, "rb") as file:
                 if hasattr(os, "posix_fadvise"):
@@ -192,7 +194,10 @@ def tabulate(rates: Rates, setup: Setup, size: float, rows: int) -> str:
 def run() -> None:
     """Measure and print."""
     try:
-        print(examine(main.built(), _STEPS.value))
+        experiment = main.built()
+        if not isinstance(experiment, Experiment):
+            raise ValueError("an evaluation does not train: pass the config of a pretraining run")
+        print(examine(experiment, _STEPS.value))
     except (ValueError, VideoError) as error:  # the loader gives up on data that is not there
         sys.exit(f"error: {error}")
 

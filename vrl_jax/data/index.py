@@ -1,11 +1,12 @@
 """Look at every video of a data set once and write down what it is.
 
 `python -m vrl_jax.data.index UCF101 root=/data/ucf annotations=/lists split=1 --out=/data/index`
-decodes all that the data set names and writes `manifest.jsonl`, a line a video (readable or not),
-and `dataset.json`; `--data="Indexed manifest=/data/index"` trains on the readable ones.
-A folder alone is `ClassFolders`, and `module:Class` is any other data set. Stopped at any moment,
-even by `kill -9`, the same command goes on where it was. `--exclude=runs/x/quarantine.jsonl` marks
-videos as unreadable that a run could not read.
+opens all that the data set names, counts frames, decodes the first, the middle and the last, and
+writes `manifest.jsonl`, a line a video (readable or not), and `dataset.json`; `--data="Indexed
+manifest=/data/index"` trains on the readable ones. A folder alone is `ClassFolders`, and
+`module:Class` is any other data set. Stopped at any moment, even by `kill -9`, the same command
+goes on where it was. `--exclude=runs/x/quarantine.jsonl` marks videos as unreadable that a run
+could not read.
 """
 
 import argparse
@@ -220,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "source", nargs="*", help="data set (or folder), then its fields, key=value"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the index")
+    parser.add_argument("--out", type=remote.local, required=True, help="folder for the index")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for a video")
     parser.add_argument("--sha256", action="store_true", help="hash the files, too")

@@ -33,7 +33,7 @@ class Row:
       path: absolute.
       relative: the path from the data set's root.
       labels: label name to class number.
-      frames: how many decode.
+      frames: how many there are.
       fps: frames per second.
       height: of the upright picture, pixels.
       width: of the upright picture, pixels.

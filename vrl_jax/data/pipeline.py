@@ -13,6 +13,7 @@ import copy
 import json
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +128,13 @@ def eval_batches(
         _UniformClips(source, sampling, size, loader.time_limit)
     )
     return _iterate(dataset[host::hosts].batch(share), loader)
+
+
+def evaluated(
+    source: Source, index: int, sampling: Sampling, size: tuple[int, int], loader: Loader
+) -> dict[str, Any]:
+    """Return one video's row of `eval_batches`: black clips where it cannot be read."""
+    return _UniformClips(source, sampling, size, loader.time_limit).map(index)
 
 
 def failures(batch: dict[str, Any]) -> list[tuple[int, str]]:
@@ -271,10 +279,13 @@ def _iterate(dataset: grain.MapDataset, loader: Loader) -> Iterator[dict[str, An
 
 
 def _follow(parent: int, worker: int, workers: int) -> None:
-    """Make a worker exit with its parent: without this, killing a run leaves its workers behind.
+    """Make a worker end with its parent, never before: a signal to all of a run is the parent's.
 
+    It still feeds the steps until the run has saved; and killing a run leaves no workers behind.
     The parent tells its own number: by the time a worker could ask, it may have been killed.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -24,7 +24,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from vrl_jax import check
-from vrl_jax.data import manifest, prepared
+from vrl_jax.data import manifest, prepared, remote
 from vrl_jax.data.decode import VideoFile
 from vrl_jax.data.manifest import Row
 from vrl_jax.data.pool import Failure, Pool
@@ -215,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m vrl_jax.data.prepare", description=__doc__, formatter_class=form
     )
     parser.add_argument("manifest", type=Path, help="the folder of a finished index")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--out", type=remote.local, required=True, help="folder for the shards")
     parser.add_argument("--short-side", type=int, default=128, help="of the frames, pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--shard-mb", type=int, default=256, help="megabytes in a shard, roughly")

@@ -4,6 +4,7 @@ Nothing here imports JAX. A path's text says where it is. What takes local paths
 to the operating system: no client need be installed for those.
 """
 
+import argparse
 import io
 import pathlib
 
@@ -36,6 +37,17 @@ def place(path: str | Place) -> Place:
     except ImportError as error:
         raise ValueError(f"{path}: {error} (gs:// wants pip install 'vrl-jax[gcs]')") from error
     return epath.Path(path)
+
+
+def local(text: str) -> pathlib.Path:
+    """Return a path on this machine, as a command line gives it.
+
+    Raises:
+      argparse.ArgumentTypeError: it is an address.
+    """
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(f"must be on this machine, got {text}")
+    return pathlib.Path(text)
 
 
 def read(path: str, start: int | None = None, stop: int | None = None) -> bytes:

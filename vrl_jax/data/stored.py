@@ -6,6 +6,7 @@ Nothing here imports JAX. All of it is small and picklable; a worker opens the f
 import functools
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -223,8 +224,8 @@ class _ImageReader:
 @contextmanager
 def _blame(name: str) -> Iterator[None]:
     """Turn what damaged files, archives, records and images raise into a `VideoError`."""
-    damage = (OSError, ValueError, IndexError, SyntaxError, zipfile.BadZipFile)
+    damage = (OSError, ValueError, IndexError, SyntaxError, EOFError, DecodeError, RuntimeError)
     try:
         yield
-    except (*damage, DecodeError, RuntimeError) as error:  # the last is ArrayRecord's
+    except (*damage, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError is ArrayRecord's
         raise VideoError(f"{name}: {error}") from error

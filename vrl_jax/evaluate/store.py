@@ -56,8 +56,7 @@ class Parts:
     def add(self, **columns: np.ndarray) -> None:
         """Write the next part."""
         path = self.folder / f"{len(self):07}.npz"
-        _save_npz(path.with_suffix(".part"), columns)
-        publish(path.with_suffix(".part"), path)
+        save_npz(path, columns)
 
     def join(self) -> dict[str, np.ndarray]:
         """Return the columns of all parts, one after the other."""
@@ -74,11 +73,11 @@ class Parts:
 
 def write(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write a file that is whole or not there; the same columns give the same bytes."""
-    part = path.with_name(f"{path.name}.part")
-    if path.suffix == ".parquet":
-        _save_parquet(part, columns, about)
-    else:
-        _save_npz(part, {**columns, ABOUT: np.array(json.dumps(about))})
+    if path.suffix != ".parquet":
+        save_npz(path, {**columns, ABOUT: np.array(json.dumps(about))})
+        return
+    part = _beside(path)
+    _save_parquet(part, columns, about)
     publish(part, path)
 
 
@@ -112,9 +111,16 @@ def refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         )
 
 
-def _save_npz(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # given a name, NumPy would change it
-        np.savez(file, **columns)
+def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to a file that is whole or not there."""
+    part = _beside(path)
+    with part.open("wb") as file:  # given a name, NumPy would change it
+        np.savez(file, **arrays)
+    publish(part, path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _save_parquet(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:

@@ -67,4 +67,6 @@ def make_bank(
             yield rows
 
     bank = extract(encode, watched(), source, rows=batch, hosts=jax.process_count())
-    return bank._replace(unreadable=anywhere(bank.unreadable))
+    bank = bank._replace(unreadable=anywhere(bank.unreadable))
+    quarantine.check(part, source, int(bank.unreadable.sum()))
+    return bank

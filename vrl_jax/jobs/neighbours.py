@@ -6,21 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vrl_jax.data.sample import Sampling, uniform_clips
 from vrl_jax.data.sources import Source
 from vrl_jax.evaluate import retrieval
 from vrl_jax.evaluate.features import FeatureBank
 
 NEIGHBOURS = 4
-
-
-def read_clips(
-    source: Source, index: int, sampling: Sampling, resize: tuple[int, int]
-) -> UInt8[np.ndarray, "k t h w 3"]:
-    """Return the clips of one video as evaluation sees them."""
-    with source[int(index)].media.open() as reader:
-        frames = uniform_clips(reader.num_frames, reader.fps, sampling)
-        return reader.read(frames, resize)
 
 
 def find_neighbours(
@@ -37,7 +27,7 @@ def find_neighbours(
     Args:
       train: the gallery and its features.
       test: the queries and theirs.
-      read: a video's clips, of which the first is shown.
+      read: a video's clips, of which the first is shown; black ones if it cannot be read any more.
       count: of queries, evenly spaced over the readable ones.
       group: label in which neighbours must differ from the query; "" for none.
       center: see `retrieval.neighbours`.

@@ -9,17 +9,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vrl_jax import provenance
+from vrl_jax import check, provenance
 from vrl_jax.config import Experiment
 from vrl_jax.data.augment import center_view
+from vrl_jax.data.pipeline import evaluated
 from vrl_jax.data.sample import Sampling
 from vrl_jax.data.sources import Source, fingerprint, subset
-from vrl_jax.evaluate import results
+from vrl_jax.evaluate import results, store
 from vrl_jax.evaluate.features import FeatureBank
 from vrl_jax.evaluate.judge import Evaluate, judge, summarize
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.bank import make_bank, over_devices, own_batches
-from vrl_jax.jobs.neighbours import find_neighbours, read_clips
+from vrl_jax.jobs.neighbours import find_neighbours
 from vrl_jax.losses import koopman
 from vrl_jax.methods.method import Method
 from vrl_jax.train.mesh import replicated
@@ -27,6 +28,16 @@ from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.step import TrainState
 
 SPECTRUM_CLIPS = 64
+
+
+def check_group(asked: Evaluate, labels: tuple[str, ...]) -> None:
+    """Raise `ValueError` where groups of no label are to be left out, or nothing else is told."""
+    check.one_of(("", *labels), **{"evaluate.group": asked.group})
+    if asked.group and len(labels) == 1:
+        raise ValueError(
+            f"evaluate.group={asked.group!r} is the only label of the videos: no other is left to "
+            "be told"
+        )
 
 
 def check_neighbours(asked: Evaluate, videos: int) -> None:
@@ -52,7 +63,8 @@ class Probes:
       workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
 
     Raises:
-      ValueError: more neighbours are asked for than there are training videos.
+      ValueError: more neighbours are asked for than there are training videos, or groups of a label
+        that they have not.
 
     Attributes:
       quarantine: where unreadable videos are written down; to be set before the first judgement.
@@ -63,6 +75,7 @@ class Probes:
     def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
         self._experiment, self._method, self._workdir = experiment, method, workdir
         self._test = experiment.data.test()
+        check_group(experiment.evaluate, tuple(self._test.classes))
         # Leaving groups out needs the test videos alone; opening a data set may take a while.
         self._train = self._test if experiment.evaluate.group else experiment.data.train()
         check_neighbours(experiment.evaluate, len(self._train))
@@ -86,7 +99,7 @@ class Probes:
         videos = self._experiment.evaluate.probe_videos
         _, test, results = self._judge(state, videos)
         if self._method.frames:
-            self._add_spectrum(state, subset(self._test, videos), test)
+            self._add_spectrum(state, subset(self._test, videos))
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
         return {**summarize(results, test), "score": float(np.mean(held_out))}
 
@@ -108,12 +121,12 @@ class Probes:
             shown = find_neighbours(
                 (self._train, train),
                 (self._test, test),
-                self._read,
+                lambda source, index: self._read(source, index)["clips"],
                 count=config.neighbours,
                 group=config.group,
                 center=config.center,
             )
-            np.savez(self._workdir / "neighbours.npz", **shown)
+            store.save_npz(self._workdir / "neighbours.npz", shown)
 
     def _judge(self, state: TrainState, videos: int, init: str = ""):
         """Return feature banks and results on that many videos; the last ones are remembered."""
@@ -155,27 +168,30 @@ class Probes:
         frames = self._method.frames(*weights, view)
         return koopman.fit(frames, ridge=self._experiment.method.ridge).matrix
 
-    def _add_spectrum(self, state: TrainState, source: Source, bank: FeatureBank) -> None:
-        """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`."""
-        chosen = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
-        clips = np.stack([self._read(source, i)[0] for i in chosen.tolist()])
+    def _add_spectrum(self, state: TrainState, source: Source) -> None:
+        """Append the eigenvalues of some clips' operators to `spectrum.npz`; NaN if unreadable."""
+        rows = [self._read(source, i) for i in range(min(SPECTRUM_CLIPS, len(source)))]
+        clips = np.stack([row["clips"][0] for row in rows])
         matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
         if jax.process_index():
             return
-        values = np.linalg.eigvals(matrices).astype(np.complex64)[None]
+        values = np.linalg.eigvals(matrices).astype(np.complex64)
+        values[[bool(row["failures"]) for row in rows]] = np.nan
         step, path = int(state.step), self._workdir / "spectrum.npz"
-        steps, eigenvalues = np.array([step]), values
+        steps, eigenvalues = np.array([step]), values[None]
         if path.exists():
             with np.load(path) as saved:
                 kept = saved["steps"] < step
-                steps = np.append(saved["steps"][kept], steps)
-                eigenvalues = np.concatenate([saved["eigenvalues"][kept], values])
+                if saved["eigenvalues"].shape[1:] == values.shape:  # else of another test set
+                    steps = np.append(saved["steps"][kept], steps)
+                    eigenvalues = np.concatenate([saved["eigenvalues"][kept], eigenvalues])
         radius = self._experiment.method.radius
-        np.savez(path, steps=steps, eigenvalues=eigenvalues, radius=radius)
+        store.save_npz(path, {"steps": steps, "eigenvalues": eigenvalues, "radius": radius})
 
-    def _read(self, source: Source, index: int) -> np.ndarray:
-        """Return the clips of one video, u8[k t h w 3], as the evaluation sees them."""
-        return read_clips(source, index, self._sampling, self._experiment.resize)
+    def _read(self, source: Source, index: int) -> dict[str, Any]:
+        """Return a video's row as the evaluation sees it."""
+        experiment = self._experiment
+        return evaluated(source, index, self._sampling, experiment.resize, experiment.loader)
 
     def _stamp(self, state: TrainState, init: str) -> dict[str, Any]:
         """Return what every result says of protocol, model and data."""
@@ -195,6 +211,8 @@ class Probes:
                 "crops": 1,
                 "frames": experiment.sampling.frames,
                 "stride": experiment.sampling.stride,
+                "fps": experiment.sampling.fps,
+                "decoded": "{} x {}".format(*experiment.resize),
                 "resolution": f"{size} x {size}",
                 "pooling": "mean over time and space, mean over clips",
                 "centring": config.center,

@@ -10,14 +10,14 @@ import numpy as np
 
 from vrl_jax import config
 from vrl_jax.data import scuba
-from vrl_jax.data.pipeline import failures
+from vrl_jax.data.pipeline import evaluated, failures
 from vrl_jax.data.synthetic import Scenes
-from vrl_jax.evaluate import factors, results, retrieval
+from vrl_jax.evaluate import factors, results, retrieval, store
 from vrl_jax.evaluate.features import FeatureBank
 from vrl_jax.evaluate.judge import judge
 from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.fit import Fitting
-from vrl_jax.jobs.neighbours import find_neighbours, read_clips
+from vrl_jax.jobs.neighbours import find_neighbours
 from vrl_jax.jobs.trial import Trial
 from vrl_jax.train.quarantine import Quarantine
 
@@ -73,16 +73,20 @@ class Retrieval(Trial):
 
     def _show_neighbours(self, train: FeatureBank, test: FeatureBank) -> None:
         """Write the report's gallery: a few test videos with their nearest training videos."""
-        sampling, resize = self.recipe.test.sampling, self.recipe.test.resize
+        seen, loader = self.recipe.test, self.evaluation.loader
+
+        def read(source, index):
+            return evaluated(source, index, seen.sampling, seen.resize, loader)["clips"]
+
         shown = find_neighbours(
             (self.train, train),
             (self.test, test),
-            lambda source, index: read_clips(source, index, sampling, resize),
+            read,
             count=self.evaluation.probe.neighbours,
             group="",
             center=self.recipe.center,
         )
-        np.savez(self.folder / GALLERY, **shown)
+        store.save_npz(self.folder / GALLERY, shown)
 
 
 class Probing(Trial):

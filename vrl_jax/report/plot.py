@@ -149,7 +149,8 @@ def spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
 
 def static_share(eigenvalues: np.ndarray, radius: float) -> float:
     """Return the share of eigenvalues, complex[...], with |λ − 1| ≤ radius."""
-    return float((np.abs(eigenvalues - 1) <= radius).mean())
+    values = eigenvalues[np.isfinite(eigenvalues)]
+    return float((np.abs(values - 1) <= radius).mean())
 
 
 def strip(clip: np.ndarray, frames: int = 6, height: int = 72) -> str:

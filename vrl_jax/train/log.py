@@ -84,6 +84,9 @@ class Log:
       total_steps: where it ends.
       quiet: show no progress bar.
       online: gets all scalars, too.
+
+    Attributes:
+      spent: seconds of training that are on record already.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Log:
         self._online = online
         self._metrics = Records(workdir / "metrics.jsonl", step)
         self._probes = Records(workdir / "probes.jsonl", step)
+        self.spent = self._metrics.kept[-1]["wall_seconds"] if self._metrics.kept else 0.0
         self._board = Board(workdir / "tensorboard", step)
         self._bar = tqdm(
             total=total_steps, initial=step, unit="step", disable=quiet, dynamic_ncols=True
@@ -147,6 +151,8 @@ class Log:
 
 class Silence:
     """A `Log` that says nothing: of the processes that are not the first."""
+
+    spent = 0.0
 
     def __enter__(self) -> "Silence":
         """Return itself."""

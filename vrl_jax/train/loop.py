@@ -107,7 +107,7 @@ class Meter:
     ):
         self._log, self._config, self._unreadable = log, config, unreadable
         self._videos, self._learning_rate = videos, learning_rate
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - log.spent  # the time of sessions before counts
         self._seconds, self._steps, self._since, self._idle = 0.0, 0, None, 0.0
 
     def idle(self, seconds: float) -> None:

@@ -53,11 +53,16 @@ class Quarantine:
             if name not in known:
                 known[name] = reason
                 self._records.write(step, {"part": part, "id": name, "reason": reason})
-        if len(known) > self._max_failed * len(source):
+        self.check(part, source, len(known))
+
+    def check(self, part: str, source: Source, failed: int) -> None:
+        """Raise `VideoError` where more of a part's videos have failed, on all hosts, than may."""
+        if failed > self._max_failed * len(source):
+            known = self._reasons[part]
             kinds = collections.Counter(reason.split(": ")[-1] for reason in known.values())
             told = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(3))
             raise VideoError(
-                f"{len(known)} of {len(source)} {part} videos cannot be read, more than "
+                f"{failed} of {len(source)} {part} videos cannot be read, more than "
                 f"loader.max_failed={self._max_failed:g} allows: {told}. {self._path} lists them"
             )
 
