@@ -1,6 +1,5 @@
 """What is asked of an encoder: a classifier, neighbours, probes, what is static and dynamic."""
 
-import collections
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +18,7 @@ from vrl_jax.evaluate.results import Result
 from vrl_jax.jobs.fit import Fitting
 from vrl_jax.jobs.neighbours import find_neighbours
 from vrl_jax.jobs.trial import Trial
+from vrl_jax.train.mesh import anywhere
 from vrl_jax.train.quarantine import Quarantine
 
 GALLERY = "neighbours.npz"
@@ -113,14 +113,14 @@ class TellingApart(Trial):
         """Return what is appearance and what is motion; `factors.npz` has what lies behind it."""
         evaluation, test = self.evaluation, self.test
         encode = self.encoder(self.pooled, self.model.variables)
-        unreadable = collections.Counter()
+        lost = {"train": np.zeros(len(self.train), bool), "test": np.zeros(len(test), bool)}
 
         def batches(source):
             for rows in self.read(source):
                 if source is self.train or source is test:  # masks may be absent
                     part = "test" if source is test else "train"
                     quarantine.take(part, source, failures(rows), 0)
-                    unreadable[part] += len(failures(rows))
+                    lost[part][[number for number, _ in failures(rows)]] = True
                 yield rows
 
         masks = scuba.masks(evaluation.masks, test) if evaluation.masks else None
@@ -142,7 +142,10 @@ class TellingApart(Trial):
         )
         if not jax.process_index():
             np.savez_compressed(self.folder / "factors.npz", **found.arrays)
-        told = {"skipped": found.skipped, "unreadable": dict(unreadable)}
+        unreadable = {part: int(anywhere(flags).sum()) for part, flags in lost.items()}
+        for part, source in (("train", self.train), ("test", test)):
+            quarantine.check(part, source, unreadable[part])
+        told = {"skipped": found.skipped, "unreadable": unreadable}
         return [{**result, **told} for result in found.results]
 
     def _frames(self) -> Callable[[np.ndarray], np.ndarray] | None:
