@@ -63,9 +63,20 @@ def test_what_sets_one_recipe_apart():
     assert coclr.normed and not lss.normed
     tuned = recipe("coclr", "finetune").fit
     assert (tuned.encoder_rate, tuned.dropout) == (0.1, 0.9)
+    seen = tuned.augment
+    assert (seen.area, seen.jitter, seen.flip) == ((0.2, 1.0), 0.3, 0.5)
+    assert (seen.brightness, seen.contrast, seen.saturation, seen.hue) == (0.4, 0.4, 0.4, 0.1)
+    for task, places in (("linear", "ten"), ("retrieval", "center")):
+        crops = recipe("coclr", task).test.crops
+        assert crops.places == places and crops.share == 128 / 146  # 224 of 256
+    ctp = recipe("ctp", "finetune").fit
+    assert (ctp.dropout, ctp.optim.clip_norm, ctp.augment.flip) == (0.5, 40, 0.35)
     severe = recipe("severe", "finetune").fit
     assert severe.repeats == 10 and severe.augment.area[0] == 0.08 and severe.augment.hue == 0.2
-    assert recipe("severe", "finetune", "ssv2").fit.repeats == 2
+    assert recipe("severe", "linear", "ucf101").fit.repeats == 10
+    assert recipe("severe", "linear", "k400").fit.repeats == 1
+    for task in ("linear", "finetune"):
+        assert recipe("severe", task, "ssv2").fit.repeats == 2
     dualvar = recipe("dualvar", "finetune")
     assert dualvar.test.resize == (128, 171) and dualvar.test.crops.share * 128 == 112
     assert dualvar.fit.augment.crop == "plain" and dualvar.fit.augment.jitter == 0.8

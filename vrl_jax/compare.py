@@ -45,15 +45,22 @@ def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> 
 
 
 def wait(command: list[str]) -> int:
-    """Run a command and return its exit status; SIGTERM and Ctrl-C are its own, each told once."""
-    with subprocess.Popen(command, start_new_session=True) as child:
-        numbers = signal.SIGTERM, signal.SIGINT
-        before = {n: signal.signal(n, lambda n, _: child.send_signal(n)) for n in numbers}
-        try:
-            code = child.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    """Run a command and return its exit status; it is told of what asks this process to end."""
+    child = None
+
+    def tell(number, frame):
+        if child is None:
+            sys.exit(128 + number)
+        child.send_signal(number)
+
+    numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+    before = {number: signal.signal(number, tell) for number in numbers}
+    try:
+        child = subprocess.Popen(command, start_new_session=True)
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return code if code >= 0 else 128 - code
 
 

@@ -229,8 +229,12 @@ def make_parser() -> argparse.ArgumentParser:
         ("out", "folder for what is written"),
     ):
         parser.add_argument(f"--{name}", type=remote.local, required=True, help=text)
-    parser.add_argument("--excluded", type=Path, help="key frames to leave out, of both parts")
-    parser.add_argument("--boxes", type=Path, help="detected boxes of the test, as predictions")
+    parser.add_argument(
+        "--excluded", type=remote.local, help="key frames to leave out, of both parts"
+    )
+    parser.add_argument(
+        "--boxes", type=remote.local, help="detected boxes of the test, as predictions"
+    )
     parser.add_argument(
         "--min-score", type=float, default=0.8, help="of the boxes taken of these (default 0.8)"
     )

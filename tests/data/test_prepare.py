@@ -14,7 +14,7 @@ from tests.data.test_decode import read_numbers, write_clip
 from tests.data.test_index import kill_and_repeat, write_set
 from vrl_jax.data import index, manifest, prepare, prepared, transcode
 from vrl_jax.data.decode import VideoBytes
-from vrl_jax.data.manifest import Row
+from vrl_jax.data.manifest import Indexed, Row
 from vrl_jax.data.prepared import Prepared
 from vrl_jax.data.sources import Splits, VideoError
 from vrl_jax.data.stored import ArrayRecord
@@ -138,6 +138,12 @@ def test_what_cannot_be_transcoded_is_written_down(indexed, tmp_path, capsys):
     assert failed == [{"id": name, "reason": "only 21 of 50 frames decode"}]
     data = Prepared(str(out))
     assert [video.id for video in data.train().videos] == ["plain.mp4"]
+    lost = [row for row in rows if not row.ok] + [row for row in rows if row.id == name]
+    for part in ("train", "test"):
+        wanted = sum(part in row.splits for row in lost)
+        assert data.listed(part).left_out == wanted
+        assert Indexed(str(source)).listed(part).left_out == wanted - (part in lost[-1].splits)
+    assert sum(data.listed(part).left_out for part in ("train", "test")) > 1
     with data.test()[0].media.open() as reader:  # the next record is not taken for the missing one
         assert reader.num_frames == 24
     index.exclude(out / "failed.jsonl", source)

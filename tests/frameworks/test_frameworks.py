@@ -162,6 +162,16 @@ def test_swav_keeps_unit_prototypes_and_freezes_them_in_the_first_epoch(rng):
     framework = SwAV(prototypes=6).build(SLOTS, PAIRS, HORIZON)
     params, state = framework.init(jax.random.key(0), None, 4)
     assert not np.allclose(params["a"], params["b"])
+    queries = slots(rng)
+
+    def slope(step):
+        return jax.grad(lambda p: sum(framework.compare(p, state, queries, None, step).values()))(
+            params
+        )
+
+    early, late = slope(jnp.int32(9)), slope(jnp.int32(10))
+    assert not any(np.any(g) for g in early.values())
+    assert all(np.any(g) for g in late.values())
     moved = {name: 3 * rows + 0.1 for name, rows in params.items()}
     for step in (9, 10):
         kept, state = framework.update(moved, state, {}, None, jnp.int32(step))

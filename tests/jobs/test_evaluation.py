@@ -1,5 +1,6 @@
 """Published protocols on rendered videos: numbers by hand, an interruption, what cannot cheat."""
 
+import itertools
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from vrl_jax.evaluate import results
 from vrl_jax.evaluate.factors import Factors
 from vrl_jax.evaluate.judge import Evaluate
 from vrl_jax.evaluate.linear import LinearProbe
-from vrl_jax.jobs.evaluation import Judgement
+from vrl_jax.jobs.evaluation import Judgement, check_unseen
 from vrl_jax.jobs.tasks import require_unchanged
 from vrl_jax.protocols import Change
 from vrl_jax.train.checkpoint import Changed
@@ -199,7 +200,8 @@ def test_finetuning_averages_splits_and_keeps_what_was_predicted(tuned):
 def test_an_interrupted_finetuning_goes_on_bit_by_bit(tuned, tmp_path, monkeypatch):
     folder, wanted = tuned
     asked = Stop.asked
-    monkeypatch.setattr(Stop, "asked", lambda self, step: step == 5)
+    steps = itertools.count(1)
+    monkeypatch.setattr(Stop, "asked", lambda self: next(steps) == 5)
     assert not Judgement(wanted, tmp_path, quiet=True)()
     assert not (tmp_path / "results").exists()
     monkeypatch.setattr(Stop, "asked", asked)
@@ -347,6 +349,14 @@ def test_what_cannot_be_judged_is_refused_before_it_starts(tmp_path, settings, t
         given = {"task": "finetune", "protocol": "dualvar", "change": {"batch": 8}, **settings}
         Judgement(evaluation(**given), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_is_not_judged_on_videos_that_it_was_pretrained_on():
+    for seen in (Split(split=2), Synthetic(), None):
+        check_unseen(seen, Split(split=2))
+    told = r"on split 2, which has test videos of split 1: pass --config.splits='\(2,\)'"
+    with pytest.raises(ValueError, match=told):
+        check_unseen(Split(split=2), Split(split=1))
 
 
 def test_the_data_say_which_set_they_are():

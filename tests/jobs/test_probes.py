@@ -30,12 +30,12 @@ def test_more_neighbours_than_training_videos_are_refused():
 
 
 def test_groups_must_be_of_a_label_and_leave_another():
-    check_group(Evaluate(group="person"), ("class", "person"))
-    check_group(Evaluate(), ("class",))
+    check_group("evaluate.group", "person", ("class", "person"))
+    check_group("evaluate.group", "", ("class",))
     with pytest.raises(ValueError, match="evaluate.group must be one of '', 'class', got 'person'"):
-        check_group(Evaluate(group="person"), ("class",))
-    with pytest.raises(ValueError, match="'class' is the only label"):
-        check_group(Evaluate(group="class"), ("class",))
+        check_group("evaluate.group", "person", ("class",))
+    with pytest.raises(ValueError, match="evaluate.group='class' is the videos' only label"):
+        check_group("evaluate.group", "class", ("class",))
 
 
 def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
@@ -59,11 +59,12 @@ def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path)
     for step, source, steps, shape in (
         (0, lost, [0], (1, 3, 15)),
         (4, lost, [0, 4], (2, 3, 15)),
-        (4, subset(lost, 2), [4], (1, 2, 15)),
+        (8, subset(lost, 2), [0, 4, 8], (3, 3, 15)),
     ):
         probes._add_spectrum(state._replace(step=jnp.int32(step)), source)
         with np.load(tmp_path / "spectrum.npz") as saved:
             assert saved["steps"].tolist() == steps and saved["eigenvalues"].shape == shape
             broken = np.isnan(saved["eigenvalues"]).all(2)
-            assert broken[:, 0].all() and not broken[:, 1:].any()
+            assert broken[:, 0].all() and not broken[:2, 1:].any()
+    assert broken[2].tolist() == [True, False, True]
     assert [path.name for path in tmp_path.iterdir()] == ["spectrum.npz"]

@@ -119,6 +119,22 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
     assert signal.getsignal(number) == before
 
 
+def test_processes_agree_on_a_number_that_no_run_before_has_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(loop.jax, "process_count", lambda: 2)
+
+    def reached(number):
+        told.append(number)
+        return False
+
+    monkeypatch.setattr(loop.multihost_utils, "reached_preemption_sync_point", reached)
+    for _ in range(2):  # two runs of a process
+        with loop.Stop() as stop:
+            for _ in range(3):
+                stop.asked()
+    assert told == sorted(set(told)) and len(told) == 6
+
+
 def test_nan_stops_with_step_and_quantity_and_keeps_the_last_good_state(tmp_path):
     def step(state, batch):
         state, metrics = count(state, batch)

@@ -36,6 +36,12 @@ def test_adamw_decouples_decay_and_spares_biases():
     np.testing.assert_allclose(got["bias"], [-0.1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_warm_up_leaves_a_last_step(steps):
+    rate = AdamW(learning_rate=0.5, warmup=1.0).schedule(8, steps)
+    assert float(rate(steps - 1)) == 0.5 and float(rate(steps)) == 0
+
+
 def test_lars_scales_matrices_by_their_norm_and_leaves_biases():
     got = first_update(LARS, weight_decay=0.0, momentum=0.0, trust=0.02)
     np.testing.assert_allclose(got["kernel"], [[-0.1 * 0.6 * 0.02 * 5 / 0.6, 0]], rtol=1e-5)

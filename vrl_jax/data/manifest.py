@@ -96,7 +96,9 @@ class Indexed(Listed):
         )
         if not videos:
             raise ValueError(f"{self.manifest} has no readable {part} video")
-        return VideoList(videos, read_classes(about), about["mirror_safe"], about["hash"])
+        left_out = sum(not row.ok and part in row.splits for row in rows)
+        told = read_classes(about), about["mirror_safe"], about["hash"], left_out
+        return VideoList(videos, *told)
 
 
 def load(folder: Place) -> tuple[list[Row], dict[str, Any]]:

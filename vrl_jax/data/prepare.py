@@ -85,7 +85,8 @@ def prepare(
                 progress.update(len(shard))
             else:
                 _write_shard(pool, path, shard, short_side, progress)
-    return _finish(out, paths, {**{key: about[key] for key in ("classes", "mirror_safe")}, **made})
+    kept = {key: about[key] for key in ("classes", "mirror_safe")}
+    return _finish(out, paths, rows, {**kept, **made})
 
 
 def assign(rows: list[Row], short_side: int, shard_mb: int) -> list[list[Row]]:
@@ -159,7 +160,7 @@ def _verify(task: tuple[Path, Entry]) -> None:
         raise VideoError(f"wanted {entry.header()}, got {header} and {frames} frames")
 
 
-def _finish(out: Path, paths: list[Path], about: dict[str, Any]) -> int:
+def _finish(out: Path, paths: list[Path], named: list[Row], about: dict[str, Any]) -> int:
     """Write what makes shards a data set, and remove what making them needed."""
     texts = [path.with_suffix(".jsonl").read_text() for path in paths]
     lines = [line for text in texts for line in text.splitlines(keepends=True)]
@@ -168,10 +169,12 @@ def _finish(out: Path, paths: list[Path], about: dict[str, Any]) -> int:
     for name, some in ((prepared.VIDEOS, entries), (FAILED, failed)):
         manifest.write_text(out / name, "".join(some))
     rows = list(map(Entry.from_json, entries))
+    here = {row.id for row in rows}
     counts = {
         "videos": len(rows),
         "failed": len(failed),
         "splits": manifest.count_splits(rows),
+        "left_out": manifest.count_splits(row for row in named if row.id not in here),
         "shards": len(paths),
         "hash": manifest.hash_rows(rows),
     }
@@ -214,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m vrl_jax.data.prepare", description=__doc__, formatter_class=form
     )
-    parser.add_argument("manifest", type=Path, help="the folder of a finished index")
+    parser.add_argument("manifest", type=remote.local, help="the folder of a finished index")
     parser.add_argument("--out", type=remote.local, required=True, help="folder for the shards")
     parser.add_argument("--short-side", type=int, default=128, help="of the frames, pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")

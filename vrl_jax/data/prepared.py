@@ -121,7 +121,9 @@ class Prepared(Listed):
         )
         if not videos:
             raise ValueError(f"{root} has no {part} video")
-        return VideoList(videos, read_classes(about), about["mirror_safe"], about["hash"])
+        left_out = about.get("left_out", {}).get(part, 0)
+        told = read_classes(about), about["mirror_safe"], about["hash"], left_out
+        return VideoList(videos, *told)
 
 
 def open_as(root: Place, entry: Entry) -> PreparedVideo:

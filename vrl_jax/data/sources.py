@@ -113,12 +113,14 @@ class VideoList:
       videos: its items.
       classes, mirror_safe: see `Source`.
       hash: of the data set, where an index has made one.
+      left_out: how many more the data set names that are not here, for they could not be read.
     """
 
     videos: tuple[Video, ...]
     classes: Mapping[str, tuple[str, ...]]
     mirror_safe: bool = True
     hash: str = ""
+    left_out: int = 0
 
     def __len__(self) -> int:
         """Return the number of videos."""

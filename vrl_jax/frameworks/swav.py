@@ -64,6 +64,10 @@ class SwAV:
         """Return whether prototypes stay as they were drawn at a step."""
         return step < round(self.freeze_epochs * horizon.epoch)
 
+    def hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: Horizon):
+        """Give prototypes no gradient while they are frozen."""
+        return jnp.where(self.frozen(step, horizon), jax.lax.stop_gradient(rows), rows)
+
     def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
         """Return the functions; for each pair the key view's assignment is predicted.
 
@@ -83,7 +87,8 @@ class SwAV:
                 scores = queries[name]
                 if not slot.scored:
                     z = normalize(scores) if slot.unit else scores
-                    scores = dots(z.astype(jnp.float32), normalize(params[name]))
+                    rows = self.hold(params[name], step, horizon)
+                    scores = dots(z.astype(jnp.float32), normalize(rows))
                 scores = jnp.moveaxis(scores, 1, 0)
                 given = {"epsilon": self.epsilon, "iterations": self.iterations}
                 terms = [
@@ -97,7 +102,7 @@ class SwAV:
             return {name: loss(name, slot) for name, slot in slots.items()}
 
         def update(params, state, aux, weights, step):
-            frozen = self.frozen(step, horizon)
+            frozen = self.frozen(step, horizon)  # weight decay, too, leaves them alone
             rows = {
                 name: jnp.where(frozen, state["drawn"][name], normalize(moved))
                 for name, moved in params.items()

@@ -17,9 +17,10 @@ from vrl_jax.data.augment import Augment
 from vrl_jax.data.crop import Crops
 from vrl_jax.data.remote import Place
 from vrl_jax.data.sample import Sampling
-from vrl_jax.data.sources import Source
+from vrl_jax.data.sources import Source, Splits
 from vrl_jax.evaluate import results
 from vrl_jax.evaluate.results import Result
+from vrl_jax.jobs.probes import check_group
 from vrl_jax.jobs.tasks import GALLERY, TASKS
 from vrl_jax.jobs.trial import Changes, Trial, asked_group
 from vrl_jax.jobs.workdir import open_workdir
@@ -129,6 +130,7 @@ class Judgement:
         train = test if asked_group(evaluation) else data.train()
         recipe, changes = unmirrored(recipe, changes, test)
         check_asked(evaluation, train, test)
+        check_unseen(model.experiment and model.experiment.data, data)
         mesh.check_batch(place, "batch", evaluation.batch)
         if recipe.fit:
             mesh.check_batch(place, "change.batch", recipe.fit.batch)
@@ -146,7 +148,7 @@ def check_asked(evaluation: Evaluation, train: Source, test: Source) -> None:
     if evaluation.task in protocols.TASKS:
         check.one_of(labels, label=evaluation.label)
     group, asked = asked_group(evaluation), evaluation.probe
-    check.one_of(("", *labels), **{f"{evaluation.task}.group": group})
+    check_group(f"{evaluation.task}.group", group, labels)
     wanted = {"retrieval": {"ks": max(asked.ks)}, "probe": {"ks": max(asked.ks), "knn": asked.knn}}
     for name, count in wanted.get(evaluation.task, {}).items():
         if count > len(train) and not group:
@@ -156,6 +158,20 @@ def check_asked(evaluation: Evaluation, train: Source, test: Source) -> None:
             )
     if evaluation.masks:
         scuba.masks(evaluation.masks, test)
+
+
+def check_unseen(seen: Splits | None, data: Splits) -> None:
+    """Raise `ValueError` where an encoder saw, in pretraining, test videos: those of another split.
+
+    Args:
+      seen: what it was pretrained on, if that is known.
+      data: what it is judged on.
+    """
+    if type(seen) is type(data) and getattr(seen, "split", 0) != getattr(data, "split", 0):
+        raise ValueError(
+            f"the encoder was pretrained on split {seen.split}, which has test videos of split "
+            f"{data.split}: pass --config.splits='({seen.split},)'"
+        )
 
 
 def unmirrored(recipe: Recipe, changes: Changes, source: Source) -> tuple[Recipe, Changes]:

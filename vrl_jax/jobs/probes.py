@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Complex
 
 from vrl_jax import check, provenance
 from vrl_jax.config import Experiment
@@ -30,14 +31,11 @@ from vrl_jax.train.step import TrainState
 SPECTRUM_CLIPS = 64
 
 
-def check_group(asked: Evaluate, labels: tuple[str, ...]) -> None:
-    """Raise `ValueError` where groups of no label are to be left out, or nothing else is told."""
-    check.one_of(("", *labels), **{"evaluate.group": asked.group})
-    if asked.group and len(labels) == 1:
-        raise ValueError(
-            f"evaluate.group={asked.group!r} is the only label of the videos: no other is left to "
-            "be told"
-        )
+def check_group(name: str, group: str, labels: tuple[str, ...]) -> None:
+    """Raise `ValueError` where the setting `name` is no label of the videos, or the only one."""
+    check.one_of(("", *labels), **{name: group})
+    if group and len(labels) == 1:
+        raise ValueError(f"{name}={group!r} is the videos' only label: no other is left to tell")
 
 
 def check_neighbours(asked: Evaluate, videos: int) -> None:
@@ -51,6 +49,19 @@ def check_neighbours(asked: Evaluate, videos: int) -> None:
                 f"evaluate.{name} asks for {count} neighbours among {videos} training videos: "
                 f"pass a smaller --config.evaluate.{name}"
             )
+
+
+def joined(
+    earlier: Complex[np.ndarray, "p n m"], newest: Complex[np.ndarray, "1 k m"]
+) -> Complex[np.ndarray, "_ _ m"]:
+    """Return the eigenvalues of all probes; one of fewer clips has NaN for those that it lacks."""
+    clips = max(earlier.shape[1], newest.shape[1])
+    return np.concatenate(
+        [
+            np.pad(x, ((0, 0), (0, clips - x.shape[1]), (0, 0)), constant_values=np.nan)
+            for x in (earlier, newest)
+        ]
+    )
 
 
 class Probes:
@@ -75,7 +86,7 @@ class Probes:
     def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
         self._experiment, self._method, self._workdir = experiment, method, workdir
         self._test = experiment.data.test()
-        check_group(experiment.evaluate, tuple(self._test.classes))
+        check_group("evaluate.group", experiment.evaluate.group, tuple(self._test.classes))
         # Leaving groups out needs the test videos alone; opening a data set may take a while.
         self._train = self._test if experiment.evaluate.group else experiment.data.train()
         check_neighbours(experiment.evaluate, len(self._train))
@@ -175,16 +186,15 @@ class Probes:
         matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
         if jax.process_index():
             return
-        values = np.linalg.eigvals(matrices).astype(np.complex64)
-        values[[bool(row["failures"]) for row in rows]] = np.nan
+        values = np.linalg.eigvals(matrices).astype(np.complex64)[None]
+        values[0, [bool(row["failures"]) for row in rows]] = np.nan
         step, path = int(state.step), self._workdir / "spectrum.npz"
-        steps, eigenvalues = np.array([step]), values[None]
+        steps, eigenvalues = np.array([step]), values
         if path.exists():
             with np.load(path) as saved:
                 kept = saved["steps"] < step
-                if saved["eigenvalues"].shape[1:] == values.shape:  # else of another test set
-                    steps = np.append(saved["steps"][kept], steps)
-                    eigenvalues = np.concatenate([saved["eigenvalues"][kept], eigenvalues])
+                steps = np.append(saved["steps"][kept], steps)
+                eigenvalues = joined(saved["eigenvalues"][kept], values)
         radius = self._experiment.method.radius
         store.save_npz(path, {"steps": steps, "eigenvalues": eigenvalues, "radius": radius})
 

@@ -166,7 +166,11 @@ class Trial:
                 "weights": model.weights(),
                 "init": self.init,
             },
-            "data": {"set": type(evaluation.data).__name__, **self._fingerprints()},
+            "data": {
+                "set": type(evaluation.data).__name__,
+                **self._fingerprints(),
+                "left out": getattr(self.test, "left_out", 0),
+            },
             "unreadable": {part: int(bank.unreadable.sum()) for part, bank in banks.items()},
             "commit": provenance.commit(),
         }

@@ -13,7 +13,6 @@ one.
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -159,9 +158,7 @@ class BOD:
 
         def hold(params, step):
             head = params["heads_frames"]
-            rows = head["prototypes"]
-            frozen = framework.frozen(step, horizon)
-            rows = jnp.where(frozen, jax.lax.stop_gradient(rows), rows)
+            rows = framework.hold(head["prototypes"], step, horizon)
             return {**params, "heads_frames": {**head, "prototypes": rows}}
 
         def term(params, state, outputs, given, step):
@@ -197,7 +194,7 @@ class BOD:
 
     def _inner_schedule(self, horizon):
         """Return the lower level's rate at a step."""
-        warmup = round(self.inner_warmup * horizon.steps)
+        warmup = min(round(self.inner_warmup * horizon.steps), horizon.steps - 1)
         peak = self.inner_learning_rate
         return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, horizon.steps)
 

@@ -214,7 +214,11 @@ class SDC:
         return {"queue": jax.random.normal(key, shape)}
 
     def _update(self, epoch, params, state, aux, step):
-        """Renormalise the codebooks, or put them back while they are frozen; feed the queue."""
+        """Renormalise the codebooks, or put them back while they are frozen; feed the queue.
+
+        Frozen ones have gradients all the same: an optimiser's moments of nothing but zeros would
+        make the first steps after that too long.
+        """
         frozen = step < round(self.freeze_epochs * epoch)
         books = {
             name: jnp.where(frozen, aux["codebooks"][name], normalize(rows))

@@ -100,7 +100,7 @@ class Log:
         self._online = online
         self._metrics = Records(workdir / "metrics.jsonl", step)
         self._probes = Records(workdir / "probes.jsonl", step)
-        self.spent = self._metrics.kept[-1]["wall_seconds"] if self._metrics.kept else 0.0
+        self.spent = self._metrics.kept[-1].get("wall_seconds", 0.0) if self._metrics.kept else 0.0
         self._board = Board(workdir / "tensorboard", step)
         self._bar = tqdm(
             total=total_steps, initial=step, unit="step", disable=quiet, dynamic_ncols=True

@@ -1,5 +1,6 @@
 """The loop: take a batch, dispatch the step, log the previous one; when due, probe and save."""
 
+import itertools
 import math
 import signal
 import time
@@ -57,6 +58,9 @@ class Train:
         return Horizon(steps, max(1, math.ceil(videos / self.batch)))
 
 
+_TOLD = itertools.count(1)  # how often processes have asked, over all runs of this one
+
+
 class Stop:
     """Whether a run was asked to leave, by SIGTERM or Ctrl-C: to be asked once a step.
 
@@ -77,9 +81,12 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def asked(self, step: int) -> bool:
+    def asked(self) -> bool:
         """Return whether to leave after this step; all processes must ask at every step."""
-        return self._asked if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        if self._alone:
+            return self._asked
+        # JAX agrees on a number yet to come; steps would begin anew in a process's next run.
+        return multihost_utils.reached_preemption_sync_point(next(_TOLD))
 
     def _ask(self, number, frame):
         self._asked = True
@@ -200,7 +207,7 @@ def run(
             if unread:
                 meter.read(*unread)
             unread = number, metrics
-            leaving = stop.asked(number)
+            leaving = stop.asked()
             last = number == total_steps or leaving
             probing = config.probe_every and number % config.probe_every == 0
             saving = last or number % config.save_every == 0

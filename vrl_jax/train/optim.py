@@ -59,7 +59,7 @@ class Schedule:
         """Return the learning rate as a function of the step."""
         scale = batch / self.reference_batch if self.reference_batch else 1.0
         start, peak = self.start * scale, self.learning_rate * scale
-        warmup = round(self.warmup * total_steps)
+        warmup = min(round(self.warmup * total_steps), total_steps - 1)
         if not self.drops:
             return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps)
         factors = collections.defaultdict(lambda: 1.0)
@@ -130,8 +130,8 @@ class SGD(Schedule):
 class LARS(SGD):
     """SGD whose steps are as long as each matrix's norm asks for (arXiv 1708.03888).
 
-    Biases and normalisation take their steps as they are. A matrix whose gradient is zero rests,
-    for weight decay alone would be scaled to a full step's length.
+    Biases and normalisation take their steps as they are. A matrix whose gradient is zero
+    adds nothing to the momentum: weight decay alone would be scaled to a full step's length.
 
     Attributes:
       trust: step length relative to the weights' norm.

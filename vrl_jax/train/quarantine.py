@@ -61,9 +61,11 @@ class Quarantine:
             known = self._reasons[part]
             kinds = collections.Counter(reason.split(": ")[-1] for reason in known.values())
             told = "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(3))
+            told = f": {told}" if told else ""
+            where = self._path if failed == len(known) else f"{self._path} and other hosts' lists"
             raise VideoError(
                 f"{failed} of {len(source)} {part} videos cannot be read, more than "
-                f"loader.max_failed={self._max_failed:g} allows: {told}. {self._path} lists them"
+                f"loader.max_failed={self._max_failed:g} allows{told}. See {where}"
             )
 
     def close(self) -> None:
