@@ -198,6 +198,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=defaults["size"])
     parser.add_argument("--steps", type=int, default=5, help="timed in a round")
     parser.add_argument("--rounds", type=int, default=5, help="0 counts operations")
+    parser.add_argument("--only", choices=tuple(METHODS), help="of the methods (default: all)")
     parser.add_argument("--json", type=pathlib.Path, help="also write the numbers here")
     arguments = parser.parse_args(argv)
     if arguments.batch % 2:
@@ -208,9 +209,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Compile all steps, time them in rounds, print the table."""
     arguments = vars(parse())
-    turns, path = arguments.pop("rounds"), arguments.pop("json")
+    turns, path, only = (arguments.pop(name) for name in ("rounds", "json", "only"))
     settings = Settings(**arguments)
-    found = measure(settings, turns, METHODS) if turns else count(settings, METHODS)
+    methods = {only: METHODS[only]} if only else METHODS
+    found = measure(settings, turns, methods) if turns else count(settings, methods)
     numbers = {"settings": asdict(settings), "methods": found}
     numbers["environment"] = provenance.environment()
     rounds.publish((tabulate if turns else tell)(settings, found), numbers, path)
