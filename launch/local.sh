@@ -59,6 +59,7 @@ trap 'signalled=true; kill -TERM "${peers[@]}" 2>/dev/null' TERM INT
 for ((number = 0; number < processes; number++)); do
   start "$number" "$@" &
   peers+=($!)
+  ! $signalled || kill -TERM "$!" 2>/dev/null || true # the signal came before it was known
   ! $dry_run || wait # so that they print in order
 done
 ! $dry_run || exit 0

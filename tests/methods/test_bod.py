@@ -106,6 +106,7 @@ def test_the_scores_of_frames_can_be_split():
         wanted = (swapped_prediction(a, sinkhorn(b)) + swapped_prediction(b, sinkhorn(a))) / 2
         assert float(metrics[f"loss/{name}"]) == pytest.approx(float(wanted), rel=1e-3)
 
+    @jax.jit
     def lower(params, step):
         return method.inner.loss(params, state, clips, jax.random.key(2), step)
 
