@@ -267,7 +267,7 @@ _CTP = Fit(
 )
 
 _COCLR_TEST = Test(Sampling(32, 1, 10), (146, 195), 128, Crops("ten", 128 / 146))
-_COCLR_SQUARE = Crops(share=128 / 146)
+_COCLR_RETRIEVAL_TEST = replace(_COCLR_TEST, crops=Crops(share=128 / 146))
 _COCLR = {
     "sampling": Sampling(32, 1, clips=1),
     "resize": (146, 195),
@@ -319,7 +319,7 @@ _RECIPES = {
     ("ctp", "finetune"): Recipe(_CTP_TEST, _CTP),
     ("coclr", "linear"): Recipe(_COCLR_TEST, _COCLR_LINEAR),
     ("coclr", "finetune"): Recipe(_COCLR_TEST, _COCLR_FINETUNE),
-    ("coclr", "retrieval"): Recipe(replace(_COCLR_TEST, crops=_COCLR_SQUARE), center="each"),
+    ("coclr", "retrieval"): Recipe(_COCLR_RETRIEVAL_TEST, center="each"),
     ("dualvar", "finetune"): Recipe(_DUALVAR_TEST, _DUALVAR),
     ("dualvar", "retrieval"): Recipe(_DUALVAR_RETRIEVAL_TEST, center="each"),
 }

@@ -11,6 +11,7 @@ from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.data.decode import VideoFile
 from vrl_jax.data.sources import Video, VideoList, subset
+from vrl_jax.evaluate.features import FeatureBank
 from vrl_jax.evaluate.judge import Evaluate
 from vrl_jax.jobs.probes import Probes, check_group, check_neighbours
 from vrl_jax.jobs.program import make_program
@@ -61,7 +62,9 @@ def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path)
         (4, lost, [0, 4], (2, 3, 15)),
         (8, subset(lost, 2), [0, 4, 8], (3, 3, 15)),
     ):
-        probes._add_spectrum(state._replace(step=jnp.int32(step)), source)
+        # All could be read when the bank was made.
+        bank = FeatureBank(np.zeros((len(source), 1)), {}, np.zeros(len(source), bool))
+        probes._add_spectrum(state._replace(step=jnp.int32(step)), source, bank)
         with np.load(tmp_path / "spectrum.npz") as saved:
             assert saved["steps"].tolist() == steps and saved["eigenvalues"].shape == shape
             broken = np.isnan(saved["eigenvalues"]).all(2)

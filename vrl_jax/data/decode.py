@@ -177,7 +177,6 @@ class _FileReader:
         if self._stream.codec_context is None:
             raise VideoError(f"{self._name}: there is no decoder for its video")
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        self._stream.codec_context.thread_count = 1  # parallelism is the loader's
         if not _stamps_number(self._container, self._stream):
             self._hold(self._container)
             return
@@ -220,11 +219,9 @@ class _FileReader:
 
     def _hold(self, container: av.container.InputContainer) -> None:
         """Decode from the start and keep every frame up to the end or the first damage."""
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
         damage, size = "the stream is empty", 0
         try:
-            for frame in container.decode(stream):
+            for frame in container.decode(container.streams.video[0]):
                 self._held.append(frame)
                 size += sum(plane.buffer_size for plane in frame.planes)
                 if size > MAX_HELD_BYTES:
@@ -242,7 +239,11 @@ class _FileReader:
 
 
 def _open(file: str | io.BytesIO) -> av.container.InputContainer:
-    return av.open(file, **ANY_METADATA)
+    container = av.open(file, **ANY_METADATA)
+    for stream in container.streams.video:
+        if stream.codec_context:
+            stream.codec_context.thread_count = 1  # parallelism is the loader's
+    return container
 
 
 @contextmanager

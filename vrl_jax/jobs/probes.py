@@ -110,7 +110,7 @@ class Probes:
         videos = self._experiment.evaluate.probe_videos
         _, test, results = self._judge(state, videos)
         if self._method.frames:
-            self._add_spectrum(state, subset(self._test, videos))
+            self._add_spectrum(state, subset(self._test, videos), test)
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
         return {**summarize(results, test), "score": float(np.mean(held_out))}
 
@@ -179,9 +179,13 @@ class Probes:
         frames = self._method.frames(*weights, view)
         return koopman.fit(frames, ridge=self._experiment.method.ridge).matrix
 
-    def _add_spectrum(self, state: TrainState, source: Source) -> None:
-        """Append the eigenvalues of some clips' operators to `spectrum.npz`; NaN if unreadable."""
-        rows = [self._read(source, i) for i in range(min(SPECTRUM_CLIPS, len(source)))]
+    def _add_spectrum(self, state: TrainState, source: Source, bank: FeatureBank) -> None:
+        """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`.
+
+        A clip that could be read for the bank and no longer can has NaN.
+        """
+        chosen = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
+        rows = [self._read(source, i) for i in chosen.tolist()]
         clips = np.stack([row["clips"][0] for row in rows])
         matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
         if jax.process_index():
