@@ -22,10 +22,10 @@ from jax import lax
 
 from benchmarks import rounds
 from benchmarks.jax_step import ENCODERS
-from vrl_jax import provenance
-from vrl_jax.encoders.conv import Conv3d, conv3d_native
-from vrl_jax.encoders.folded import conv3d_folded
-from vrl_jax.train.mesh import compiler_options, make_mesh
+from vrl_jax.encoders.conv3d import conv3d_folded
+from vrl_jax.encoders.layers import Conv3d, conv3d_native
+from vrl_jax.train import provenance
+from vrl_jax.train.sharding import compiler_options, make_mesh
 
 CPU = {"batch": 2, "frames": 8, "size": 56, "dtype": "float32"}
 GPU = {"batch": 64, "frames": 16, "size": 112, "dtype": "bfloat16"}

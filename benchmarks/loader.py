@@ -24,16 +24,16 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from vrl_jax.data import sample
-from vrl_jax.data.decode import ANY_METADATA
-from vrl_jax.data.index import index
-from vrl_jax.data.pipeline import Loader, train_batches
-from vrl_jax.data.prepare import prepare
-from vrl_jax.data.prepared import Prepared
-from vrl_jax.data.sample import Sampling
-from vrl_jax.data.sources import Source
-from vrl_jax.data.synthetic import Synthetic
-from vrl_jax.data.videos import ClassFolders
+from vrl_jax.data import frame_sampling
+from vrl_jax.data.dataset import Source
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.datasets.transcoded import Prepared
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.loader import Loader, train_batches
+from vrl_jax.data.tools.index import index
+from vrl_jax.data.tools.transcode import prepare
+from vrl_jax.data.video.decode import ANY_METADATA
 
 SAMPLING, SIZE = Sampling(frames=16, stride=4, clips=1), (128, 171)
 BATCH, FRAMES = 16, 300
@@ -93,7 +93,7 @@ def read_clip(task: tuple[Source, int]) -> int:
     source, number = task
     with source[number % len(source)].media.open() as reader:
         rng = np.random.default_rng(number)
-        frames = sample.random_clips(rng, reader.num_frames, reader.fps, SAMPLING)
+        frames = frame_sampling.random_clips(rng, reader.num_frames, reader.fps, SAMPLING)
         return len(reader.read(frames, SIZE))
 
 

@@ -25,14 +25,14 @@ import jax.numpy as jnp
 from benchmarks import rounds
 from benchmarks.jax_step import ENCODERS, experiment, program_of, runner
 from benchmarks.step import Settings
-from vrl_jax import provenance
-from vrl_jax.config import Experiment
-from vrl_jax.jobs.program import Program
+from vrl_jax.experiment import Experiment
+from vrl_jax.methods.base import MethodConfig
 from vrl_jax.methods.bod import BOD
 from vrl_jax.methods.dualvar import DualVar
 from vrl_jax.methods.hdc import HDC
-from vrl_jax.methods.method import MethodConfig
 from vrl_jax.methods.sdc import SDC
+from vrl_jax.pretraining.program import Program
+from vrl_jax.train import provenance
 
 OUTER, BOTH = "BOD-VCL, upper level", "BOD-VCL, both levels"
 METHODS = {

@@ -24,12 +24,13 @@ from jax.sharding import Mesh
 
 from benchmarks import rounds
 from vrl_jax import config as configs
-from vrl_jax import main, provenance
-from vrl_jax.config import Experiment
-from vrl_jax.data.augment import make_views
-from vrl_jax.jobs.compilation import keep_compiled
-from vrl_jax.jobs.program import Program, make_program
-from vrl_jax.train.mesh import compiler_options, make_mesh, place, replicated, sharded
+from vrl_jax import flags as command_line
+from vrl_jax.augment.views import make_views
+from vrl_jax.experiment import Experiment
+from vrl_jax.pretraining.program import Program, make_program
+from vrl_jax.train import provenance
+from vrl_jax.train.compilation import keep_compiled
+from vrl_jax.train.sharding import compiler_options, make_mesh, place, replicated, sharded
 from vrl_jax.train.step import TrainState, key_for, make_step, view_keys
 
 VIDEOS = 4096  # the set's size decides schedules alone
@@ -163,7 +164,7 @@ def start(argv: list[str]) -> None:
     given = flags.FLAGS
     path = pathlib.Path(given.json) if given.json else None
     try:
-        run = configs.build(main.with_data(given.config, given.data))
+        run = configs.build(command_line.with_data(given.config, given.data))
         examine(run, given.rounds, given.trace, path)
     except ValueError as error:
         sys.exit(f"error: {error}")

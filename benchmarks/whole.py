@@ -2,7 +2,7 @@
 
 `python benchmarks/whole.py --config=configs/synthetic_bod.py --json=whole.json` takes the flags of
 `vrl_jax.main`. Every round runs the job twice, with an empty compilation cache and with the one
-that it left, and then measures loader and step apart by `vrl_jax.data.doctor`. Waiting is the share
+that it left, and then measures loader and step apart by `vrl_jax.doctor`. Waiting is the share
 of the time for which the step was done before the next batch was there. Times and rates are this
 machine's; the claims are the ratios.
 """
@@ -54,7 +54,7 @@ def job(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]:
 def apart(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]:
     """Return videos a second of the loader alone and of the step alone."""
     done = subprocess.run(
-        command("vrl_jax.data.doctor", [*flags, f"--steps={steps}"]),
+        command("vrl_jax.doctor", [*flags, f"--steps={steps}"]),
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
         capture_output=True,
         text=True,

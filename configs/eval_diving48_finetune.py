@@ -9,13 +9,14 @@ None is of a paper that has Diving48, and every result says so.
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import Diving48
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import Diving48
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=Diving48(),
             task="finetune",
             protocol="severe",

@@ -6,10 +6,9 @@ Any labelled set does: --data="UCF101 root=/data/ucf annotations=/data/lists". M
 """
 
 from vrl_jax import config
-from vrl_jax.data.synthetic import Synthetic
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
-    return config.describe(
-        config.Evaluation(data=Synthetic(), task="factors", protocol="own", batch=32)
-    )
+    return config.describe(Evaluation(data=Synthetic(), task="factors", protocol="own", batch=32))

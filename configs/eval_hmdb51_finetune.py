@@ -9,13 +9,14 @@ SEVERE's paper has no HMDB51, and its results say so.
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import HMDB51
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import HMDB51
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=HMDB51(),
             task="finetune",
             protocol="dualvar",

@@ -9,13 +9,14 @@ The papers of lss and severe have no such figure on HMDB51, and their results sa
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import HMDB51
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import HMDB51
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=HMDB51(),
             task="linear",
             protocol="coclr",

@@ -9,13 +9,14 @@ Of these papers SEVERE alone fine-tunes on Kinetics-400; results by the others s
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import Kinetics400
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import Kinetics400
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=Kinetics400(),
             task="finetune",
             protocol="severe",

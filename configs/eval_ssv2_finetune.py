@@ -10,13 +10,14 @@ The papers of ctp and dualvar have no SSv2, and their results say so.
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import SomethingSomethingV2
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import SomethingSomethingV2
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=SomethingSomethingV2(),
             task="finetune",
             protocol="severe",

@@ -9,13 +9,14 @@ have other labels here. The paper of lss has no linear figure on SSv2, and its r
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import SomethingSomethingV2
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import SomethingSomethingV2
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=SomethingSomethingV2(),
             task="linear",
             protocol="severe",

@@ -9,13 +9,14 @@ The paper of lss has no linear figure on UCF101, and its results say so.
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import UCF101
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import UCF101
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=UCF101(),
             task="linear",
             protocol="coclr",

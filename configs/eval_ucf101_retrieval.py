@@ -8,13 +8,14 @@ python -m vrl_jax.main --config=configs/eval_ucf101_retrieval.py --config.init=r
 """
 
 from vrl_jax import config
-from vrl_jax.data.official import UCF101
-from vrl_jax.data.pipeline import Loader
+from vrl_jax.data.datasets.benchmarks import UCF101
+from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.config import Evaluation
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=UCF101(),
             task="retrieval",
             protocol="dualvar",

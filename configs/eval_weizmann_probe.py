@@ -5,13 +5,14 @@ python -m vrl_jax.main --config=configs/eval_weizmann_probe.py --config.init=run
 """
 
 from vrl_jax import config
-from vrl_jax.data.videos import Weizmann
-from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.data.datasets.folders import Weizmann
+from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.probes.suite import Evaluate
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Evaluation(
+        Evaluation(
             data=Weizmann(frames=16),
             task="probe",
             protocol="own",

@@ -9,9 +9,9 @@ reads the same folders, with a batch that fits. Where mirroring changes what a v
 
 from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.pipeline import Loader
-from vrl_jax.data.videos import ClassFolders
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.loader import Loader
 
 
 def get_config(arg: str = ""):

@@ -9,14 +9,15 @@ checkpoint after 190 epochs; it has not been run to its end here. Frames are res
 """
 
 from vrl_jax import config
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.pipeline import Loader
-from vrl_jax.data.sample import Sampling
-from vrl_jax.data.videos import ClassFolders
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.r2plus1d import R2plus1D
-from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.dualvar import DualVar
+from vrl_jax.probes.suite import Evaluate
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import SGD
 
@@ -25,7 +26,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Experiment(
+        Experiment(
             data=ClassFolders(),
             sampling=Sampling(frames=16, stride=4, clips=2, layout="centred"),
             resize=(128, 171),

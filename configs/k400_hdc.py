@@ -9,7 +9,7 @@ two can be compared, and this has not been run to its end here.
 
 from configs import k400_dualvar
 from vrl_jax import config
-from vrl_jax.data.augment import Augment
+from vrl_jax.augment.views import Augment
 from vrl_jax.methods.hdc import HDC
 
 

@@ -8,21 +8,22 @@ could be recovered, and this has not been run to its end here. The global batch 
 
 from configs import k400_dualvar
 from vrl_jax import config
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.pipeline import Loader
-from vrl_jax.data.sample import Sampling
-from vrl_jax.data.videos import ClassFolders
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.r2plus1d import R2plus1D
-from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.sdc import SDC
+from vrl_jax.probes.suite import Evaluate
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import Adam
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Experiment(
+        Experiment(
             data=ClassFolders(),
             sampling=Sampling(frames=16, stride=1, clips=2, layout="adjacent", max_stride=3.0),
             resize=(160, 214),

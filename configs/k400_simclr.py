@@ -8,21 +8,22 @@ Batch statistics are the global batch's, where the study's are of 64 clips.
 """
 
 from vrl_jax import config
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.pipeline import Loader
-from vrl_jax.data.sample import Sampling
-from vrl_jax.data.videos import ClassFolders
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.slowonly import SlowOnly
-from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.instance import Instance
+from vrl_jax.probes.suite import Evaluate
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import LARS
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Experiment(
+        Experiment(
             data=ClassFolders(),
             sampling=Sampling(frames=8, stride=8, clips=2),
             resize=(256, 340),

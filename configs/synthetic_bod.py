@@ -7,20 +7,21 @@ Minutes on two CPU cores. Expect a static probe accuracy near 1 and a dynamic on
 """
 
 from vrl_jax import config
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.sample import Sampling
-from vrl_jax.data.synthetic import Synthetic
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
+from vrl_jax.probes.suite import Evaluate
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import AdamW
 
 
 def get_config(arg: str = ""):
     return config.describe(
-        config.Experiment(
+        Experiment(
             data=Synthetic(),
             sampling=Sampling(frames=16, stride=1, clips=2),
             resize=(32, 32),

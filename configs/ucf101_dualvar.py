@@ -8,7 +8,7 @@ The paper reports 79.0 on UCF101 and 45.4 on HMDB51, fine-tuned; not run to its 
 
 from configs import k400_dualvar
 from vrl_jax import config
-from vrl_jax.data.official import UCF101
+from vrl_jax.data.datasets.benchmarks import UCF101
 
 
 def get_config(arg: str = ""):

@@ -9,7 +9,7 @@ be recovered; not run to its end here.
 
 from configs import k400_sdc
 from vrl_jax import config
-from vrl_jax.data.official import UCF101
+from vrl_jax.data.datasets.benchmarks import UCF101
 
 
 def get_config(arg: str = ""):

@@ -5,10 +5,10 @@ python -m vrl_jax.main --config=configs/weizmann_bod.py --config.data.root=/path
 
 from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.pipeline import Loader
-from vrl_jax.data.videos import Weizmann
-from vrl_jax.evaluate.judge import Evaluate
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.datasets.folders import Weizmann
+from vrl_jax.data.loader import Loader
+from vrl_jax.probes.suite import Evaluate
 
 
 def get_config(arg: str = ""):

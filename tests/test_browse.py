@@ -11,14 +11,14 @@ import optax
 import pytest
 from PIL import Image
 
-from tests.data.test_decode import write_clip
+from tests.data.video.test_decode import write_clip
 from tests.test_main import ENVIRONMENT, ROOT, command
 from vrl_jax import browse, config
-from vrl_jax.data.pipeline import train_batches
-from vrl_jax.data.synthetic import Synthetic
-from vrl_jax.data.videos import ClassFolders
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.loader import train_batches
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.train import mesh
+from vrl_jax.train import sharding
 from vrl_jax.train.step import TrainState, make_step
 
 STEP = 3
@@ -44,7 +44,7 @@ def small(name, augment=None, method=None):
 
 def seen_in_training(experiment, method):
     """Return the views that the upper level's loss is given by the real training step."""
-    settings, place = experiment.sampling, mesh.make_mesh()
+    settings, place = experiment.sampling, sharding.make_mesh()
     levels = 1 + (method.inner.steps if method.inner else 0)
     batches = train_batches(
         experiment.data.pretrain(),
@@ -67,7 +67,7 @@ def seen_in_training(experiment, method):
     params = jnp.zeros(())
     shape = (16, len(method.views), settings.frames, 8, 8, 3)
     start = TrainState(jnp.int32(STEP), params, jnp.zeros(shape), optimizer.init(params))
-    return clips[::levels], np.asarray(step(start, mesh.place(place, clips))[0].state)
+    return clips[::levels], np.asarray(step(start, sharding.place(place, clips))[0].state)
 
 
 CASES = {

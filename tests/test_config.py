@@ -6,8 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from vrl_jax import config, protocols
-from vrl_jax.data.official import UCF101
+from vrl_jax import config
+from vrl_jax.data.datasets.benchmarks import UCF101
+from vrl_jax.evaluation import protocols
+from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.experiment import Experiment
 from vrl_jax.methods.bod import BOD
 from vrl_jax.train.optim import LARS, SGD
 
@@ -25,7 +28,7 @@ def load(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_is_one_of_two_kinds_and_survives_json(name):
     experiment = config.build(load(name))
-    kind = config.Evaluation if name.startswith("eval_") else config.Experiment
+    kind = Evaluation if name.startswith("eval_") else Experiment
     assert isinstance(experiment, kind)
     if name.startswith("eval_") and experiment.task in protocols.TASKS:
         assert name == f"eval_{experiment.data_set}_{experiment.task}"

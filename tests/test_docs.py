@@ -13,8 +13,9 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from vrl_jax import config, main
-from vrl_jax.data import named
+from vrl_jax import config
+from vrl_jax import flags as command_line
+from vrl_jax.data.datasets import lookup
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -175,16 +176,16 @@ def check_parsed(found: argparse.Namespace, arguments: list[str]) -> None:
     """Refuse data sets and configs that there are not; folders need not be there."""
     for names in (getattr(found, "source", None), getattr(found, "data", None)):
         if isinstance(names, list) and names and "/" not in names[0]:
-            named.build(names[0], names[1:])
+            lookup.build(names[0], names[1:])
     overrides = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
     for path in getattr(found, "configs", []):
         check_config([f"--config={path}", *overrides])
 
 
 def check_flags(module: str, arguments: list[str]) -> None:
-    """Refuse flags that neither the command nor `vrl_jax.main`, whose flags all take, has."""
+    """Refuse flags that neither the command nor `vrl_jax.flags` has."""
     by_module = flags.FLAGS.flags_by_module_dict()
-    known = {flag.name for each in (module, "vrl_jax.main") for flag in by_module[each]}
+    known = {flag.name for each in (module, "vrl_jax.flags") for flag in by_module[each]}
     for argument in arguments:
         flag = argument.partition("=")[0]
         assert flag.startswith("--config.") or flag.removeprefix("--") in known, argument
@@ -202,7 +203,7 @@ def check_config(arguments: list[str]) -> None:
         "config", described, flag_values=values, lock_config=True, sys_argv=argv
     )
     values(argv)
-    config.build(main.with_data(made.value, given.get("--data", "")))
+    config.build(command_line.with_data(made.value, given.get("--data", "")))
 
 
 def check(monkeypatch, text: str, command: str) -> None:
@@ -251,7 +252,7 @@ def test_commands_shown_exist(monkeypatch, place, command):
     ],
 )
 def test_wrong_commands_are_refused(monkeypatch, wrong, error):
-    importlib.import_module("vrl_jax.data.doctor")
+    importlib.import_module("vrl_jax.doctor")
     with pytest.raises(error):
         check(monkeypatch, "", f"python -m vrl_jax.{wrong}")
 

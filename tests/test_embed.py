@@ -16,16 +16,16 @@ import pytest
 
 from configs import synthetic_simclr
 from tests.data.misbehaving import LINES
-from tests.data.test_decode import write_clip
-from tests.data.test_index import write_set
+from tests.data.tools.test_index import write_set
+from tests.data.video.test_decode import write_clip
 from vrl_jax import config, embed, pretrained
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.sample import Sampling, uniform_clips
-from vrl_jax.data.synthetic import Synthetic
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.evaluate import store
-from vrl_jax.jobs.encode import add_options, read_protocol
+from vrl_jax.evaluation.encode import add_options, read_protocol
 from vrl_jax.pretrained import Pretrained
+from vrl_jax.probes import feature_file
 
 ROOT = Path(__file__).parents[1]
 FAKE = "tests.data.misbehaving:Named"
@@ -68,7 +68,7 @@ def test_every_row_is_the_mean_over_the_videos_clips(tmp_path, model, capsys):
             assert found[f"label_{label}"][number] == video.labels[label]
     assert found["features"].dtype == np.float32 and found["features"].std(0).min() > 1e-3
     about = json.loads(str(found["about"]))
-    assert about == store.read_about(out)
+    assert about == feature_file.read_about(out)
     told = {"encoder": "Tiny", "origin": {"from": "a test"}, "weights": encoder.weights()}
     assert told.items() <= about["model"].items()
     assert about["data"]["part"] == "train" and about["classes"]["dynamic"][0] == "right"
@@ -93,7 +93,7 @@ def test_parquet_says_the_same(tmp_path, model):
     np.testing.assert_array_equal(table["features"].to_pylist(), found["features"])
     for name in ("id", "label_static", "label_dynamic", "unreadable"):
         assert table[name].to_pylist() == found[name].tolist()
-    assert store.read_about(tmp_path / "features.parquet") == json.loads(str(found["about"]))
+    assert feature_file.read_about(tmp_path / "features.parquet") == json.loads(str(found["about"]))
 
 
 def test_what_cannot_be_read_has_a_row_that_says_why(tmp_path, model):
@@ -127,7 +127,7 @@ def test_other_videos_of_the_same_names_are_other_data(tmp_path, model):
 def test_parts_of_unknown_make_are_not_taken(tmp_path, model):
     data = ("Synthetic", "test_videos=9", "frames=20", *CUT)
     run(model, *data, f"--out={tmp_path}/whole.npz")
-    parts = store.Parts(tmp_path / "a.npz", {})
+    parts = feature_file.Parts(tmp_path / "a.npz", {})
     parts.add(features=np.zeros((8, 6), np.float32), unreadable=np.full(8, ""))
     (parts.folder / "about.json").unlink()
     run(model, *data, f"--out={tmp_path}/a.npz")
@@ -149,8 +149,8 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, model):
     assert 2 <= len(before) < 42
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        add = store.Parts.add
-        patch.setattr(store.Parts, "add", lambda *a, **k: made.append(add(*a, **k)))
+        add = feature_file.Parts.add
+        patch.setattr(feature_file.Parts, "add", lambda *a, **k: made.append(add(*a, **k)))
         run(model, *data, f"--out={out}")
     assert len(made) == 42 - len(before)
     run(model, *data, f"--out={whole}")
@@ -162,14 +162,14 @@ def test_parts_and_files_of_another_command_are_refused(tmp_path, model, capsys,
     other = tmp_path / "other.safetensors"
     pretrained.save(other, make_model(seed=1))
     data = ("Synthetic", "test_videos=9", "frames=20", f"--out={tmp_path}/a.npz", *CUT)
-    add = store.Parts.add
+    add = feature_file.Parts.add
 
     def add_and_stop(parts, **columns):
         add(parts, **columns)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store.Parts, "add", add_and_stop)
+        patch.setattr(feature_file.Parts, "add", add_and_stop)
         run(model, *data)
     assert len(list((tmp_path / "a.npz.parts").glob("*.npz"))) == 1
     changed = {
@@ -212,7 +212,7 @@ def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(model, *data, "--resize=128", f"--out={tmp_path}/a.npz")
     assert "--resize: wanted HxW, got 128" in capsys.readouterr().err
-    monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(feature_file.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install 'vrl-jax\[parquet\]'"):
         run(model, *data, f"--out={tmp_path}/a.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "foreign.npz"]

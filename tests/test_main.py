@@ -20,11 +20,11 @@ from absl import app
 from absl.testing import flagsaver
 
 from configs import synthetic_bod
-from tests.data.test_decode import write_clip
-from vrl_jax import config, main, pretrained
-from vrl_jax.data.sources import VideoError
-from vrl_jax.data.synthetic import Synthetic
-from vrl_jax.data.videos import ClassFolders
+from tests.data.video.test_decode import write_clip
+from vrl_jax import config, flags, main, pretrained
+from vrl_jax.data.dataset import VideoError
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.datasets.synthetic import Synthetic
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
@@ -51,14 +51,14 @@ SMALL = {
 
 def command(name, workdir, **changes):
     settings = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    flags = [f"--config.{key}={value}" for key, value in settings.items() if value is not None]
+    options = [f"--config.{key}={value}" for key, value in settings.items() if value is not None]
     return [
         sys.executable,
         "-m",
         "vrl_jax.main",
         f"--config=configs/{name}.py",
         f"--workdir={workdir}",
-        *flags,
+        *options,
     ]
 
 
@@ -209,9 +209,9 @@ def test_a_config_that_takes_an_argument_is_looked_at_with_it(tmp_path, monkeypa
     file.write_text("from configs.synthetic_bod import get_config as plain\n")
     file.write_text(file.read_text() + "get_config = lambda wanted: plain() if wanted else None\n")
     with pytest.raises(SystemExit, match="config.optim.lr is unknown"):
-        main.parse(["main", f"--config={file}:wide", "--noquiet", "--config.optim.lr=1"])
+        flags.parse(["main", f"--config={file}:wide", "--noquiet", "--config.optim.lr=1"])
     with pytest.raises(SystemExit, match="config.encoder.remta is unknown"):
-        main.parse(["main", f"-config={file}:wide", "--noconfig.encoder.remta"])
+        flags.parse(["main", f"-config={file}:wide", "--noconfig.encoder.remta"])
 
 
 def test_a_command_line_may_spell_its_config_in_two_ways():
@@ -226,8 +226,8 @@ def test_a_command_line_may_spell_its_config_in_two_ways():
         "-v=1",
     ]
     told = ["main", "--config=x.py:a", "--config.a.b=-1", "--config.c", "--config.d=2", "-v=1"]
-    assert main.spelt(line) == main.spelt(told) == told
-    assert main.spelt(["main", "--config.help", "x"]) == ["main", "--explain", "x"]
+    assert flags.spelt(line) == flags.spelt(told) == told
+    assert flags.spelt(["main", "--config.help", "x"]) == ["main", "--explain", "x"]
 
 
 def test_processes_that_do_not_meet_are_refused(capsys, monkeypatch):
@@ -427,14 +427,14 @@ def test_a_workdir_of_another_experiment_is_refused(whole):
 
 def test_the_command_line_can_name_another_data_set(tmp_path):
     described = synthetic_bod.get_config()
-    named = main.with_data(described, f"ClassFolders 'root={tmp_path}/my videos' test_folder=test")
+    named = flags.with_data(described, f"ClassFolders 'root={tmp_path}/my videos' test_folder=test")
     data = ClassFolders(root=f"{tmp_path}/my videos", test_folder="test")
     assert config.build(named).data == data
-    seeded = main.with_data(described, "Synthetic seed=3 cooccurrence=0.5")
+    seeded = flags.with_data(described, "Synthetic seed=3 cooccurrence=0.5")
     assert config.build(seeded).data == Synthetic(seed=3, cooccurrence=0.5)
-    assert main.with_data(described, "") == main.with_data(described, " ") == described.to_dict()
+    assert flags.with_data(described, "") == flags.with_data(described, " ") == described.to_dict()
     with pytest.raises(ValueError, match="has no field 'roof'"):
-        main.with_data(described, "ClassFolders roof=x")
+        flags.with_data(described, "ClassFolders roof=x")
 
 
 def test_the_default_workdir_is_the_same_for_the_same_settings():
@@ -522,10 +522,10 @@ def test_a_kinetics_config_takes_steps_on_real_clips(videos, tmp_path, name):
         "encoder.blocks": "(1,1,1,1)",
         "framework.hidden": 128,
     }
-    flags = [f"--config.{key}={value}" for key, value in settings.items()]
+    options = [f"--config.{key}={value}" for key, value in settings.items()]
     start = [sys.executable, "-m", "vrl_jax.main", f"--config=configs/{name}.py"]
     process = subprocess.run(
-        [*start, f"--workdir={tmp_path / 'run'}", *flags],
+        [*start, f"--workdir={tmp_path / 'run'}", *options],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": ""},  # unoptimised, each step would take minutes
         capture_output=True,

@@ -13,14 +13,14 @@ from absl.testing import flagsaver
 from configs import eval_factors, synthetic_bod
 from tests.test_main import ENVIRONMENT, ROOT, SMALL
 from vrl_jax import config, preflight
-from vrl_jax.data.synthetic import Synthetic
-from vrl_jax.data.videos import ClassFolders
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.encoders.vit import ViT
-from vrl_jax.jobs.chips import Chip
-from vrl_jax.jobs.finding import verdict
-from vrl_jax.jobs.program import make_program
-from vrl_jax.train.mesh import make_mesh
+from vrl_jax.pretraining.program import make_program
+from vrl_jax.profiling.devices import Chip
+from vrl_jax.profiling.step_report import verdict
+from vrl_jax.train.sharding import make_mesh
 
 BATCH = 16
 CHIP = Chip(memory=2.0**30, flops=1e12, bandwidth=1e11, links=1e10)

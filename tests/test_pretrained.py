@@ -9,11 +9,12 @@ from safetensors.numpy import load_file, save_file
 from configs import synthetic_bod
 from tests.buckets import open_bucket
 from tests.encoders.reference import count, fill
-from vrl_jax import config, pretrained, provenance
-from vrl_jax.data.augment import Augment
+from vrl_jax import config, pretrained
+from vrl_jax.augment.views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.encoders.vit import ViT
 from vrl_jax.pretrained import Pretrained
+from vrl_jax.train import provenance
 
 SHAPE = (2, 4, 16, 16, 3)
 INPUTS = Augment(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))

@@ -24,13 +24,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ml_collections import config_flags
 
-from vrl_jax import check, main
-from vrl_jax.config import Experiment
-from vrl_jax.data.augment import Augment, make_views
-from vrl_jax.data.pipeline import failures, train_batches
-from vrl_jax.data.sources import Source, Video, VideoError
-from vrl_jax.jobs import pretraining
-from vrl_jax.methods.method import Method
+from vrl_jax import check
+from vrl_jax.augment.views import Augment, make_views
+from vrl_jax.data.dataset import Source, Video, VideoError
+from vrl_jax.data.loader import failures, train_batches
+from vrl_jax.experiment import Experiment
+from vrl_jax.flags import built, launch
+from vrl_jax.methods.base import Method
+from vrl_jax.pretraining.run import check_mirror
 from vrl_jax.report import plot
 from vrl_jax.train.step import view_keys
 from vrl_jax.types import View
@@ -157,7 +158,7 @@ def look(experiment: Experiment, name: str, show: int, step: int) -> tuple[Sheet
     check.at_least(1, show=show)
     check.at_least(0, step=step)
     source = experiment.data.pretrain()
-    pretraining.check_mirror(experiment, source)
+    check_mirror(experiment, source)
     horizon = experiment.train.horizon(len(source))
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
     batch = read_batch(experiment, source, method, show, step)
@@ -257,7 +258,7 @@ def _short(value: Any) -> str:
 def run() -> None:
     """Look and write."""
     try:
-        experiment = main.built()
+        experiment = built()
         if not isinstance(experiment, Experiment):
             raise ValueError("an evaluation draws no views: pass the config of a pretraining run")
         name = config_flags.get_config_filename(flags.FLAGS["config"])
@@ -270,4 +271,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    main.launch(run)
+    launch(run)

@@ -18,7 +18,7 @@ import sys
 import numpy as np
 
 from vrl_jax.report import sweep
-from vrl_jax.report.remote import is_remote
+from vrl_jax.report.storage import is_remote
 
 UNTRAINED = "untrained"
 

@@ -21,14 +21,13 @@ from tqdm import tqdm
 
 import vrl_jax
 from vrl_jax import pretrained
-from vrl_jax.data import named, remote
-from vrl_jax.data.listing import EXTENSIONS, PARTS, open_as
-from vrl_jax.data.pipeline import eval_batches, failures
-from vrl_jax.data.sources import Source, Video, VideoError, VideoList, fingerprint
-from vrl_jax.data.videos import ClassFolders
-from vrl_jax.evaluate import store
-from vrl_jax.jobs.compilation import keep_compiled
-from vrl_jax.jobs.encode import (
+from vrl_jax.data import storage
+from vrl_jax.data.dataset import Source, Video, VideoError, VideoList, fingerprint
+from vrl_jax.data.datasets import lookup
+from vrl_jax.data.datasets.file_lists import EXTENSIONS, PARTS, open_as
+from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.loader import eval_batches, failures
+from vrl_jax.evaluation.encode import (
     Protocol,
     add_options,
     compile_encoder,
@@ -37,6 +36,8 @@ from vrl_jax.jobs.encode import (
     read_protocol,
 )
 from vrl_jax.pretrained import Pretrained
+from vrl_jax.probes import feature_file
+from vrl_jax.train.compilation import keep_compiled
 
 
 def embed(
@@ -58,7 +59,7 @@ def embed(
     Raises:
       ValueError: `out`, or the parts of it that are there, were made in another way.
     """
-    store.check_path(out)
+    feature_file.check_path(out)
     pooling = "mean over time and space" + (", clips apart" * per_clip or ", mean over clips")
     about = {
         "model": describe_model(model),
@@ -69,13 +70,13 @@ def embed(
         "parts": {"batch": protocol.batch},
     }
     if out.exists():
-        store.refuse_other(out, store.read_about(out), about)
-        store.Parts(out, about).remove()  # it may have been killed just before that
+        feature_file.refuse_other(out, feature_file.read_about(out), about)
+        feature_file.Parts(out, about).remove()  # it may have been killed just before that
         return f"{out} is finished (to make it again, delete it)"
-    parts = store.Parts(out, about)
+    parts = feature_file.Parts(out, about)
     _add_parts(model, source, parts, protocol, per_clip)
     columns = _list_videos(source) | parts.join()
-    store.write(out, columns, about)
+    feature_file.write(out, columns, about)
     parts.remove()
     return f"{out}: {len(source)} videos, {(columns['unreadable'] != '').sum()} unreadable"
 
@@ -86,7 +87,7 @@ def find_videos(name: str, settings: list[str], part: str) -> Source:
     Raises:
       ValueError: there is no such data set, or no video in the folder.
     """
-    found = named.build(name, settings)
+    found = lookup.build(name, settings)
     if isinstance(found, ClassFolders) and not settings:
         root = Path(found.root)
         if not any((root / split).is_dir() for split in (found.train_folder, found.test_folder)):
@@ -95,7 +96,7 @@ def find_videos(name: str, settings: list[str], part: str) -> Source:
 
 
 def _add_parts(
-    model: Pretrained, source: Source, parts: store.Parts, protocol: Protocol, per_clip: bool
+    model: Pretrained, source: Source, parts: feature_file.Parts, protocol: Protocol, per_clip: bool
 ) -> None:
     """Encode the videos that no part has, a part for each batch."""
     batch, encode = protocol.batch, compile_encoder(model, lambda features: features.clip)
@@ -164,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("model", help="a run's folder, or what vrl_jax.pretrained.load takes")
     parser.add_argument("data", nargs="+", help="data set or folder, then its fields, key=value")
-    parser.add_argument("--out", type=remote.local, required=True, help="features.npz or .parquet")
+    parser.add_argument("--out", type=storage.local, required=True, help="features.npz or .parquet")
     parser.add_argument("--part", choices=PARTS, default="test", help="of the data set")
     parser.add_argument("--clips", type=int, default=10, help="of a video (default 10)")
     parser.add_argument("--per-clip", action="store_true", help="keep a video's clips apart")
@@ -175,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_intermixed_args(argv)
     keep_compiled()
     try:
-        store.check_path(given.out)
+        feature_file.check_path(given.out)
         source = find_videos(given.data[0], given.data[1:], given.part)
         model = pretrained.load(given.model, step=given.step)
         protocol = read_protocol(model, given, given.clips, given.resize)

@@ -1,6 +1,6 @@
 """Pretrain, judge and tell: `python -m vrl_jax.main --config=configs/synthetic_bod.py`.
 
-A config of an `Evaluation` judges what was trained before, see `vrl_jax.jobs.evaluation`.
+A config of an `Evaluation` judges what was trained before, see `vrl_jax.evaluation.run`.
 
 Run the same command again to continue a run that was interrupted; a finished one is judged and
 reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`, the data set as
@@ -16,158 +16,47 @@ share batches and checkpoints; the first of them writes all else.
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import pathlib
-import re
-import runpy
-import shlex
-import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
-import ml_collections
-from absl import app, flags, logging
+from absl import flags as absl_flags
+from absl import logging
 from ml_collections import config_flags
 
 from vrl_jax import config as configs
-from vrl_jax.config import Evaluation, Experiment
-from vrl_jax.data import named
-from vrl_jax.data.sources import VideoError
-from vrl_jax.explain import explain
-from vrl_jax.jobs.compilation import keep_compiled
-from vrl_jax.jobs.evaluation import Judgement
-from vrl_jax.jobs.pretraining import Pretraining
+from vrl_jax import flags
+from vrl_jax.data.dataset import VideoError
+from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.run import Judgement
+from vrl_jax.experiment import Experiment
+from vrl_jax.pretraining.run import Pretraining
 from vrl_jax.train.checkpoint import Changed
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = absl_flags.DEFINE_string(
     "workdir", "", "Folder of the run, or gs://bucket/folder; by default runs/ and a name."
 )
-_DATA = flags.DEFINE_string(
-    "data", "", "Another data set than the config's: its class and fields, 'Prepared root=/data'."
-)
-_QUIET = flags.DEFINE_bool("quiet", False, "Show no progress bar.")
-_ACCEPT = flags.DEFINE_bool(
+_QUIET = absl_flags.DEFINE_bool("quiet", False, "Show no progress bar.")
+_ACCEPT = absl_flags.DEFINE_bool(
     "accept_changes", False, "Continue a run although its config or data have changed since."
 )
-_WANDB = flags.DEFINE_string("wandb", "", "Project on Weights & Biases that gets the log, too.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes, found by JAX.")
-_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check, compile, tell what it would need; stop.")
-_EXPLAIN = flags.DEFINE_bool("explain", False, "Explain every setting and stop: --config.help.")
-flags.mark_flag_as_required("config")
-
-# The config's file, or one of its keys, and what it is given.
-_OF_CONFIG = re.compile(r"--?(?:no)?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
-
-
-def launch(command: Callable[[], None]) -> None:
-    """Run a command that takes the flags of this one; see `spelt`."""
-
-    def run(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
-        keep_compiled()
-        if _EXPLAIN.value:
-            _explain()
-        else:
-            command()
-
-    sys.argv = spelt(sys.argv)  # where overrides are looked for, too
-    app.run(run, flags_parser=parse)
-
-
-def spelt(argv: list[str]) -> list[str]:
-    """Return a command line as its flags know it.
-
-    `--config.help` is `--explain`, `--config.key value` is `--config.key=value`, and
-    `configs/x.py` is that file of the installed package where there is none here.
-    """
-    joined = []
-    for each in argv:
-        waiting = joined and (found := _OF_CONFIG.fullmatch(joined[-1])) and found[2] is None
-        if waiting and not re.match("-[-a-z]", each):
-            joined[-1] += f"={each}"
-        else:
-            joined.append("--explain" if each == "--config.help" else each)
-    return [_found(each) for each in joined]
-
-
-def _found(given: str) -> str:
-    flag, _, path = given.partition("=")
-    file = pathlib.Path(path.partition(":")[0])
-    if flag != "--config" or file.exists() or file.parent != pathlib.Path("configs"):
-        return given
-    folder = pathlib.Path(importlib.util.find_spec("configs").origin).parent
-    return f"{flag}={folder / path.partition('/')[2]}" if (folder / file.name).exists() else given
-
-
-def parse(argv: list[str]) -> list[str]:
-    """Parse the flags; a config that is not there, or has not a key, ends all with one line."""
-    overrides = dict(found.groups() for found in map(_OF_CONFIG.fullmatch, argv) if found)
-    file, *arg = (overrides.pop(None, None) or "").split(":", 1)
-    if file and not pathlib.Path(file).is_file():
-        sys.exit(f"error: config must be a file, got {file!r}: there is none")
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError):  # so says ml_collections
-        tree = runpy.run_path(file)["get_config"](*arg).to_dict()
-        try:
-            for path, value in overrides.items():
-                _add(tree, path, value)
-            configs.build(tree)
-        except ValueError as error:
-            sys.exit(f"error: {error}")
-        raise
-
-
-def _add(tree: dict[str, Any], path: str, value: str | None) -> None:
-    """Put a value where there is none; raise `ValueError` where its path leads through another."""
-    *parents, key = path.split(".")
-    for name in parents:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise ValueError(f"config.{path} is unknown: {name} is {tree!r}, and has no keys")
-    tree.setdefault(key, value)
-
-
-def _explain() -> None:
-    try:
-        print(explain(built(), shutil.get_terminal_size((100, 0)).columns))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-def built() -> Experiment | Evaluation:
-    """Return what the command line's config describes.
-
-    Raises:
-      ValueError: a setting that cannot be.
-    """
-    return configs.build(with_data(_CONFIG.value, _DATA.value))
-
-
-def with_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]:
-    """Return the config with the data set that the command line names, if it names one.
-
-    Raises:
-      ValueError: there is no such data set, or it has no such field.
-    """
-    tree = described.to_dict()
-    if data.strip():
-        kind, *fields = shlex.split(data)
-        tree["data"] = configs.describe(named.build(kind, fields)).to_dict()
-    return tree
+_WANDB = absl_flags.DEFINE_string(
+    "wandb", "", "Project on Weights & Biases that gets the log, too."
+)
+_DISTRIBUTED = absl_flags.DEFINE_bool(
+    "distributed", False, "One of several processes, found by JAX."
+)
+_COORDINATOR = absl_flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
+_PROCESSES = absl_flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS = absl_flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_DRY_RUN = absl_flags.DEFINE_bool(
+    "dry_run", False, "Check, compile, tell what it would need; stop."
+)
 
 
 def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.Path:
@@ -220,9 +109,9 @@ def work() -> bool:
       OSError: what cannot be written.
     """
     join()
-    experiment = built()
+    experiment = flags.built()
     workdir = _WORKDIR.value or default_workdir(
-        config_flags.get_config_filename(flags.FLAGS["config"]), experiment
+        config_flags.get_config_filename(absl_flags.FLAGS["config"]), experiment
     )
     try:
         job = start(experiment, workdir)
@@ -258,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    flags.launch(main)

@@ -18,17 +18,19 @@ import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from vrl_jax import check, main
+from vrl_jax import check
 from vrl_jax import config as configs
-from vrl_jax.config import Evaluation, Experiment
-from vrl_jax.data.sources import VideoError
-from vrl_jax.encoders.conv import formulation_on
-from vrl_jax.jobs import chips
-from vrl_jax.jobs.chips import Chip
-from vrl_jax.jobs.finding import Finding, find, tell, verdict
-from vrl_jax.jobs.program import make_program
-from vrl_jax.report.remote import is_remote
-from vrl_jax.train import mesh
+from vrl_jax.data.dataset import VideoError
+from vrl_jax.encoders.layers import formulation_on
+from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.experiment import Experiment
+from vrl_jax.flags import built, launch
+from vrl_jax.pretraining.program import make_program
+from vrl_jax.profiling import devices
+from vrl_jax.profiling.devices import Chip
+from vrl_jax.profiling.step_report import Finding, find, tell, verdict
+from vrl_jax.report.storage import is_remote
+from vrl_jax.train import sharding
 
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice to compile for, as v5e:4x4.")
 _DEVICES = flags.DEFINE_integer("devices", None, "Simulated CPU devices to compile for.")
@@ -49,7 +51,7 @@ def examine(experiment: Experiment, place: Mesh, videos: int, chip: Chip | None)
     Raises:
       ValueError: what training refuses too.
     """
-    mesh.check_batch(place, "evaluate.batch", experiment.evaluate.batch)
+    sharding.check_batch(place, "evaluate.batch", experiment.evaluate.batch)
     experiment = for_platform(experiment, place.devices.flat[0].platform)
     return find(make_program(experiment, videos, place), experiment, place, chip)
 
@@ -90,8 +92,8 @@ def find_devices() -> list[jax.Device]:
     if _TOPOLOGY.value and _DEVICES.value is not None:
         raise ValueError("topology and devices are two targets: pass one of them")
     if _TOPOLOGY.value:
-        return chips.tpu_slice(_TOPOLOGY.value)
-    return jax.devices() if _DEVICES.value is None else chips.simulated(_DEVICES.value)
+        return devices.tpu_slice(_TOPOLOGY.value)
+    return jax.devices() if _DEVICES.value is None else devices.simulated(_DEVICES.value)
 
 
 def aim(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
@@ -104,7 +106,7 @@ def aim(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
         raise ValueError("the config is of an evaluation: it has no training step")
     if is_remote(_JSON.value):
         raise ValueError(f"json must be a file on this machine, got {_JSON.value}")
-    place = mesh.make_mesh(find_devices())
+    place = sharding.make_mesh(find_devices())
     if _BATCH.value is not None:
         check.at_least(1, per_chip_batch=_BATCH.value)
         train = replace(experiment.train, batch=_BATCH.value * place.size)
@@ -131,8 +133,8 @@ def run() -> None:
     """Compile and print."""
     jax.config.update("jax_enable_compilation_cache", False)  # the time is that of compiling
     try:
-        experiment, place = aim(main.built())
-        chip = chips.chip_of(place.devices.flat[0].device_kind)
+        experiment, place = aim(built())
+        chip = devices.chip_of(place.devices.flat[0].device_kind)
         finding = examine(experiment, place, count_videos(experiment), chip)
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -143,4 +145,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    main.launch(run)
+    launch(run)

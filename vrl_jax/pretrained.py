@@ -20,13 +20,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import save_file
 
-from vrl_jax import config, provenance
-from vrl_jax.config import Experiment
-from vrl_jax.data import remote
-from vrl_jax.data.augment import Augment, center_view
-from vrl_jax.data.remote import Place
+from vrl_jax import config
+from vrl_jax.augment.views import Augment, center_view
+from vrl_jax.data import storage
+from vrl_jax.data.storage import Place
+from vrl_jax.experiment import Experiment
 from vrl_jax.methods.network import EncoderConfig
-from vrl_jax.report.remote import CHECKPOINTS
+from vrl_jax.report.storage import CHECKPOINTS
+from vrl_jax.train import provenance
 from vrl_jax.train.checkpoint import restore_encoder
 from vrl_jax.types import Features
 
@@ -97,7 +98,7 @@ def load(path: str | Place, step: int | None = None) -> Pretrained:
       ValueError: there is no run and no such file, no such checkpoint, a file of PyTorch's weights,
         or one that is damaged.
     """
-    path = remote.place(path)
+    path = storage.place(path)
     if path.suffix in TORCH_SUFFIXES:
         raise ValueError(f"{path} is a PyTorch file, {_how_to_convert(path)}")
     if path.suffix == ".safetensors":
@@ -105,7 +106,7 @@ def load(path: str | Place, step: int | None = None) -> Pretrained:
             raise ValueError(f"{path} holds one encoder: step must be None, got {step}")
         return _load_file(path)
     described = path / "config.json"
-    if not remote.is_file(described):
+    if not storage.is_file(described):
         raise ValueError(f"{path} holds no run: there is no {described}")
     experiment = config.build(json.loads(described.read_text()))
     if not isinstance(experiment, Experiment):
@@ -138,9 +139,9 @@ def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
 
 
 def _load_file(path: Place) -> Pretrained:
-    if not remote.is_file(path):
+    if not storage.is_file(path):
         raise ValueError(f"there is no file {path}")
-    if not remote.is_remote(path):
+    if not storage.is_remote(path):
         return _read_file(path, path)
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / path.name

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from vrl_jax import protocols
-from vrl_jax.data.augment import Augment
-from vrl_jax.data.sample import Sampling
-from vrl_jax.protocols import Fit, Recipe, Test
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.evaluation import protocols
+from vrl_jax.evaluation.protocols import Fit, Recipe, Test
 from vrl_jax.train.optim import Optimizer
 
 PLACE = "<!-- recipes -->"

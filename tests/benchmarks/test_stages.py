@@ -7,10 +7,10 @@ import numpy as np
 from benchmarks import stages
 from benchmarks.jax_step import experiment, program_of
 from benchmarks.step import Settings
-from vrl_jax.data.augment import Augment
+from vrl_jax.augment.views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.methods.bod import BOD
-from vrl_jax.train.mesh import make_mesh
+from vrl_jax.train.sharding import make_mesh
 
 TINY = Settings(encoder="tiny", batch=2, frames=8, size=16)
 

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import jax_step, step
 from benchmarks.step import Settings, check_equal, largest
-from vrl_jax.data import augment as ours
-from vrl_jax.data.crop import resize_box
+from vrl_jax.augment import views as ours
+from vrl_jax.augment.crops import resize_box
 from vrl_jax.losses import info_nce, nt_xent
 from vrl_jax.types import Horizon
 

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 from configs import synthetic_bod
 from tests.encoders.reference import fill
 from vrl_jax import config, pretrained
+from vrl_jax.augment.views import Augment
 from vrl_jax.convert import files, match
 from vrl_jax.convert.__main__ import main
-from vrl_jax.data.augment import Augment
 from vrl_jax.encoders import c3d, r2plus1d, r3d, s3d, slowonly
 from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D

@@ -6,7 +6,7 @@ import pytest
 
 from tests.encoders.reference import multiply_adds
 from vrl_jax.encoders.c3d import C3D
-from vrl_jax.encoders.conv import Conv3d
+from vrl_jax.encoders.layers import Conv3d
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
 from vrl_jax.encoders.s3d import S3D

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import convolve, count, fill, normalise, shapes_of
-from vrl_jax.encoders.conv import ConvNorm
+from vrl_jax.encoders.layers import ConvNorm
 from vrl_jax.encoders.r3d import R3D, Residual
 
 CLIPS = (2, 16, 112, 112, 3)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.encoders.reference import convolve, count, fill, greatest, normalise, shapes_of
 from vrl_jax.encoders import s3d
-from vrl_jax.encoders.conv import ConvNorm
+from vrl_jax.encoders.layers import ConvNorm
 from vrl_jax.encoders.s3d import S3D, Inception
 
 CLIPS = (1, 16, 224, 224, 3)

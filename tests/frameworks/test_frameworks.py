@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vrl_jax.frameworks.base import Head, Weights, follow, momentum_at
 from vrl_jax.frameworks.byol import BYOL
-from vrl_jax.frameworks.framework import Head, Weights, follow, momentum_at
 from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.frameworks.swav import SwAV

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.losses.test_assignment import BALANCED
+from tests.losses.test_sinkhorn_knopp import BALANCED
 from vrl_jax.losses import (
     concept_alignment,
     irrelevance,

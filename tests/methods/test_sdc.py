@@ -3,13 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vrl_jax.data.augment import Augment, make_views
+from vrl_jax.augment.views import Augment, make_views
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import local_contrast, shared_activations
-from vrl_jax.methods.concepts import KINDS, ConceptAttention, relevant
 from vrl_jax.methods.sdc import SDC, STREAMS, codebooks, contrasts, with_differences
+from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, relevant
 from vrl_jax.types import Horizon
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import dump, dump_lines, fake_run, metrics, probe, result
-from vrl_jax.report import html, paired
+from vrl_jax.report import html, significance
 
 NASTY = '<script>alert("x")</script>'
 
@@ -217,7 +217,7 @@ def test_comparison_tells_whether_runs_differ(workdir, other_workdir, tmp_path):
     cells = re.findall(r">([^<>]+)</t[hd]>", row)
     only = [int((also & ~right).sum()), int((right & ~also).sum())]
     shares = [f"{100 * x.mean():.1f} %" for x in (also, right)]
-    p = f"{paired.mcnemar(*only):.2g}"
+    p = f"{significance.mcnemar(*only):.2g}"
     assert cells == ["tiny_dualvar", str(read.sum()), *shares, *map(str, only), p]
 
 

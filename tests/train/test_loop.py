@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tests.train.test_log import events
-from vrl_jax.train import loop
+from vrl_jax.train import loop, preemption
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.log import Log
 from vrl_jax.train.loop import Meter, Train
+from vrl_jax.train.preemption import PreemptionGuard
 from vrl_jax.train.step import TrainState
 from vrl_jax.types import Horizon
 
@@ -121,17 +122,17 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
 
 def test_processes_agree_on_a_number_that_no_run_before_has_told(monkeypatch):
     told = []
-    monkeypatch.setattr(loop.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(preemption.jax, "process_count", lambda: 2)
 
     def reached(number):
         told.append(number)
         return False
 
-    monkeypatch.setattr(loop.multihost_utils, "reached_preemption_sync_point", reached)
+    monkeypatch.setattr(preemption.multihost_utils, "reached_preemption_sync_point", reached)
     for _ in range(2):  # two runs of a process
-        with loop.Stop() as stop:
+        with PreemptionGuard() as guard:
             for _ in range(3):
-                stop.asked()
+                guard.should_stop()
     assert told == sorted(set(told)) and len(told) == 6
 
 

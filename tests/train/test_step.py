@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vrl_jax.data.augment import Augment
+from vrl_jax.augment.views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.base import Inner, Method
 from vrl_jax.methods.bod import BOD
-from vrl_jax.methods.method import Inner, Method
-from vrl_jax.train import mesh
+from vrl_jax.train import sharding
 from vrl_jax.train.optim import SGD, AdamW
 from vrl_jax.train.step import TrainState, init_state, key_for, make_step
 from vrl_jax.types import Horizon, View
@@ -42,7 +42,7 @@ def quadratic(hypergradient, steps=1, rate=0.1):
 
 
 def take(method, first=0):
-    devices = mesh.make_mesh(jax.devices()[:1])
+    devices = sharding.make_mesh(jax.devices()[:1])
     optimizer = SGD(
         learning_rate=0.2, warmup=0.0, weight_decay=0.0, momentum=0.0, nesterov=False
     ).build(2, 10**6)
@@ -52,7 +52,7 @@ def take(method, first=0):
     rows = np.zeros(
         (2 * (1 + (method.inner.steps if method.inner else 0)), 1, 1, 8, 8, 3), np.uint8
     )
-    return step(state, mesh.place(devices, rows))
+    return step(state, sharding.place(devices, rows))
 
 
 @pytest.mark.parametrize("name, scale", [("none", 0.0), ("maml1", 0.1), ("betty", 1.0)])
@@ -95,7 +95,7 @@ def test_bfloat16_computation_trains_float32_weights(rng):
     method = BOD(dim=8, split_at="backbone", ridge=0.03, inner_steps=0).build(
         encoder, SimCLR(hidden=16, layers=2), Horizon(30, 10)
     )
-    optimizer, devices = AdamW(learning_rate=1e-2, warmup=0.0).build(8, 30), mesh.make_mesh()
+    optimizer, devices = AdamW(learning_rate=1e-2, warmup=0.0).build(8, 30), sharding.make_mesh()
     still = Augment(size=12, area=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
     videos = rng.integers(0, 256, (8, 1, 6, 12, 12, 3), np.uint8)
     clips = np.concatenate([videos, videos], axis=1)
@@ -104,7 +104,7 @@ def test_bfloat16_computation_trains_float32_weights(rng):
     step = make_step(method, optimizer, still, 0, devices)
     losses = []
     for _ in range(30):
-        state, metrics = step(state, mesh.place(devices, clips))
+        state, metrics = step(state, sharding.place(devices, clips))
         losses.append(float(metrics["loss"]))
     assert np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0]
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]

@@ -14,15 +14,15 @@ from dataclasses import replace
 
 from vrl_jax.convert import files
 from vrl_jax.convert.names import FAMILIES
-from vrl_jax.data import remote
+from vrl_jax.data import storage
 from vrl_jax.pretrained import Pretrained
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read, write, and say what was found."""
     parser = argparse.ArgumentParser(prog="python -m vrl_jax.convert", description=__doc__)
-    parser.add_argument("source", type=remote.local, help="a file of weights, or a run's folder")
-    parser.add_argument("--out", type=remote.local, required=True, help="the file to write")
+    parser.add_argument("source", type=storage.local, help="a file of weights, or a run's folder")
+    parser.add_argument("--out", type=storage.local, required=True, help="the file to write")
     parser.add_argument("--to", choices=("ours", *FAMILIES), default="ours", help="whose names")
     parser.add_argument("--prefix", help="of the names, where the file has several encoders")
     parser.add_argument("--step", type=int, help="of the run's checkpoints (default: the newest)")

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from vrl_jax.data.augment import Augment
+from vrl_jax.augment.views import Augment
 from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import Conv3d, check_compute, max_pool, norm, pool
+from vrl_jax.encoders.layers import Conv3d, check_compute, max_pool, norm, pool
 from vrl_jax.types import Features
 
 WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # of the convolutions of each stage
@@ -26,7 +26,7 @@ class C3D:
       temporal_stride: of the pooling after stages 2 to 4; 1 keeps every frame, so that `t' = t`, 2
         leaves one eighth of them.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
     """
 
     temporal_stride: int = 2

@@ -7,7 +7,7 @@ from functools import partial
 import flax.linen as nn
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import ConvNorm, check_compute
+from vrl_jax.encoders.layers import ConvNorm, check_compute
 from vrl_jax.encoders.r3d import WIDTHS, Residual, ResidualNet, Strides, check_residual, stack
 
 
@@ -25,7 +25,7 @@ class R2plus1D:
       variant: "torchvision" or "vcop".
       temporal_stride: of stages 2 to 4; 1 keeps every frame, 2 leaves one eighth of them.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
       remat: keep only the inputs of blocks for the gradient and compute all within them again,
         forward: less memory, about a third more operations.
     """

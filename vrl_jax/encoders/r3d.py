@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import ConvNorm, check_compute, pool, settle
+from vrl_jax.encoders.layers import ConvNorm, check_compute, pool, settle
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)
@@ -23,7 +23,7 @@ class R3D:
       blocks: residual blocks in each of the four stages; (1, 1, 1, 1) is the "10-layer" network.
       temporal_stride: of stages 2 to 4; 1 keeps every frame, 2 leaves one eighth of them.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
       remat: keep only the inputs of blocks for the gradient and compute all within them again,
         forward: less memory, about a third more operations.
     """

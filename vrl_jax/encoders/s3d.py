@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import ConvNorm, check_compute, max_pool, pool
+from vrl_jax.encoders.layers import ConvNorm, check_compute, max_pool, pool
 from vrl_jax.types import Features
 
 Triple = tuple[int, int, int]
@@ -42,7 +42,7 @@ class S3D:
       temporal_stride: of the stem and of the pooling before blocks 4b and 5b; 1 keeps every frame,
         so that `t' = t`, 2 leaves one eighth of them.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
     """
 
     gated: bool = False

@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vrl_jax.encoders.conv import ConvNorm, check_compute, max_pool, pool, settle
+from vrl_jax.encoders.layers import ConvNorm, check_compute, max_pool, pool, settle
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; a stage ends with four times as many
@@ -22,7 +22,7 @@ class SlowOnly:
     Attributes:
       blocks: bottlenecks in each of the four stages; (3, 4, 6, 3) is ResNet-50.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
       remat: keep only the inputs of blocks for the gradient and compute all within them again,
         forward: less memory, about a third more operations.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vrl_jax.encoders.conv import ConvNorm, check_compute, pool
+from vrl_jax.encoders.layers import ConvNorm, check_compute, pool
 from vrl_jax.types import Features
 
 
@@ -23,7 +23,7 @@ class Tiny:
       widths: channels of the stem and of each stage.
       strides: in height and width, of the stem and of each stage.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.conv.Conv3d`.
+      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
     """
 
     widths: tuple[int, ...] = (16, 32, 64)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import pool
+from vrl_jax.encoders.layers import pool
 from vrl_jax.types import Features
 
 STAGES = 4

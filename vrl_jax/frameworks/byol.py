@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import (
+from vrl_jax.frameworks.base import (
     Framework,
     Head,
     Pairs,

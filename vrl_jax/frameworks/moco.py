@@ -8,15 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import (
-    Framework,
-    Head,
-    Pairs,
-    Weights,
-    first_side,
-    follow,
-    momentum_at,
-)
+from vrl_jax.frameworks.base import Framework, Head, Pairs, Weights, first_side, follow, momentum_at
 from vrl_jax.losses import info_nce, normalize
 from vrl_jax.types import Horizon, Slot
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import Framework, Head, Pairs, both_sides, unordered
+from vrl_jax.frameworks.base import Framework, Head, Pairs, both_sides, unordered
 from vrl_jax.losses import nt_xent
 from vrl_jax.types import Horizon, Slot
 

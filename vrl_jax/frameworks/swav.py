@@ -9,14 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import (
-    Framework,
-    Head,
-    Pairs,
-    both_sides,
-    draw_rows,
-    refuse_negatives,
-)
+from vrl_jax.frameworks.base import Framework, Head, Pairs, both_sides, draw_rows, refuse_negatives
 from vrl_jax.losses import dots, normalize, sinkhorn, swapped_prediction
 from vrl_jax.types import Horizon, Slot
 

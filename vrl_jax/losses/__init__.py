@@ -1,7 +1,6 @@
 """Losses: arrays in, one number out. Each needs JAX alone and no config."""
 
 from vrl_jax.losses import forecast, koopman
-from vrl_jax.losses.assignment import sinkhorn, swapped_prediction
 from vrl_jax.losses.concepts import (
     concept_alignment,
     irrelevance,
@@ -9,8 +8,9 @@ from vrl_jax.losses.concepts import (
     shared_activations,
 )
 from vrl_jax.losses.contrastive import info_nce, nt_xent, nt_xent_steps
-from vrl_jax.losses.ranking import shuffle_rank, shuffle_rank_accuracy
+from vrl_jax.losses.shuffle_ranking import shuffle_rank, shuffle_rank_accuracy
 from vrl_jax.losses.similarity import dots, negative_cosine, normalize
+from vrl_jax.losses.sinkhorn_knopp import sinkhorn, swapped_prediction
 
 __all__ = [
     "concept_alignment",

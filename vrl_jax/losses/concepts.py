@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vrl_jax import check
-from vrl_jax.losses.assignment import sinkhorn, swapped_prediction
+from vrl_jax.losses.sinkhorn_knopp import sinkhorn, swapped_prediction
 
 
 def concept_alignment(

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.losses import koopman
+from vrl_jax.losses.linear_solve import ridge_map
 from vrl_jax.losses.similarity import normalize
-from vrl_jax.losses.solve import ridge_map
 
 
 class Forecast(NamedTuple):

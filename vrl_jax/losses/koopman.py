@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.losses import eigen
+from vrl_jax.losses import koopman_eig
+from vrl_jax.losses.linear_solve import ridge_map, solve
 from vrl_jax.losses.similarity import length
-from vrl_jax.losses.solve import ridge_map, solve
 
 POOLINGS = ("mean", "rms")
 FILTERS = ("soft", "eig-hard", "eig-qr")
@@ -156,11 +156,11 @@ def split(
     if filter == "soft":
         keep = disc_filter(matrix, radius=radius, order=order)
     else:
-        keep = eigen.hard_filter(matrix, radius=radius)
+        keep = koopman_eig.hard_filter(matrix, radius=radius)
     frames = frames.astype(jnp.float32)
     coordinates = operator.coordinates(frames)
     if filter == "eig-qr":
-        maps = eigen.released_maps(_unit(frames), radius=radius)
+        maps = koopman_eig.released_maps(_unit(frames), radius=radius)
         static_frames, dynamic_frames = (
             jnp.einsum("...ij,...tj->...ti", x, frames, precision="highest") for x in maps
         )

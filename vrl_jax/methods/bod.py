@@ -18,12 +18,12 @@ import optax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import frame_grid
-from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.encoders.layers import frame_grid
+from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.frameworks.swav import SwAV
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import length
-from vrl_jax.methods.method import Inner, Method, Terms, compose, with_reversed
+from vrl_jax.methods.base import Inner, Method, Terms, compose, with_reversed
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, Slot, View
 

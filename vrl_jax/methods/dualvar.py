@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import normalize, shuffle_rank, shuffle_rank_accuracy
-from vrl_jax.methods.method import Method, Terms, compose
+from vrl_jax.methods.base import Method, Terms, compose
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, Slot, View
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import normalize, nt_xent, nt_xent_steps
-from vrl_jax.methods.method import Method, Terms, compose, require_simclr
+from vrl_jax.methods.base import Method, Terms, compose, require_simclr
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, View
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from vrl_jax import check
-from vrl_jax.encoders.conv import frame_grid
-from vrl_jax.frameworks.framework import FrameworkConfig
-from vrl_jax.methods.method import Method, compose, with_reversed
+from vrl_jax.encoders.layers import frame_grid
+from vrl_jax.frameworks.base import FrameworkConfig
+from vrl_jax.methods.base import Method, compose, with_reversed
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Horizon, Slot, View
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.types import Features
 
 Tree = Any

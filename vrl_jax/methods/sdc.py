@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.frameworks.framework import FrameworkConfig
+from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import (
     concept_alignment,
     info_nce,
@@ -27,9 +27,9 @@ from vrl_jax.losses import (
     normalize,
     shared_activations,
 )
-from vrl_jax.methods.concepts import ConceptNet, relevant
-from vrl_jax.methods.method import Method, Terms, compose, require_simclr
+from vrl_jax.methods.base import Method, Terms, compose, require_simclr
 from vrl_jax.methods.network import EncoderConfig, Outputs
+from vrl_jax.methods.sdc_network import ConceptNet, relevant
 from vrl_jax.types import Horizon, View
 
 STREAMS = ("still", "difference")

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vrl_jax.report import html, markdown, remote
+from vrl_jax.report import html, markdown, storage
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         copies = Path(copies).resolve()
         try:
             folders = [
-                remote.fetch(workdir, copies) if remote.is_remote(workdir) else Path(workdir)
+                storage.fetch(workdir, copies) if storage.is_remote(workdir) else Path(workdir)
                 for workdir in wanted.workdirs
             ]
             printed = [markdown.write(folders)] if wanted.markdown else _pages(wanted, folders)
         except (ValueError, OSError) as error:
-            parser.exit(1, f"{parser.prog}: {remote.with_addresses(str(error), copies)}\n")
+            parser.exit(1, f"{parser.prog}: {storage.with_addresses(str(error), copies)}\n")
     for text in printed:
         print(text)
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _pages(wanted: argparse.Namespace, folders: list[Path]) -> list[Path]:
     pages = [html.write(folder) for folder in folders]
     own = zip(pages, wanted.workdirs, strict=True)
-    kept = [page for page, workdir in own if not remote.is_remote(workdir)]
+    kept = [page for page, workdir in own if not storage.is_remote(workdir)]
     if len(pages) > 1:
         kept.append(html.compare(folders, wanted.out or Path("comparison.html")))
     elif not kept:

@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from vrl_jax.report import confusion, factors, gallery, head, paired, panels, plot, read, table
+from vrl_jax.report import (
+    confusion,
+    factors,
+    gallery,
+    panels,
+    plot,
+    read,
+    significance,
+    summary,
+    table,
+)
 from vrl_jax.report.results import Result
 
 ABSENT = "—"
@@ -60,9 +70,9 @@ def write(workdir: Path) -> Path:
     return _render(
         run.folder / "report.html",
         title=run.name,
-        subtitle=head.subtitle(run),
-        cards=head.cards(run, tables),
-        warnings=head.warnings(run),
+        subtitle=summary.subtitle(run),
+        cards=summary.cards(run, tables),
+        warnings=summary.warnings(run),
         legend=[],
         sections=[
             Section("Results", "tables", tables, "results/*.json"),
@@ -93,7 +103,9 @@ def compare(workdirs: list[Path], out: Path) -> Path:
         title=f"Comparison of {len(runs)} runs",
         subtitle="",
         cards=[],
-        warnings=[f"{name}: {text}" for name, run in runs.items() for text in head.warnings(run)],
+        warnings=[
+            f"{name}: {text}" for name, run in runs.items() for text in summary.warnings(run)
+        ],
         legend=[
             plot.Line(name, np.empty(0), np.empty(0), *plot.style(index))
             for index, name in enumerate(runs)
@@ -102,7 +114,7 @@ def compare(workdirs: list[Path], out: Path) -> Path:
             Section("Runs", "grid", _overview(runs), ""),
             Section("Results", "tables", table.build(plain), "results/*.json"),
             _factors(results, list(runs)),
-            Section("Class by class", "contests", paired.build(plain), *CONTESTS),
+            Section("Class by class", "contests", significance.build(plain), *CONTESTS),
             Section("Probes", "plots", probes, "probes.jsonl"),
             Section("Training", "plots", metrics, "metrics.jsonl", MEANS),
             Section("Settings that differ", "grid", _differences(runs), "setting that differs"),
@@ -130,12 +142,14 @@ def _spectrum(spectrum: read.Spectrum | None) -> Section:
 
 
 def _overview(runs: dict[str, read.Run]) -> table.Grid:
-    cards = {name: head.training(run.metrics) for name, run in runs.items()}
+    cards = {name: summary.training(run.metrics) for name, run in runs.items()}
     titles = list(dict.fromkeys(card.title for row in cards.values() for card in row))
     rows = []
     for name, run in runs.items():
         texts = {card.title: card.text for card in cards[name]}
-        rows.append([name, head.subtitle(run) or ABSENT, *(texts.get(t, ABSENT) for t in titles)])
+        rows.append(
+            [name, summary.subtitle(run) or ABSENT, *(texts.get(t, ABSENT) for t in titles)]
+        )
     return table.Grid(["run", "what", *titles], rows)
 
 

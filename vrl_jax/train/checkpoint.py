@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vrl_jax.data.remote import Place
+from vrl_jax.data.storage import Place
 from vrl_jax.train.step import TrainState
 
 

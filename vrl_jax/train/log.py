@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from vrl_jax.train.online import Online
+from vrl_jax.train.wandb import Online
 
 
 class Records:

@@ -1,19 +1,17 @@
 """The loop: take a batch, dispatch the step, log the previous one; when due, probe and save."""
 
-import itertools
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from vrl_jax import check
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.log import Log
+from vrl_jax.train.preemption import PreemptionGuard
 from vrl_jax.train.step import TrainState
 from vrl_jax.types import Horizon
 
@@ -56,41 +54,6 @@ class Train:
         """Return the length of the run, given the number of pretraining videos."""
         steps = self.steps or max(1, math.ceil(self.epochs * videos / self.batch))
         return Horizon(steps, max(1, math.ceil(videos / self.batch)))
-
-
-_TOLD = itertools.count(1)  # how often processes have asked, over all runs of this one
-
-
-class Stop:
-    """Whether a run was asked to leave, by SIGTERM or Ctrl-C: to be asked once a step.
-
-    Of several processes JAX tells all, at the same step, that one of them got SIGTERM.
-    """
-
-    def __init__(self):
-        self._asked, self._alone = False, jax.process_count() == 1
-
-    def __enter__(self) -> "Stop":
-        """Listen; a second signal has its usual effect."""
-        numbers = (signal.SIGTERM, signal.SIGINT) if self._alone else ()
-        self._before = {number: signal.signal(number, self._ask) for number in numbers}
-        return self
-
-    def __exit__(self, *_) -> None:
-        """Stop listening."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        """Return whether to leave after this step; all processes must ask at every step."""
-        if self._alone:
-            return self._asked
-        # JAX agrees on a number yet to come; steps would begin anew in a process's next run.
-        return multihost_utils.reached_preemption_sync_point(next(_TOLD))
-
-    def _ask(self, number, frame):
-        self._asked = True
-        signal.signal(number, self._before[number])
 
 
 class Meter:
@@ -197,7 +160,7 @@ def run(
     start, score, unread = int(train.step), -math.inf, None
     if start == 0:
         score = _probe(probe, train, log, 0)
-    with Stop() as stop:
+    with PreemptionGuard() as guard:
         for number in range(start + 1, total_steps + 1):
             asked = time.perf_counter()
             batch = next(batches)
@@ -207,7 +170,7 @@ def run(
             if unread:
                 meter.read(*unread)
             unread = number, metrics
-            leaving = stop.asked()
+            leaving = guard.should_stop()
             last = number == total_steps or leaving
             probing = config.probe_every and number % config.probe_every == 0
             saving = last or number % config.save_every == 0

@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 
-from vrl_jax.data.sources import Source, VideoError
+from vrl_jax.data.dataset import Source, VideoError
 from vrl_jax.train.log import Records
 
 

@@ -15,9 +15,9 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from vrl_jax.data.augment import Augment, make_views
-from vrl_jax.methods.method import Inner, Method
-from vrl_jax.train.mesh import compiler_options, replicated, sharded
+from vrl_jax.augment.views import Augment, make_views
+from vrl_jax.methods.base import Inner, Method
+from vrl_jax.train.sharding import compiler_options, replicated, sharded
 
 Tree = Any
 Metrics = dict[str, Float[Array, ""]]

@@ -1,0 +1,133 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from vrl_jax.data.dataset import fingerprint
+from vrl_jax.data.datasets.synthetic import MOTIONS, SHAPES, Scene, Synthetic, position
+
+FRAMES = np.arange(16)[None]
+
+
+def labels(source):
+    found = [source[i].labels for i in range(len(source))]
+    return np.array([[v["static"], v["dynamic"]] for v in found]).T
+
+
+@pytest.mark.parametrize("cooccurrence", [1 / 8, 0.5, 0.9, 1.0])
+def test_factors_cooccur_as_often_as_asked_in_pretraining_alone(cooccurrence):
+    data = Synthetic(pretrain_videos=4000, train_videos=2000, cooccurrence=cooccurrence)
+    static, dynamic = labels(data.pretrain())
+    assert (static == dynamic).mean() == pytest.approx(cooccurrence, abs=0.025)
+    static, dynamic = labels(data.train())
+    assert (static == dynamic).mean() == pytest.approx(1 / 8, abs=0.03)
+    counts = np.histogram2d(static, dynamic, bins=8)[0]
+    assert counts.min() > 0.3 * counts.mean()
+
+
+def test_a_video_is_a_function_of_seed_purpose_and_number():
+    data = Synthetic()
+    read = lambda source, i: source[i].media.read(FRAMES, (16, 16))  # noqa: E731  (four uses)
+    again = pickle.loads(pickle.dumps(data.train()))
+    np.testing.assert_array_equal(read(data.train(), 3), read(again, 3))
+    assert not np.array_equal(read(data.train(), 3), read(data.train(), 4))
+    assert not np.array_equal(read(data.train(), 3), read(data.test(), 3))
+    assert not np.array_equal(read(data.train(), 3), read(Synthetic(seed=1).train(), 3))
+    assert fingerprint(data.train()) == fingerprint(again) != fingerprint(data.test())
+
+
+def scene(static=0, dynamic=0, **settings):
+    usual = {"start": (0.5, 0.5), "phase": 0.2, "speed": 1.0, "radius": 0.18, "hues": (0.1, 0.6)}
+    return Scene(static=static, dynamic=dynamic, frames=40, **{**usual, **settings})
+
+
+def steps(dynamic, frames=40):
+    places = position(scene(dynamic=dynamic), np.arange(frames))
+    return (np.diff(places, axis=0) + 0.5) % 1 - 0.5
+
+
+def test_motions_differ_in_trajectory_and_share_their_speed():
+    lengths = [np.linalg.norm(steps(k), axis=-1) for k in range(len(MOTIONS))]
+    for length in lengths:
+        assert np.median(length) == pytest.approx(np.median(lengths[0]), rel=0.02)
+    right, left, up, down, clockwise, counter, across, along = map(steps, range(8))
+    assert (right[:, 0] > 0).all() and np.allclose(right, -left)
+    assert (up[:, 1] < 0).all() and np.allclose(up, -down)
+    turn = [
+        np.cross(np.c_[s, 0 * s[:, :1]][:-1], np.c_[s, 0 * s[:, :1]][1:])[:, 2]
+        for s in (clockwise, counter)
+    ]
+    assert (turn[0] > 0).all() and (turn[1] < 0).all()  # y points down
+    for shuttle, axis in ((across, 0), (along, 1)):
+        assert np.allclose(shuttle[:, 1 - axis], 0) and len(set(np.sign(shuttle[:, axis]))) == 2
+
+
+def test_appearance_does_not_depend_on_motion():
+    one, other = scene(3, 0), scene(3, 5)
+    a, b = (s.read(np.zeros((1, 1), int), (32, 32))[0, 0] for s in (one, other))
+    # The same shape on the same background, elsewhere: shifting one onto the other makes them equal
+    # wherever both show the shape, and the sets of colours agree.
+    assert abs(a.astype(int).mean() - b.astype(int).mean()) < 1.5
+
+
+@pytest.mark.parametrize("static", range(8))
+def test_shapes_differ_and_are_visible(static):
+    frame = scene(static).read(np.zeros((1, 1), int), (32, 32))[0, 0].astype(int)
+    empty = scene(static, radius=1e-3).read(np.zeros((1, 1), int), (32, 32))[0, 0].astype(int)
+    changed = np.abs(frame - empty).max(-1) > 10
+    assert 0.01 < changed.mean() < 0.25, SHAPES[static]
+    rows, columns = np.nonzero(changed)
+    assert abs(rows.mean() - 15.5) < 8 and abs(columns.mean() - 15.5) < 8
+
+
+def test_size_and_shape_of_what_is_read():
+    clips = scene().read(np.array([[0, 5], [7, 7]]), (12, 20))
+    assert clips.shape == (2, 2, 12, 20, 3) and clips.dtype == np.uint8
+    np.testing.assert_array_equal(clips[1, 0], clips[1, 1])
+
+
+@pytest.mark.parametrize("static", range(8))
+def test_masks_are_where_the_shape_is_drawn(static):
+    read = lambda **settings: scene(static, 5, **settings).read(FRAMES, (32, 24))  # noqa: E731
+    clips, masks = read().astype(int), read(masked=True)
+    assert masks.shape == clips.shape and masks.dtype == np.uint8
+    assert np.array_equal(masks[..., 0], masks[..., 2])
+    assert 0.01 < masks.mean() / 255 < 0.2 and masks.max() == 255
+    ink, ground = (np.abs(read(hues=hues) - clips).max(-1) for hues in ((0.5, 0.6), (0.1, 0.2)))
+    inside, outside = masks[..., 0] == 255, masks[..., 0] == 0
+    assert (ink[outside] <= 1).all() and (ink[inside] > 10).mean() > 0.9
+    assert (ground[inside] <= 1).all() and (ground[outside] > 10).mean() > 0.9
+
+
+def test_masks_and_twins_are_of_the_same_videos():
+    source = Synthetic(test_videos=40, classes=5).test()
+    moved, dressed = source.twins()
+    for number in range(40):
+        video, mask = source[number], source.masks()[number]
+        assert mask.id == video.id and mask.labels == video.labels
+        assert vars(mask.media) == {**vars(video.media), "masked": True}
+        a, b = moved[number], dressed[number]
+        assert a.labels["static"] == video.labels["static"]
+        assert a.labels["dynamic"] != video.labels["dynamic"]
+        assert b.labels["dynamic"] == video.labels["dynamic"]
+        assert b.labels["static"] != video.labels["static"]
+        assert vars(a.media) == {**vars(video.media), "dynamic": a.labels["dynamic"]}
+        np.testing.assert_array_equal(
+            position(b.media, FRAMES[0]), position(video.media, FRAMES[0])
+        )
+        turn = (b.labels["static"] - video.labels["static"]) / 5
+        hues = (np.array(video.media.hues) + turn) % 1
+        np.testing.assert_allclose(b.media.hues, hues, atol=1e-9)
+    classes = np.array(
+        [[m["static"], m["dynamic"]] for m in (v.labels for v in map(moved.__getitem__, range(40)))]
+    )
+    assert len(np.unique(classes[:, 1])) == 5
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="cooccurrence must lie in"):
+        Synthetic(cooccurrence=1.2)
+    with pytest.raises(ValueError, match="classes must be at most 8, got 9"):
+        Synthetic(classes=9)
+    with pytest.raises(IndexError, match="video 1024 of 1024"):
+        Synthetic().train()[1024]

@@ -1,0 +1,161 @@
+"""A classifier upon an encoder: its gradient by hand, what is frozen, what is noise."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from vrl_jax.augment.views import Augment
+from vrl_jax.evaluation.supervised_step import (
+    Classifier,
+    Head,
+    init_classifier,
+    make_supervised_step,
+)
+from vrl_jax.train import sharding
+from vrl_jax.train.optim import SGD
+from vrl_jax.types import Features
+
+PLAIN = Augment(
+    size=2, crop="plain", flip=0.0, jitter=0.0, gray=0.0, blur=0.0, mean=(0.5,) * 3, std=(0.5,) * 3
+)
+DIM = 5
+
+
+class Pixels(nn.Module):
+    """Features that are a linear map of a clip's mean colour, behind a normalisation or none."""
+
+    norm: bool = False
+
+    @nn.compact
+    def __call__(self, clips, train):
+        x = clips.mean((1, 2, 3))
+        if self.norm:
+            x = nn.BatchNorm(not train, momentum=0.5)(x)
+        x = nn.Dense(DIM, use_bias=False)(x)
+        return Features(x, x[:, None], ())
+
+
+def start(head, frozen, devices=1, norm=False, **settings):
+    """Return a classifier's state and step, without momentum, decay or schedule."""
+    plain = {"warmup": 0.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+    optimizer = SGD(**{"learning_rate": 0.5, **plain}).build(8, 10**9)
+    place = sharding.make_mesh(jax.devices()[:devices])
+    encoder = Pixels(norm)
+    weights = encoder.init(jax.random.key(1), jnp.ones((2, 1, 2, 2, 3)), False)
+    classifier = Classifier(encoder, head, frozen)
+    state = init_classifier(classifier, optimizer, weights, DIM, 0, place)
+    step = make_supervised_step(classifier, optimizer, PLAIN, 0, place, **settings)
+
+    def take(state, clips, labels):
+        batch = {"clips": sharding.place(place, clips), "labels": sharding.place(place, labels)}
+        return step(state, batch)
+
+    return classifier, weights, state, take
+
+
+def batch(rng, n=8, classes=3):
+    clips = rng.integers(256, size=(n, 1, 2, 2, 2, 3), dtype=np.uint8)
+    return clips, rng.integers(classes, size=n).astype(np.int32)
+
+
+@pytest.mark.parametrize("frozen, rate", [(True, 1.0), (False, 1.0), (False, 0.1)])
+def test_steps_are_those_of_gradient_descent_by_hand(rng, frozen, rate):
+    clips, labels = batch(rng)
+    _, weights, state, take = start(Head(3), frozen, encoder_rate=rate)
+    x = (clips.astype(np.float64).mean((1, 2, 3, 4)) / 255 - 0.5) / 0.5
+    u = np.array(weights["params"]["Dense_0"]["kernel"], np.float64)
+    w = np.array(state.params["head"]["Dense_0"]["kernel"], np.float64)
+    b = np.zeros(3)
+    assert 0.003 < w.std() < 0.03
+    for _ in range(4):
+        state, metrics = take(state, clips, labels)
+        logits = x @ u @ w + b
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(
+            metrics["loss"], -np.log(p[np.arange(8), labels]).mean(), rtol=1e-5
+        )
+        assert metrics["accuracy"] == (logits.argmax(1) == labels).mean()
+        g = (p - np.eye(3)[labels]) / 8
+        du, dw, db = x.T @ g @ w.T, (x @ u).T @ g, g.sum(0)
+        w, b = w - 0.5 * dw, b - 0.5 * db
+        if not frozen:
+            u = u - 0.5 * rate * du
+    np.testing.assert_allclose(state.params["head"]["Dense_0"]["kernel"], w, atol=1e-6)
+    np.testing.assert_allclose(state.params["head"]["Dense_0"]["bias"], b, atol=1e-6)
+    if frozen:
+        np.testing.assert_array_equal(
+            state.state["frozen"]["params"]["Dense_0"]["kernel"],
+            weights["params"]["Dense_0"]["kernel"],
+        )
+    else:
+        np.testing.assert_allclose(state.params["encoder"]["Dense_0"]["kernel"], u, atol=1e-6)
+
+
+def test_a_linear_classifier_reaches_what_scikit_learn_finds(rng):
+    clips, labels = batch(rng, 64)
+    told = np.where(rng.random(64) < 0.6, labels, (labels + 1) % 3)  # or all could be told apart
+    clips[..., 0] = clips[..., 0] // 3 + 70 * told[:, None, None, None, None].astype(np.uint8)
+    classifier, weights, state, take = start(Head(3), True)
+    for _ in range(1500):
+        state, _ = take(state, clips, labels)
+    views = jnp.asarray((clips[:, 0] / 255.0 - 0.5) / 0.5, jnp.float32)
+    features = np.asarray(classifier.encoder.apply(weights, views, False).clip)
+    other = LogisticRegression(C=np.inf, max_iter=10_000).fit(features, labels)
+    ours = jax.nn.softmax(classifier.score(state.params, state.state, views))
+    loss = -np.log(np.asarray(ours)[np.arange(64), labels]).mean()
+    best = -np.log(other.predict_proba(features)[np.arange(64), labels]).mean()
+    assert best - 1e-6 <= loss < best + 0.003 and 0.3 < best < 1.0
+
+
+def test_statistics_of_a_frozen_encoder_stay_and_others_move(rng):
+    clips, labels = batch(rng)
+    for frozen in (True, False):
+        _, weights, state, take = start(Head(3), frozen, norm=True)
+        after, _ = take(state, clips, labels)
+        kept = after.state["frozen"]["batch_stats"] if frozen else after.state["encoder"]
+        same = [
+            np.array_equal(a, b)
+            for a, b in zip(
+                jax.tree.leaves(weights["batch_stats"]), jax.tree.leaves(kept), strict=True
+            )
+        ]
+        assert all(same) if frozen else not any(same)
+
+
+def test_dropout_hides_other_features_at_every_step_and_none_in_judging(rng):
+    classifier, _, state, _ = start(Head(3, dropout=0.5), True)
+    views = jnp.asarray(rng.normal(size=(4, 2, 2, 2, 3)), jnp.float32)
+    trained = [
+        np.asarray(classifier.train(state.params, state.state, views, jax.random.key(i))[0])
+        for i in range(2)
+    ]
+    judged = [np.asarray(classifier.score(state.params, state.state, views)) for _ in range(2)]
+    assert not np.allclose(*trained) and np.array_equal(*judged)
+    assert not np.allclose(trained[0], judged[0])
+
+
+def test_a_normed_head_does_not_see_the_features_length_or_offset(rng):
+    head = Head(3, normed=True)
+    x = jnp.asarray(rng.normal(size=(16, DIM)), jnp.float32)
+    weights = head.init(jax.random.key(0), x, False)
+    score = lambda x: head.apply(weights, x, True, mutable=["batch_stats"])[0]  # noqa: E731
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    normal = (unit - unit.mean(0)) / np.sqrt(unit.var(0) + 1e-5)
+    dense = weights["params"]["Dense_0"]
+    np.testing.assert_allclose(score(x), normal @ dense["kernel"] + dense["bias"], atol=1e-5)
+    np.testing.assert_allclose(
+        score(x * jnp.asarray(rng.uniform(1, 9, (16, 1)), jnp.float32)), score(x), atol=1e-5
+    )
+
+
+def test_one_device_and_eight_take_the_same_step(rng):
+    clips, labels = batch(rng)
+    states = []
+    for devices in (1, 8):
+        _, _, state, take = start(Head(3, normed=True), False, devices, norm=True)
+        states.append(take(state, clips, labels)[0])
+    for one, eight in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(one, eight, atol=1e-6)

@@ -1,0 +1,33 @@
+"""Chips by name; slices and simulated devices that cannot be had are refused in clear words."""
+
+import pytest
+
+from vrl_jax.profiling import devices
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:", "v5e:4", "v5e:0x4", "v5e:4x4x4x4"])
+def test_unknown_slices_are_refused(name):
+    with pytest.raises(ValueError, match=f"one of v4, v5e, v5p, v6e and a shape.*{name!r}"):
+        devices.tpu_slice(name)
+
+
+def test_without_its_compiler_a_slice_is_refused(monkeypatch):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'vrl-jax\[tpu\]'"):
+        devices.tpu_slice("v5e:2x4")
+
+
+def test_simulated_devices_must_come_first():
+    with pytest.raises(ValueError, match="devices must be at least 1, got 0"):
+        devices.simulated(0)
+    devices.jax.devices()
+    with pytest.raises(ValueError, match="devices cannot be 3 now"):
+        devices.simulated(3)
+
+
+def test_figures_of_chips():
+    assert devices.chip_of("TPU v5 lite") is devices.CHIPS["v5e"]
+    assert devices.chip_of("TPU v5") is devices.CHIPS["v5p"] and devices.chip_of("cpu") is None
+    assert set(devices.KINDS.values()) == set(devices.CHIPS)
+    with pytest.raises(ValueError, match="links must be above 0, got 0"):
+        devices.Chip(memory=1.0, flops=1.0, bandwidth=1.0, links=0)

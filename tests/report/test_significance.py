@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from tests.report.conftest import made, predictions, result
+from vrl_jax.report import results, significance
+
+
+def judged(given, path="p.npz"):
+    return results.Predictions(Path(path), **given)
+
+
+def shuffled(given, rng, n):
+    """Some of the videos, in another order."""
+    chosen = rng.permutation(len(given["ids"]))[:n]
+    return {k: v if k == "classes" else v[chosen] for k, v in given.items()}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(0, 0), (0, 1), (3, 3), (1, 9), (12, 5), (164, 312), (900, 1010)]
+)
+def test_mcnemar_is_the_binomial_test_of_disagreements(one, other):
+    expected = binomtest(one, one + other).pvalue if one + other else 1.0
+    assert significance.mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
+    assert significance.mcnemar(other, one) == significance.mcnemar(one, other)
+
+
+def test_mcnemar_of_many_videos_is_a_number():
+    assert 0 < significance.mcnemar(9800, 10200) < 0.01
+    assert significance.mcnemar(2000, 9000) == pytest.approx(0, abs=1e-300)
+
+
+def two(rng):
+    """Two runs that saw some videos in common, in orders of their own."""
+    first = predictions(rng)
+    other = first | {"predictions": np.roll(first["predictions"], 1)}
+    return shuffled(first, rng, 150), shuffled(other, rng, 170)
+
+
+def test_videos_are_matched_by_id(rng):
+    first, other = two(rng)
+    both = significance.pair(judged(first), judged(other))
+    seen = {
+        i: (label, guess)
+        for i, label, guess in zip(first["ids"], first["labels"], first["predictions"], strict=True)
+    }
+    rights = []
+    for i, label, guess in zip(other["ids"], other["labels"], other["predictions"], strict=True):
+        if i in seen and guess >= 0 and seen[i][1] >= 0:
+            rights.append((label, seen[i][1] == label, guess == label))
+    assert 80 < len(rights) == len(both.labels)
+    assert sorted(rights) == sorted(zip(both.labels, both.first, both.other, strict=True))
+    b = sum(one and not two for _, one, two in rights)
+    c = sum(two and not one for _, one, two in rights)
+    assert both.p == pytest.approx(binomtest(b, b + c).pvalue)
+    change, videos = significance.differences(both)
+    for k in range(3):
+        own = [(one, two) for label, one, two in rights if label == k]
+        assert videos[k] == len(own)
+        gained = sum(two for _, two in own) - sum(one for one, _ in own)
+        assert change[k] == pytest.approx(gained / len(own))
+
+
+def test_videos_named_twice_are_left_out(rng):
+    first = predictions(rng, 50)
+    other = first | {"ids": first["ids"].copy()}
+    other["ids"][0] = other["ids"][1]
+    ids = set(first["ids"][2:][first["predictions"][2:] >= 0])
+    assert len(significance.pair(judged(first), judged(other)).labels) == len(ids)
+
+
+def test_disagreement_on_the_truth_is_told_with_the_files(rng):
+    first = predictions(rng)
+    other = first | {"labels": (first["labels"] + 1) % 3}
+    with pytest.raises(ValueError, match=r"a\.npz and b\.npz give video\d+ different labels"):
+        significance.pair(judged(first, "a.npz"), judged(other, "b.npz"))
+    other = first | {"classes": first["classes"][::-1]}
+    with pytest.raises(ValueError, match=r"a\.npz and b\.npz name different classes"):
+        significance.pair(judged(first, "a.npz"), judged(other, "b.npz"))
+    other = first | {"ids": np.char.add("x", first["ids"])}
+    results = [
+        made(result("linear", "static", 0.5), run, judged(given, f"{run}.npz"))
+        for run, given in (("a", first), ("b", other))
+    ]
+    (contest,) = significance.build(results)  # one run without a common video leaves the others be
+    assert contest.grid.rows == [["b", "0", "—", "—", "—", "—", "—"]] and not contest.plots
+
+
+def test_runs_meet_the_first_one_in_one_protocol_and_data_set_alone(rng):
+    first, other = two(rng)
+    content = result("linear", "static", 0.5)
+    elsewhere = content | {"data": {"test": "other"}}
+    longer = content | {"protocol": content["protocol"] | {"frames": 32}}
+    untrained = content | {"model": {"init": "untrained"}}
+    results = [
+        made(content, "a", judged(first)),
+        made(content, "b", judged(other)),
+        made(content, "c", judged(first)),
+        *(made(odd, "d", judged(other)) for odd in (elsewhere, longer, untrained)),
+        made(content | {"label": "dynamic"}, "e", judged(other)),
+        made(content | {"name": "knn"}, "f", judged(other)),
+        made(content | {"name": "order/reversed"}, "g", judged(other)),
+        made(content, "h"),
+    ]
+    (contest,) = significance.build(results)
+    assert contest.title.startswith("linear static") and contest.title.endswith("against a")
+    assert [row[0] for row in contest.grid.rows] == ["b", "c"]
+    both = significance.pair(judged(first), judged(other))
+    only = (both.other & ~both.first).sum(), (both.first & ~both.other).sum()
+    assert contest.grid.rows[0] == [
+        "b",
+        f"{len(both.labels)}",
+        f"{100 * both.other.mean():.1f} %",
+        f"{100 * both.first.mean():.1f} %",
+        *map(str, only),
+        f"{both.p:.2g}" if both.p >= significance.TINY else "below 1e-06",
+    ]
+    assert contest.grid.rows[1][4:] == ["0", "0", "1"]
+    assert significance.build(results[3:]) == []
+
+
+def test_plot_shows_the_largest_gains_and_losses_in_order():
+    names = np.array([f"class {i}" for i in range(40)])
+    labels = np.repeat(np.arange(40), 10)
+    first = np.tile(np.arange(10) < 5, 40)
+    other = np.arange(10) < np.repeat(np.arange(40) % 10, 10).reshape(40, 10)
+    both = significance.Pairing(labels, first, other.ravel(), names)
+    drawn = significance.draw("b", both)
+    assert drawn.title == "b: 16 classes gained, 20 lost"
+    points = [int(p) for p in drawn.alt.split("in points: ")[1].replace(",", "").split()[2::3]]
+    gained = sorted((10 * (i % 10) - 50 for i in range(40)), reverse=True)
+    assert points == gained[: significance.MOST] + gained[-significance.MOST :]
+    assert "class 9 (10)" in drawn.svg and "class 5 (10)" not in drawn.svg
+
+
+def test_plot_leaves_out_classes_that_stay_the_same():
+    names, labels = np.array(["up", "same", "down"]), np.array([0, 1, 2])
+    first, other = np.array([False, True, True]), np.array([True, True, False])
+    drawn = significance.draw("b", significance.Pairing(labels, first, other, names))
+    assert drawn.alt.endswith("in points: up +100, down -100") and "same" not in drawn.svg
+    still = significance.draw("b", significance.Pairing(labels, first, first, names))
+    assert still.title == "b: 0 classes gained, 0 lost"

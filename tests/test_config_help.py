@@ -1,0 +1,189 @@
+"""Every key has a sentence, and what is shown of a value is what the command line takes."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import shlex
+import textwrap
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import vrl_jax.data
+import vrl_jax.encoders
+import vrl_jax.frameworks
+import vrl_jax.methods
+from tests.test_config import CONFIGS, load
+from vrl_jax import config
+from vrl_jax.config_help import explain, parts, sentences, summary
+from vrl_jax.train import optim
+
+PACKAGES = vrl_jax.data, vrl_jax.encoders, vrl_jax.frameworks, vrl_jax.methods
+MARKS = "pretrain", "module", "build"  # what data sets, encoders, frameworks and methods have
+
+
+def components():
+    """Return the classes of all parts of all configs, and those that a config may name instead."""
+    found = {type(part) for name in CONFIGS for _, _, part in parts(config.build(load(name)))}
+    modules = [optim] + [
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for package in PACKAGES
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    for module in modules:
+        for name, kind in inspect.getmembers(module, dataclasses.is_dataclass):
+            if kind.__module__ == module.__name__ and any(hasattr(kind, mark) for mark in MARKS):
+                found |= set() if name.startswith("_") else {kind}
+    return sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
+
+
+@pytest.mark.parametrize("kind", components(), ids=lambda kind: kind.__qualname__)
+def test_every_field_of_every_component_has_a_sentence(kind):
+    told = sentences(kind)
+    assert set(told) == {item.name for item in dataclasses.fields(kind)}
+    assert all(told.values())
+    assert summary(kind).endswith(".") and not summary(kind).startswith(f"{kind.__name__}(")
+
+
+def test_components_are_found():
+    names = {kind.__name__ for kind in components()}
+    assert {"BOD", "LARS", "ViT", "Prepared", "SwAV", "Evaluation", "LinearProbe"} <= names
+    assert len(names) > 35
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """What others build upon.
+
+    Attributes:
+      kept: of the base.
+      changed: in the base.
+    """
+
+    kept: int = 1
+    changed: str = "a"
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole(Base):
+    """Everything at once: forms of sentences.
+
+    More words. Attributes: none here.
+
+    Attributes:
+      changed: in the whole, "x" or
+        "y": what follows.
+      low, high: bounds
+        of it.
+      base: within.
+
+    Raises:
+      nothing: of the kind.
+    """
+
+    low: float = 0.5
+    high: float = 1.0
+    base: Base = Base()
+
+
+def test_sentences_are_read_as_they_are_written():
+    assert sentences(Whole) == {
+        "kept": "of the base.",
+        "changed": 'in the whole, "x" or "y": what follows.',
+        "low": "bounds of it.",
+        "high": "bounds of it.",
+        "base": "within.",
+    }
+    assert summary(Whole) == "Everything at once: forms of sentences."
+
+
+def test_the_text_is_what_it_should_be():
+    module = __name__
+    assert explain(Whole(changed="b c", high=2.0), 80) == textwrap.dedent(
+        f"""\
+        config = {module}:Whole
+          Everything at once: forms of sentences.
+          config.kept     int    1      of the base.
+          config.changed  str    'b c'  in the whole, "x" or "y": what follows. (default
+                                        a)
+          config.low      float  0.5    bounds of it.
+          config.high     float  2.0    bounds of it. (default 1.0)
+
+        config.base = {module}:Base
+          within. What others build upon.
+          config.base.kept     int  1  of the base.
+          config.base.changed  str  a  in the base."""
+    )
+    below = explain(Whole(changed="b c"), 50).splitlines()
+    assert below[4:7] == [
+        "  config.changed  str    'b c'",
+        '      in the whole, "x" or "y": what follows.',
+        "      (default a)",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_sentences_keep_to_the_width(width):
+    lines = explain(config.build(load("k400_sdc")), width).splitlines()
+    longer = [line for line in lines if len(line) > width]
+    assert all(line.split()[0].startswith("config") for line in longer)
+    assert len(longer) < len(lines) / 8 and sum(len(line) > width - 9 for line in lines) > 20
+
+
+def keys(run):
+    """Return what a command line must set, as `explain` shows it."""
+    rows = [line.strip().split("  ") for line in explain(run, 10_000).splitlines()]
+    cells = [[cell.strip() for cell in row if cell] for row in rows]
+    return {row[0]: row[2] for row in cells if row and len(row) > 2 and row[0][:7] == "config."}
+
+
+def parsed(name, *overrides):
+    """Return what a config is with overrides, as the main command gets it."""
+    values, argv = flags.FlagValues(), ["main", *overrides]
+    made = config_flags.DEFINE_config_dict(
+        "config", load(name), flag_values=values, lock_config=True, sys_argv=argv
+    )
+    values(argv)
+    return config.build(made.value)
+
+
+CHANGED = {
+    "ucf101_sdc": {
+        "data": {"root": "/my clips/it's", "split": 3},
+        "method": {"streams": ("still",), "wrap": False, "margin": 1.5},
+        "augment": {"size": 64, "area": (0.25, 0.5), "std": (0.1, 0.2, 0.3)},
+        "optim": {"drops": (), "learning_rate": 1e-05},
+        "resize": (64, 86),
+    },
+    "eval_hmdb51_linear": {
+        "splits": (2,),
+        "init": "",
+        "probe": {"ks": (1, 3), "group": "a b"},
+        "untrained": False,
+    },
+}
+
+
+def replaced(component, changes):
+    new = {
+        name: replaced(getattr(component, name), value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(component, **new)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_values_are_shown_as_the_command_line_takes_them(name):
+    wanted = replaced(config.build(load(name)), CHANGED[name])
+    shown = keys(wanted)
+    fields = sum(
+        not dataclasses.is_dataclass(getattr(part, item.name))
+        for _, _, part in parts(wanted)
+        for item in dataclasses.fields(part)
+    )
+    assert len(shown) == fields
+    line = " ".join(f"--{key}={value}" for key, value in shown.items())
+    assert parsed(name) != wanted
+    assert parsed(name, *shlex.split(line)) == wanted

@@ -1,0 +1,56 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from configs import synthetic_bod
+from vrl_jax import config
+from vrl_jax.train import provenance
+
+
+def test_weight_hash_sees_names_shapes_and_every_byte():
+    base = {"a": jnp.arange(6.0), "b": jnp.zeros(2)}
+    others = [
+        {"a": jnp.arange(6.0).at[5].add(1e-6), "b": jnp.zeros(2)},
+        {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.zeros(2)},
+        {"c": jnp.arange(6.0), "b": jnp.zeros(2)},
+    ]
+    hashes = [provenance.weight_hash(tree) for tree in (base, *others)]
+    assert len(set(hashes)) == 4
+    assert provenance.weight_hash({"b": jnp.zeros(2), "a": jnp.arange(6.0)}) == hashes[0]
+
+
+def test_a_run_writes_what_it_was(tmp_path):
+    experiment = config.build(synthetic_bod.get_config())
+    provenance.write(tmp_path, experiment)
+    assert config.build(json.loads((tmp_path / "config.json").read_text())) == experiment
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["devices"].startswith("8 x ") and environment["jax"]
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def head():
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("not in git")
+    return found.stdout.strip()
+
+
+def test_the_commit_is_the_trees_own():
+    assert provenance.commit().split(" ")[0] == head()
+
+
+def test_an_archive_knows_its_commit(tmp_path):
+    wanted = head()
+    archive = subprocess.run(["git", "archive", "HEAD", "vrl_jax"], cwd=ROOT, capture_output=True)
+    subprocess.run(["tar", "x", "-C", tmp_path], input=archive.stdout, check=True)
+    code = "from vrl_jax import provenance; print(provenance.commit())"
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert told.stdout.strip() == wanted, told.stderr

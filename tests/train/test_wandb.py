@@ -1,0 +1,66 @@
+"""Records go to the same Weights & Biases run however often a run is continued."""
+
+import sys
+import types
+
+import pytest
+
+from vrl_jax.train.log import Log
+from vrl_jax.train.wandb import Online, check_installed
+
+
+class Run:
+    def __init__(self, given):
+        self.given, self.sent, self.metrics, self.code = given, [], [], None
+
+    def define_metric(self, name, step_metric):
+        self.metrics.append((name, step_metric))
+
+    def log(self, values):
+        self.sent.append(values)
+
+    def finish(self, exit_code):
+        self.code = exit_code
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    made = []
+
+    def init(**given):
+        made.append(Run(given))
+        return made[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    return made
+
+
+def test_records_follow_the_folder(runs, tmp_path):
+    for start in (0, 2):
+        with Log(tmp_path, start, 4, quiet=True, online=Online("mine", tmp_path, {"a": 1})) as log:
+            log.metrics(start + 1, {"loss": 0.5})
+            log.probes(start + 2, {"knn/static": 0.25})
+    first, second = runs
+    assert first.given == second.given
+    assert first.given["project"] == "mine" and first.given["resume"] == "allow"
+    assert first.given["config"] == {"a": 1} and first.given["dir"] == str(tmp_path)
+    assert len(first.given["id"]) == 8
+    assert first.metrics == [("*", "step")] and first.code == 0
+    assert first.sent == [{"step": 1, "loss": 0.5}, {"step": 2, "probe/knn/static": 0.25}]
+    assert [record["step"] for record in second.sent] == [3, 4]
+    (tmp_path / "other").mkdir()
+    Online("mine", tmp_path / "other", {})
+    assert runs[2].given["id"] != first.given["id"] and runs[2].given["name"] == "other"
+
+
+def test_a_run_that_fails_says_so(runs, tmp_path):
+    with pytest.raises(FloatingPointError):
+        with Log(tmp_path, 0, 4, quiet=True, online=Online("mine", tmp_path, {})):
+            raise FloatingPointError("loss")
+    assert runs[0].code == 1
+
+
+def test_without_the_package_it_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"pip install 'vrl-jax\[wandb\]'"):
+        check_installed()

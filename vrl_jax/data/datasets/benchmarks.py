@@ -1,0 +1,239 @@
+"""Data sets by the lists that their authors published.
+
+Nothing here imports JAX. Files are looked for under the published names, and then under the same
+names with another video extension, since people transcode.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vrl_jax import check
+from vrl_jax.data import storage
+from vrl_jax.data.dataset import VideoList
+from vrl_jax.data.datasets.file_lists import (
+    Listed,
+    look_up,
+    need_file,
+    need_folder,
+    read_classes,
+    read_lines,
+    spaced,
+)
+from vrl_jax.data.storage import Place
+
+
+@dataclass(frozen=True)
+class _ThreeSplits(Listed):
+    root: str = ""
+    annotations: str = ""
+    split: int = 1
+
+    def __post_init__(self) -> None:
+        check.one_of((1, 2, 3), split=self.split)
+
+
+@dataclass(frozen=True)
+class UCF101(_ThreeSplits):
+    """UCF101 with its official splits.
+
+    Attributes:
+      root: folder with `<Class>/v_<Class>_g##_c##.avi`.
+      annotations: folder with `classInd.txt`, `trainlist0#.txt` and `testlist0#.txt`.
+      split: 1, 2 or 3.
+    """
+
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("root", self.root)
+        folder = need_folder("annotations", self.annotations)
+        classes, rows = read_ucf101(folder, part, self.split)
+        # The lists write HandStand where the archive's own file names have Handstand.
+        alias = ("/v_HandStandPushups", "/v_HandstandPushups")
+        places = ((path, label, (path, path.replace(*alias))) for path, label in rows)
+        return look_up(root, places, classes)
+
+
+@dataclass(frozen=True)
+class HMDB51(_ThreeSplits):
+    """HMDB51 with its official splits: 70 training and 30 test clips of each class.
+
+    Attributes:
+      root: folder with `<class>/<name>.avi`.
+      annotations: folder with `<class>_test_split#.txt`.
+      split: 1, 2 or 3.
+    """
+
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("root", self.root)
+        folder = need_folder("annotations", self.annotations)
+        classes, rows = read_hmdb51(folder, part, self.split)
+        return look_up(root, ((path, label, (path,)) for path, label in rows), classes)
+
+
+@dataclass(frozen=True)
+class Diving48(Listed):
+    """Diving48 V2. Of its 48 classes 47 occur.
+
+    Attributes:
+      root: the data set's folder.
+      annotations: folder with `Diving48_vocab.json`, `Diving48_V2_train.json` and
+        `Diving48_V2_test.json`.
+      folder: in `root`, with `<vid_name>.mp4`.
+    """
+
+    root: str = ""
+    annotations: str = ""
+    folder: str = "rgb"
+
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("folder", str(need_folder("root", self.root) / self.folder))
+        lists = need_folder("annotations", self.annotations)
+        classes = [" ".join(parts) for parts in _read_json(lists / "Diving48_vocab.json")]
+        rows = _read_json(lists / f"Diving48_V2_{part}.json")
+        places = ((row["vid_name"], row["label"], (row["vid_name"] + ".mp4",)) for row in rows)
+        return look_up(root, places, classes)
+
+
+@dataclass(frozen=True)
+class SomethingSomethingV2(Listed):
+    """Something-Something V2; its test videos are the published validation set's.
+
+    Left and right matter to its labels: no video is mirrored.
+
+    Attributes:
+      root: folder with `<id>.webm`.
+      annotations: folder with `something-something-v2-labels.json`, `-train.json` and
+        `-validation.json`, or with `labels.json`, `train.json` and `validation.json`.
+    """
+
+    root: str = ""
+    annotations: str = ""
+
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("root", self.root)
+        lists = need_folder("annotations", self.annotations)
+        published = (lists / "something-something-v2-labels.json").is_file()
+        stem = "something-something-v2-" if published else ""
+        numbers = {
+            name: int(number) for name, number in _read_json(lists / f"{stem}labels.json").items()
+        }
+        path = lists / f"{stem}{'validation' if part == 'test' else 'train'}.json"
+        places = []
+        for row in _read_json(path):
+            name = row["template"].replace("[", "").replace("]", "")
+            if name not in numbers:
+                raise ValueError(f"{path}: video {row['id']} has an unknown template, {name!r}")
+            places.append((row["id"], numbers[name], (row["id"] + ".webm",)))
+        return look_up(root, places, sorted(numbers, key=numbers.get), mirror_safe=False)
+
+
+@dataclass(frozen=True)
+class Kinetics400(Listed):
+    """Kinetics-400 (or another Kinetics) by the csv files of its annotations.
+
+    Videos are named `<youtube_id>_<start>_<end>.mp4`, seconds with 6 digits, and lie in the split's
+    folder or in folders of their class in it, with spaces or underscores. Classes are numbered by
+    the alphabet. Many copies lack videos: an absent one is an error.
+
+    Attributes:
+      root: folder with the two splits.
+      train_list: csv file with the columns label, youtube_id, time_start and time_end.
+      test_list: the same of the test videos.
+      train_folder: in `root`, of the training videos.
+      test_folder: in `root`, of the test videos.
+    """
+
+    root: str = ""
+    train_list: str = ""
+    test_list: str = ""
+    train_folder: str = "train"
+    test_folder: str = "val"
+
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("root", self.root)
+        folder = getattr(self, f"{part}_folder")
+        rows = self._both(part, "list", lambda key, path: read_kinetics(need_file(key, path)))
+        classes = sorted({label for listed in rows.values() for _, label in listed})
+        numbers = {name: number for number, name in enumerate(classes)}
+        places = (
+            (name, numbers[label], [f"{folder}/{at}{name}.mp4" for at in _class_folders(label)])
+            for name, label in rows[part]
+        )
+        return look_up(root, places, classes)
+
+
+def read_ucf101(
+    annotations: Place, part: str, split: int
+) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
+    """Return the class names and the (path, class number from 0) rows of an official list.
+
+    The class is the folder's: test lists carry no label, and the training lists' (from 1) agrees.
+    """
+    check.one_of(("train", "test"), part=part)
+    names, _ = read_classes(annotations / "classInd.txt")
+    numbers = {name: number for number, name in enumerate(names)}
+    paths = [line.split()[0] for _, line in read_lines(annotations / f"{part}list{split:02}.txt")]
+    return names, [(path, numbers[path.split("/")[0]]) for path in paths]
+
+
+def read_hmdb51(
+    annotations: Place, part: str, split: int
+) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
+    """Return the class names and the (path, class number) rows of a part of an official split.
+
+    Each class has a list, of all of its clips: 1 is of training, 2 of test and 0 of unused ones.
+    """
+    check.one_of(("train", "test", "unused"), part=part)
+    code = {"unused": "0", "train": "1", "test": "2"}[part]
+    end = f"_test_split{split}.txt"
+    lists = sorted(at for at in annotations.iterdir() if at.name.endswith(end))
+    classes = sorted(at.name.removesuffix(end) for at in lists)
+    if not classes:
+        raise ValueError(f"there is no file <class>{end} in {annotations}")
+    rows = []
+    for label, name in enumerate(classes):
+        for number, line in read_lines(annotations / f"{name}{end}"):
+            match = re.fullmatch(r"(.+?)\s+([012])", line)
+            if not match:
+                raise ValueError(
+                    f"{annotations / (name + end)}, line {number}: wanted 'name.avi 1', got "
+                    f"{line!r}"
+                )
+            if match[2] == code:
+                rows.append((f"{name}/{match[1]}", label))
+    return tuple(classes), rows
+
+
+def read_kinetics(path: Place) -> list[tuple[str, str]]:
+    """Return the (name without extension, spaced class name) rows of an official csv file."""
+    with io.StringIO(storage.read_text(path)) as file:
+        table = csv.DictReader(file)
+        wanted = ("label", "youtube_id", "time_start", "time_end")
+        if missing := [name for name in wanted if name not in (table.fieldnames or ())]:
+            raise ValueError(f"{path} has no column {', '.join(missing)}: got {table.fieldnames}")
+        rows = []
+        for row in table:
+            label, name, start, end = (row[column] or "" for column in wanted)
+            if not (label and start.isdigit() and end.isdigit()):
+                raise ValueError(f"{path}, line {table.line_num}: wanted a label and times: {row}")
+            rows.append((f"{name}_{int(start):06d}_{int(end):06d}", spaced(label)))
+    if not rows:
+        raise ValueError(f"{path} lists no video")
+    return rows
+
+
+def _class_folders(label: str) -> Iterator[str]:
+    """Return where a class' videos lie: flat, or in a folder, also of the name's letters alone."""
+    yield ""
+    for name in dict.fromkeys((label, re.sub(r"[()']", "", label))):
+        yield from (f"{name}/", f"{name.replace(' ', '_')}/")
+
+
+def _read_json(path: Place) -> Any:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,74 @@
+"""Data sets by name and `key=value`, as command lines have them.
+
+Nothing here imports JAX.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, get_type_hints
+
+from vrl_jax.data.dataset import Splits
+
+MODULES = ("videos", "official", "shards", "manifest", "prepared", "synthetic")
+_PARSE = {str: str, int: int, float: float, bool: {"true": True, "false": False}.__getitem__}
+
+
+def build(name: str, settings: Iterable[str]) -> Splits:
+    """Return the data set of a name, a folder or `module:Class`, its fields given as `key=value`.
+
+    Raises:
+      ValueError: there is no such data set or field, or a value is of another type.
+    """
+    pairs = [setting.partition("=")[::2] for setting in settings]
+    if name not in _kinds() and os.path.isdir(name):
+        name, pairs = "ClassFolders", [("root", name), *pairs]
+    kind = _find(name)
+    types = {item.name: get_type_hints(kind)[item.name] for item in dataclasses.fields(kind)}
+    known = ", ".join(f"{key} ({wanted.__name__})" for key, wanted in types.items())
+    values = {}
+    for key, text in pairs:
+        if key not in types:
+            raise ValueError(f"{name} has no field {key!r}, but {known}")
+        try:
+            values[key] = _PARSE[types[key]](text)
+        except (KeyError, ValueError):
+            raise ValueError(f"{key}={text!r} is of another type: {name} has {known}") from None
+    return kind(**values)
+
+
+def describe(source: Splits) -> dict[str, Any]:
+    """Return the class and the fields of a data set, as JSON would have them."""
+    kind = type(source)
+    fields = json.loads(json.dumps(dataclasses.asdict(source)))
+    return {"source": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
+
+
+def _kinds() -> dict[str, type]:
+    modules = [importlib.import_module(f"vrl_jax.data.{module}") for module in MODULES]
+    return {
+        key: kind
+        for module in modules
+        for key, kind in vars(module).items()
+        if hasattr(kind, "pretrain") and kind.__module__ == module.__name__ and key[0] != "_"
+    }
+
+
+def _find(name: str) -> type:
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        if name not in _kinds():
+            raise ValueError(
+                f"{name!r} is neither a folder nor a data set: wanted one of "
+                f"{', '.join(_kinds())}, or module:Class"
+            )
+        return _kinds()[name]
+    try:
+        kind = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise ValueError(f"{name!r} is no data set: {error}") from error
+    if not dataclasses.is_dataclass(kind) or not hasattr(kind, "pretrain"):
+        raise ValueError(f"{name!r} is no data set: wanted a dataclass that has `pretrain`")
+    return kind

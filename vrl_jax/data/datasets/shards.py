@@ -1,0 +1,284 @@
+"""Data sets in shards: WebDataset tars, TFDS folders, DMVR's TFRecords. No TensorFlow is needed.
+
+Nothing here imports JAX. Shards are given as a folder, or as a path in which `{000000..000123}`
+counts, or that ends in `@64` for `-00000-of-00064` and so on. Tars and TFRecords may be on object
+stores: samples are read by their bytes, and listing them takes a request or two each.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+from google.protobuf.message import DecodeError
+
+from vrl_jax import check
+from vrl_jax.data import storage
+from vrl_jax.data.dataset import Media, Video, VideoList
+from vrl_jax.data.datasets.file_lists import (
+    EXTENSIONS,
+    Listed,
+    list_shards,
+    list_tfds_shards,
+    need_file,
+    need_folder,
+    read_classes,
+    spaced,
+)
+from vrl_jax.data.storage import Place
+from vrl_jax.data.video import tfrecord
+from vrl_jax.data.video.containers import (
+    ArrayRecord,
+    ByteRange,
+    Stored,
+    StoredExample,
+    StoredSequence,
+    StoredVideo,
+    need_local,
+    open_array_record,
+)
+
+THREADS = 8  # that read shards at once
+Row = tuple[str, Media, int]  # id, media, label as it is stored
+
+
+@dataclass(frozen=True)
+class WebDataset(Listed):
+    """Tars whose members `key.mp4` and `key.cls` (or `key.json`) are a sample.
+
+    A key is the path up to the first dot of the file name. The label is the integer in `key.cls`,
+    or `label` or `cls` in `key.json`. Only headers and labels are read to list the samples.
+
+    Attributes:
+      train_shards: uncompressed tars of the training videos: a folder or a pattern.
+      test_shards: the same of the test videos.
+      classes: file of lines `name`, or `number name`; without it class names are the numbers.
+      mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+    """
+
+    train_shards: str = ""
+    test_shards: str = ""
+    classes: str = ""
+    mirror_safe: bool = True
+
+    def _listed(self, part: str) -> VideoList:
+
+        def read(key: str, shards: str) -> list[Row]:
+            return _index_all(index_tar, list_shards(key, shards, r".+\.tar"))
+
+        rows = self._both(part, "shards", read)
+        names, first = _names(self.classes, chain(*rows.values()))
+        return _labelled(rows[part], names, first, self.mirror_safe)
+
+
+@dataclass(frozen=True)
+class TfdsFolder(Listed):
+    """A data set that TensorFlow Datasets prepared, in ArrayRecord or TFRecord files.
+
+    Its videos are sequences of JPEG or PNG images, as in `ucf101`, or the bytes of video files. As
+    labels are inside the records, the first use reads all of them through, and keeps the labels
+    in a file beside the shards where it may write there.
+
+    Attributes:
+      root: the folder of the prepared version, as `ucf101/ucf101_1_256/2.0.0`.
+      train_split: the split to train on.
+      test_split: the split to test on.
+      video: the feature with the video.
+      label: the feature with the class number.
+      fps: frames per second of image sequences, which do not say it; 0: unknown.
+      mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+    """
+
+    root: str = ""
+    train_split: str = "train"
+    test_split: str = "test"
+    video: str = "video"
+    label: str = "label"
+    fps: float = 0.0
+    mirror_safe: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse negative rates."""
+        check.at_least(0, fps=self.fps)
+
+    def _listed(self, part: str) -> VideoList:
+        root = need_folder("root", self.root)
+        split = getattr(self, f"{part}_split")
+        shards = list_tfds_shards(root, split)
+        stored = [(f"{path.name}/{i}", at) for path in shards for i, at in enumerate(_rows(path))]
+        labels = self._labels(root / f"{split}-{self.label}.vrl_jax.json", shards, stored)
+        rows = [
+            (name, StoredExample(name, at, self.video, self.fps), label)
+            for (name, at), label in zip(stored, labels, strict=True)
+        ]
+        named = root / f"{self.label}.labels.txt"
+        names, _ = _names(str(named) if named.is_file() else "", rows)
+        return _labelled(rows, names, 0, self.mirror_safe)
+
+    def _labels(
+        self, kept: Place, shards: Sequence[Place], stored: Sequence[tuple[str, Stored]]
+    ) -> list[int]:
+        """Return the records' labels, from the file that keeps them if it is of these shards."""
+        sizes = {path.name: storage.size(path) for path in shards}
+        if kept.is_file():
+            saved = json.loads(kept.read_text(encoding="utf-8"))
+            if saved["sizes"] == sizes:
+                return saved["labels"]
+        with ThreadPoolExecutor(THREADS) as pool:
+            labels = list(pool.map(self._label, stored))
+        part = kept.with_suffix(f".{os.getpid()}")  # other hosts may write the same
+        try:
+            part.write_text(json.dumps({"sizes": sizes, "labels": labels}), encoding="utf-8")
+            part.replace(kept)
+        except OSError:
+            pass  # a data set that is read-only is read through each time
+        return labels
+
+    def _label(self, row: tuple[str, Stored]) -> int:
+        name, stored = row
+        try:
+            features = tfrecord.parse_example(stored.read())
+        except (DecodeError, OSError, ValueError, IndexError) as error:
+            raise ValueError(f"{name} in {self.root}: no tf.train.Example: {error}") from error
+        if self.video not in features:
+            raise ValueError(
+                f"{name} in {self.root} has no feature {self.video!r}, but {sorted(features)}: "
+                "pass --config.data.video="
+            )
+        return _one(f"{name} in {self.root}", self.label, features)
+
+
+@dataclass(frozen=True)
+class SequenceExamples(Listed):
+    """TFRecords of SequenceExamples as DMVR, scenic and BraVe have them: a JPEG a frame.
+
+    The class is `clip/label/text`, or where that is not stored `clip/label/index`. DMVR's example
+    generator numbers classes differently in each run, so the names' order is taken from a file.
+
+    Attributes:
+      train_shards: TFRecords of the training videos: a folder or a pattern.
+      test_shards: the same of the test videos.
+      classes: file of lines `name`, or `number name`.
+      fps: frames per second, which the records do not say (DMVR writes 10 by default); 0: unknown.
+      mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+    """
+
+    train_shards: str = ""
+    test_shards: str = ""
+    classes: str = ""
+    fps: float = 0.0
+    mirror_safe: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse negative rates."""
+        check.at_least(0, fps=self.fps)
+
+    def _listed(self, part: str) -> VideoList:
+        pattern = r".+-\d{5}-of-\d{5}|.+\.tfrecords?"
+        key = f"{part}_shards"
+        shards = list_shards(key, getattr(self, key), pattern)
+        names, first = read_classes(need_file("classes", self.classes))
+        numbers = {spaced(name): number for number, name in enumerate(names, first)}
+
+        def index(path: Place) -> list[Row]:
+            rows = []
+            for i, (offset, size) in enumerate(tfrecord.index_tfrecords(path)):
+                name, stored = f"{path.name}/{i}", ByteRange(str(path), offset, size)
+                label = self._label(f"{path}, record {i}", stored, numbers)
+                rows.append((name, StoredSequence(name, stored, "image/encoded", self.fps), label))
+            return rows
+
+        return _labelled(_index_all(index, shards), names, first, self.mirror_safe)
+
+    def _label(self, name: str, stored: ByteRange, numbers: dict[str, int]) -> int:
+        try:
+            context = tfrecord.read_context(stored.path, stored.offset, stored.size)
+        except DecodeError as error:
+            raise ValueError(f"{name}: no tf.train.SequenceExample: {error}") from error
+        if "clip/label/text" not in context:
+            return _one(name, "clip/label/index", context)
+        text = spaced(_one(name, "clip/label/text", context, bytes).decode(errors="replace"))
+        if text not in numbers:
+            raise ValueError(f"{name}: {self.classes} has no class {text!r}")
+        return numbers[text]
+
+
+def index_tar(path: Place) -> list[Row]:
+    """Return the samples of an uncompressed tar, reading headers and labels alone.
+
+    Raises:
+      ValueError: the tar is damaged or cut off, or a sample has no video or no label.
+    """
+    videos, labels, key = {}, {}, "no member"
+    try:
+        with storage.skim(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                folder, name = os.path.split(member.name)
+                stem, _, kind = name.partition(".")
+                if not member.isfile() or not stem:
+                    continue
+                key, kind = os.path.join(folder, stem), kind.rpartition(".")[2].lower()
+                if f".{kind}" in EXTENSIONS:
+                    videos[key] = ByteRange(str(path), member.offset_data, member.size)
+                elif kind == "cls":
+                    labels[key] = int(tar.extractfile(member).read())
+                elif kind == "json":
+                    about = json.load(tar.extractfile(member))
+                    labels.setdefault(key, about.get("label", about.get("cls")))
+                videos.setdefault(key, None)
+    except (tarfile.TarError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}, at {key}: {error}") from error
+    for key, stored in videos.items():
+        if not stored or type(labels.get(key)) is not int:
+            missing = "label (an integer in .cls or .json)" if stored else "video"
+            raise ValueError(f"{path}: sample {key} has no {missing}")
+    names = {key: f"{path.name}/{key}" for key in videos}
+    return [(names[key], StoredVideo(names[key], videos[key]), labels[key]) for key in videos]
+
+
+def _index_all(index: Callable[[Place], list[Row]], paths: Sequence[Place]) -> list[Row]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(chain(*pool.map(index, paths)))
+
+
+def _rows(path: Place) -> list[Stored]:
+    """Return where each record of a TFDS shard is."""
+    if ".array_record-" not in path.name:
+        return [ByteRange(str(path), *where) for where in tfrecord.index_tfrecords(path)]
+    need_local(path.parent)
+    try:
+        count = len(open_array_record(str(path)))
+    except Exception as error:  # the reader raises whatever its C++ says
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return [ArrayRecord(str(path), number) for number in range(count)]
+
+
+def _one(name: str, feature: str, features: dict, kind: type = int) -> int | bytes:
+    values = features.get(feature, [])
+    if len(values) != 1 or not isinstance(values[0], kind):
+        raise ValueError(f"{name}: wanted one {kind.__name__} as {feature}, got {values!r:.99}")
+    return values[0]
+
+
+def _names(classes: str, rows: Iterable[Row]) -> tuple[tuple[str, ...], int]:
+    """Return the class names of a file, or numbers where there is none, and the first number."""
+    if classes:
+        return read_classes(need_file("classes", classes))
+    return tuple(map(str, range(1 + max((label for _, _, label in rows), default=0)))), 0
+
+
+def _labelled(
+    rows: Sequence[Row], names: tuple[str, ...], first: int, mirror_safe: bool
+) -> VideoList:
+    if not rows:
+        raise ValueError("the shards hold no sample")
+    videos = []
+    for name, media, label in rows:
+        if not 0 <= label - first < len(names):
+            last = first + len(names) - 1
+            raise ValueError(f"{media.path}: {name} has class {label}, wanted {first} to {last}")
+        videos.append(Video(name, media, {"class": label - first}))
+    return VideoList(tuple(videos), {"class": names}, mirror_safe)

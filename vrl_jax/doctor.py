@@ -1,0 +1,211 @@
+"""What feeds the accelerator too slowly, and what to change: measured on your files and machine.
+
+`python -m vrl_jax.doctor --config=configs/k400_bod.py --config.data.root=/path/to/k400` takes
+the flags of `vrl_jax.main`. It measures every stage between the disk and the training step alone,
+prints how many videos a second each can do, and says which of them limits.
+
+Unlike the rest of this folder it stands above all else and imports JAX; nothing imports it.
+"""
+
+import contextlib
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+from jaxtyping import UInt8
+
+from vrl_jax import check
+from vrl_jax.data import frame_sampling, storage
+from vrl_jax.data.dataset import Media, Source, Video, VideoError, subset
+from vrl_jax.data.loader import train_batches
+from vrl_jax.data.video.decode import Excerpt, VideoFile
+from vrl_jax.experiment import Experiment
+from vrl_jax.flags import built, launch
+from vrl_jax.pretraining.program import Program, make_program
+from vrl_jax.pretraining.run import check_mirror
+from vrl_jax.profiling.input_report import Rates, Setup, diagnose, prepare_commands
+from vrl_jax.train import sharding
+
+_STEPS = flags.DEFINE_integer("steps", 20, "Batches and training steps to time.")
+
+VIDEOS = 64  # that reading and decoding are timed on, unless SECONDS are over before
+SECONDS = 10.0
+
+
+def read_rate(source: Source) -> tuple[float, float]:
+    """Return videos a second and bytes a video of one process that reads from the disk.
+
+    The system is asked to forget a file before it is read, so that a second run measures the same.
+    """
+    sizes, began = [], time.perf_counter()
+    for video in _some(source):
+        sizes.append(_read(video.media))
+    seconds = time.perf_counter() - began
+    return (len(sizes) / seconds if sum(sizes) else math.inf), statistics.mean(sizes)
+
+
+def _read(media: Media) -> int:
+    """Return how many bytes of a video were read; none of one that is rendered or in memory."""
+    if isinstance(media, Excerpt):
+        return _read(media.media)
+    with contextlib.suppress(OSError):
+        if isinstance(media, VideoFile) and storage.is_remote(media.path):
+            return len(storage.read(media.path))
+        if isinstance(media, VideoFile):
+            with open(media.path, "rb") as file:
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return len(file.read())
+        if hasattr(media, "data") and hasattr(media.data, "read"):  # a part of a larger file
+            return len(media.data.read())
+    return 0
+
+
+def decode_rate(experiment: Experiment, source: Source) -> float:
+    """Return videos a second of one process that opens videos and reads random clips.
+
+    Raises:
+      ValueError: none of those that were tried can be read.
+    """
+    rng, done, failed = np.random.default_rng(0), 0, ""
+    began = time.perf_counter()
+    for video in _some(source):
+        try:
+            with video.media.open() as reader:
+                length, fps = reader.num_frames, reader.fps
+                clips = frame_sampling.random_clips(rng, length, fps, experiment.sampling)
+                reader.read(clips, experiment.resize)
+            done += 1
+        except VideoError as error:
+            failed = str(error)
+    if not done:
+        raise ValueError(f"no video can be read: {failed}")
+    return done / (time.perf_counter() - began)
+
+
+def _some(source: Source) -> Iterator[Video]:
+    """Yield videos from all over the source until their number or the time is enough."""
+    chosen, end = subset(source, VIDEOS), time.perf_counter() + SECONDS
+    for index in range(len(chosen)):
+        yield chosen[index]
+        if time.perf_counter() > end:
+            return
+
+
+def loader_rate(experiment: Experiment, source: Source, rows: int, steps: int) -> float:
+    """Return videos a second of the whole loader once it runs, in batches of `rows`."""
+    loader = experiment.loader
+    lanes = max(1, loader.workers) * loader.threads  # batches that are in the making at once
+    count = math.ceil(steps / lanes) * lanes
+    batches = train_batches(
+        source,
+        experiment.sampling,
+        experiment.resize,
+        batch=rows,
+        seed=experiment.train.seed,
+        loader=loader,
+    )
+    with contextlib.closing(batches):
+        for _ in range(lanes - 1):
+            next(batches)
+        return _rate(lambda: next(batches), rows, count)
+
+
+def transfer_rate(place: Mesh, clips: UInt8[np.ndarray, "b k t h w 3"], steps: int) -> float:
+    """Return videos a second from the host's memory to the devices."""
+    return _rate(lambda: sharding.place(place, clips).block_until_ready(), len(clips), steps)
+
+
+def step_rate(program: Program, place: Mesh, clips: np.ndarray, steps: int) -> float:
+    """Return videos a second of the compiled training step, its batch on the devices already."""
+    state, batch, step = (
+        program.init(),
+        sharding.place(place, clips),
+        program.step.lower().compile(),
+    )
+
+    def work():
+        nonlocal state
+        state, _ = step(state, batch)
+        state.step.block_until_ready()
+
+    return _rate(work, len(clips), steps)
+
+
+def _rate(work: Callable[[], Any], videos: int, times: int) -> float:
+    """Return videos a second of work that does so many each time; the first does not count."""
+    work()
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    return videos * times / (time.perf_counter() - began)
+
+
+def examine(experiment: Experiment, steps: int) -> str:
+    """Measure every stage and return the table and the verdict.
+
+    Raises:
+      ValueError: what training refuses too, or no video can be read.
+    """
+    check.at_least(1, steps=steps)
+    place, source = sharding.make_mesh(), experiment.data.pretrain()
+    check_mirror(experiment, source)
+    program = make_program(experiment, len(source), place)
+    shape, rows = program.clips.shape, program.clips.shape[0]
+    clips = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    read, size = read_rate(source)
+    rates = Rates(
+        read=read,
+        decode=decode_rate(experiment, source),
+        loader=loader_rate(experiment, source, rows, steps),
+        transfer=transfer_rate(place, clips, steps),
+        step=step_rate(program, place, clips, steps),
+    )
+    setup = Setup(
+        loader=experiment.loader,
+        cores=os.cpu_count() or 1,
+        resize=experiment.resize,
+        crop=experiment.augment.size,
+        prepare=prepare_commands(experiment.data, min(experiment.resize)),
+    )
+    return f"{tabulate(rates, setup, size, rows)}\n\n{diagnose(rates, setup)}"
+
+
+def tabulate(rates: Rates, setup: Setup, size: float, rows: int) -> str:
+    """Return the rates as a table, with what each was measured on."""
+    loader = setup.loader
+    backend = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    notes = {
+        "read": f"one process, {size / 1e6:.2f} MB a video" if size else "nothing is on a disk",
+        "decode": "one process",
+        "loader": f"workers={loader.workers}, threads={loader.threads}, {setup.cores} cores",
+        "transfer": f"batches of {rows} to {backend}",
+        "step": f"batches of {rows}",
+    }
+    lines = [f"{name:10}{vars(rates)[name]:12,.1f}   {note}" for name, note in notes.items()]
+    if jax.default_backend() == "cpu":
+        lines.append("The processor that trains decodes too: together both are slower than here.")
+    return "\n".join([f"{'':10}{'videos/s':>12}", *lines])
+
+
+def run() -> None:
+    """Measure and print."""
+    try:
+        experiment = built()
+        if not isinstance(experiment, Experiment):
+            raise ValueError("an evaluation does not train: pass the config of a pretraining run")
+        print(examine(experiment, _STEPS.value))
+    except (ValueError, VideoError) as error:  # the loader gives up on data that is not there
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    launch(run)

@@ -1,0 +1,128 @@
+"""How commands encode videos with any checkpoint: their options, and the compiled encoder."""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from vrl_jax.augment.views import center_view
+from vrl_jax.data.frame_sampling import LAYOUTS, Sampling
+from vrl_jax.data.loader import Loader
+from vrl_jax.pretrained import Pretrained
+from vrl_jax.train.sharding import (
+    check_batch,
+    compiler_options,
+    make_mesh,
+    place,
+    replicated,
+    sharded,
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How videos become features.
+
+    Attributes:
+      sampling: the clips, evenly spaced.
+      resize: height and width that frames are decoded to.
+      batch: clips encoded at a time, over all devices of this process.
+      loader: processes and buffers.
+    """
+
+    sampling: Sampling
+    resize: tuple[int, int]
+    batch: int
+    loader: Loader
+
+    def describe(self, model: Pretrained, pooling: str) -> dict[str, Any]:
+        """Return all that numbers depend on beside weights and videos, as JSON."""
+        size = model.augment.size
+        return {
+            "clips": self.sampling.clips,
+            "crops": 1,
+            "frames": self.sampling.frames,
+            "stride": self.sampling.stride,
+            "fps": self.sampling.fps,
+            "layout": self.sampling.layout,
+            "decoded": "{} x {}".format(*self.resize),
+            "resolution": f"{size} x {size}",
+            "pooling": pooling,
+            "input mean": list(model.augment.mean),
+            "input std": list(model.augment.std),
+            "background": "subtracted" if model.augment.subtract_background else "kept",
+        }
+
+
+def describe_model(model: Pretrained) -> dict[str, Any]:
+    """Return what an encoder is, where it is from and the identity of its weights, as JSON."""
+    return {
+        "encoder": type(model.encoder).__name__,
+        "config": repr(model.encoder),
+        "parameters": model.parameters(),
+        "origin": model.origin,
+        "weights": model.weights(),
+    }
+
+
+def compile_encoder(model: Pretrained, pick: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of (clips u8 [n t h w 3], more of n rows) to `pick(Features, more)`.
+
+    It runs on all devices of this process, which must divide n.
+    """
+    mesh = make_mesh(jax.local_devices())
+
+    def encode(variables: Any, clips: Array, *more: Array) -> Any:
+        loaded = replace(model, variables=variables)  # given as an argument: it is no constant
+        return pick(loaded(center_view(clips, model.augment)), *more)
+
+    variables = jax.device_put(model.variables, replicated(mesh))
+    compiled = jax.jit(encode, out_shardings=sharded(mesh), compiler_options=compiler_options(mesh))
+    return lambda *rows: jax.device_get(compiled(variables, *(place(mesh, row) for row in rows)))
+
+
+def fill(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return the rows, and zeros up to `count` of them."""
+    return np.concatenate([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `read_protocol` reads."""
+    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument("--frames", type=int, help="in a clip (default: the run's)")
+    parser.add_argument("--stride", type=int, help="from frame to frame (default: the run's)")
+    parser.add_argument("--fps", type=float, help="that the stride counts at; 0: the video's own")
+    parser.add_argument("--layout", choices=LAYOUTS, help="of a video's clips (default: the run's)")
+    parser.add_argument("--batch", type=int, default=64, help="clips at a time (default 64)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="that decode")
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for a video")
+
+
+def read_protocol(
+    model: Pretrained,
+    given: argparse.Namespace,
+    clips: int,
+    resize: tuple[int, int] | None = None,
+) -> Protocol:
+    """Return the protocol that options name; what they leave out is the run's.
+
+    Without a run frames are decoded to what the weights expect.
+
+    Raises:
+      ValueError: neither options nor a run say how clips are cut, or a batch cannot be shared.
+    """
+    named = ("frames", "stride", "fps", "layout")
+    told = {name: vars(given)[name] for name in named if vars(given)[name] is not None}
+    if run := model.experiment:
+        told = {name: getattr(run.sampling, name) for name in named} | told
+    elif not {"frames", "stride"} <= told.keys():
+        raise ValueError(f"{given.model} does not say how clips are cut: give --frames, --stride")
+    resize = resize or (run.resize if run else (model.augment.size, model.augment.size))
+    check_batch(make_mesh(jax.local_devices()), "batch", given.batch)
+    loader = Loader(workers=given.workers, time_limit=given.time_limit)
+    return Protocol(Sampling(**told, clips=clips), resize, given.batch, loader)

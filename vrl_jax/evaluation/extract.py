@@ -1,0 +1,72 @@
+"""Feature banks over all devices and hosts, with unreadable videos written down."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vrl_jax.data.dataset import Source
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.loader import Loader, eval_batches, failures
+from vrl_jax.probes.features import FeatureBank, extract
+from vrl_jax.train.quarantine import Quarantine
+from vrl_jax.train.sharding import anywhere, compiler_options, place, replicated, sharded
+
+
+def over_devices(
+    encode: Callable[[Any, jax.Array], jax.Array], mesh: Mesh
+) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Compile `encode(weights, clips)`: from this host's clips to all hosts' rows, in turn."""
+    everywhere = replicated(mesh)
+    compiled = jax.jit(
+        encode,
+        in_shardings=(everywhere, sharded(mesh)),
+        out_shardings=everywhere,
+        compiler_options=compiler_options(mesh),
+    )
+    return lambda weights, clips: jax.device_get(compiled(weights, place(mesh, clips)))
+
+
+def own_batches(
+    source: Source, sampling: Sampling, resize: tuple[int, int], batch: int, loader: Loader
+) -> Iterator[dict[str, Any]]:
+    """Return this host's batches of `eval_batches`."""
+    host, hosts = jax.process_index(), jax.process_count()
+    return eval_batches(
+        source, sampling, resize, batch=batch, host=host, hosts=hosts, loader=loader
+    )
+
+
+def make_bank(
+    encode: Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[dict[str, Any]],
+    source: Source,
+    *,
+    part: str,
+    batch: int,
+    quarantine: Quarantine,
+    step: int = 0,
+) -> FeatureBank:
+    """Encode all videos of a source and average each one's clips; all hosts must call it.
+
+    Args:
+      encode: clips to rows, see `over_devices`.
+      batches: see `own_batches`.
+      source: the videos.
+      part: of the data set, for the quarantine.
+      batch: videos encoded at a time, over all devices.
+      quarantine: where unreadable videos are written down.
+      step: of training, likewise.
+    """
+
+    def watched():
+        for rows in batches:
+            quarantine.take(part, source, failures(rows), step)
+            yield rows
+
+    bank = extract(encode, watched(), source, rows=batch, hosts=jax.process_count())
+    bank = bank._replace(unreadable=anywhere(bank.unreadable))
+    quarantine.check(part, source, int(bank.unreadable.sum()))
+    return bank

@@ -1,0 +1,168 @@
+"""A classifier upon an encoder, and the compiled step that trains it: what evaluation fits."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from vrl_jax.augment.views import Augment, make_views
+from vrl_jax.train.sharding import replicated
+from vrl_jax.train.step import Metrics, TrainState, compile_step, key_for
+from vrl_jax.types import View
+
+Tree = Any
+INITIAL_STD = 0.01
+
+
+class Head(nn.Module):
+    """What names the class of pooled features.
+
+    Attributes:
+      classes: how many there are.
+      dropout: share of the features that training hides.
+      normed: scale features to unit length and normalise them by the batch first.
+    """
+
+    classes: int
+    dropout: float = 0.0
+    normed: bool = False
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b d"], train: bool) -> Float[Array, "b c"]:
+        """Return the classes' logits."""
+        if self.normed:
+            length = jnp.linalg.norm(features, axis=-1, keepdims=True)
+            features = features / jnp.maximum(length, 1e-12)
+            features = nn.BatchNorm(not train, momentum=0.9)(features)
+        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        return nn.Dense(self.classes, kernel_init=nn.initializers.normal(INITIAL_STD))(features)
+
+
+class Classifier(NamedTuple):
+    """An encoder and a head as pure functions of a train state's weights.
+
+    The state's `params` are what is trained: {"head"}, and {"encoder"} unless it is frozen. Its
+    `state` is what is not: batch statistics, and a frozen encoder whole.
+
+    Attributes:
+      encoder: the network.
+      head: upon its features.
+      frozen: whether the encoder stays as it was, its statistics included.
+    """
+
+    encoder: nn.Module
+    head: Head
+    frozen: bool
+
+    def init(self, key: jax.Array, dim: int, encoder: Mapping[str, Tree]) -> tuple[Tree, Tree]:
+        """Return params and state.
+
+        Args:
+          key: of the head's weights.
+          dim: width of the features.
+          encoder: {"params": ..., "batch_stats": ...}.
+        """
+        head = self.head.init(key, jnp.zeros((2, dim)), False)
+        stats = {"head": head.get("batch_stats", {})}
+        if self.frozen:
+            return {"head": head["params"]}, {**stats, "frozen": dict(encoder)}
+        params = {"encoder": encoder["params"], "head": head["params"]}
+        return params, {**stats, "encoder": encoder.get("batch_stats", {})}
+
+    def encoder_variables(self, params: Tree, state: Tree) -> dict[str, Tree]:
+        """Return the encoder's {"params": ..., "batch_stats": ...}."""
+        if self.frozen:
+            return state["frozen"]
+        return {"params": params["encoder"], "batch_stats": state["encoder"]}
+
+    def score(self, params: Tree, state: Tree, views: Float[Array, "b t h w 3"]) -> Array:
+        """Return the classes' logits f32[b c], with fixed statistics."""
+        features = self.encoder.apply(self.encoder_variables(params, state), views, False)
+        head = {"params": params["head"], "batch_stats": state["head"]}
+        return self.head.apply(head, features.clip, False)
+
+    def train(
+        self, params: Tree, state: Tree, views: Float[Array, "b t h w 3"], key: jax.Array
+    ) -> tuple[Float[Array, "b c"], Tree]:
+        """Return the classes' logits by the batch's statistics, and the state after it."""
+        variables = self.encoder_variables(params, state)
+        if self.frozen:
+            features, kept = self.encoder.apply(variables, views, False), {}
+        else:
+            features, changed = self.encoder.apply(variables, views, True, mutable=["batch_stats"])
+            kept = {"encoder": changed.get("batch_stats", {})}
+        head = {"params": params["head"], "batch_stats": state["head"]}
+        logits, changed = self.head.apply(
+            head, features.clip, True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        return logits, {**state, **kept, "head": changed.get("batch_stats", {})}
+
+
+def init_classifier(
+    classifier: Classifier,
+    optimizer: optax.GradientTransformation,
+    encoder: Mapping[str, Tree],
+    dim: int,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
+    """Return the state before the first step, on every device of the mesh."""
+
+    def init(key, encoder):
+        params, state = classifier.init(key, dim, encoder)
+        return TrainState(jnp.int32(0), params, state, optimizer.init(params))
+
+    return jax.jit(init, out_shardings=replicated(mesh))(key_for(seed, "init", 0), encoder)
+
+
+def make_supervised_step(
+    classifier: Classifier,
+    optimizer: optax.GradientTransformation,
+    augment: Augment,
+    seed: int,
+    mesh: Mesh,
+    encoder_rate: float = 1.0,
+) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
+    """Return the compiled step: (state, {"clips" u8[b 1 t h w 3], "labels" i32[b]}) -> the same.
+
+    The loss is the mean cross-entropy. The state is donated.
+
+    Args:
+      classifier: what is trained.
+      optimizer: of its params.
+      augment: how a clip becomes a view.
+      seed: of augmentation and dropout.
+      mesh: of the devices.
+      encoder_rate: learning rate of the encoder, relative to the head's.
+    """
+
+    def step(train: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
+        key = key_for(seed, "augment", train.step)
+        views = make_views(key, batch["clips"], (View(0),), augment)[:, 0]
+
+        def loss(params):
+            noise = key_for(seed, "dropout", train.step)
+            logits, state = classifier.train(params, train.state, views, noise)
+            each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+            return each.mean(), (state, logits)
+
+        (value, (state, logits)), grads = jax.value_and_grad(loss, has_aux=True)(train.params)
+        updates, opt_state = optimizer.update(grads, train.opt_state, train.params)
+        if "encoder" in updates:
+            slower = jax.tree.map(lambda u: encoder_rate * u, updates["encoder"])
+            updates = {**updates, "encoder": slower}
+        params = optax.apply_updates(train.params, updates)
+        metrics = {
+            "loss": value,
+            "accuracy": (logits.argmax(-1) == batch["labels"]).mean(),
+            "norm/gradient": optax.tree.norm(grads),
+            "norm/update": optax.tree.norm(updates),
+        }
+        return TrainState(train.step + 1, params, state, opt_state), metrics
+
+    return compile_step(step, mesh)

@@ -1,0 +1,49 @@
+"""A pretraining run as one typed component."""
+
+from dataclasses import dataclass, field
+
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.dataset import Splits
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.loader import Loader
+from vrl_jax.frameworks.base import FrameworkConfig
+from vrl_jax.methods.base import MethodConfig
+from vrl_jax.methods.network import EncoderConfig
+from vrl_jax.probes.suite import Evaluate
+from vrl_jax.train.loop import Train
+from vrl_jax.train.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that decides the numbers of a run, and (`loader` alone) what does not.
+
+    Attributes:
+      data: the data set.
+      sampling: which frames of a video make a clip.
+      resize: height and width that frames are decoded to, before augmentation.
+      encoder: the network that is kept.
+      framework: how embeddings are compared.
+      method: what is embedded.
+      optim: how the loss is minimised.
+      augment: how a clip becomes a view.
+      train: how long and how often.
+      evaluate: how the result is judged.
+      loader: processes and buffers.
+    """
+
+    data: Splits
+    encoder: EncoderConfig
+    framework: FrameworkConfig
+    method: MethodConfig
+    optim: Optimizer
+    sampling: Sampling = field(default_factory=Sampling)
+    resize: tuple[int, int] = (128, 171)
+    augment: Augment = field(default_factory=Augment)
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    loader: Loader = field(default_factory=Loader)
+
+    def __post_init__(self):
+        if min(self.resize) < 8:
+            raise ValueError(f"resize must be at least 8 pixels each way, got {self.resize}")

@@ -1,0 +1,243 @@
+"""The bridge from a train state to the evaluators: what is asked of it, when, and where it goes."""
+
+import functools
+import pathlib
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Complex
+
+from vrl_jax.augment.views import center_view
+from vrl_jax.data.dataset import Source, fingerprint, subset
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.loader import evaluated
+from vrl_jax.evaluation.extract import make_bank, over_devices, own_batches
+from vrl_jax.evaluation.gallery import find_neighbours
+from vrl_jax.experiment import Experiment
+from vrl_jax.losses import koopman
+from vrl_jax.methods.base import Method
+from vrl_jax.probes import feature_file, results
+from vrl_jax.probes.features import FeatureBank
+from vrl_jax.probes.results import Result
+from vrl_jax.probes.suite import Evaluate, check_group, judge, summarize
+from vrl_jax.train import provenance
+from vrl_jax.train.quarantine import Quarantine
+from vrl_jax.train.sharding import replicated
+from vrl_jax.train.step import TrainState
+
+SPECTRUM_CLIPS = 64
+
+
+def check_neighbours(asked: Evaluate, videos: int) -> None:
+    """Raise `ValueError` where probes ask for more neighbours than they have training videos."""
+    if asked.group:  # then they look for none
+        return
+    videos = min(videos, asked.probe_videos or videos)
+    for name, count in {"ks": max(asked.ks), "knn": asked.knn}.items():
+        if count > videos:
+            raise ValueError(
+                f"evaluate.{name} asks for {count} neighbours among {videos} training videos: "
+                f"pass a smaller --config.evaluate.{name}"
+            )
+
+
+def joined(
+    earlier: Complex[np.ndarray, "p n m"], newest: Complex[np.ndarray, "1 k m"]
+) -> Complex[np.ndarray, "_ _ m"]:
+    """Return the eigenvalues of all probes; one of fewer clips has NaN for those that it lacks."""
+    clips = max(earlier.shape[1], newest.shape[1])
+    return np.concatenate(
+        [
+            np.pad(x, ((0, 0), (0, clips - x.shape[1]), (0, 0)), constant_values=np.nan)
+            for x in (earlier, newest)
+        ]
+    )
+
+
+class Probes:
+    """Judges train states of one run and keeps what the report shows.
+
+    Args:
+      experiment: what is trained, and the protocol it is judged by.
+      method: its functions.
+      mesh: where to encode.
+      workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
+
+    Raises:
+      ValueError: more neighbours are asked for than there are training videos, or groups of a label
+        that they have not.
+
+    Attributes:
+      quarantine: where unreadable videos are written down; to be set before the first judgement.
+    """
+
+    quarantine: Quarantine
+
+    def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
+        self._experiment, self._method, self._workdir = experiment, method, workdir
+        self._test = experiment.data.test()
+        check_group("evaluate.group", experiment.evaluate.group, tuple(self._test.classes))
+        # Leaving groups out needs the test videos alone; opening a data set may take a while.
+        self._train = self._test if experiment.evaluate.group else experiment.data.train()
+        check_neighbours(experiment.evaluate, len(self._train))
+        self._data = {"set": type(experiment.data).__name__, "test": fingerprint(self._test)}
+        if not experiment.evaluate.group:
+            self._data["train"] = fingerprint(self._train)
+        self._commit = provenance.commit()
+        sampling = experiment.sampling
+        self._sampling = Sampling(
+            sampling.frames, sampling.stride, experiment.evaluate.clips, sampling.fps
+        )
+        self._encode = over_devices(self._clip_features, mesh)
+        everywhere = replicated(mesh)
+        self._operators = jax.jit(
+            self._clip_operators, in_shardings=everywhere, out_shardings=everywhere
+        )
+        self._last: tuple[tuple[int, int], FeatureBank, FeatureBank, list[Result]] | None = None
+
+    def follow(self, state: TrainState) -> dict[str, float]:
+        """Judge a state during training; `score` is what choosing a checkpoint may look at."""
+        videos = self._experiment.evaluate.probe_videos
+        _, test, results = self._judge(state, videos)
+        if self._method.frames:
+            self._add_spectrum(state, subset(self._test, videos), test)
+        held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
+        return {**summarize(results, test), "score": float(np.mean(held_out))}
+
+    def finish(self, state: TrainState, untrained: TrainState | None) -> None:
+        """Write the results of the last state, and its nearest neighbours.
+
+        Args:
+          state: the last one.
+          untrained: what the run began with, to be judged and listed as well.
+        """
+        train, test, found = self._judge(state, 0)
+        if untrained is not None:
+            found = found + self._judge(untrained, 0, "untrained")[2]
+        if jax.process_index():
+            return
+        results.write(self._workdir / "results", found, self._test)
+        config = self._experiment.evaluate
+        if config.neighbours:
+            shown = find_neighbours(
+                (self._train, train),
+                (self._test, test),
+                lambda source, index: self._read(source, index)["clips"],
+                count=config.neighbours,
+                group=config.group,
+                center=config.center,
+            )
+            feature_file.save_npz(self._workdir / "neighbours.npz", shown)
+
+    def _judge(self, state: TrainState, videos: int, init: str = ""):
+        """Return feature banks and results on that many videos; the last ones are remembered."""
+        longest = max(len(self._train), len(self._test))
+        wanted = int(state.step), min(videos or longest, longest)
+        if self._last is None or self._last[0] != wanted:
+            config = self._experiment.evaluate
+            test = self._bank(state, "test", subset(self._test, videos))
+            train = (
+                test if config.group else self._bank(state, "train", subset(self._train, videos))
+            )
+            unreadable = {"train": int(train.unreadable.sum()), "test": int(test.unreadable.sum())}
+            stamp = {**self._stamp(state, init), "unreadable": unreadable}
+            found = judge(train, test, self._test.classes, config, stamp)
+            self._last = wanted, train, test, found
+        return self._last[1:]
+
+    def _bank(self, state: TrainState, part: str, source: Source) -> FeatureBank:
+        experiment = self._experiment
+        batches = own_batches(
+            source, self._sampling, experiment.resize, experiment.evaluate.batch, experiment.loader
+        )
+        return make_bank(
+            functools.partial(self._encode, (state.params, state.state)),
+            batches,
+            source,
+            part=part,
+            batch=experiment.evaluate.batch,
+            quarantine=self.quarantine,
+            step=int(state.step),
+        )
+
+    def _clip_features(self, weights, clips):
+        view = center_view(clips, self._experiment.augment)
+        return self._method.encode(*weights, view).clip
+
+    def _clip_operators(self, weights, clips):
+        view = center_view(clips, self._experiment.augment)
+        frames = self._method.frames(*weights, view)
+        return koopman.fit(frames, ridge=self._experiment.method.ridge).matrix
+
+    def _add_spectrum(self, state: TrainState, source: Source, bank: FeatureBank) -> None:
+        """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`.
+
+        A clip that could be read for the bank and no longer can has NaN.
+        """
+        chosen = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
+        rows = [self._read(source, i) for i in chosen.tolist()]
+        clips = np.stack([row["clips"][0] for row in rows])
+        matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
+        if jax.process_index():
+            return
+        values = np.linalg.eigvals(matrices).astype(np.complex64)[None]
+        values[0, [bool(row["failures"]) for row in rows]] = np.nan
+        step, path = int(state.step), self._workdir / "spectrum.npz"
+        steps, eigenvalues = np.array([step]), values
+        if path.exists():
+            with np.load(path) as saved:
+                kept = saved["steps"] < step
+                steps = np.append(saved["steps"][kept], steps)
+                eigenvalues = joined(saved["eigenvalues"][kept], values)
+        radius = self._experiment.method.radius
+        feature_file.save_npz(path, {"steps": steps, "eigenvalues": eigenvalues, "radius": radius})
+
+    def _read(self, source: Source, index: int) -> dict[str, Any]:
+        """Return a video's row as the evaluation sees it."""
+        experiment = self._experiment
+        return evaluated(source, index, self._sampling, experiment.resize, experiment.loader)
+
+    def _stamp(self, state: TrainState, init: str) -> dict[str, Any]:
+        """Return what every result says of protocol, model and data."""
+        experiment, config = self._experiment, self._experiment.evaluate
+        size = experiment.augment.size
+        encoder = {
+            "params": state.params["network"]["encoder"],
+            "stats": state.state["stats"].get("encoder", {}),
+        }
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(encoder["params"]))
+        split = f"leave one {config.group} out" if config.group else "train, test"
+        return {
+            "protocol": {
+                "name": "probe",
+                "split": split,
+                "clips": config.clips,
+                "crops": 1,
+                "frames": experiment.sampling.frames,
+                "stride": experiment.sampling.stride,
+                "fps": experiment.sampling.fps,
+                "decoded": "{} x {}".format(*experiment.resize),
+                "resolution": f"{size} x {size}",
+                "pooling": "mean over time and space, mean over clips",
+                "centring": config.center,
+                "input mean": list(experiment.augment.mean),
+                "input std": list(experiment.augment.std),
+                "background": "subtracted" if experiment.augment.subtract_background else "kept",
+                "knn": config.knn,
+                "linear": asdict(config.linear),
+            },
+            "model": {
+                "encoder": type(experiment.encoder).__name__,
+                "method": type(experiment.method).__name__,
+                "framework": type(experiment.framework).__name__,
+                "parameters": parameters,
+                "weights": provenance.weight_hash(encoder),
+                "step": int(state.step),
+                "init": init,
+            },
+            "data": self._data,
+            "commit": self._commit,
+        }

@@ -1,0 +1,78 @@
+"""The compiled part of a pretraining run, traced before anything is compiled or read."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from vrl_jax.experiment import Experiment
+from vrl_jax.methods.base import Method
+from vrl_jax.train.sharding import check_batch, replicated, sharded
+from vrl_jax.train.step import TrainState, init_state, make_step
+from vrl_jax.types import Horizon
+
+
+class Program(NamedTuple):
+    """What a run computes on its devices.
+
+    Attributes:
+      method: what is trained.
+      horizon: length of the run.
+      init: () -> the state before the first step, on every device.
+      step: (state, clips) -> (state, metrics), traced: see `vrl_jax.train.step.make_step`.
+      state: shapes and placement of the first argument of `step`.
+      clips: shape and placement of the second, u8[b k t h w 3].
+    """
+
+    method: Method
+    horizon: Horizon
+    init: Callable[[], TrainState]
+    step: jax.stages.Traced
+    state: TrainState
+    clips: jax.ShapeDtypeStruct
+
+
+def make_program(experiment: Experiment, videos: int, mesh: Mesh) -> Program:
+    """Return what an experiment computes on the devices of a mesh, which may be described ones.
+
+    Args:
+      experiment: all that decides the numbers.
+      videos: in the pretraining set.
+      mesh: where to compute.
+
+    Raises:
+      ValueError: a batch that cannot be split over the devices, a view of a clip that is not
+        decoded, or components that do not go together.
+    """
+    train, sampling = experiment.train, experiment.sampling
+    check_batch(mesh, "train.batch", train.batch)
+    horizon = train.horizon(videos)
+    method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
+    _check_clips(experiment, method)
+    optimizer = experiment.optim.build(train.batch, horizon.steps)
+    settings = (experiment.augment, train.seed, mesh)
+    clip = (sampling.clips, sampling.frames, *experiment.resize, 3)
+    upper = jax.ShapeDtypeStruct((train.batch, *clip), jnp.uint8)
+    init = functools.partial(init_state, method, optimizer, upper, *settings)
+    state = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
+        jax.eval_shape(init),
+    )
+    clips = jax.ShapeDtypeStruct(
+        (train.batch * method.levels, *clip), jnp.uint8, sharding=sharded(mesh)
+    )
+    step = make_step(method, optimizer, *settings).trace(state, clips)
+    return Program(method, horizon, init, step, state, clips)
+
+
+def _check_clips(experiment: Experiment, method: Method) -> None:
+    """Raise `ValueError` where a view wants a clip that is not decoded."""
+    wanted = 1 + max(view.clip for view in method.views)
+    if experiment.sampling.clips != wanted:
+        raise ValueError(
+            f"sampling.clips is {experiment.sampling.clips}, but the method makes its views from "
+            f"{wanted}: pass --config.sampling.clips={wanted}"
+        )

@@ -1,0 +1,179 @@
+"""Pretraining in its folder: train, judge when due, and tell at the end."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+from vrl_jax.config import described
+from vrl_jax.data.dataset import Source, fingerprint
+from vrl_jax.data.loader import failures, train_batches
+from vrl_jax.data.storage import Place
+from vrl_jax.experiment import Experiment
+from vrl_jax.pretraining.online_probes import Probes
+from vrl_jax.pretraining.program import make_program
+from vrl_jax.profiling.devices import chip_of
+from vrl_jax.profiling.step_report import find, size, tell
+from vrl_jax.report import html
+from vrl_jax.train import loop, provenance, sharding
+from vrl_jax.train.checkpoint import Changed, Checkpoints, steps_in
+from vrl_jax.train.compilation import Ahead
+from vrl_jax.train.log import Log, Silence
+from vrl_jax.train.quarantine import Quarantine, open_quarantine
+from vrl_jax.train.wandb import Online, check_installed
+from vrl_jax.train.workdir import open_workdir
+
+
+class Pretraining:
+    """An experiment in its folder: everything is checked on construction, nothing compiled.
+
+    Args:
+      experiment: everything that decides the numbers.
+      workdir: gets checkpoints, logs, results and `report.html`; may be on an object store.
+      quiet: show no progress bar.
+      accept_changes: continue what another config or other data began.
+      wandb: project on Weights & Biases that gets the log, too; "" for none.
+
+    Raises:
+      ValueError: data that is not there, a batch that cannot be split over the devices, a workdir
+        that belongs to another experiment.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: str | Place,
+        quiet: bool = False,
+        accept_changes: bool = False,
+        wandb: str = "",
+    ):
+        self.wandb = wandb
+        if wandb:
+            check_installed()
+        self.experiment, self.quiet = experiment, quiet
+        self.workdir = open_workdir(workdir)
+        self.mesh = sharding.make_mesh()
+        sharding.check_batch(self.mesh, "evaluate.batch", experiment.evaluate.batch)
+        self.videos = experiment.data.pretrain()
+        check_mirror(experiment, self.videos)
+        self.program = make_program(experiment, len(self.videos), self.mesh)
+        self.total_steps = self.program.horizon.steps
+        self.probes = Probes(experiment, self.program.method, self.mesh, self.workdir.local)
+        self.checkpoints = Checkpoints(
+            self.workdir.checkpoints,
+            experiment.train.keep,
+            {"config": described(experiment), "data": fingerprint(self.videos)},
+            accept_changes,
+            self.workdir.push,
+        )
+
+    def __call__(self) -> bool:
+        """Continue from the newest checkpoint; return whether the end was reached.
+
+        Raises:
+          Changed: it went past the end already.
+          FloatingPointError: a loss that is not finite.
+          VideoError: too many videos that cannot be read.
+        """
+        experiment, train = self.experiment, self.experiment.train
+        with self.workdir, self.checkpoints as checkpoints:
+            state = self.program.init()
+            if checkpoints.latest() is not None:
+                state = checkpoints.restore(state)
+            start, limit = int(state.step), experiment.loader.max_failed
+            if start > self.total_steps:
+                raise Changed(
+                    f"{self.workdir.place} is at step {start}, past {self.total_steps}, the end"
+                )
+            with (
+                self._log(start) as log,
+                contextlib.closing(open_quarantine(self.workdir.local, start, limit)) as quarantine,
+                contextlib.closing(self._batches(start, quarantine)) as batches,
+            ):
+                log.say(provenance.line())
+                log.say(f"workdir {self.workdir.place}: step {start} of {self.total_steps}")
+                self.probes.quarantine = quarantine
+                rate = experiment.optim.schedule(train.batch, self.total_steps)
+                meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
+                if start < self.total_steps:
+                    state = loop.run(
+                        state,
+                        Ahead(self.program.step, log.say),
+                        batches,
+                        config=train,
+                        total_steps=self.total_steps,
+                        probe=self.probes.follow,
+                        meter=meter,
+                        checkpoints=checkpoints,
+                        log=log,
+                    )
+                finished = int(state.step) == self.total_steps
+                if finished:
+                    untrained = experiment.evaluate.untrained
+                    self.probes.finish(state, self.program.init() if untrained else None)
+            if finished and not jax.process_index():
+                report = html.write(self.workdir.local)
+                print(f"report: {self.workdir.place / report.name}")
+        return finished
+
+    def plan(self) -> str:
+        """Return what the run would be, and what its step needs, which is compiled for that."""
+        program, clips = self.program, self.program.clips
+        side = self.experiment.augment.size
+        views = (len(program.method.views), clips.shape[2], side, side, 3)
+        weights = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
+        epochs = self.total_steps / program.horizon.epoch
+        device = self.mesh.devices.flat[0].device_kind
+        at = max(steps_in(self.workdir.checkpoints), default=0)
+        rows = {
+            "workdir": f"{self.workdir.place}, at step {at}",
+            "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",
+            "length": f"{self.total_steps:,} steps, {epochs:.3g} epochs",
+            "batch": f"u8{list(clips.shape)}, {size(clips) / 1e6:,.1f} MB to the devices each step",
+            "views": f"f32{[self.experiment.train.batch, *views]}",
+            "weights": f"{weights:,}, {size(program.state) / 1e6:,.1f} MB with all that is kept",
+        }
+        found = find(program, self.experiment, self.mesh, chip_of(device))
+        told = [f"{name:10}{text}" for name, text in rows.items()]
+        return "\n".join([provenance.line(), *told, "", tell(found)])
+
+    def _log(self, start: int) -> Log | Silence:
+        """Return what the first process writes and shows; the others keep still."""
+        if jax.process_index():
+            return Silence()
+        provenance.write(self.workdir.local, self.experiment)
+        folder, config = self.workdir.local, described(self.experiment)
+        sent = Online(self.wandb, folder, config) if self.wandb else None
+        return Log(folder, start, self.total_steps, self.quiet, sent)
+
+    def _batches(self, start: int, quarantine: Quarantine) -> Iterator[jax.Array]:
+        """Yield global batches from step `start` on, placed one step ahead of their use."""
+        experiment = self.experiment
+        rows = train_batches(
+            self.videos,
+            experiment.sampling,
+            experiment.resize,
+            batch=self.program.clips.shape[0],
+            seed=experiment.train.seed,
+            start=start,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            loader=experiment.loader,
+        )
+        with contextlib.closing(rows):
+            ready = None
+            for step, batch in enumerate(rows, start + 1):
+                quarantine.take("pretrain", self.videos, failures(batch), step)
+                ahead = sharding.place(self.mesh, batch["clips"])
+                if ready is not None:
+                    yield ready
+                ready = ahead
+
+
+def check_mirror(experiment: Experiment, source: Source) -> None:
+    """Raise `ValueError` where mirroring would make labels wrong."""
+    if experiment.augment.flip and not source.mirror_safe:
+        raise ValueError(
+            f"augment.flip is {experiment.augment.flip}, but a mirror image has another label in "
+            "this data set: pass --config.augment.flip=0"
+        )

@@ -1,0 +1,44 @@
+"""Weighted k-nearest-neighbour classification: a probe with nothing to train."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vrl_jax import check
+from vrl_jax.probes import retrieval
+
+
+def classify(
+    train_features: Float[np.ndarray, "n d"],
+    train_labels: Int[np.ndarray, "n"],
+    test_features: Float[np.ndarray, "m d"],
+    test_labels: Int[np.ndarray, "m"],
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    center: str = "none",
+) -> float:
+    """Return the accuracy of a vote of the k nearest training items, by cosine.
+
+    Each votes for its class with weight exp(similarity / temperature) (Wu et al., CVPR 2018).
+
+    Args:
+      train_features: one per training video.
+      train_labels: their classes.
+      test_features: one per test video.
+      test_labels: their classes.
+      k: how many vote.
+      temperature: how quickly a vote fades with distance.
+      center: as in `retrieval.neighbours`.
+
+    Raises:
+      ValueError: features and labels differ in number, or k is not in [1, n].
+    """
+    check.positive(temperature=temperature)
+    check.same_shape(train_features=train_features[:, 0], train_labels=train_labels)
+    check.same_shape(test_features=test_features[:, 0], test_labels=test_labels)
+    indices, similarity = retrieval.neighbours(test_features, train_features, k, center)
+    classes, voted = np.unique(train_labels, return_inverse=True)
+    weights = np.exp((similarity - similarity[:, :1]) / temperature)  # relative: cannot overflow
+    votes = np.zeros((len(test_labels), len(classes)))
+    np.add.at(votes, (np.arange(len(votes))[:, None], voted[indices]), weights)
+    return float((classes[votes.argmax(axis=1)] == test_labels).mean())

@@ -1,0 +1,175 @@
+"""All probes of one frozen encoder over one data set, as stamped results.
+
+Probes read the encoder through a function of clips, so they cannot change it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vrl_jax import check
+from vrl_jax.probes import collapse, knn, linear_probe, retrieval
+from vrl_jax.probes.features import FeatureBank
+from vrl_jax.probes.linear_probe import LinearProbe
+from vrl_jax.probes.results import Result, chance, everywhere
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How a frozen representation is judged.
+
+    Attributes:
+      clips: a video; their features are averaged.
+      batch: videos encoded at a time, over all devices.
+      probe_videos: of train and of test, evenly spaced, for the probes during training; 0 takes
+        all. The results at the end are always of all.
+      group: label by which one group at a time is left out (a person, say), over the test videos
+        alone; "" learns from the train and judges on the test videos.
+      untrained: list the encoder as it was before training in the results, too.
+      neighbours: test videos shown with their nearest neighbours in the report; 0 shows none.
+      center: "none", "train" or "each", before cosines in retrieval and kNN.
+      ks: retrieval looks at this many neighbours.
+      knn: neighbours that vote.
+      linear: the linear probe.
+    """
+
+    clips: int = 1
+    batch: int = 64
+    probe_videos: int = 2048
+    group: str = ""
+    untrained: bool = True
+    neighbours: int = 6
+    center: str = "none"
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50)
+    knn: int = 20
+    linear_probe: LinearProbe = LinearProbe()
+
+    def __post_init__(self):
+        check.at_least(1, clips=self.clips, batch=self.batch, knn=self.knn, least_k=min(self.ks))
+        check.at_least(0, neighbours=self.neighbours, probe_videos=self.probe_videos)
+        check.one_of(("none", "train", "each"), center=self.center)
+
+
+def check_group(name: str, group: str, labels: tuple[str, ...]) -> None:
+    """Raise `ValueError` where the setting `name` is no label of the videos, or the only one."""
+    check.one_of(("", *labels), **{name: group})
+    if group and len(labels) == 1:
+        raise ValueError(f"{name}={group!r} is the videos' only label: no other is left to tell")
+
+
+def judge(
+    train: FeatureBank,
+    test: FeatureBank,
+    classes: Mapping[str, tuple[str, ...]],
+    config: Evaluate,
+    stamp: Mapping[str, Any],
+) -> list[Result]:
+    """Return the result of every probe on every label.
+
+    Test videos that could not be read count as wrong; training videos that could not are left out.
+
+    Args:
+      train: features that probes learn from and retrieval looks among.
+      test: features that are judged.
+      classes: class names by label name.
+      config: the protocol.
+      stamp: what every result carries beside its own: protocol, model, data.
+    """
+    results = []
+    for label, names in classes.items():
+        if label == config.group:
+            continue
+        if config.group:
+            found = _leave_groups_out(test, label, len(names), config)
+        else:
+            found = _train_and_test(train.readable(), test, label, len(names), config)
+            found = [_with_unreadable_wrong(result, test.unreadable) for result in found]
+        least = chance(test.labels[label])
+        results += [_stamped(result, label, least, stamp) for result in found]
+    return results
+
+
+def summarize(results: list[Result], test: FeatureBank) -> dict[str, float]:
+    """Return the numbers to follow during training: accuracies, chance, signs of collapse."""
+    values = {f"{r['name']}/{r['label']}": r["value"] for r in results if "value" in r}
+    values |= {
+        f"retrieval/{r['label']}": r["values"][min(r["values"], key=int)]
+        for r in results
+        if "values" in r
+    }
+    values |= {f"chance/{r['label']}": r["chance"] for r in results if "value" in r}
+    return values | {
+        f"collapse/{k}": v for k, v in collapse.watch(test.readable().features).items()
+    }
+
+
+def _train_and_test(train, test, label, count, config) -> list[Result]:
+    read = test.readable()
+    given = (train.features, train.labels[label], read.features, read.labels[label])
+    probe = linear_probe.probe(*given, num_classes=count, settings=config.linear)
+    accuracy = knn.classify(*given, k=config.knn, center=config.center)
+    recall = retrieval.recall(
+        read.features,
+        read.labels[label],
+        train.features,
+        train.labels[label],
+        ks=config.ks,
+        center=config.center,
+    )
+    return [
+        {
+            "name": "linear",
+            "value": probe.accuracy,
+            "metric": "top-1 accuracy",
+            "held_out_accuracy": probe.held_out_accuracy,
+            "predictions": everywhere(probe.predictions, test),
+            "chosen": {
+                "learning_rate": probe.learning_rate,
+                "weight_decay": probe.weight_decay,
+            },
+        },
+        {"name": "knn", "value": accuracy, "metric": "top-1 accuracy"},
+        {"name": "retrieval", "values": {str(k): v for k, v in recall.items()}, "metric": "recall"},
+    ]
+
+
+def _leave_groups_out(test, label, count, config) -> list[Result]:
+    read = test.readable()
+    found = linear_probe.leave_one_group_out(
+        read.features,
+        read.labels[label],
+        read.labels[config.group],
+        num_classes=count,
+        settings=config.linear,
+    )
+    groups = {}
+    for group in np.unique(test.labels[config.group]).tolist():
+        unreadable = test.unreadable[test.labels[config.group] == group]
+        groups[str(group)] = found.per_group.get(group, 0.0) * float(1 - unreadable.mean())
+    values = list(groups.values())
+    return [
+        {
+            "name": "linear",
+            "value": float(np.mean(values)),
+            "std": float(np.std(values)),
+            "held_out_accuracy": found.held_out_accuracy,
+            "groups": groups,
+            "predictions": everywhere(found.predictions, test),
+            "metric": f"top-1 accuracy, mean over left-out {config.group}s",
+        }
+    ]
+
+
+def _with_unreadable_wrong(result: Result, unreadable: np.ndarray) -> Result:
+    """Scale what was found on the readable test videos to all of them."""
+    share = float(1 - unreadable.mean())
+    if "values" in result:
+        return {**result, "values": {k: v * share for k, v in result["values"].items()}}
+    return {**result, "value": result["value"] * share}
+
+
+def _stamped(result, label, least, stamp) -> Result:
+    kept = {"chance": least} if "value" in result else {}
+    return {"label": label, **kept, **stamp, **result}
