@@ -11,10 +11,10 @@ from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.data.dataset import Video, VideoList, subset
 from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.pretraining.online_probes import Probes, check_group, check_neighbours
+from vrl_jax.pretraining.online_probes import Probes, check_neighbours
 from vrl_jax.pretraining.program import make_program
 from vrl_jax.probes.features import FeatureBank
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import Evaluate, check_group
 from vrl_jax.train.sharding import make_mesh
 
 

@@ -4,18 +4,31 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from jax.sharding import Mesh
 
 from vrl_jax.experiment import Experiment
-from vrl_jax.pretraining.program import Program
 from vrl_jax.profiling import xla_costs
 from vrl_jax.profiling.devices import Chip
 from vrl_jax.profiling.xla_costs import Costs, Memory, Times
 
 GIB = 2**30
+
+
+class TracedStep(Protocol):
+    """A training step before compilation, with the shapes of its arguments.
+
+    Attributes:
+      step: (state, clips) -> (state, metrics).
+      state: shapes and placement of the first argument.
+      clips: shape and placement of the second.
+    """
+
+    step: jax.stages.Traced
+    state: Any
+    clips: jax.ShapeDtypeStruct
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class Finding:
         return max(0, math.floor((self.capacity - self.state) / each))
 
 
-def find(program: Program, experiment: Experiment, place: Mesh, chip: Chip | None) -> Finding:
+def find(program: TracedStep, experiment: Experiment, place: Mesh, chip: Chip | None) -> Finding:
     """Compile the step of an experiment and read what it needs.
 
     Args:
