@@ -191,7 +191,7 @@ def main() -> None:
     told = verdict(found, jax.default_backend())
     shape = " x ".join(map(str, clips[:4]))
     title = f"{given.encoder} on {shape}, {given.dtype}, {jax.devices()[0].device_kind}"
-    numbers = {"layers": found, "verdict": told, "environment": provenance.environment()}
+    numbers = {"layers": found, "verdict": told, "environment": provenance.describe_environment()}
     rounds.publish(tabulate(found, told, title), numbers, given.json)
 
 

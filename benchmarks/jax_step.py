@@ -35,7 +35,7 @@ from vrl_jax.pretraining.program import Program, make_program  # noqa: E402
 from vrl_jax.train import provenance  # noqa: E402
 from vrl_jax.train.loop import Train  # noqa: E402
 from vrl_jax.train.optim import SGD, AdamW  # noqa: E402
-from vrl_jax.train.sharding import make_mesh, place  # noqa: E402
+from vrl_jax.train.sharding import make_mesh, shard_rows  # noqa: E402
 
 ENCODERS = {"r2plus1d-18": R2plus1D, "r3d-18": R3D, "slowonly-50": SlowOnly, "tiny": Tiny}
 FRAMEWORKS = {"simclr": SimCLR, "moco": MoCo}
@@ -69,7 +69,7 @@ def runner(program: Program) -> Callable[[int], None]:
     """Compile; return a function that takes so many steps on random clips and awaits the last."""
     step, state = program.step.lower().compile(), program.init()
     rows = np.random.default_rng(0).integers(256, size=program.clips.shape, dtype=np.uint8)
-    clips = place(program.clips.sharding.mesh, rows)
+    clips = shard_rows(program.clips.sharding.mesh, rows)
 
     def run(steps: int) -> None:
         nonlocal state
@@ -115,7 +115,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         "parameters": count(program.state.params),
         "flop_per_clip": flop_per_clip(settings),
         "matmul_flops": matmul_flops() if gpu else None,
-        "environment": provenance.environment(),
+        "environment": provenance.describe_environment(),
     }
 
 

@@ -25,14 +25,14 @@ import av
 import numpy as np
 
 from vrl_jax.data import frame_sampling
-from vrl_jax.data.dataset import Source
+from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.data.datasets.folders import ClassFolders
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.datasets.transcoded import Prepared
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.loader import Loader, train_batches
-from vrl_jax.data.tools.index import index
-from vrl_jax.data.tools.transcode import prepare
+from vrl_jax.data.tools.index import index_videos
+from vrl_jax.data.tools.transcode import transcode_videos
 from vrl_jax.data.video.decode import ANY_METADATA
 
 SAMPLING, SIZE = Sampling(frames=16, stride=4, clips=1), (128, 171)
@@ -66,7 +66,9 @@ def encode(frames: Iterator[av.VideoFrame], target: pathlib.Path) -> None:
         container.mux(stream.encode())
 
 
-def make_sets(clips: pathlib.Path | None, count: int, root: pathlib.Path) -> dict[str, Source]:
+def make_sets(
+    clips: pathlib.Path | None, count: int, root: pathlib.Path
+) -> dict[str, VideoDataset]:
     """Write the same videos three ways: as Kinetics has them, prepared, and small."""
     if clips:
         files = sorted(at for at in clips.rglob("*") if at.is_file())
@@ -80,15 +82,15 @@ def make_sets(clips: pathlib.Path | None, count: int, root: pathlib.Path) -> dic
         encode(frames, folder / "train" / "all" / f"{number}.mp4")
     (folder / "val" / "all" / "0.mp4").symlink_to(folder / "train" / "all" / "0.mp4")
     data = ClassFolders(str(folder))
-    index(data, root / "index")
+    index_videos(data, root / "index")
     sets = {"originals": data.train()}
     for name, side in (("prepared", 128), ("small", 64)):
-        prepare(root / "index", root / name, side)
+        transcode_videos(root / "index", root / name, side)
         sets[name] = Prepared(str(root / name)).train()
     return sets
 
 
-def read_clip(task: tuple[Source, int]) -> int:
+def read_clip(task: tuple[VideoDataset, int]) -> int:
     """Open a video and read one random clip of it, as a user's own loop would."""
     source, number = task
     with source[number % len(source)].media.open() as reader:
@@ -97,14 +99,14 @@ def read_clip(task: tuple[Source, int]) -> int:
         return len(reader.read(frames, SIZE))
 
 
-def bare_rate(pool, source: Source, clips: int) -> float:
+def bare_rate(pool, source: VideoDataset, clips: int) -> float:
     """Return clips per second of processes that do nothing but decode."""
     began = time.perf_counter()
     done = sum(pool.imap_unordered(read_clip, [(source, number) for number in range(clips)], 4))
     return done / (time.perf_counter() - began)
 
 
-def pipeline_rate(source: Source, clips: int, loader: Loader) -> float:
+def pipeline_rate(source: VideoDataset, clips: int, loader: Loader) -> float:
     """Return clips per second of the whole loader, its start left out."""
     lanes = loader.workers * loader.threads  # batches that are in the making at any time
     count = -(-clips // (BATCH * lanes)) * lanes
@@ -129,7 +131,7 @@ def resident() -> list[int]:
     return found
 
 
-def memory(source: Source, clips: int, loader: Loader) -> dict[str, list[int]]:
+def memory(source: VideoDataset, clips: int, loader: Loader) -> dict[str, list[int]]:
     """Return megabytes per worker after a tenth of the clips and after all of them."""
     batches = train_batches(source, SAMPLING, (56, 56), batch=BATCH, seed=0, loader=loader)
     try:
@@ -143,7 +145,7 @@ def memory(source: Source, clips: int, loader: Loader) -> dict[str, list[int]]:
         batches.close()
 
 
-def measure(sets: dict[str, Source], arguments: argparse.Namespace) -> dict[str, list[float]]:
+def measure(sets: dict[str, VideoDataset], arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Return clips per second of every contestant, one number a round."""
     loader = Loader(workers=arguments.workers, threads=arguments.threads)
     rates = {"bare loop": [], "pipeline": [], "pipeline, prepared": []}

@@ -214,7 +214,7 @@ def main() -> None:
     methods = {only: METHODS[only]} if only else METHODS
     found = measure(settings, turns, methods) if turns else count(settings, methods)
     numbers = {"settings": asdict(settings), "methods": found}
-    numbers["environment"] = provenance.environment()
+    numbers["environment"] = provenance.describe_environment()
     rounds.publish((tabulate if turns else tell)(settings, found), numbers, path)
 
 

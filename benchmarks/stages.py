@@ -29,8 +29,14 @@ from vrl_jax.augment.views import make_views
 from vrl_jax.experiment import Experiment
 from vrl_jax.pretraining.program import Program, make_program
 from vrl_jax.train import provenance
-from vrl_jax.train.compilation import keep_compiled
-from vrl_jax.train.sharding import compiler_options, make_mesh, place, replicated, sharded
+from vrl_jax.train.compilation import enable_cache
+from vrl_jax.train.sharding import (
+    batch_sharding,
+    compiler_options,
+    make_mesh,
+    replicated_sharding,
+    shard_rows,
+)
 from vrl_jax.train.step import TrainState, key_for, make_step, view_keys
 
 VIDEOS = 4096  # the set's size decides schedules alone
@@ -76,9 +82,9 @@ def works(run: Experiment, program: Program, mesh: Mesh) -> dict[str, Callable[[
     """Return a call for every prefix, the whole step last, on random clips."""
     rng = np.random.default_rng(0)
     drawn = rng.integers(256, size=program.clips.shape, dtype=np.uint8)
-    clips, rows = place(mesh, drawn), place(mesh, drawn[: run.train.batch])
+    clips, rows = shard_rows(mesh, drawn), shard_rows(mesh, drawn[: run.train.batch])
     state = program.init()
-    placed = replicated(mesh), sharded(mesh)
+    placed = replicated_sharding(mesh), batch_sharding(mesh)
 
     def timed(prefix: Prefix) -> Callable[[], Any]:
         compiled = jax.jit(prefix, in_shardings=placed, compiler_options=compiler_options(mesh))
@@ -150,8 +156,8 @@ def examine(run: Experiment, count: int, trace: str, to: pathlib.Path | None) ->
         with jax.profiler.trace(trace):
             for _ in range(3):
                 step()
-    numbers = {"config": configs.described(run), "prefixes": taken, "stages": stages(taken)}
-    numbers["environment"] = provenance.environment()
+    numbers = {"config": configs.run_identity(run), "prefixes": taken, "stages": stages(taken)}
+    numbers["environment"] = provenance.describe_environment()
     rounds.publish(tabulate(run, taken), numbers, to)
 
 
@@ -160,11 +166,11 @@ def start(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    keep_compiled()
+    enable_cache()
     given = flags.FLAGS
     path = pathlib.Path(given.json) if given.json else None
     try:
-        run = configs.build(command_line.with_data(given.config, given.data))
+        run = configs.build(command_line.replace_data(given.config, given.data))
         examine(run, given.rounds, given.trace, path)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -7,7 +7,7 @@ python -m vrl_jax.main --config=configs/eval_weizmann_probe.py --config.init=run
 from vrl_jax import config
 from vrl_jax.data.datasets.folders import Weizmann
 from vrl_jax.evaluation.config import Evaluation
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 
 
 def get_config(arg: str = ""):
@@ -17,6 +17,6 @@ def get_config(arg: str = ""):
             task="probe",
             protocol="own",
             batch=32,
-            probe=Evaluate(group="person"),
+            probe=ProbeConfig(group="person"),
         )
     )

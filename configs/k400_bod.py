@@ -21,7 +21,7 @@ from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import LARS
 
@@ -38,7 +38,7 @@ def get_config(arg: str = ""):
             method=BOD(dim=128, inner_warmup=0.2),
             optim=LARS(learning_rate=4.8, reference_batch=512, warmup=0.2, weight_decay=1e-6),
             train=Train(batch=512, epochs=100, log_every=50, probe_every=10_000, save_every=1000),
-            evaluate=Evaluate(clips=10, batch=32),
+            evaluate=ProbeConfig(clips=10, batch=32),
             loader=Loader(workers=16, threads=1),
         )
     )

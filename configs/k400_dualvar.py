@@ -17,7 +17,7 @@ from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.dualvar import DualVar
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import SGD
 
@@ -55,7 +55,7 @@ def get_config(arg: str = ""):
                 nesterov=False,
             ),
             train=Train(batch=64, epochs=200, log_every=50, probe_every=50_000, save_every=2000),
-            evaluate=Evaluate(clips=10, batch=32, center="each"),
+            evaluate=ProbeConfig(clips=10, batch=32, center="each"),
             loader=Loader(workers=16, threads=1),
         )
     )

@@ -16,7 +16,7 @@ from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.sdc import SDC
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import Adam
 
@@ -47,7 +47,7 @@ def get_config(arg: str = ""):
                 learning_rate=1e-3, warmup=0.0, drops=(0.7,), weight_decay=1e-5, decay_all=True
             ),
             train=Train(batch=256, epochs=100, log_every=50, probe_every=10_000, save_every=1000),
-            evaluate=Evaluate(clips=10, batch=32),
+            evaluate=ProbeConfig(clips=10, batch=32),
             loader=Loader(workers=16, threads=1),
         )
     )

@@ -16,7 +16,7 @@ from vrl_jax.encoders.slowonly import SlowOnly
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.instance import Instance
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import LARS
 
@@ -39,7 +39,7 @@ def get_config(arg: str = ""):
                 weight_decay=1e-6,
             ),
             train=Train(batch=512, epochs=200, log_every=50, probe_every=10_000, save_every=1000),
-            evaluate=Evaluate(clips=10, batch=32),
+            evaluate=ProbeConfig(clips=10, batch=32),
             loader=Loader(workers=16, threads=1),
         )
     )

@@ -14,7 +14,7 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import AdamW
 
@@ -57,6 +57,6 @@ def get_config(arg: str = ""):
             ),
             optim=AdamW(learning_rate=2e-3),
             train=Train(batch=64, steps=300, log_every=10, probe_every=100, save_every=100),
-            evaluate=Evaluate(),
+            evaluate=ProbeConfig(),
         )
     )

@@ -8,7 +8,7 @@ from vrl_jax import config
 from vrl_jax.augment.views import Augment
 from vrl_jax.data.datasets.folders import Weizmann
 from vrl_jax.data.loader import Loader
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 
 
 def get_config(arg: str = ""):
@@ -31,5 +31,5 @@ def get_config(arg: str = ""):
     described.loader = config.describe(Loader(threads=4, buffer=4))
     described.train.batch = 32
     described.train.steps = 500
-    described.evaluate = config.describe(Evaluate(group="person"))
+    described.evaluate = config.describe(ProbeConfig(group="person"))
     return described

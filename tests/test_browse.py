@@ -67,7 +67,7 @@ def seen_in_training(experiment, method):
     params = jnp.zeros(())
     shape = (16, len(method.views), settings.frames, 8, 8, 3)
     start = TrainState(jnp.int32(STEP), params, jnp.zeros(shape), optimizer.init(params))
-    return clips[::levels], np.asarray(step(start, sharding.place(place, clips))[0].state)
+    return clips[::levels], np.asarray(step(start, sharding.shard_rows(place, clips))[0].state)
 
 
 CASES = {
@@ -88,7 +88,7 @@ def test_the_sheet_shows_what_the_training_step_sees(name):
     np.testing.assert_array_equal(batch["clips"], clips[:3])
     drawn = browse.draw_views(experiment, method, batch["clips"], STEP)
     np.testing.assert_allclose(drawn, views[:3], atol=1e-4)
-    strips = browse.arrange(method.views, batch["clips"], drawn, experiment.augment)
+    strips = browse.arrange_strips(method.views, batch["clips"], drawn, experiment.augment)
     shown = [0, 1, 3, 4, 5, 6, 8, 9]
     mean, std = np.array(experiment.augment.mean), np.array(experiment.augment.std)
     for strip in strips:
@@ -119,7 +119,7 @@ def test_strips_are_told_apart():
         experiment, method = small(name, method=same)
         clips = np.zeros((1, 2, 10, *DECODED, 3), np.uint8)
         drawn = np.zeros((1, len(method.views), 10, 8, 8, 3), np.float32)
-        strips = browse.arrange(method.views, clips, drawn, experiment.augment)
+        strips = browse.arrange_strips(method.views, clips, drawn, experiment.augment)
         labels[name] = [strip.label for strip in strips]
     assert labels == {
         "synthetic_dualvar": ["clip 0", "view 0\nweak 0.2", "view 1", "clip 1", "view 2"],
@@ -148,7 +148,7 @@ def test_every_frame_is_drawn_in_its_place():
     clip = browse.Strip("clip 0", 0, rng.random((2, 3, 6, 12, 3)))
     view = browse.Strip("view 0", 0, rng.random((2, 3, 8, 8, 3)))
     other = browse.Strip("clip 1", 1, rng.random((2, 3, 6, 12, 3)))
-    figure = browse.draw(
+    figure = browse.draw_sheet(
         browse.Sheet("title", ["one", "two"], [clip, view, other], ["notes " * 99])
     )
     (axes,) = figure.axes
@@ -191,19 +191,19 @@ def test_what_cannot_be_read_is_told(tmp_path):
     write_clip(tmp_path / "train" / "falling down" / "good.mp4")
     (tmp_path / "train" / "b" / "bad.mp4").write_bytes(b"1234")
     experiment = dataclasses.replace(experiment, data=ClassFolders(str(tmp_path)))
-    sheet, lost = browse.look(experiment, "mine", 4, 0)
+    sheet, lost = browse.preview_views(experiment, "mine", 4, 0)
     assert sheet.captions == ["good.mp4    class: falling down"] * 4
     assert lost and all(line.startswith("b/bad.mp4 cannot be read") for line in lost)
     assert "mine" in sheet.title and "step 0, seed 5" in sheet.title
     assert any("Augment: size 8," in note for note in sheet.notes)
     with pytest.raises(ValueError, match="show must be at least 1, got 0"):
-        browse.look(experiment, "mine", 0, 0)
+        browse.preview_views(experiment, "mine", 0, 0)
 
 
 def test_what_training_refuses_is_refused():
     experiment, _ = small("synthetic_bod", augment={"flip": 0.5})
     with pytest.raises(ValueError, match="augment.flip is 0.5"):
-        browse.look(experiment, "mine", 4, 0)
+        browse.preview_views(experiment, "mine", 4, 0)
 
 
 def start(name, out, *flags):

@@ -26,7 +26,7 @@ def fake(folder, **values):
 
 
 def test_finished_runs_are_tabulated_and_not_run_again(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(compare, "wait", lambda command: pytest.fail("ran again"))
+    monkeypatch.setattr(compare, "wait_for", lambda command: pytest.fail("ran again"))
     fake(tmp_path / "one-seed0", linear_static=0.5, linear_dynamic=0.25)
     fake(tmp_path / "one-seed1", linear_static=0.75, linear_dynamic=0.25)
     fake(tmp_path / "two-seed0", linear_static=1.0)
@@ -81,7 +81,7 @@ def test_the_spread_within_a_result_stands_beside_it(tmp_path, monkeypatch):
 
 def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(compare, "wait", commands.append)
+    monkeypatch.setattr(compare, "wait_for", commands.append)
     arguments = ["configs/one.py", "--seeds=3", f"--out={tmp_path}", "--", "--config.train.steps=2"]
     compare.main(arguments)
     (command,) = commands
@@ -95,7 +95,7 @@ def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
 
 def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(compare, "wait", commands.append)
+    monkeypatch.setattr(compare, "wait_for", commands.append)
     for value, found in (("0.5", 0.5), ("1", 0.75)):
         fake(tmp_path / f"data.cooccurrence={value}" / "one-seed0", linear_static=found)
     settings = ["--seeds=0", "--vary=data.cooccurrence=0.5,1,0.9", f"--out={tmp_path}"]
@@ -131,13 +131,13 @@ def test_a_report_of_a_run_that_goes_on_does_not_finish_it(tmp_path, monkeypatch
     given = ["--config=configs/one.py", "--config.train.seed=0"]
     (workdir / "command.json").write_text(json.dumps(given))
     commands = []
-    monkeypatch.setattr(compare, "wait", commands.append)
+    monkeypatch.setattr(compare, "wait_for", commands.append)
     compare.main(["configs/one.py", "--seeds=0", f"--out={tmp_path}"])
     assert len(commands) == 1
 
 
 def test_a_run_that_fails_ends_the_comparison_with_its_status(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "wait", lambda command: 143)
+    monkeypatch.setattr(compare, "wait_for", lambda command: 143)
     with pytest.raises(SystemExit) as ended:
         compare.main(["configs/one.py", "configs/two.py", "--seeds=0", f"--out={tmp_path}"])
     assert ended.value.code == 143 and not (tmp_path / "two-seed0").exists()
@@ -166,4 +166,4 @@ def test_a_run_is_told_to_stop_and_its_status_kept():
     os.killpg(parent.pid, signal.SIGTERM)
     assert parent.communicate(timeout=30)[0] == "9\n" and parent.returncode == 0
     killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-    assert compare.wait(killed) == 137
+    assert compare.wait_for(killed) == 137

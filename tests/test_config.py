@@ -32,7 +32,9 @@ def test_every_config_is_one_of_two_kinds_and_survives_json(name):
     assert isinstance(experiment, kind)
     if name.startswith("eval_") and experiment.task in protocols.TASKS:
         assert name == f"eval_{experiment.data_set}_{experiment.task}"
-        assert protocols.recipe(experiment.protocol, experiment.task, experiment.data_set).test
+        assert protocols.published_recipe(
+            experiment.protocol, experiment.task, experiment.data_set
+        ).test
     assert config.build(json.loads(load(name).to_json())) == experiment
     assert f"--config=configs/{name}.py" in importlib.import_module(f"configs.{name}").__doc__
 

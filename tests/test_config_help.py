@@ -17,7 +17,7 @@ import vrl_jax.frameworks
 import vrl_jax.methods
 from tests.test_config import CONFIGS, load
 from vrl_jax import config
-from vrl_jax.config_help import explain, parts, sentences, summary
+from vrl_jax.config_help import explain_config, field_docs, first_line, walk_components
 from vrl_jax.train import optim
 
 PACKAGES = vrl_jax.data, vrl_jax.encoders, vrl_jax.frameworks, vrl_jax.methods
@@ -26,7 +26,9 @@ MARKS = "pretrain", "module", "build"  # what data sets, encoders, frameworks an
 
 def components():
     """Return the classes of all parts of all configs, and those that a config may name instead."""
-    found = {type(part) for name in CONFIGS for _, _, part in parts(config.build(load(name)))}
+    found = {
+        type(part) for name in CONFIGS for _, _, part in walk_components(config.build(load(name)))
+    }
     modules = [optim] + [
         importlib.import_module(f"{package.__name__}.{module.name}")
         for package in PACKAGES
@@ -41,10 +43,10 @@ def components():
 
 @pytest.mark.parametrize("kind", components(), ids=lambda kind: kind.__qualname__)
 def test_every_field_of_every_component_has_a_sentence(kind):
-    told = sentences(kind)
+    told = field_docs(kind)
     assert set(told) == {item.name for item in dataclasses.fields(kind)}
     assert all(told.values())
-    assert summary(kind).endswith(".") and not summary(kind).startswith(f"{kind.__name__}(")
+    assert first_line(kind).endswith(".") and not first_line(kind).startswith(f"{kind.__name__}(")
 
 
 def test_components_are_found():
@@ -89,19 +91,19 @@ class Whole(Base):
 
 
 def test_sentences_are_read_as_they_are_written():
-    assert sentences(Whole) == {
+    assert field_docs(Whole) == {
         "kept": "of the base.",
         "changed": 'in the whole, "x" or "y": what follows.',
         "low": "bounds of it.",
         "high": "bounds of it.",
         "base": "within.",
     }
-    assert summary(Whole) == "Everything at once: forms of sentences."
+    assert first_line(Whole) == "Everything at once: forms of sentences."
 
 
 def test_the_text_is_what_it_should_be():
     module = __name__
-    assert explain(Whole(changed="b c", high=2.0), 80) == textwrap.dedent(
+    assert explain_config(Whole(changed="b c", high=2.0), 80) == textwrap.dedent(
         f"""\
         config = {module}:Whole
           Everything at once: forms of sentences.
@@ -116,7 +118,7 @@ def test_the_text_is_what_it_should_be():
           config.base.kept     int  1  of the base.
           config.base.changed  str  a  in the base."""
     )
-    below = explain(Whole(changed="b c"), 50).splitlines()
+    below = explain_config(Whole(changed="b c"), 50).splitlines()
     assert below[4:7] == [
         "  config.changed  str    'b c'",
         '      in the whole, "x" or "y": what follows.',
@@ -126,7 +128,7 @@ def test_the_text_is_what_it_should_be():
 
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_sentences_keep_to_the_width(width):
-    lines = explain(config.build(load("k400_sdc")), width).splitlines()
+    lines = explain_config(config.build(load("k400_sdc")), width).splitlines()
     longer = [line for line in lines if len(line) > width]
     assert all(line.split()[0].startswith("config") for line in longer)
     assert len(longer) < len(lines) / 8 and sum(len(line) > width - 9 for line in lines) > 20
@@ -134,7 +136,7 @@ def test_sentences_keep_to_the_width(width):
 
 def keys(run):
     """Return what a command line must set, as `explain` shows it."""
-    rows = [line.strip().split("  ") for line in explain(run, 10_000).splitlines()]
+    rows = [line.strip().split("  ") for line in explain_config(run, 10_000).splitlines()]
     cells = [[cell.strip() for cell in row if cell] for row in rows]
     return {row[0]: row[2] for row in cells if row and len(row) > 2 and row[0][:7] == "config."}
 
@@ -180,7 +182,7 @@ def test_values_are_shown_as_the_command_line_takes_them(name):
     shown = keys(wanted)
     fields = sum(
         not dataclasses.is_dataclass(getattr(part, item.name))
-        for _, _, part in parts(wanted)
+        for _, _, part in walk_components(wanted)
         for item in dataclasses.fields(part)
     )
     assert len(shown) == fields

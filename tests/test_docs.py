@@ -176,7 +176,7 @@ def check_parsed(found: argparse.Namespace, arguments: list[str]) -> None:
     """Refuse data sets and configs that there are not; folders need not be there."""
     for names in (getattr(found, "source", None), getattr(found, "data", None)):
         if isinstance(names, list) and names and "/" not in names[0]:
-            lookup.build(names[0], names[1:])
+            lookup.build_dataset(names[0], names[1:])
     overrides = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
     for path in getattr(found, "configs", []):
         check_config([f"--config={path}", *overrides])
@@ -203,7 +203,7 @@ def check_config(arguments: list[str]) -> None:
         "config", described, flag_values=values, lock_config=True, sys_argv=argv
     )
     values(argv)
-    config.build(command_line.with_data(made.value, given.get("--data", "")))
+    config.build(command_line.replace_data(made.value, given.get("--data", "")))
 
 
 def check(monkeypatch, text: str, command: str) -> None:

@@ -19,14 +19,14 @@ from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.loader import Loader
 from vrl_jax.data.tools import index
 from vrl_jax.data.video.decode import Excerpt, VideoBytes, VideoFile
-from vrl_jax.profiling.input_report import ENOUGH, Rates, Setup, diagnose, prepare_commands
+from vrl_jax.profiling.input_report import ENOUGH, Rates, Setup, diagnose_input, prepare_commands
 
 RATES = Rates(read=1000.0, decode=30.0, loader=100.0, transfer=5000.0, step=300.0)
 SETUP = Setup(loader=Loader(workers=4), cores=16, resize=(128, 171), crop=112, prepare="  prepare")
 
 
 def verdict(rates=None, **setup):
-    return diagnose(
+    return diagnose_input(
         dataclasses.replace(RATES, **(rates or {})), dataclasses.replace(SETUP, **setup)
     )
 
@@ -167,7 +167,7 @@ def test_what_training_refuses_is_refused():
     described = synthetic_bod.get_config()
     described.sampling.clips = 1
     with pytest.raises(ValueError, match="pass --config.sampling.clips=2"):
-        doctor.examine(config.build(described), 1)
+        doctor.measure_stages(config.build(described), 1)
     described.train.batch = 63
     with pytest.raises(ValueError, match="train.batch must be a multiple of the 8 devices"):
-        doctor.examine(config.build(described), 1)
+        doctor.measure_stages(config.build(described), 1)

@@ -23,7 +23,7 @@ from vrl_jax.augment.views import Augment
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.evaluation.encode import add_options, read_protocol
+from vrl_jax.evaluation.encode import add_options, read_encode_config
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 
@@ -127,7 +127,7 @@ def test_other_videos_of_the_same_names_are_other_data(tmp_path, model):
 def test_parts_of_unknown_make_are_not_taken(tmp_path, model):
     data = ("Synthetic", "test_videos=9", "frames=20", *CUT)
     run(model, *data, f"--out={tmp_path}/whole.npz")
-    parts = feature_file.Parts(tmp_path / "a.npz", {})
+    parts = feature_file.FeatureParts(tmp_path / "a.npz", {})
     parts.add(features=np.zeros((8, 6), np.float32), unreadable=np.full(8, ""))
     (parts.folder / "about.json").unlink()
     run(model, *data, f"--out={tmp_path}/a.npz")
@@ -149,8 +149,8 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, model):
     assert 2 <= len(before) < 42
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        add = feature_file.Parts.add
-        patch.setattr(feature_file.Parts, "add", lambda *a, **k: made.append(add(*a, **k)))
+        add = feature_file.FeatureParts.add
+        patch.setattr(feature_file.FeatureParts, "add", lambda *a, **k: made.append(add(*a, **k)))
         run(model, *data, f"--out={out}")
     assert len(made) == 42 - len(before)
     run(model, *data, f"--out={whole}")
@@ -162,14 +162,14 @@ def test_parts_and_files_of_another_command_are_refused(tmp_path, model, capsys,
     other = tmp_path / "other.safetensors"
     pretrained.save(other, make_model(seed=1))
     data = ("Synthetic", "test_videos=9", "frames=20", f"--out={tmp_path}/a.npz", *CUT)
-    add = feature_file.Parts.add
+    add = feature_file.FeatureParts.add
 
     def add_and_stop(parts, **columns):
         add(parts, **columns)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(feature_file.Parts, "add", add_and_stop)
+        patch.setattr(feature_file.FeatureParts, "add", add_and_stop)
         run(model, *data)
     assert len(list((tmp_path / "a.npz.parts").glob("*.npz"))) == 1
     changed = {
@@ -234,8 +234,8 @@ def test_a_run_says_how_clips_are_cut():
     sampling = Sampling(8, 2, fps=30.0, layout="segments")
     experiment = replace(tree, sampling=sampling, resize=(32, 40))
     loaded = replace(make_model(), experiment=experiment)
-    protocol = read_protocol(loaded, parser.parse_args(["--stride=5"]), clips=7)
+    protocol = read_encode_config(loaded, parser.parse_args(["--stride=5"]), clips=7)
     assert protocol.sampling == Sampling(8, 5, 7, 30.0, "segments") and protocol.resize == (32, 40)
     given = parser.parse_args(["--fps=0", "--frames=4", "--layout=independent"])
-    protocol = read_protocol(loaded, given, 1, (16, 24))
+    protocol = read_encode_config(loaded, given, 1, (16, 24))
     assert protocol.sampling == Sampling(4, 2, 1, 0.0) and protocol.resize == (16, 24)

@@ -209,9 +209,9 @@ def test_a_config_that_takes_an_argument_is_looked_at_with_it(tmp_path, monkeypa
     file.write_text("from configs.synthetic_bod import get_config as plain\n")
     file.write_text(file.read_text() + "get_config = lambda wanted: plain() if wanted else None\n")
     with pytest.raises(SystemExit, match="config.optim.lr is unknown"):
-        flags.parse(["main", f"--config={file}:wide", "--noquiet", "--config.optim.lr=1"])
+        flags.parse_flags(["main", f"--config={file}:wide", "--noquiet", "--config.optim.lr=1"])
     with pytest.raises(SystemExit, match="config.encoder.remta is unknown"):
-        flags.parse(["main", f"-config={file}:wide", "--noconfig.encoder.remta"])
+        flags.parse_flags(["main", f"-config={file}:wide", "--noconfig.encoder.remta"])
 
 
 def test_a_command_line_may_spell_its_config_in_two_ways():
@@ -226,8 +226,8 @@ def test_a_command_line_may_spell_its_config_in_two_ways():
         "-v=1",
     ]
     told = ["main", "--config=x.py:a", "--config.a.b=-1", "--config.c", "--config.d=2", "-v=1"]
-    assert flags.spelt(line) == flags.spelt(told) == told
-    assert flags.spelt(["main", "--config.help", "x"]) == ["main", "--explain", "x"]
+    assert flags.normalize_argv(line) == flags.normalize_argv(told) == told
+    assert flags.normalize_argv(["main", "--config.help", "x"]) == ["main", "--explain", "x"]
 
 
 def test_processes_that_do_not_meet_are_refused(capsys, monkeypatch):
@@ -249,13 +249,13 @@ def test_an_error_of_a_run_is_one_line(monkeypatch, known):
     def fall():
         raise known("the reason")
 
-    monkeypatch.setattr(main, "work", fall)
+    monkeypatch.setattr(main, "run", fall)
     with pytest.raises(SystemExit, match="^error: the reason$"):
         main.main()
 
 
 def test_an_error_that_is_not_known_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(main, "work", lambda: [][0])
+    monkeypatch.setattr(main, "run", lambda: [][0])
     with pytest.raises(IndexError):
         main.main()
 
@@ -268,7 +268,7 @@ def test_one_of_several_processes_leaves_at_once_whatever_the_error(monkeypatch,
     def leave(code):
         raise SystemExit(code)
 
-    monkeypatch.setattr(main, "work", fall)
+    monkeypatch.setattr(main, "run", fall)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(os, "_exit", leave)
     with pytest.raises(SystemExit, match="^1$"):
@@ -427,14 +427,20 @@ def test_a_workdir_of_another_experiment_is_refused(whole):
 
 def test_the_command_line_can_name_another_data_set(tmp_path):
     described = synthetic_bod.get_config()
-    named = flags.with_data(described, f"ClassFolders 'root={tmp_path}/my videos' test_folder=test")
+    named = flags.replace_data(
+        described, f"ClassFolders 'root={tmp_path}/my videos' test_folder=test"
+    )
     data = ClassFolders(root=f"{tmp_path}/my videos", test_folder="test")
     assert config.build(named).data == data
-    seeded = flags.with_data(described, "Synthetic seed=3 cooccurrence=0.5")
+    seeded = flags.replace_data(described, "Synthetic seed=3 cooccurrence=0.5")
     assert config.build(seeded).data == Synthetic(seed=3, cooccurrence=0.5)
-    assert flags.with_data(described, "") == flags.with_data(described, " ") == described.to_dict()
+    assert (
+        flags.replace_data(described, "")
+        == flags.replace_data(described, " ")
+        == described.to_dict()
+    )
     with pytest.raises(ValueError, match="has no field 'roof'"):
-        flags.with_data(described, "ClassFolders roof=x")
+        flags.replace_data(described, "ClassFolders roof=x")
 
 
 def test_the_default_workdir_is_the_same_for_the_same_settings():

@@ -19,7 +19,7 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.encoders.vit import ViT
 from vrl_jax.pretraining.program import make_program
 from vrl_jax.profiling.devices import Chip
-from vrl_jax.profiling.step_report import verdict
+from vrl_jax.profiling.step_report import format_verdict
 from vrl_jax.train.sharding import make_mesh
 
 BATCH = 16
@@ -37,7 +37,7 @@ def experiment(**train):
 
 @pytest.fixture(scope="module")
 def finding():
-    return preflight.examine(experiment(), make_mesh(), 40, CHIP)
+    return preflight.compile_step(experiment(), make_mesh(), 40, CHIP)
 
 
 def size(tree):
@@ -59,9 +59,9 @@ def test_a_step_is_read_for_each_of_its_chips(finding):
 
 
 def test_the_verdict_is_by_the_chips_memory(finding):
-    assert finding.fits and verdict(finding).startswith("Fits")
+    assert finding.fits and format_verdict(finding).startswith("Fits")
     small = dataclasses.replace(finding, capacity=finding.memory.total - 1)
-    assert small.fits is False and verdict(small).startswith("Does not fit")
+    assert small.fits is False and format_verdict(small).startswith("Does not fit")
     assert small.largest == BATCH // 8 - 1
 
 
@@ -70,10 +70,12 @@ def test_a_step_that_its_compiler_refuses_does_not_fit(finding, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 3.50G of 1.00G hbm.")
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
-    refused = preflight.examine(experiment(), make_mesh(), 40, CHIP)
+    refused = preflight.compile_step(experiment(), make_mesh(), 40, CHIP)
     assert refused.fits is False and refused.costs is refused.times is None
     assert refused.memory.arguments == finding.memory.arguments
-    assert verdict(refused).startswith("Does not fit: 2.50 GiB more than the 1.00 GiB of a chip.")
+    assert format_verdict(refused).startswith(
+        "Does not fit: 2.50 GiB more than the 1.00 GiB of a chip."
+    )
 
 
 def test_a_platform_gets_its_own_convolutions():
@@ -88,11 +90,11 @@ def test_a_platform_gets_its_own_convolutions():
 
 def test_what_training_refuses_is_refused():
     with pytest.raises(ValueError, match="train.batch must be a multiple of the 8 devices, got 12"):
-        preflight.examine(experiment(batch=12), make_mesh(), 40, None)
+        preflight.compile_step(experiment(batch=12), make_mesh(), 40, None)
     other = experiment()
     other = dataclasses.replace(other, evaluate=dataclasses.replace(other.evaluate, batch=4))
     with pytest.raises(ValueError, match="--config.evaluate.batch=8"):
-        preflight.examine(other, make_mesh(), 40, None)
+        preflight.compile_step(other, make_mesh(), 40, None)
 
 
 def start(*flags, name="synthetic_simclr", environment=ENVIRONMENT):
@@ -123,15 +125,15 @@ def test_impossible_slices_are_refused():
 
 def test_the_batch_of_a_chip_is_that_of_all():
     with flagsaver.flagsaver(per_chip_batch=5):
-        aimed, place = preflight.aim(experiment())
+        aimed, place = preflight.target_from_flags(experiment())
     assert place == make_mesh() and aimed == experiment(batch=40)
-    assert preflight.aim(experiment())[0] == experiment()
+    assert preflight.target_from_flags(experiment())[0] == experiment()
     with flagsaver.flagsaver(per_chip_batch=0), pytest.raises(ValueError, match="per_chip_batch"):
-        preflight.aim(experiment())
+        preflight.target_from_flags(experiment())
     with flagsaver.flagsaver(json="gs://bucket/x.json"), pytest.raises(ValueError, match="gs://"):
-        preflight.aim(experiment())
+        preflight.target_from_flags(experiment())
     with pytest.raises(ValueError, match="the config is of an evaluation"):
-        preflight.aim(config.build(eval_factors.get_config()))
+        preflight.target_from_flags(config.build(eval_factors.get_config()))
 
 
 def test_one_target_at_a_time():

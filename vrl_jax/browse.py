@@ -26,10 +26,10 @@ from ml_collections import config_flags
 
 from vrl_jax import check
 from vrl_jax.augment.views import Augment, make_views
-from vrl_jax.data.dataset import Source, Video, VideoError
-from vrl_jax.data.loader import failures, train_batches
+from vrl_jax.data.dataset import Video, VideoDataset, VideoError
+from vrl_jax.data.loader import failed_videos, train_batches
 from vrl_jax.experiment import Experiment
-from vrl_jax.flags import built, launch
+from vrl_jax.flags import config_from_flags, launch
 from vrl_jax.methods.base import Method
 from vrl_jax.pretraining.run import check_mirror
 from vrl_jax.report import plot
@@ -77,7 +77,7 @@ class Sheet(NamedTuple):
 
 
 def read_batch(
-    experiment: Experiment, source: Source, method: Method, videos: int, step: int
+    experiment: Experiment, source: VideoDataset, method: Method, videos: int, step: int
 ) -> dict[str, Any]:
     """Return the batch of a training step, cut to the first rows that the upper level sees.
 
@@ -110,7 +110,7 @@ def draw_views(
     return np.asarray(make(key, clips, method.views, experiment.augment))
 
 
-def arrange(
+def arrange_strips(
     views: tuple[View, ...],
     clips: UInt8[np.ndarray, "b k t h w 3"],
     drawn: Float[np.ndarray, "b v t s s 3"],
@@ -143,7 +143,9 @@ def network_views(method: Method, clips: Float[jax.ShapeDtypeStruct, "b v t s s 
     return counts[0] if counts else len(method.views)
 
 
-def look(experiment: Experiment, name: str, show: int, step: int) -> tuple[Sheet, list[str]]:
+def preview_views(
+    experiment: Experiment, name: str, show: int, step: int
+) -> tuple[Sheet, list[str]]:
     """Return the sheet, and a line for each video that could not be read.
 
     Args:
@@ -163,7 +165,7 @@ def look(experiment: Experiment, name: str, show: int, step: int) -> tuple[Sheet
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
     batch = read_batch(experiment, source, method, show, step)
     drawn = draw_views(experiment, method, batch["clips"], step)
-    strips = arrange(method.views, batch["clips"], drawn, experiment.augment)
+    strips = arrange_strips(method.views, batch["clips"], drawn, experiment.augment)
     captions = [_caption(source, source[int(number)]) for number in batch["index"]]
     notes = [
         *_further(method, drawn),
@@ -172,11 +174,13 @@ def look(experiment: Experiment, name: str, show: int, step: int) -> tuple[Sheet
         _settings(experiment.augment),
     ]
     title = f"{name}: what is drawn at step {step}, seed {experiment.train.seed}"
-    lost = [f"{source[n].id} cannot be read and has a substitute: {e}" for n, e in failures(batch)]
+    lost = [
+        f"{source[n].id} cannot be read and has a substitute: {e}" for n, e in failed_videos(batch)
+    ]
     return Sheet(title, captions, strips, notes), lost
 
 
-def draw(sheet: Sheet) -> Figure:
+def draw_sheet(sheet: Sheet) -> Figure:
     """Return the sheet as a figure: one pair of axes whose unit is the inch, counted downwards."""
     clips = sorted({strip.clip for strip in sheet.strips})
     columns = [[strip for strip in sheet.strips if strip.clip == clip] for clip in clips]
@@ -230,7 +234,7 @@ def _words(number: int, view: View) -> list[str]:
     return words
 
 
-def _caption(source: Source, video: Video) -> str:
+def _caption(source: VideoDataset, video: Video) -> str:
     """Return a video's name and labels."""
     labels = (f"{name}: {source.classes[name][n]}" for name, n in video.labels.items())
     return "    ".join([pathlib.PurePath(video.id).name, *labels])
@@ -255,20 +259,20 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def run() -> None:
+def main() -> None:
     """Look and write."""
     try:
-        experiment = built()
+        experiment = config_from_flags()
         if not isinstance(experiment, Experiment):
             raise ValueError("an evaluation draws no views: pass the config of a pretraining run")
         name = config_flags.get_config_filename(flags.FLAGS["config"])
-        sheet, lost = look(experiment, name, _SHOW.value, _STEP.value)
+        sheet, lost = preview_views(experiment, name, _SHOW.value, _STEP.value)
         with matplotlib.rc_context(plot.STYLE):
-            draw(sheet).savefig(_OUT.value, dpi=DPI)
+            draw_sheet(sheet).savefig(_OUT.value, dpi=DPI)
     except (OSError, ValueError, VideoError) as error:
         sys.exit(f"error: {error}")
     print("\n".join([*lost, f"views: {_OUT.value}"]))
 
 
 if __name__ == "__main__":
-    launch(run)
+    launch(main)

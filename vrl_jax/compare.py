@@ -23,7 +23,7 @@ from vrl_jax.report.storage import is_remote
 UNTRAINED = "untrained"
 
 
-def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
+def run_experiment(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
     """Train, judge and report one config with one seed, unless that is done already.
 
     A folder that another command filled ends the comparison, and so does a run that fails or stops.
@@ -39,12 +39,12 @@ def run(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> 
     print(f"{config}, seed {seed}: {workdir}", flush=True)
     workdir.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(given))
-    code = wait([sys.executable, "-m", "vrl_jax.main", *given, f"--workdir={workdir}"])
+    code = wait_for([sys.executable, "-m", "vrl_jax.main", *given, f"--workdir={workdir}"])
     if code:
         sys.exit(code)  # the run has said why
 
 
-def wait(command: list[str]) -> int:
+def wait_for(command: list[str]) -> int:
     """Run a command and return its exit status; it is told of what asks this process to end."""
     child = None
 
@@ -64,7 +64,7 @@ def wait(command: list[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def gather(
+def gather_results(
     workdirs: list[pathlib.Path], probe: str = "", init: str = "", key: str = "value"
 ) -> dict[str, list[float]]:
     """Return the single-number results of some runs, by probe and label.
@@ -87,18 +87,20 @@ def gather(
     return {column: list(values.values()) for column, values in found.items()}
 
 
-def row(workdirs: list[pathlib.Path], probe: str, init: str = "") -> dict[str, list[float]]:
+def make_row(workdirs: list[pathlib.Path], probe: str, init: str = "") -> dict[str, list[float]]:
     """Return the results, and beside each what it varies by within itself, where it does."""
-    within = gather(workdirs, probe, init, "std")
-    return gather(workdirs, probe, init) | {f"{c}, std within": v for c, v in within.items()}
+    within = gather_results(workdirs, probe, init, "std")
+    return gather_results(workdirs, probe, init) | {
+        f"{c}, std within": v for c, v in within.items()
+    }
 
 
-def label(name: str, setting: str, value: str) -> str:
+def format_label(name: str, setting: str, value: str) -> str:
     """Return what a row of the table is called."""
     return f"{name}, {setting}={value}" if setting else name
 
 
-def tabulate(rows: dict[str, dict[str, list[float]]]) -> str:
+def format_table(rows: dict[str, dict[str, list[float]]]) -> str:
     """Return a Markdown table: a row an experiment, mean and standard deviation over seeds."""
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -141,19 +143,21 @@ def main(argv: list[str] | None = None) -> None:
             name = pathlib.Path(config).stem
             workdirs = [folder / f"{name}-seed{seed}" for seed in seeds]
             for seed, workdir in zip(seeds, workdirs, strict=True):
-                run(config, seed, workdir, [*varied, *overrides])
+                run_experiment(config, seed, workdir, [*varied, *overrides])
             everything += workdirs
-            experiments.setdefault(name, {})[value] = gather(workdirs, arguments.probe)
-            rows[label(name, setting, value)] = row(workdirs, arguments.probe)
-        before = gather(everything, arguments.probe, UNTRAINED)
+            experiments.setdefault(name, {})[value] = gather_results(workdirs, arguments.probe)
+            rows[format_label(name, setting, value)] = make_row(workdirs, arguments.probe)
+        before = gather_results(everything, arguments.probe, UNTRAINED)
         if before:
             untrained[value] = before
-            rows[label(UNTRAINED, setting, value)] = row(everything, arguments.probe, UNTRAINED)
+            rows[format_label(UNTRAINED, setting, value)] = make_row(
+                everything, arguments.probe, UNTRAINED
+            )
     if untrained:
         experiments[UNTRAINED] = untrained
-    table = tabulate(rows)
+    table = format_table(rows)
     (out / "table.md").write_text(table + "\n")
-    sweep.write(out / "plot.png", experiments, setting)
+    sweep.draw_sweep(out / "plot.png", experiments, setting)
     print(table)
 
 

@@ -26,7 +26,7 @@ def describe(component: Any) -> ml_collections.ConfigDict:
     return described
 
 
-def described(run: Any) -> dict[str, Any]:
+def run_identity(run: Any) -> dict[str, Any]:
     """Return, as JSON, what a resumed run must share with its checkpoint: all but `loader`."""
     tree = json.loads(describe(run).to_json())
     del tree["loader"]

@@ -14,7 +14,7 @@ from typing import Any
 LEAST = 36  # columns for sentences beside their keys; where there are fewer, they stand below
 
 
-def explain(component: Any, width: int = 100) -> str:
+def explain_config(component: Any, width: int = 100) -> str:
     """Return all keys of an `Experiment` or an `Evaluation`, one paragraph a component.
 
     A key has its type, its value as a command line writes it, and a sentence, which ends with the
@@ -25,23 +25,24 @@ def explain(component: Any, width: int = 100) -> str:
       width: of a line, in characters.
     """
     return "\n\n".join(
-        _paragraph(part, path, sentence, width) for path, sentence, part in parts(component)
+        _paragraph(part, path, sentence, width)
+        for path, sentence, part in walk_components(component)
     )
 
 
-def parts(
+def walk_components(
     component: Any, path: str = "config", sentence: str = ""
 ) -> Iterator[tuple[str, str, Any]]:
     """Yield path, sentence and value of a component and of all those within it."""
     yield path, sentence, component
-    told = sentences(type(component))
+    told = field_docs(type(component))
     for item in dataclasses.fields(component):
         value = getattr(component, item.name)
         if dataclasses.is_dataclass(value):
-            yield from parts(value, f"{path}.{item.name}", told.get(item.name, ""))
+            yield from walk_components(value, f"{path}.{item.name}", told.get(item.name, ""))
 
 
-def sentences(kind: type) -> dict[str, str]:
+def field_docs(kind: type) -> dict[str, str]:
     """Return what the docstrings of a class, and of those it inherits from, say of its fields."""
     found = {}
     for each in reversed(kind.__mro__):
@@ -52,7 +53,7 @@ def sentences(kind: type) -> dict[str, str]:
     return found
 
 
-def summary(kind: type) -> str:
+def first_line(kind: type) -> str:
     """Return the first line of a class' docstring."""
     return inspect.cleandoc(kind.__doc__ or "").partition("\n")[0]
 
@@ -60,13 +61,13 @@ def summary(kind: type) -> str:
 def _paragraph(component: Any, path: str, sentence: str, width: int) -> str:
     kind = type(component)
     title = f"{path} = {kind.__module__}:{kind.__qualname__}"
-    about = _fill(f"{sentence} {summary(kind)}".strip(), width, "  ")
+    about = _fill(f"{sentence} {first_line(kind)}".strip(), width, "  ")
     return "\n".join([title, about, *_table(_rows(component, path), width)])
 
 
 def _rows(component: Any, path: str) -> list[tuple[str, str, str, str]]:
     """Return key, type, value and sentence of every field that is no component."""
-    told, rows = sentences(type(component)), []
+    told, rows = field_docs(type(component)), []
     for item in dataclasses.fields(component):
         value = getattr(component, item.name)
         if dataclasses.is_dataclass(value):

@@ -24,14 +24,14 @@ from jaxtyping import UInt8
 
 from vrl_jax import check
 from vrl_jax.data import frame_sampling, storage
-from vrl_jax.data.dataset import Media, Source, Video, VideoError, subset
+from vrl_jax.data.dataset import Video, VideoDataset, VideoError, VideoHandle, take_subset
 from vrl_jax.data.loader import train_batches
 from vrl_jax.data.video.decode import Excerpt, VideoFile
 from vrl_jax.experiment import Experiment
-from vrl_jax.flags import built, launch
+from vrl_jax.flags import config_from_flags, launch
 from vrl_jax.pretraining.program import Program, make_program
 from vrl_jax.pretraining.run import check_mirror
-from vrl_jax.profiling.input_report import Rates, Setup, diagnose, prepare_commands
+from vrl_jax.profiling.input_report import Rates, Setup, diagnose_input, prepare_commands
 from vrl_jax.train import sharding
 
 _STEPS = flags.DEFINE_integer("steps", 20, "Batches and training steps to time.")
@@ -40,7 +40,7 @@ VIDEOS = 64  # that reading and decoding are timed on, unless SECONDS are over b
 SECONDS = 10.0
 
 
-def read_rate(source: Source) -> tuple[float, float]:
+def read_rate(source: VideoDataset) -> tuple[float, float]:
     """Return videos a second and bytes a video of one process that reads from the disk.
 
     The system is asked to forget a file before it is read, so that a second run measures the same.
@@ -52,13 +52,13 @@ def read_rate(source: Source) -> tuple[float, float]:
     return (len(sizes) / seconds if sum(sizes) else math.inf), statistics.mean(sizes)
 
 
-def _read(media: Media) -> int:
+def _read(media: VideoHandle) -> int:
     """Return how many bytes of a video were read; none of one that is rendered or in memory."""
     if isinstance(media, Excerpt):
         return _read(media.media)
     with contextlib.suppress(OSError):
         if isinstance(media, VideoFile) and storage.is_remote(media.path):
-            return len(storage.read(media.path))
+            return len(storage.read_remote(media.path))
         if isinstance(media, VideoFile):
             with open(media.path, "rb") as file:
                 if hasattr(os, "posix_fadvise"):
@@ -69,7 +69,7 @@ def _read(media: Media) -> int:
     return 0
 
 
-def decode_rate(experiment: Experiment, source: Source) -> float:
+def decode_rate(experiment: Experiment, source: VideoDataset) -> float:
     """Return videos a second of one process that opens videos and reads random clips.
 
     Raises:
@@ -91,16 +91,16 @@ def decode_rate(experiment: Experiment, source: Source) -> float:
     return done / (time.perf_counter() - began)
 
 
-def _some(source: Source) -> Iterator[Video]:
+def _some(source: VideoDataset) -> Iterator[Video]:
     """Yield videos from all over the source until their number or the time is enough."""
-    chosen, end = subset(source, VIDEOS), time.perf_counter() + SECONDS
+    chosen, end = take_subset(source, VIDEOS), time.perf_counter() + SECONDS
     for index in range(len(chosen)):
         yield chosen[index]
         if time.perf_counter() > end:
             return
 
 
-def loader_rate(experiment: Experiment, source: Source, rows: int, steps: int) -> float:
+def loader_rate(experiment: Experiment, source: VideoDataset, rows: int, steps: int) -> float:
     """Return videos a second of the whole loader once it runs, in batches of `rows`."""
     loader = experiment.loader
     lanes = max(1, loader.workers) * loader.threads  # batches that are in the making at once
@@ -121,14 +121,14 @@ def loader_rate(experiment: Experiment, source: Source, rows: int, steps: int) -
 
 def transfer_rate(place: Mesh, clips: UInt8[np.ndarray, "b k t h w 3"], steps: int) -> float:
     """Return videos a second from the host's memory to the devices."""
-    return _rate(lambda: sharding.place(place, clips).block_until_ready(), len(clips), steps)
+    return _rate(lambda: sharding.shard_rows(place, clips).block_until_ready(), len(clips), steps)
 
 
 def step_rate(program: Program, place: Mesh, clips: np.ndarray, steps: int) -> float:
     """Return videos a second of the compiled training step, its batch on the devices already."""
     state, batch, step = (
         program.init(),
-        sharding.place(place, clips),
+        sharding.shard_rows(place, clips),
         program.step.lower().compile(),
     )
 
@@ -149,7 +149,7 @@ def _rate(work: Callable[[], Any], videos: int, times: int) -> float:
     return videos * times / (time.perf_counter() - began)
 
 
-def examine(experiment: Experiment, steps: int) -> str:
+def measure_stages(experiment: Experiment, steps: int) -> str:
     """Measure every stage and return the table and the verdict.
 
     Raises:
@@ -176,10 +176,10 @@ def examine(experiment: Experiment, steps: int) -> str:
         crop=experiment.augment.size,
         prepare=prepare_commands(experiment.data, min(experiment.resize)),
     )
-    return f"{tabulate(rates, setup, size, rows)}\n\n{diagnose(rates, setup)}"
+    return f"{format_rates(rates, setup, size, rows)}\n\n{diagnose_input(rates, setup)}"
 
 
-def tabulate(rates: Rates, setup: Setup, size: float, rows: int) -> str:
+def format_rates(rates: Rates, setup: Setup, size: float, rows: int) -> str:
     """Return the rates as a table, with what each was measured on."""
     loader = setup.loader
     backend = f"{jax.device_count()} {jax.default_backend()} device(s)"
@@ -196,16 +196,16 @@ def tabulate(rates: Rates, setup: Setup, size: float, rows: int) -> str:
     return "\n".join([f"{'':10}{'videos/s':>12}", *lines])
 
 
-def run() -> None:
+def main() -> None:
     """Measure and print."""
     try:
-        experiment = built()
+        experiment = config_from_flags()
         if not isinstance(experiment, Experiment):
             raise ValueError("an evaluation does not train: pass the config of a pretraining run")
-        print(examine(experiment, _STEPS.value))
+        print(measure_stages(experiment, _STEPS.value))
     except (ValueError, VideoError) as error:  # the loader gives up on data that is not there
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    launch(run)
+    launch(main)

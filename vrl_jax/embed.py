@@ -22,26 +22,32 @@ from tqdm import tqdm
 import vrl_jax
 from vrl_jax import pretrained
 from vrl_jax.data import storage
-from vrl_jax.data.dataset import Source, Video, VideoError, VideoList, fingerprint
+from vrl_jax.data.dataset import Video, VideoDataset, VideoError, VideoList, fingerprint
 from vrl_jax.data.datasets import lookup
-from vrl_jax.data.datasets.file_lists import EXTENSIONS, PARTS, open_as
+from vrl_jax.data.datasets.file_lists import EXTENSIONS, PARTS, open_handle
 from vrl_jax.data.datasets.folders import ClassFolders
-from vrl_jax.data.loader import eval_batches, failures
+from vrl_jax.data.loader import eval_batches, failed_videos
 from vrl_jax.evaluation.encode import (
-    Protocol,
+    EncodeConfig,
     add_options,
     compile_encoder,
     describe_model,
-    fill,
-    read_protocol,
+    pad_rows,
+    read_encode_config,
 )
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
-from vrl_jax.train.compilation import keep_compiled
+from vrl_jax.train.compilation import enable_cache
 
 
-def embed(
-    model: Pretrained, source: Source, out: Path, protocol: Protocol, *, part: str, per_clip: bool
+def write_features(
+    model: Pretrained,
+    source: VideoDataset,
+    out: Path,
+    protocol: EncodeConfig,
+    *,
+    part: str,
+    per_clip: bool,
 ) -> str:
     """Write the features of every video of a source.
 
@@ -70,24 +76,24 @@ def embed(
         "parts": {"batch": protocol.batch},
     }
     if out.exists():
-        feature_file.refuse_other(out, feature_file.read_about(out), about)
-        feature_file.Parts(out, about).remove()  # it may have been killed just before that
+        feature_file.check_same(out, feature_file.read_about(out), about)
+        feature_file.FeatureParts(out, about).remove()  # it may have been killed just before that
         return f"{out} is finished (to make it again, delete it)"
-    parts = feature_file.Parts(out, about)
+    parts = feature_file.FeatureParts(out, about)
     _add_parts(model, source, parts, protocol, per_clip)
     columns = _list_videos(source) | parts.join()
-    feature_file.write(out, columns, about)
+    feature_file.write_columns(out, columns, about)
     parts.remove()
     return f"{out}: {len(source)} videos, {(columns['unreadable'] != '').sum()} unreadable"
 
 
-def find_videos(name: str, settings: list[str], part: str) -> Source:
+def find_videos(name: str, settings: list[str], part: str) -> VideoDataset:
     """Return a part of a data set, or all videos below a folder that has no splits.
 
     Raises:
       ValueError: there is no such data set, or no video in the folder.
     """
-    found = lookup.build(name, settings)
+    found = lookup.build_dataset(name, settings)
     if isinstance(found, ClassFolders) and not settings:
         root = Path(found.root)
         if not any((root / split).is_dir() for split in (found.train_folder, found.test_folder)):
@@ -96,7 +102,11 @@ def find_videos(name: str, settings: list[str], part: str) -> Source:
 
 
 def _add_parts(
-    model: Pretrained, source: Source, parts: feature_file.Parts, protocol: Protocol, per_clip: bool
+    model: Pretrained,
+    source: VideoDataset,
+    parts: feature_file.FeatureParts,
+    protocol: EncodeConfig,
+    per_clip: bool,
 ) -> None:
     """Encode the videos that no part has, a part for each batch."""
     batch, encode = protocol.batch, compile_encoder(model, lambda features: features.clip)
@@ -110,19 +120,19 @@ def _add_parts(
     progress = tqdm(desc="embed", total=len(source), initial=done, unit="video", mininterval=1)
     with contextlib.closing(batches), progress:
         for each in batches:
-            clips, count = fill(each["clips"], batch), len(each["clips"])
+            clips, count = pad_rows(each["clips"], batch), len(each["clips"])
             # One clip of every video at a time: memory does not grow with the number of clips.
             features = np.stack([encode(clips[:, k]) for k in range(clips.shape[1])], 1)[:count]
             features = np.asarray(features if per_clip else features.mean(1), np.float32)
             reasons = np.full(count, "", object)
-            for number, reason in failures(each):
+            for number, reason in failed_videos(each):
                 row = number - int(each["index"][0])
                 features[row], reasons[row] = np.nan, reason
             parts.add(features=features, unreadable=reasons.astype(str))
             progress.update(count)
 
 
-def _list_videos(source: Source) -> dict[str, np.ndarray]:
+def _list_videos(source: VideoDataset) -> dict[str, np.ndarray]:
     """Return the ids and the labels."""
     videos = [source[number] for number in range(len(source))]
     labels = {
@@ -144,7 +154,7 @@ def _find_loose(root: Path) -> VideoList:
         raise ValueError(f"no video in {root}")
     sizes = [(path, (root / path).stat().st_size) for path in sorted(paths)]
     return VideoList(
-        tuple(Video(path, open_as(str(root / path)), {}) for path, _ in sizes),
+        tuple(Video(path, open_handle(str(root / path)), {}) for path, _ in sizes),
         classes={},
         hash=hashlib.sha256(repr(sizes).encode()).hexdigest(),
     )
@@ -165,7 +175,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("model", help="a run's folder, or what vrl_jax.pretrained.load takes")
     parser.add_argument("data", nargs="+", help="data set or folder, then its fields, key=value")
-    parser.add_argument("--out", type=storage.local, required=True, help="features.npz or .parquet")
+    parser.add_argument(
+        "--out", type=storage.local_path, required=True, help="features.npz or .parquet"
+    )
     parser.add_argument("--part", choices=PARTS, default="test", help="of the data set")
     parser.add_argument("--clips", type=int, default=10, help="of a video (default 10)")
     parser.add_argument("--per-clip", action="store_true", help="keep a video's clips apart")
@@ -174,14 +186,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_options(parser)
     given = parser.parse_intermixed_args(argv)
-    keep_compiled()
+    enable_cache()
     try:
         feature_file.check_path(given.out)
         source = find_videos(given.data[0], given.data[1:], given.part)
         model = pretrained.load(given.model, step=given.step)
-        protocol = read_protocol(model, given, given.clips, given.resize)
+        protocol = read_encode_config(model, given, given.clips, given.resize)
         options = {"part": given.part, "per_clip": given.per_clip}
-        print(embed(model, source, given.out, protocol, **options))
+        print(write_features(model, source, given.out, protocol, **options))
     except (ValueError, VideoError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.data.", "").replace("--config.", "--"))
 

@@ -9,7 +9,7 @@ from vrl_jax.data.loader import Loader
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.methods.base import MethodConfig
 from vrl_jax.methods.network import EncoderConfig
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.loop import Train
 from vrl_jax.train.optim import Optimizer
 
@@ -41,7 +41,7 @@ class Experiment:
     resize: tuple[int, int] = (128, 171)
     augment: Augment = field(default_factory=Augment)
     train: Train = field(default_factory=Train)
-    evaluate: Evaluate = field(default_factory=Evaluate)
+    evaluate: ProbeConfig = field(default_factory=ProbeConfig)
     loader: Loader = field(default_factory=Loader)
 
     def __post_init__(self):

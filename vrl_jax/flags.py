@@ -19,11 +19,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vrl_jax import config as configs
-from vrl_jax.config_help import explain
+from vrl_jax.config_help import explain_config
 from vrl_jax.data.datasets import lookup
 from vrl_jax.evaluation.config import Evaluation
 from vrl_jax.experiment import Experiment
-from vrl_jax.train.compilation import keep_compiled
+from vrl_jax.train.compilation import enable_cache
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _DATA = flags.DEFINE_string(
@@ -44,17 +44,17 @@ def launch(command: Callable[[], None]) -> None:
             raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
-        keep_compiled()
+        enable_cache()
         if _EXPLAIN.value:
             _explain()
         else:
             command()
 
-    sys.argv = spelt(sys.argv)  # where overrides are looked for, too
-    app.run(run, flags_parser=parse)
+    sys.argv = normalize_argv(sys.argv)  # where overrides are looked for, too
+    app.run(run, flags_parser=parse_flags)
 
 
-def spelt(argv: list[str]) -> list[str]:
+def normalize_argv(argv: list[str]) -> list[str]:
     """Return a command line as its flags know it.
 
     `--config.help` is `--explain`, `--config.key value` is `--config.key=value`, and
@@ -67,10 +67,10 @@ def spelt(argv: list[str]) -> list[str]:
             joined[-1] += f"={each}"
         else:
             joined.append("--explain" if each == "--config.help" else each)
-    return [_found(each) for each in joined]
+    return [_resolve_config(each) for each in joined]
 
 
-def _found(given: str) -> str:
+def _resolve_config(given: str) -> str:
     flag, _, path = given.partition("=")
     file = pathlib.Path(path.partition(":")[0])
     if flag != "--config" or file.exists() or file.parent != pathlib.Path("configs"):
@@ -79,7 +79,7 @@ def _found(given: str) -> str:
     return f"{flag}={folder / path.partition('/')[2]}" if (folder / file.name).exists() else given
 
 
-def parse(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
     """Parse the flags; a config that is not there, or has not a key, ends all with one line."""
     overrides = dict(found.groups() for found in map(_OF_CONFIG.fullmatch, argv) if found)
     file, *arg = (overrides.pop(None, None) or "").split(":", 1)
@@ -110,21 +110,21 @@ def _add(tree: dict[str, Any], path: str, value: str | None) -> None:
 
 def _explain() -> None:
     try:
-        print(explain(built(), shutil.get_terminal_size((100, 0)).columns))
+        print(explain_config(config_from_flags(), shutil.get_terminal_size((100, 0)).columns))
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
-def built() -> Experiment | Evaluation:
+def config_from_flags() -> Experiment | Evaluation:
     """Return what the command line's config describes.
 
     Raises:
       ValueError: a setting that cannot be.
     """
-    return configs.build(with_data(_CONFIG.value, _DATA.value))
+    return configs.build(replace_data(_CONFIG.value, _DATA.value))
 
 
-def with_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]:
+def replace_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]:
     """Return the config with the data set that the command line names, if it names one.
 
     Raises:
@@ -133,5 +133,5 @@ def with_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]
     tree = described.to_dict()
     if data.strip():
         kind, *fields = shlex.split(data)
-        tree["data"] = configs.describe(lookup.build(kind, fields)).to_dict()
+        tree["data"] = configs.describe(lookup.build_dataset(kind, fields)).to_dict()
     return tree

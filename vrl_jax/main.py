@@ -33,10 +33,10 @@ from vrl_jax import config as configs
 from vrl_jax import flags
 from vrl_jax.data.dataset import VideoError
 from vrl_jax.evaluation.config import Evaluation
-from vrl_jax.evaluation.run import Judgement
+from vrl_jax.evaluation.run import EvaluationRun
 from vrl_jax.experiment import Experiment
 from vrl_jax.pretraining.run import Pretraining
-from vrl_jax.train.checkpoint import Changed
+from vrl_jax.train.checkpoint import ConfigMismatch
 
 _WORKDIR = absl_flags.DEFINE_string(
     "workdir", "", "Folder of the run, or gs://bucket/folder; by default runs/ and a name."
@@ -61,13 +61,13 @@ _DRY_RUN = absl_flags.DEFINE_bool(
 
 def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.Path:
     """Return `runs/<config name>-<hash of the settings>`: the same settings find their run."""
-    digest = hashlib.sha256(json.dumps(configs.described(experiment), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(configs.run_identity(experiment), sort_keys=True).encode())
     return pathlib.Path("runs") / f"{pathlib.Path(path).stem}-{digest.hexdigest()[:8]}"
 
 
-def start(
+def make_job(
     experiment: Experiment | Evaluation, workdir: str | pathlib.Path
-) -> Pretraining | Judgement:
+) -> Pretraining | EvaluationRun:
     """Return the job of a config, checked.
 
     Raises:
@@ -81,10 +81,10 @@ def start(
         raise ValueError(
             "an evaluation that changes on the way is none: leave --accept_changes out"
         )
-    return Judgement(experiment, workdir, _QUIET.value)
+    return EvaluationRun(experiment, workdir, _QUIET.value)
 
 
-def join() -> None:
+def init_distributed() -> None:
     """Meet the other processes, if the command line says that there are some.
 
     Raises:
@@ -99,7 +99,7 @@ def join() -> None:
         )
 
 
-def work() -> bool:
+def run() -> bool:
     """Refuse what cannot work, run; return whether the end was reached.
 
     Raises:
@@ -108,22 +108,22 @@ def work() -> bool:
       VideoError: too many videos that cannot be read.
       OSError: what cannot be written.
     """
-    join()
-    experiment = flags.built()
+    init_distributed()
+    experiment = flags.config_from_flags()
     workdir = _WORKDIR.value or default_workdir(
         config_flags.get_config_filename(absl_flags.FLAGS["config"]), experiment
     )
     try:
-        job = start(experiment, workdir)
-    except Changed as error:
-        raise Changed(f"{error}; --accept_changes continues all the same") from error
+        job = make_job(experiment, workdir)
+    except ConfigMismatch as error:
+        raise ConfigMismatch(f"{error}; --accept_changes continues all the same") from error
     if _DRY_RUN.value:
         print(job.plan())
         return True
     return job()
 
 
-def fail(error: Exception) -> NoReturn:
+def exit_with_error(error: Exception) -> NoReturn:
     """End with one line; of several processes at once, for the others wait for this one."""
     logging.debug("Where the error came from:", exc_info=error)
     if jax.process_count() == 1:
@@ -135,9 +135,9 @@ def fail(error: Exception) -> NoReturn:
 def main() -> None:
     """Work, and leave with what came of it."""
     try:
-        finished = work()
+        finished = run()
     except (FloatingPointError, OSError, ValueError, VideoError) as error:
-        fail(error)
+        exit_with_error(error)
     except Exception:
         if jax.process_count() == 1:
             raise

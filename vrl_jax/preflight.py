@@ -24,11 +24,11 @@ from vrl_jax.data.dataset import VideoError
 from vrl_jax.encoders.layers import formulation_on
 from vrl_jax.evaluation.config import Evaluation
 from vrl_jax.experiment import Experiment
-from vrl_jax.flags import built, launch
+from vrl_jax.flags import config_from_flags, launch
 from vrl_jax.pretraining.program import make_program
 from vrl_jax.profiling import devices
 from vrl_jax.profiling.devices import Chip
-from vrl_jax.profiling.step_report import Finding, find, tell, verdict
+from vrl_jax.profiling.step_report import StepReport, analyze_step, format_report, format_verdict
 from vrl_jax.report.storage import is_remote
 from vrl_jax.train import sharding
 
@@ -39,7 +39,7 @@ _VIDEOS = flags.DEFINE_integer("videos", None, "Size of the pretraining set, not
 _JSON = flags.DEFINE_string("json", "", "File for all figures.")
 
 
-def examine(experiment: Experiment, place: Mesh, videos: int, chip: Chip | None) -> Finding:
+def compile_step(experiment: Experiment, place: Mesh, videos: int, chip: Chip | None) -> StepReport:
     """Compile the step of an experiment for the devices of a mesh and read what it needs.
 
     Args:
@@ -53,7 +53,7 @@ def examine(experiment: Experiment, place: Mesh, videos: int, chip: Chip | None)
     """
     sharding.check_batch(place, "evaluate.batch", experiment.evaluate.batch)
     experiment = for_platform(experiment, place.devices.flat[0].platform)
-    return find(make_program(experiment, videos, place), experiment, place, chip)
+    return analyze_step(make_program(experiment, videos, place), experiment, place, chip)
 
 
 def for_platform(experiment: Experiment, platform: str) -> Experiment:
@@ -93,10 +93,10 @@ def find_devices() -> list[jax.Device]:
         raise ValueError("topology and devices are two targets: pass one of them")
     if _TOPOLOGY.value:
         return devices.tpu_slice(_TOPOLOGY.value)
-    return jax.devices() if _DEVICES.value is None else devices.simulated(_DEVICES.value)
+    return jax.devices() if _DEVICES.value is None else devices.simulated_devices(_DEVICES.value)
 
 
-def aim(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
+def target_from_flags(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
     """Return what the command line asks for: the experiment, its batch changed, and the devices.
 
     Raises:
@@ -114,7 +114,7 @@ def aim(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
     return experiment, place
 
 
-def write(path: pathlib.Path, finding: Finding, experiment: Experiment) -> None:
+def write_figures(path: pathlib.Path, finding: StepReport, experiment: Experiment) -> None:
     """Write all figures, with the settings and the versions that they are of."""
     versions = {}
     for name in ("jax", "jaxlib", "libtpu"):
@@ -122,27 +122,30 @@ def write(path: pathlib.Path, finding: Finding, experiment: Experiment) -> None:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = ""
-    figures = dataclasses.asdict(finding) | {"fits": finding.fits, "verdict": verdict(finding)}
+    figures = dataclasses.asdict(finding) | {
+        "fits": finding.fits,
+        "verdict": format_verdict(finding),
+    }
     described = json.loads(configs.describe(experiment).to_json())
     tree = {"target": _TOPOLOGY.value, **figures, "versions": versions, "config": described}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(tree, indent=2))
 
 
-def run() -> None:
+def main() -> None:
     """Compile and print."""
     jax.config.update("jax_enable_compilation_cache", False)  # the time is that of compiling
     try:
-        experiment, place = aim(built())
-        chip = devices.chip_of(place.devices.flat[0].device_kind)
-        finding = examine(experiment, place, count_videos(experiment), chip)
+        experiment, place = target_from_flags(config_from_flags())
+        chip = devices.chip_named(place.devices.flat[0].device_kind)
+        finding = compile_step(experiment, place, count_videos(experiment), chip)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(tell(finding))
+    print(format_report(finding))
     if _JSON.value:
-        write(pathlib.Path(_JSON.value), finding, experiment)
+        write_figures(pathlib.Path(_JSON.value), finding, experiment)
     sys.exit(0 if finding.fits is not False else 1)
 
 
 if __name__ == "__main__":
-    launch(run)
+    launch(main)

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from vrl_jax import config
 from vrl_jax.augment.views import Augment, center_view
 from vrl_jax.data import storage
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.report.storage import CHECKPOINTS
@@ -73,7 +73,9 @@ class Pretrained:
         return provenance.weight_hash(tree)
 
 
-def initialize(encoder: EncoderConfig, augment: Augment, frames: int, seed: int = 0) -> Pretrained:
+def init_untrained(
+    encoder: EncoderConfig, augment: Augment, frames: int, seed: int = 0
+) -> Pretrained:
     """Return an encoder as it is before any training: what trained ones are compared with.
 
     Args:
@@ -87,7 +89,7 @@ def initialize(encoder: EncoderConfig, augment: Augment, frames: int, seed: int 
     return Pretrained(encoder, augment, 0, {"batch_stats": {}, **start}, {})
 
 
-def load(path: str | Place, step: int | None = None) -> Pretrained:
+def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
     """Return the encoder of a run's folder, or of a file that `save` wrote.
 
     Args:
@@ -98,7 +100,7 @@ def load(path: str | Place, step: int | None = None) -> Pretrained:
       ValueError: there is no run and no such file, no such checkpoint, a file of PyTorch's weights,
         or one that is damaged.
     """
-    path = storage.place(path)
+    path = storage.to_path(path)
     if path.suffix in TORCH_SUFFIXES:
         raise ValueError(f"{path} is a PyTorch file, {_how_to_convert(path)}")
     if path.suffix == ".safetensors":
@@ -138,7 +140,7 @@ def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
     save_file({name: np.array(array, order="C") for name, array in flat.items()}, path, about)
 
 
-def _load_file(path: Place) -> Pretrained:
+def _load_file(path: AnyPath) -> Pretrained:
     if not storage.is_file(path):
         raise ValueError(f"there is no file {path}")
     if not storage.is_remote(path):
@@ -149,7 +151,7 @@ def _load_file(path: Place) -> Pretrained:
         return _read_file(copy, path)
 
 
-def _read_file(copy: pathlib.Path, path: Place) -> Pretrained:
+def _read_file(copy: pathlib.Path, path: AnyPath) -> Pretrained:
     """Return the encoder in a copy of `path`, by which errors call it."""
     try:
         with safetensors.safe_open(copy, "np") as file:
@@ -188,6 +190,6 @@ def _require_known(tree: Any) -> None:
             _require_known(part)
 
 
-def _how_to_convert(path: Place) -> str:
+def _how_to_convert(path: AnyPath) -> str:
     out = path.with_name(f"{path.name.partition('.')[0]}.vrl.safetensors")
     return f"convert it first: python -m vrl_jax.convert {path} --out={out}"

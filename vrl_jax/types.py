@@ -37,7 +37,7 @@ class View(NamedTuple):
     drawn_as: int = -1
 
 
-class Horizon(NamedTuple):
+class TrainLength(NamedTuple):
     """How long a run is, for schedules: optimiser steps in all, and in one pass over the videos."""
 
     steps: int

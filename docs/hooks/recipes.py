@@ -22,10 +22,10 @@ def table() -> str:
     rows = [TITLES, ["---"] * len(TITLES)]
     for name, tasks in protocols._PUBLISHED.items():
         for task in tasks:
-            usual = told(protocols.recipe(name, task))
+            usual = told(protocols.published_recipe(name, task))
             rows.append((f"`{name}`", task, "any", *usual))
             for data in protocols.SETS:
-                if (own := told(protocols.recipe(name, task, data))) != usual:
+                if (own := told(protocols.published_recipe(name, task, data))) != usual:
                     rows.append((f"`{name}`", task, f"`{data}`", *own))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -39,11 +39,11 @@ def random_u8(rng, *shape):
 def test_flip_mirrors_about_as_often_as_asked(rng):
     clip = jnp.asarray(random_clip(rng, 2, 4, 5))
     keys = jax.random.split(KEY, 1000)
-    got = jax.vmap(lambda key: A.flip(key, clip, 0.3))(keys)
+    got = jax.vmap(lambda key: A.random_flip(key, clip, 0.3))(keys)
     mirrored = np.asarray((got == clip[:, :, ::-1]).all(axis=(1, 2, 3, 4)))
     kept = np.asarray((got == clip).all(axis=(1, 2, 3, 4)))
     assert (mirrored ^ kept).all() and abs(mirrored.mean() - 0.3) < 0.05
-    assert A.flip(KEY, clip, 0.0) is clip
+    assert A.random_flip(KEY, clip, 0.0) is clip
 
 
 def blend_by_loops(clip, factor, kind):
@@ -151,7 +151,7 @@ def test_grayscale_about_as_often_as_asked(rng):
         r, g, b = clip[t, y, x]
         gray[t, y, x] = 0.2989 * r + 0.587 * g + 0.114 * b
     keys = jax.random.split(KEY, 1000)
-    got = np.asarray(jax.vmap(lambda key: A.grayscale(key, jnp.asarray(clip), 0.2))(keys))
+    got = np.asarray(jax.vmap(lambda key: A.random_grayscale(key, jnp.asarray(clip), 0.2))(keys))
     drained = abs(got - gray).max(axis=(1, 2, 3, 4)) < 1e-6
     assert ((got == clip).all(axis=(1, 2, 3, 4)) ^ drained).all()
     assert abs(drained.mean() - 0.2) < 0.04
@@ -321,7 +321,7 @@ def test_gray_by_channel_keeps_one_colour_for_the_whole_clip(rng):
     clip = jnp.array(random_clip(rng, 3, 4, 5))
     kept = set()
     for seed in range(30):
-        got = A.grayscale(jax.random.key(seed), clip, 1.0, "channel")
+        got = A.random_grayscale(jax.random.key(seed), clip, 1.0, "channel")
         same = [c for c in range(3) if np.array_equal(got, jnp.repeat(clip[..., c : c + 1], 3, -1))]
         assert len(same) == 1
         kept |= set(same)

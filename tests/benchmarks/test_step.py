@@ -14,7 +14,7 @@ from benchmarks.step import Settings, check_equal, largest
 from vrl_jax.augment import views as ours
 from vrl_jax.augment.crops import resize_box
 from vrl_jax.losses import info_nce, nt_xent
-from vrl_jax.types import Horizon
+from vrl_jax.types import TrainLength
 
 torch = pytest.importorskip("torch")
 
@@ -43,7 +43,7 @@ def clips(rng):
 )
 def test_both_sides_have_as_many_parameters(encoder, framework):
     run = jax_step.experiment(Settings(encoder=encoder, framework=framework))
-    method = run.method.build(run.encoder, run.framework, Horizon(1, 1))
+    method = run.method.build(run.encoder, run.framework, TrainLength(1, 1))
     clips = jax.ShapeDtypeStruct((2, 2, 2, 16, 16, 3), jnp.float32)
     params, _ = jax.eval_shape(method.init, jax.random.key(0), clips)
     with torch.device("meta"):
@@ -93,7 +93,7 @@ def test_both_sides_colour_alike(clips):
 
 def test_both_sides_lose_colour_and_blur_alike(clips):
     key, sigma = jax.random.key(0), 0.8
-    gray = jax.vmap(lambda clip: ours.grayscale(key, clip, 1.0))(clips)
+    gray = jax.vmap(lambda clip: ours.random_grayscale(key, clip, 1.0))(clips)
     got = torch_augment.to_gray(planes(clips)).expand(-1, 3, -1, -1, -1)
     np.testing.assert_allclose(channels_last(got), gray, atol=1e-6)
     blurred = jax.vmap(lambda clip: ours.gaussian_blur(key, clip, 1.0, (sigma, sigma)))(clips)

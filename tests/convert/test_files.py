@@ -43,9 +43,9 @@ def narrow(monkeypatch):
         monkeypatch.setattr(module, "WIDTHS", (4, 5, 6, 8))
     monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
     monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),) * 2,) * 3)
-    match.table.cache_clear()
+    match.their_names.cache_clear()
     yield
-    match.table.cache_clear()
+    match.their_names.cache_clear()
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def same(a, b):
 def small(rng, path):
     """Write a small R3D with torchvision's names; return it and its arrays."""
     wrote = draw(rng, R3D())
-    files.write(path, wrote, "torchvision")
+    files.write_weights(path, wrote, "torchvision")
     return wrote, load_file(path)
 
 
@@ -78,14 +78,14 @@ def test_weights_come_back_bit_by_bit(rng, tmp_path, family, encoder, suffix):
         pytest.importorskip("torch")
     path = tmp_path / f"theirs.{suffix}"
     wrote = draw(rng, encoder)
-    files.write(path, wrote, family)
-    read, left_out = files.read(path)
+    files.write_weights(path, wrote, family)
+    read, left_out = files.read_weights(path)
     same(read, wrote)
     assert not left_out and read.origin["layout"].startswith(family)
     assert read.origin["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert read.weights() == wrote.weights()
-    files.write(tmp_path / "ours.safetensors", read)
-    again, _ = files.read(tmp_path / "ours.safetensors")
+    files.write_weights(tmp_path / "ours.safetensors", read)
+    again, _ = files.read_weights(tmp_path / "ours.safetensors")
     same(again, wrote)
     assert (again.origin, again.augment) == (read.origin, read.augment)
 
@@ -93,16 +93,16 @@ def test_weights_come_back_bit_by_bit(rng, tmp_path, family, encoder, suffix):
 def test_torch_is_needed_for_its_own_files_alone(rng, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     wrote, _ = small(rng, tmp_path / "a.safetensors")
-    same(files.read(tmp_path / "a.safetensors")[0], wrote)
+    same(files.read_weights(tmp_path / "a.safetensors")[0], wrote)
     with pytest.raises(ValueError, match=r"pip install 'vrl-jax\[torch\]'"):
-        files.read(tmp_path / "a.pth")
+        files.read_weights(tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"pip install 'vrl-jax\[torch\]'"):
-        files.write(tmp_path / "a.pth", wrote, "torchvision")
+        files.write_weights(tmp_path / "a.pth", wrote, "torchvision")
 
 
 def test_what_is_written_is_what_pytorch_expects(rng, tmp_path, torch):
     wrote = draw(rng, R3D())
-    files.write(tmp_path / "a.pth", wrote, "torchvision")
+    files.write_weights(tmp_path / "a.pth", wrote, "torchvision")
     state = torch.load(tmp_path / "a.pth", weights_only=True)
     assert isinstance(state, dict) and all(x.is_contiguous() for x in state.values())
     assert state["stem.0.weight"].shape == (4, 3, 3, 7, 7)
@@ -116,7 +116,7 @@ def test_a_number_beside_the_weights_is_no_weight(rng, tmp_path, torch):
     wrote, arrays = small(rng, tmp_path / "a.safetensors")
     state = {name: torch.from_numpy(x) for name, x in arrays.items()}
     torch.save({"state_dict": state, "best_acc1": torch.tensor(3.0)}, tmp_path / "b.pth")
-    found, left_out = files.read(tmp_path / "b.pth")
+    found, left_out = files.read_weights(tmp_path / "b.pth")
     assert found.weights() == wrote.weights() and left_out == []
 
 
@@ -130,7 +130,7 @@ def test_containers_and_prefixes_are_looked_through(rng, tmp_path, torch, contai
         state["projector.2.bias"] = torch.zeros(3)
     inner = {"epoch": 3, container: {container: state} if prefix else state}
     torch.save(inner, tmp_path / "b.pth.tar")
-    read, left_out = files.read(tmp_path / "b.pth.tar")
+    read, left_out = files.read_weights(tmp_path / "b.pth.tar")
     same(read, wrote)
     assert read.origin["prefix"] == prefix
     assert left_out == sorted([f"{prefix}fc.weight", *["projector.2.bias"] * bool(prefix)])
@@ -147,7 +147,7 @@ def test_other_precisions_are_read_as_float32(rng, tmp_path, torch, kind):
     torch.save(state, tmp_path / "b.pt")
     save_torch(state, tmp_path / "b.safetensors")
     for name in ("b.pt", "b.safetensors"):
-        read, _ = files.read(tmp_path / name)
+        read, _ = files.read_weights(tmp_path / name)
         kernel = read.variables["params"]["stem"]["conv"]["kernel"]
         assert kernel.dtype == np.float32
         wanted = wrote.variables["params"]["stem"]["conv"]["kernel"]
@@ -171,31 +171,31 @@ def test_files_that_hold_no_weights_are_refused(tmp_path, torch):
     ):
         torch.save(content, path)
         with pytest.raises(ValueError, match=complaint):
-            files.read(path)
+            files.read_weights(path)
     path.write_text("nothing")
     with pytest.raises(ValueError, match="no file of tensors alone"):
-        files.read(path)
+        files.read_weights(path)
     (tmp_path / "a.safetensors").write_text("nothing")
     with pytest.raises(ValueError, match="no readable .safetensors file"):
-        files.read(tmp_path / "a.safetensors")
+        files.read_weights(tmp_path / "a.safetensors")
     for name in ("none.pth", "none.safetensors"):
         with pytest.raises(ValueError, match="there is no file"):
-            files.read(tmp_path / name)
+            files.read_weights(tmp_path / name)
 
 
 def test_arguments_that_mean_nothing_are_refused(rng, tmp_path):
     wrote, _ = small(rng, tmp_path / "a.safetensors")
     pretrained.save(tmp_path / "ours.safetensors", wrote)
     with pytest.raises(ValueError, match="is no run: step must be None, got 3"):
-        files.read(tmp_path / "a.safetensors", step=3)
+        files.read_weights(tmp_path / "a.safetensors", step=3)
     with pytest.raises(ValueError, match="prefix must be None, got 'x.'"):
-        files.read(tmp_path / "ours.safetensors", prefix="x.")
+        files.read_weights(tmp_path / "ours.safetensors", prefix="x.")
     with pytest.raises(ValueError, match="written to a .pth or .safetensors file, got .*a.onnx"):
-        files.write(tmp_path / "a.onnx", wrote, "torchvision")
+        files.write_weights(tmp_path / "a.onnx", wrote, "torchvision")
     with pytest.raises(
         ValueError, match="pytorchvideo has no names for R3D.*: dualvar, torchvision"
     ):
-        files.write(tmp_path / "a.pth", wrote, "pytorchvideo")
+        files.write_weights(tmp_path / "a.pth", wrote, "pytorchvideo")
 
 
 def test_the_command_converts_there_and_back(rng, tmp_path, capsys):
@@ -238,7 +238,7 @@ def test_a_run_is_exported(rng, tmp_path, capsys, encoder, note):
         manager.save(5, args=ocp.args.Composite(state=ocp.args.StandardSave(tree)))
     main([str(run), "--to=torchvision", f"--out={tmp_path / 'theirs.safetensors'}"])
     assert ("halves time three times" in capsys.readouterr().out) == note
-    read, _ = files.read(tmp_path / "theirs.safetensors")
+    read, _ = files.read_weights(tmp_path / "theirs.safetensors")
     assert read.weights() == wrote.weights()
     main([str(run), f"--out={tmp_path / 'ours.safetensors'}", "--step=5"])
     read = pretrained.load(tmp_path / "ours.safetensors")
@@ -250,4 +250,4 @@ def test_a_run_is_exported(rng, tmp_path, capsys, encoder, note):
 
 def test_encoders_without_names_elsewhere_are_refused(rng, tmp_path):
     with pytest.raises(ValueError, match="torchvision has no names for Tiny"):
-        files.write(tmp_path / "a.safetensors", draw(rng, Tiny()), "torchvision")
+        files.write_weights(tmp_path / "a.safetensors", draw(rng, Tiny()), "torchvision")

@@ -38,7 +38,7 @@ def test_features_are_those_of_the_same_network_in_pytorch(rng, name):
     make, wanted_encoder = NETWORKS[name]
     network = networks.fill(make())
     state = {key: x.numpy() for key, x in network.state_dict().items()}
-    layout, prefix = match.find(state)
+    layout, prefix = match.match_layout(state)
     encoder, variables, left_out = match.to_ours(state, layout, prefix)
     assert encoder == wanted_encoder and f"{layout.family} {layout.network}" == name
     assert left_out == sorted(key for key in state if key.startswith(HEADS))

@@ -71,7 +71,7 @@ FILES = {
 
 def arrays_of(encoder, layout):
     """Arrays of the right names and shapes that take no memory."""
-    table = match.table(encoder, layout)
+    table = match.their_names(encoder, layout)
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in table.values()}
 
 
@@ -86,7 +86,7 @@ def test_names_and_their_number_are_those_of_the_published_files(network):
     trained = {name: x for name, x in arrays.items() if "running" not in name}
     assert sum(x.size for x in trained.values()) + head == parameters
     full = {**arrays, **dict.fromkeys([*counters, *names[-2:]], np.zeros(()))}
-    found, prefix = match.find(full)
+    found, prefix = match.match_layout(full)
     assert (found, prefix) == (layout, "")
     assert match.to_ours(full, layout, "")[::2] == (encoder, sorted(names[-2:]))
 
@@ -98,7 +98,7 @@ def test_every_layout_finds_itself_again(layout):
     if layout.beside:
         arrays = {f"module.backbone.{name}": x for name, x in arrays.items()}
         arrays[f"module.{layout.beside}"] = np.zeros((4, 512))
-    found, prefix = match.find(arrays)
+    found, prefix = match.match_layout(arrays)
     assert found is layout and prefix == ("module.backbone." if layout.beside else "")
     encoder, _, left_out = match.to_ours(arrays, found, prefix)
     assert layout.fits(encoder)
@@ -120,17 +120,17 @@ def test_the_prefix_is_found_or_asked_for():
     twice = {f"{p}.{name}": x for p in ("module.encoder_q.0", "module.encoder_k.0")
              for name, x in arrays.items()}  # fmt: skip
     twice["module.encoder_q.2.weight"] = np.zeros((3, 2))
-    found, prefix = match.find(twice)
+    found, prefix = match.match_layout(twice)
     assert found is layout and prefix == "module.encoder_q.0."
     left_out = match.to_ours(twice, layout, prefix)[2]
     assert len(left_out) == len(arrays) + 1 and "module.encoder_q.2.weight" in left_out
-    assert match.find(twice, "module.encoder_k.0.")[1] == "module.encoder_k.0."
+    assert match.match_layout(twice, "module.encoder_k.0.")[1] == "module.encoder_k.0."
     with pytest.raises(ValueError, match=r"no encoder at the prefix 'x\.'.*module\.encoder_k\.0"):
-        match.find(twice, "x.")
+        match.match_layout(twice, "x.")
     two = {f"{p}.{name}": x for p in ("student", "teacher") for name, x in arrays.items()}
     with pytest.raises(ValueError, match=r"several encoders.*student\..*teacher\."):
-        match.find(two)
-    assert match.find(two, "teacher.") == (layout, "teacher.")
+        match.match_layout(two)
+    assert match.match_layout(two, "teacher.") == (layout, "teacher.")
 
 
 def test_names_and_shapes_that_do_not_fit_are_named():
@@ -154,7 +154,7 @@ def test_names_and_shapes_that_do_not_fit_are_named():
 
 def test_other_networks_are_unknown():
     with pytest.raises(ValueError, match="conv1.weight, layer1.*torchvision's R3D"):
-        match.find(["conv1.weight", "layer1.0.conv1.weight"])
+        match.match_layout(["conv1.weight", "layer1.0.conv1.weight"])
     with pytest.raises(ValueError, match="torchvision has no names for Tiny.*: none"):
         layout_for(Tiny(), "torchvision")
     with pytest.raises(ValueError, match="torchvision has no names for S3D.*gated=True"):

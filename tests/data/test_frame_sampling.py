@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vrl_jax.data.frame_sampling import Sampling, random_clips, uniform_clips, windows
+from vrl_jax.data.frame_sampling import Sampling, random_clips, uniform_clips, window_starts
 
 
 def expected_clip(start, num_frames, step, frames):
@@ -70,7 +70,7 @@ def test_windows_are_all_that_fit_and_never_overlap(num_frames, frames, stride):
     while at + (frames - 1) * stride < num_frames:
         wanted.append(at)
         at += frames * stride
-    starts = windows(num_frames, frames, stride)
+    starts = window_starts(num_frames, frames, stride)
     assert list(starts) == wanted
     for start in starts:
         window = {start + j * stride for j in range(frames)}

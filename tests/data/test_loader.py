@@ -17,7 +17,7 @@ from tests.data.video.test_decode import read_numbers, write_clip
 from vrl_jax.data import loader
 from vrl_jax.data.dataset import Video, VideoError, VideoList
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
-from vrl_jax.data.loader import Loader, eval_batches, evaluated, failures, train_batches
+from vrl_jax.data.loader import Loader, eval_batches, eval_row, failed_videos, train_batches
 from vrl_jax.data.video.decode import VideoFile
 
 SAMPLING, SIZE, FRAMES = Sampling(frames=4, stride=2, clips=2), (16, 32), 30
@@ -113,11 +113,11 @@ def test_a_signal_to_all_of_a_run_leaves_its_workers_feeding_it(source):
 
 def test_one_video_is_read_as_evaluation_reads_it(source):
     (batch,) = take(eval_batches(source, SAMPLING, SIZE, batch=VIDEOS), None)
-    row = evaluated(source, 5, SAMPLING, SIZE, Loader())
+    row = eval_row(source, 5, SAMPLING, SIZE, Loader())
     np.testing.assert_array_equal(row["clips"], batch["clips"][5])
     assert not row["failures"]
     lost = VideoList((Video("lost", VideoFile("absent.mp4"), {}),), {})
-    row = evaluated(lost, 0, SAMPLING, SIZE, Loader())
+    row = eval_row(lost, 0, SAMPLING, SIZE, Loader())
     assert not row["clips"].any() and "absent.mp4" in row["failures"]
 
 
@@ -185,7 +185,7 @@ def failing(**options):
 def test_in_training_another_video_takes_the_place_and_nothing_else_moves(source, damaged, workers):
     whole = train(source, 4)
     batches = train(damaged, 4, loader=failing(workers=workers))
-    told = [failure for batch in batches for failure in failures(batch)]
+    told = [failure for batch in batches for failure in failed_videos(batch)]
     assert {number for number, _ in told} == {2, 5}
     assert {reason.split(": ", 1)[1] for _, reason in told} == {
         "Invalid data found when processing input",
@@ -220,7 +220,7 @@ def test_in_evaluation_nothing_takes_the_place(source, damaged, workers):
     whole = take(eval_batches(source, SAMPLING, SIZE, batch=3), None)
     loader = failing(workers=workers)
     batches = take(eval_batches(damaged, SAMPLING, SIZE, batch=3, loader=loader), None)
-    assert [[number for number, _ in failures(batch)] for batch in batches] == [[2], [5], []]
+    assert [[number for number, _ in failed_videos(batch)] for batch in batches] == [[2], [5], []]
     for batch, other in zip(batches, whole, strict=True):
         bad = np.isin(batch["index"], (2, 5))
         np.testing.assert_array_equal(batch["index"], other["index"])

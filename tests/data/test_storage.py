@@ -131,12 +131,12 @@ def test_an_index_may_name_videos_that_are_elsewhere(bucket, folders, tmp_path):
     (folders / "val" / "a" / "z.zip").unlink()  # no video file
     data = ClassFolders(str(folders))
     out = tmp_path / "index"
-    index.index(data, out)
+    index.index_videos(data, out)
     root = upload(bucket, folders)
     same(indexed.Indexed(str(out), root).train(), indexed.Indexed(str(out)).train())
     same(indexed.Indexed(f"{root}/index", root).train(), data.train())
     with pytest.raises(ValueError, match="index a local copy of the videos"):
-        index.index(ClassFolders(root), tmp_path / "other")
+        index.index_videos(ClassFolders(root), tmp_path / "other")
 
 
 def test_what_cannot_be_read_says_what_can(bucket, tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ def test_an_error_without_words_is_named(bucket, monkeypatch):
 
     monkeypatch.setattr(Bucket, "cat_file", refuse)
     with pytest.raises(OSError, match="gs://bucket/x cannot be read: TimeoutError"):
-        storage.read("gs://bucket/x")
+        storage.read_remote("gs://bucket/x")
 
 
 def raise_import_error(scheme):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from tests.data.video.test_decode import write_clip
-from vrl_jax.data.dataset import Media, Reader, VideoError
+from vrl_jax.data.dataset import FrameReader, VideoError, VideoHandle
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.data.video.containers import ZippedFrames
 from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.detection.keyframes import Broken, KeyFrame, fit, measure, place_boxes
+from vrl_jax.detection.keyframes import KeyFrame, UnreadableVideo, fit_box, frame_size, place_boxes
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def path(tmp_path_factory):
 
 def read(media, sampling, size):
     with media.open() as reader:
-        assert isinstance(reader, Reader)
+        assert isinstance(reader, FrameReader)
         return reader.read(uniform_clips(reader.num_frames, reader.fps, sampling), size)[0]
 
 
@@ -49,7 +49,7 @@ def test_a_stride_at_another_rate(path):
 @pytest.mark.parametrize("size", [(32, 32), (20, 60), (64, 64)])
 def test_the_whole_frame_is_placed_with_its_aspect(path, size):
     got = read(KeyFrame(VideoFile(path), (64, 128), 0.8), Sampling(1, 1, 1), size)[0]
-    top, left, height, width = fit((64, 128), size)
+    top, left, height, width = fit_box((64, 128), size)
     assert (height, width) == {32: (16, 32), 20: (20, 40), 64: (32, 64)}[size[0]]
     with VideoFile(path).open() as whole:
         frame = whole.read(np.array([[20]]), (height, width))[0, 0]
@@ -63,7 +63,7 @@ def test_the_whole_frame_is_placed_with_its_aspect(path, size):
 def test_boxes_move_with_the_picture(rng, shape):
     size, corners = (40, 60), rng.uniform(0, 0.5, (9, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(0, 0.5, (9, 2))], 1)
-    top, left, height, width = fit(shape, size)
+    top, left, height, width = fit_box(shape, size)
     for box, moved in zip(boxes, place_boxes(boxes, shape, size), strict=True):
         for side in range(4):
             pixels = left + box[side] * width if side % 2 == 0 else top + box[side] * height
@@ -77,8 +77,8 @@ def test_what_is_not_there_is_told(path):
         with pytest.raises(VideoError, match=r"key frame (40|-2) is wanted.* 40 frames, 25 a"):
             with media.open():
                 pass
-    media = Broken("it is lost")
-    assert isinstance(media, Media)
+    media = UnreadableVideo("it is lost")
+    assert isinstance(media, VideoHandle)
     with pytest.raises(VideoError, match="it is lost"):
         KeyFrame(media, (1, 1), 0.0).open().__enter__()
 
@@ -117,15 +117,15 @@ def test_a_video_without_a_rate_is_told(tmp_path):
 
 
 def test_the_shape_is_the_upright_pictures(path, tmp_path, videos):
-    assert measure(path) == (64, 128)
+    assert frame_size(path) == (64, 128)
     (tmp_path / "damaged.mp4").write_bytes(b"nothing")
     for name in ("damaged.mp4", "absent.mp4"):
         with pytest.raises(VideoError, match=name):
-            measure(str(tmp_path / name))
+            frame_size(str(tmp_path / name))
     turned = 0
     for file in sorted((videos / "diverse").rglob("*.m*")):
         try:
-            height, width = measure(str(file))
+            height, width = frame_size(str(file))
         except VideoError:
             continue
         with av.open(str(file)) as container:

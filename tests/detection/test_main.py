@@ -10,7 +10,7 @@ import pytest
 from vrl_jax import pretrained
 from vrl_jax.augment.views import Augment
 from vrl_jax.detection import __main__, ava, box_features
-from vrl_jax.detection.box_features import Encoded
+from vrl_jax.detection.box_features import BoxFeatures
 from vrl_jax.detection.metrics import frame_map, roi_align
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.pretrained import Pretrained
@@ -102,7 +102,7 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
     assert set(result["per_class"]) == {"red", "blue"}
     assert result["unreadable"] == {"train": 0, "test": 1}
     assert "test0" not in predictions.video and "test4" not in predictions.video
-    assert len(predictions.video) == 3 * (len(ava.collect(rows, (3, 7, 8)).frame) - 1)
+    assert len(predictions.video) == 3 * (len(ava.collect_instances(rows, (3, 7, 8)).frame) - 1)
     assert result["protocol"]["boxes"] == "annotated" and result["protocol"]["frames"] == 4
     assert result["model"]["weights"] == pretrained.load(world / "model.safetensors").weights()
     assert f"frame mAP {result['value']:.4f}" in capsys.readouterr().out
@@ -166,14 +166,14 @@ def test_detected_boxes_take_the_place_of_annotated_ones(world, tmp_path):
 
 
 def test_goes_on_where_it_was(world, tmp_path, monkeypatch):
-    add = feature_file.Parts.add
+    add = feature_file.FeatureParts.add
 
     def add_and_stop(parts, **columns):
         add(parts, **columns)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(feature_file.Parts, "add", add_and_stop)
+        patch.setattr(feature_file.FeatureParts, "add", add_and_stop)
         run(world, tmp_path / "stopped")
     assert len(list((tmp_path / "stopped/train-boxes.npz.parts").glob("*.npz"))) == 1
     stopped, whole = (run(world, tmp_path / name) for name in ("stopped", "whole"))
@@ -283,13 +283,13 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
         np.zeros(n, int),
         np.ones(n),
     )
-    found, read = ava.collect(rows, actions), number % 3 > 0
+    found, read = ava.collect_instances(rows, actions), number % 3 > 0
     noise = rng.normal(0, 0.01, (n, 2))
     features = np.where(read[:, None], found.labels + noise, np.nan).astype(np.float32)
-    encoded = Encoded(found, features, read)
-    chosen = __main__.learn(encoded, rows, encoded, actions, LinearProbe(steps=60))
+    encoded = BoxFeatures(found, features, read)
+    chosen = __main__.train_head(encoded, rows, encoded, actions, LinearProbe(steps=60))
     assert chosen.held_out_score == 1
-    predictions = __main__.predict(encoded, chosen.logits, actions)
+    predictions = __main__.predict_actions(encoded, chosen.logits, actions)
     unread = set(found.boxes.take(~read).keys())
     assert frame_map(rows, predictions, actions, excluded=unread).value == 1
     assert 0.5 < frame_map(rows, predictions, actions).value < 0.8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.detection.ava import Boxes
-from vrl_jax.detection.metrics import frame_map, overlap, roi_align
+from vrl_jax.detection.metrics import box_iou, frame_map, roi_align
 
 
 def align(feature_map, boxes, size, ratio):
@@ -218,5 +218,5 @@ def test_frame_map_as_by_a_slow_loop(rng, count, frames):
     assert got.value == pytest.approx(slow_map(truth, found, (1, 2, 4, 9), excluded))
     assert 0.05 < got.value < 0.95 and set(got.per_action) == {1, 2, 4}
     np.testing.assert_allclose(
-        overlap(found.box[0], truth.box), [share(found.box[0], box) for box in truth.box]
+        box_iou(found.box[0], truth.box), [share(found.box[0], box) for box in truth.box]
     )

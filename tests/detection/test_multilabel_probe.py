@@ -20,7 +20,7 @@ def test_reaches_the_optimum_that_scikit_learn_finds(rng):
     sklearn = pytest.importorskip("sklearn.linear_model")
     (train, labels), (test, _) = items(rng, 150), items(rng, 80)
     settings = LinearProbe(learning_rates=(0.05,), weight_decays=(0.03,), steps=800)
-    got = multilabel_probe.probe(
+    got = multilabel_probe.fit_multilabel_probe(
         train, labels, test, groups=np.arange(150) // 10, score=agree(labels), settings=settings
     )
     mean, std = train.mean(0), train.std(0)
@@ -41,7 +41,7 @@ def test_the_setting_is_the_best_on_whole_held_out_groups(rng):
         return -abs(np.std(1 / (1 + np.exp(-logits))) - 0.2) + 1  # some one setting comes closest
 
     settings = LinearProbe(steps=40)
-    got = multilabel_probe.probe(
+    got = multilabel_probe.fit_multilabel_probe(
         train, labels, train, groups=groups, score=score, settings=settings
     )
     assert len(seen) == 9 and all((held == seen[0]).all() for held in seen)
@@ -50,7 +50,7 @@ def test_the_setting_is_the_best_on_whole_held_out_groups(rng):
     alone = {}
     for rate, decay in grid:
         one = LinearProbe((rate,), (decay,), steps=40)
-        result = multilabel_probe.probe(
+        result = multilabel_probe.fit_multilabel_probe(
             train, labels, train, groups=groups, score=score, settings=one
         )
         alone[rate, decay] = result
@@ -67,9 +67,9 @@ def test_held_out_items_are_not_learned_from(rng):
         return 1.0
 
     given = dict(groups=groups, score=score, settings=LinearProbe((0.05,), (0.0,), steps=40))
-    multilabel_probe.probe(train, labels, train, **given)
+    multilabel_probe.fit_multilabel_probe(train, labels, train, **given)
     flipped = np.where(seen[0][1][:, None], ~labels, labels)
-    multilabel_probe.probe(train, flipped, train, **given)
+    multilabel_probe.fit_multilabel_probe(train, flipped, train, **given)
     np.testing.assert_array_equal(seen[0][0], seen[1][0])
     assert seen[0][0].std() > 0.1
 
@@ -81,7 +81,7 @@ def test_the_surest_items_keep_their_order(rng):
     labels = train[:, :1] > 0
     settings = LinearProbe((0.1,), (0.0,), steps=100)
     given = dict(groups=np.arange(40), score=agree(labels), settings=settings)
-    got = multilabel_probe.probe(train, labels, test, **given)
+    got = multilabel_probe.fit_multilabel_probe(train, labels, test, **given)
     assert np.argsort(got.logits[:, 0]).tolist() == [0, 2, 1] and got.logits.min() > 20
 
 
@@ -89,7 +89,9 @@ def test_what_cannot_work_is_refused(rng):
     train, labels = items(rng, 20)
     given = dict(score=agree(labels), settings=LinearProbe(steps=2))
     with pytest.raises(ValueError, match="leaves nothing on one side"):
-        multilabel_probe.probe(train, labels, train, groups=np.zeros(20, int), **given)
+        multilabel_probe.fit_multilabel_probe(
+            train, labels, train, groups=np.zeros(20, int), **given
+        )
     train[3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
-        multilabel_probe.probe(train, labels, train, groups=np.arange(20), **given)
+        multilabel_probe.fit_multilabel_probe(train, labels, train, groups=np.arange(20), **given)

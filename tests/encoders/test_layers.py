@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import convolve, fill, greatest, normalise
-from vrl_jax.encoders.layers import Conv3d, ConvNorm, formulation_on, frame_grid, max_pool, pool
+from vrl_jax.encoders.layers import (
+    Conv3d,
+    ConvNorm,
+    formulation_on,
+    frame_grid,
+    max_pool,
+    pool_features,
+)
 
 CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
     ((2, 5, 6, 7, 3), (3, 3, 3), (1, 1, 1)),
@@ -135,7 +142,7 @@ def test_gradients_of_max_pools_agree(rng, window, strides):
 
 def test_pool_averages_the_last_map_in_float32(rng):
     maps = [jnp.asarray(rng.normal(size=(2, 3, n, 5, n)), jnp.bfloat16) for n in (6, 4)]
-    features = pool(maps)
+    features = pool_features(maps)
     last = np.asarray(maps[-1], np.float64)
     np.testing.assert_allclose(features.frames, last.mean((2, 3)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(features.clip, last.mean((1, 2, 3)), rtol=1e-5, atol=1e-6)
@@ -146,7 +153,7 @@ def test_pool_averages_the_last_map_in_float32(rng):
 @pytest.mark.parametrize("height, width, cells", [(4, 6, 2), (7, 5, 2), (4, 4, 4), (3, 5, 1)])
 def test_frame_grid_averages_each_region(rng, height, width, cells):
     stage = jnp.array(rng.normal(size=(2, 3, height, width, 5)), jnp.float32)
-    got = frame_grid(pool([stage]), cells).reshape(2, 3, cells, cells, 5)
+    got = frame_grid(pool_features([stage]), cells).reshape(2, 3, cells, cells, 5)
     for i in range(cells):
         rows = slice(i * height // cells, -(-(i + 1) * height // cells))
         for j in range(cells):
@@ -156,6 +163,6 @@ def test_frame_grid_averages_each_region(rng, height, width, cells):
 
 
 def test_frame_grid_refuses_more_cells_than_the_map_has(rng):
-    features = pool([jnp.zeros((1, 2, 3, 4, 5))])
+    features = pool_features([jnp.zeros((1, 2, 3, 4, 5))])
     with pytest.raises(ValueError, match="grid must be at most 3, the map's side, got 4"):
         frame_grid(features, 4)

@@ -14,7 +14,7 @@ from vrl_jax.encoders.vit import ViT
 from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
-from vrl_jax.types import Horizon
+from vrl_jax.types import TrainLength
 
 # The encoder, and how many vectors it makes of 16 frames.
 KEEP_TIME = [
@@ -33,7 +33,7 @@ KEEP_TIME = [
 
 def shapes(encoder, framework):
     """Return the shape of BOD-VCL's loss, and of its frame vectors, without computing them."""
-    method = BOD(dim=16, inner_steps=0).build(encoder, framework, Horizon(10, 5))
+    method = BOD(dim=16, inner_steps=0).build(encoder, framework, TrainLength(10, 5))
     clips = jax.ShapeDtypeStruct((2, len(method.views), 16, 112, 112, 3), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params, state = jax.eval_shape(method.init, key, clips)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import count, fill, shapes_of
-from vrl_jax.encoders.vit import ViT, positions, tubelets
+from vrl_jax.encoders.vit import ViT, cut_tubelets, sincos_positions
 
 CLIPS = (1, 16, 224, 224, 3)
 SMALL = ViT(width=14, depth=4, heads=2, patch=4)
@@ -76,7 +76,7 @@ def test_tubelets_embed_as_loops_do(rng):
         for i, j, k in np.ndindex(kernel.shape[:3]):
             voxel = x[b, 2 * t + i, 3 * row + j, 3 * column + k]
             wanted[b, t, row, column] += voxel @ kernel[i, j, k]
-    got = tubelets(jnp.asarray(x), 2, 3) @ kernel.reshape(-1, 5)
+    got = cut_tubelets(jnp.asarray(x), 2, 3) @ kernel.reshape(-1, 5)
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_positions_equal_loops(grid, width):
                 angle = coordinate * 10000 ** (-i / count)
                 wanted[place][axis * 2 * count + i] = math.sin(angle)
                 wanted[place][axis * 2 * count + count + i] = math.cos(angle)
-    np.testing.assert_allclose(positions(grid, width), wanted, atol=1e-12)
+    np.testing.assert_allclose(sincos_positions(grid, width), wanted, atol=1e-12)
 
 
 def test_network_equals_loops(rng):
@@ -97,8 +97,8 @@ def test_network_equals_loops(rng):
     module, grid = config.module(), (2, 2, 2, 3, 14)
     x, variables = rng.normal(size=shape).astype(np.float32), fill(config.module(), shape, rng)
     params = variables["params"]
-    y = affine(np.asarray(tubelets(jnp.asarray(x), 2, 4), np.float64), params["embed"])
-    y, maps = (y + positions(grid[1:4], 14)).reshape(2, -1, 14), []
+    y = affine(np.asarray(cut_tubelets(jnp.asarray(x), 2, 4), np.float64), params["embed"])
+    y, maps = (y + sincos_positions(grid[1:4], 14)).reshape(2, -1, 14), []
     for number in range(8):
         y = np.stack([block(tokens, params[f"block{number}"], heads=2) for tokens in y])
         if number % 2:

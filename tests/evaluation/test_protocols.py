@@ -3,7 +3,7 @@
 import pytest
 
 from vrl_jax.evaluation import protocols
-from vrl_jax.evaluation.protocols import Change, changed, recipe
+from vrl_jax.evaluation.protocols import Change, apply_change, published_recipe
 
 # frames, stride, fps, clips, crops, side; rate, epochs, batch, decay; drops in epochs, their factor
 TEST = {
@@ -32,7 +32,7 @@ FIT = {
 
 @pytest.mark.parametrize("name, task", TEST)
 def test_the_recipes_are_those_of_the_papers(name, task):
-    made = recipe(name, task)
+    made = published_recipe(name, task)
     sampling, crops = made.test.sampling, made.test.crops
     told = (sampling.frames, sampling.stride, sampling.fps, sampling.clips, len(crops))
     assert (*told, made.test.size) == TEST[name, task]
@@ -57,52 +57,52 @@ def pinned(fit):
 
 
 def test_what_sets_one_recipe_apart():
-    lss, coclr = recipe("lss", "linear").fit, recipe("coclr", "linear").fit
+    lss, coclr = published_recipe("lss", "linear").fit, published_recipe("coclr", "linear").fit
     assert lss.optim.reference_batch == 512 and lss.optim.warmup == 8 / 60
-    assert lss.dropout == 0 and recipe("lss", "finetune").fit.dropout == 0.8
+    assert lss.dropout == 0 and published_recipe("lss", "finetune").fit.dropout == 0.8
     assert coclr.normed and not lss.normed
-    tuned = recipe("coclr", "finetune").fit
+    tuned = published_recipe("coclr", "finetune").fit
     assert (tuned.encoder_rate, tuned.dropout) == (0.1, 0.9)
     seen = tuned.augment
     assert (seen.area, seen.jitter, seen.flip) == ((0.2, 1.0), 0.3, 0.5)
     assert (seen.brightness, seen.contrast, seen.saturation, seen.hue) == (0.4, 0.4, 0.4, 0.1)
     for task, places in (("linear", "ten"), ("retrieval", "center")):
-        crops = recipe("coclr", task).test.crops
+        crops = published_recipe("coclr", task).test.crops
         assert crops.places == places and crops.share == 128 / 146  # 224 of 256
-    ctp = recipe("ctp", "finetune").fit
+    ctp = published_recipe("ctp", "finetune").fit
     assert (ctp.dropout, ctp.optim.clip_norm, ctp.augment.flip) == (0.5, 40, 0.35)
-    severe = recipe("severe", "finetune").fit
+    severe = published_recipe("severe", "finetune").fit
     assert severe.repeats == 10 and severe.augment.area[0] == 0.08 and severe.augment.hue == 0.2
-    assert recipe("severe", "linear", "ucf101").fit.repeats == 10
-    assert recipe("severe", "linear", "k400").fit.repeats == 1
+    assert published_recipe("severe", "linear", "ucf101").fit.repeats == 10
+    assert published_recipe("severe", "linear", "k400").fit.repeats == 1
     for task in ("linear", "finetune"):
-        assert recipe("severe", task, "ssv2").fit.repeats == 2
-    dualvar = recipe("dualvar", "finetune")
+        assert published_recipe("severe", task, "ssv2").fit.repeats == 2
+    dualvar = published_recipe("dualvar", "finetune")
     assert dualvar.test.resize == (128, 171) and dualvar.test.crops.share * 128 == 112
     assert dualvar.fit.augment.crop == "plain" and dualvar.fit.augment.jitter == 0.8
     assert dualvar.test.sampling.layout == "centred"
 
 
 def test_data_sets_have_recipes_of_their_own():
-    ssv2 = recipe("lss", "finetune", "ssv2")
+    ssv2 = published_recipe("lss", "finetune", "ssv2")
     assert pinned(ssv2.fit) == ("SGD", 0.12, 22, 64, 1e-6, (14, 18), 0.1)
     assert ssv2.fit.augment.flip == 0 and ssv2.fit.dropout == 0.5
     assert (ssv2.test.sampling.layout, ssv2.test.sampling.clips) == ("segments", 1)
     assert ssv2.fit.sampling.layout == "segments" and len(ssv2.test.crops) == 1
-    severe = recipe("severe", "finetune", "ssv2").fit
+    severe = published_recipe("severe", "finetune", "ssv2").fit
     assert pinned(severe)[2:] == (22, 32, 0.0, (12, 17, 20), 0.3) and severe.augment.flip == 0
-    linear = recipe("severe", "linear", "ssv2").fit
+    linear = published_recipe("severe", "linear", "ssv2").fit
     assert linear.augment.flip == 0 and pinned(linear) == FIT["severe", "linear"]
-    kinetics = recipe("severe", "linear", "k400").fit
+    kinetics = published_recipe("severe", "linear", "k400").fit
     assert pinned(kinetics)[2:] == (40, 64, 0.0, (10, 20, 30), 0.3)
 
 
 def test_a_recipe_says_whether_the_paper_has_it_for_the_data():
-    assert recipe("dualvar", "retrieval", "ucf101").published
-    assert not recipe("dualvar", "retrieval", "hmdb51").published
+    assert published_recipe("dualvar", "retrieval", "ucf101").published
+    assert not published_recipe("dualvar", "retrieval", "hmdb51").published
     for name, task in TEST:
-        assert not recipe(name, task, "diving48").published
-        assert not recipe(name, task).published
+        assert not published_recipe(name, task, "diving48").published
+        assert not published_recipe(name, task).published
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_a_recipe_says_whether_the_paper_has_it_for_the_data():
 )
 def test_what_no_paper_has_is_refused(given, told):
     with pytest.raises(ValueError, match=told):
-        recipe(*given)
+        published_recipe(*given)
 
 
 def test_a_change_is_made_and_told():
-    made = recipe("dualvar", "finetune", "ucf101")
-    same, told = changed(made, Change(epochs=150, size=112))
+    made = published_recipe("dualvar", "finetune", "ucf101")
+    same, told = apply_change(made, Change(epochs=150, size=112))
     assert same == made and told == {}
-    new, told = changed(made, Change(epochs=2, size=56, clips=3, batch=4, learning_rate=0.1))
+    new, told = apply_change(made, Change(epochs=2, size=56, clips=3, batch=4, learning_rate=0.1))
     assert told == {
         "clips": (3, 10),
         "size": (56, 112),
@@ -134,11 +134,11 @@ def test_a_change_is_made_and_told():
     assert new.test.resize == (64, 86) and new.fit.resize == (64, 86) and new.fit.augment.size == 56
     assert (new.test.sampling.clips, new.fit.sampling.clips) == (3, 1)
     assert (new.fit.epochs, new.fit.batch, new.fit.optim.learning_rate) == (2, 4, 0.1)
-    frames, told = changed(made, Change(frames=4))
+    frames, told = apply_change(made, Change(frames=4))
     assert frames.test.sampling.frames == frames.fit.sampling.frames == 4
     assert told == {"frames": (4, 16)}
     with pytest.raises(ValueError, match="change.epochs, .* got 2, 0 and 0"):
-        changed(recipe("dualvar", "retrieval"), Change(epochs=2))
+        apply_change(published_recipe("dualvar", "retrieval"), Change(epochs=2))
 
 
 def test_every_protocol_has_a_task():

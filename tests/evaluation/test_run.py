@@ -22,13 +22,13 @@ from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.evaluation.config import Evaluation
 from vrl_jax.evaluation.protocols import Change
-from vrl_jax.evaluation.run import Judgement, check_unseen
+from vrl_jax.evaluation.run import EvaluationRun, check_no_test_leakage
 from vrl_jax.evaluation.tasks import require_unchanged
-from vrl_jax.factors.report import Factors
+from vrl_jax.factors.report import FactorConfig
 from vrl_jax.probes import results
 from vrl_jax.probes.linear_probe import LinearProbe
-from vrl_jax.probes.suite import Evaluate
-from vrl_jax.train.checkpoint import Changed
+from vrl_jax.probes.suite import ProbeConfig
+from vrl_jax.train.checkpoint import ConfigMismatch
 from vrl_jax.train.preemption import PreemptionGuard
 
 UNITS = ("static", "dynamic", "joint", "residual")
@@ -100,7 +100,7 @@ def predicted(path):
 def weights(tmp_path):
     """A file with an encoder whose input is not the default one."""
     augment = Augment(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    made = pretrained.initialize(ENCODER, augment, frames=4, seed=7)
+    made = pretrained.init_untrained(ENCODER, augment, frames=4, seed=7)
     pretrained.save(tmp_path / "w.safetensors", made)
     return str(tmp_path / "w.safetensors")
 
@@ -124,8 +124,8 @@ def by_hand(model, source, crops, clips=2, stride=4, size=16, resize=(18, 24)):
 
 def test_retrieval_is_what_the_features_say(tmp_path, weights):
     wanted = evaluation("retrieval", "dualvar", init=weights, untrained=True, set="ucf101")
-    wanted = replace(wanted, probe=Evaluate(ks=(1, 5)))
-    assert Judgement(wanted, tmp_path / "run", quiet=True)()
+    wanted = replace(wanted, probe=ProbeConfig(ks=(1, 5)))
+    assert EvaluationRun(wanted, tmp_path / "run", quiet=True)()
     found = read(tmp_path / "run")
     assert set(found) == {
         f"retrieval-static-{center}{kind}"
@@ -166,7 +166,7 @@ def tuned(tmp_path_factory):
     wanted = evaluation(
         "finetune", "dualvar", splits=(1, 2), change=change, untrained=True, save_every=3
     )
-    assert Judgement(wanted, folder, quiet=True)()
+    assert EvaluationRun(wanted, folder, quiet=True)()
     return folder, wanted
 
 
@@ -202,10 +202,10 @@ def test_an_interrupted_finetuning_goes_on_bit_by_bit(tuned, tmp_path, monkeypat
     should_stop = PreemptionGuard.should_stop
     steps = itertools.count(1)
     monkeypatch.setattr(PreemptionGuard, "should_stop", lambda self: next(steps) == 5)
-    assert not Judgement(wanted, tmp_path, quiet=True)()
+    assert not EvaluationRun(wanted, tmp_path, quiet=True)()
     assert not (tmp_path / "results").exists()
     monkeypatch.setattr(PreemptionGuard, "should_stop", should_stop)
-    assert Judgement(wanted, tmp_path, quiet=True)()
+    assert EvaluationRun(wanted, tmp_path, quiet=True)()
     for split in (1, 2):
         states = [
             restored(base / f"untrained-split{split}" / "checkpoints")
@@ -216,8 +216,8 @@ def test_an_interrupted_finetuning_goes_on_bit_by_bit(tuned, tmp_path, monkeypat
     assert read(tmp_path) == read(folder)
     other = replace(wanted, seed=1)
     before = (tmp_path / "untrained-split1" / "config.json").read_text()
-    with pytest.raises(Changed, match="config.seed: was 0, is 1"):
-        Judgement(other, tmp_path, quiet=True)()
+    with pytest.raises(ConfigMismatch, match="config.seed: was 0, is 1"):
+        EvaluationRun(other, tmp_path, quiet=True)()
     assert (tmp_path / "untrained-split1" / "config.json").read_text() == before
 
 
@@ -232,7 +232,7 @@ def restored(folder):
 def test_a_linear_evaluation_learns_and_never_sees_the_test_labels(tmp_path):
     weights = str(tmp_path / "wide.safetensors")
     wide = Tiny(widths=(16, 32), strides=(4, 2))
-    pretrained.save(weights, pretrained.initialize(wide, Augment(size=16), frames=4, seed=1))
+    pretrained.save(weights, pretrained.init_untrained(wide, Augment(size=16), frames=4, seed=1))
     data = Split(train_videos=96, test_videos=32, frames=12)
     change = {"epochs": 60, "batch": 16, "learning_rate": 30.0, "clips": 1}
     kept = {}
@@ -240,7 +240,7 @@ def test_a_linear_evaluation_learns_and_never_sees_the_test_labels(tmp_path):
         wanted = evaluation(
             "linear", "lss", init=weights, change=change, data=replace(data, label_seed=labels)
         )
-        assert Judgement(wanted, tmp_path / name, quiet=True)()
+        assert EvaluationRun(wanted, tmp_path / name, quiet=True)()
         kept[name] = predicted(tmp_path / name / "results" / "linear-static.npz")
     np.testing.assert_array_equal(kept["own"]["predictions"], kept["other"]["predictions"])
     share = {n: (k["predictions"] == k["labels"]).mean() for n, k in kept.items()}
@@ -250,15 +250,15 @@ def test_a_linear_evaluation_learns_and_never_sees_the_test_labels(tmp_path):
 def test_a_video_that_cannot_be_read_is_wrong(tmp_path, weights):
     data = Split(train_videos=16, test_videos=16, frames=12, broken=5)
     wanted = evaluation("retrieval", "dualvar", init=weights, data=data)
-    wanted = replace(wanted, probe=Evaluate(ks=(16,)))
-    Judgement(wanted, tmp_path / "run", quiet=True)()
+    wanted = replace(wanted, probe=ProbeConfig(ks=(16,)))
+    EvaluationRun(wanted, tmp_path / "run", quiet=True)()
     result = read(tmp_path / "run")["retrieval-static-none"]
     assert result["unreadable"] == {"train": 0, "test": 5}
     assert result["values"]["16"] <= 11 / 16  # a neighbour of the class is among all of them
     lines = (tmp_path / "run" / "given-split1" / "quarantine.jsonl").read_text().splitlines()
     assert len(lines) == 5 and "it is broken" in lines[0]
     wanted = evaluation("linear", "lss", init=weights, data=data, change={"epochs": 1, "batch": 8})
-    Judgement(wanted, tmp_path / "fit", quiet=True)()
+    EvaluationRun(wanted, tmp_path / "fit", quiet=True)()
     kept = predicted(tmp_path / "fit" / "results" / "linear-static.npz")
     assert kept["predictions"].tolist()[:5] == [results.UNREADABLE] * 5
     found = read(tmp_path / "fit")["linear-static"]
@@ -272,8 +272,8 @@ def test_a_video_that_cannot_be_read_is_wrong(tmp_path, weights):
 def test_probes_of_pretraining_judge_any_encoder(tmp_path, weights):
     wanted = evaluation("probe", "own", init=weights, splits=())
     wanted = replace(wanted, data=Synthetic(train_videos=24, test_videos=16, frames=12))
-    wanted = replace(wanted, probe=Evaluate(ks=(1,), knn=3))
-    Judgement(wanted, tmp_path / "run", quiet=True)()
+    wanted = replace(wanted, probe=ProbeConfig(ks=(1,), knn=3))
+    EvaluationRun(wanted, tmp_path / "run", quiet=True)()
     found = read(tmp_path / "run")
     assert {name for name, _ in (s.split("-")[:2] for s in found)} == {"linear", "knn", "retrieval"}
     assert found["linear-dynamic"]["protocol"]["clips"] == 2
@@ -285,10 +285,10 @@ def test_what_is_appearance_and_what_is_motion_of_a_trained_and_an_untrained_enc
     tmp_path, weights
 ):
     data = Synthetic(train_videos=24, test_videos=20, frames=12)
-    factors = Factors(permutations=2, linear=LinearProbe(steps=30))
+    factors = FactorConfig(permutations=2, linear=LinearProbe(steps=30))
     wanted = evaluation("factors", "own", init=weights, splits=(), untrained=True, data=data)
     wanted = replace(wanted, factors=factors, change=Change(frames=8, size=16, clips=1))
-    assert Judgement(wanted, tmp_path, quiet=True)()
+    assert EvaluationRun(wanted, tmp_path, quiet=True)()
     found = read(tmp_path)
     groups = ("order", "floor", "scuba", "arrow", "units", "koopman")
     assert {name.split("-")[0] for name in found} == set(groups)
@@ -303,8 +303,8 @@ def test_what_is_appearance_and_what_is_motion_of_a_trained_and_an_untrained_enc
 
 def test_real_videos_have_no_masks_and_short_maps_no_spectrum(tmp_path, weights):
     wanted = evaluation("factors", "own", init=weights, data=Split(train_videos=24, test_videos=20))
-    wanted = replace(wanted, factors=Factors(permutations=1, linear=LinearProbe(steps=20)))
-    assert Judgement(wanted, tmp_path, quiet=True)()
+    wanted = replace(wanted, factors=FactorConfig(permutations=1, linear=LinearProbe(steps=20)))
+    assert EvaluationRun(wanted, tmp_path, quiet=True)()
     found = read(tmp_path)
     assert not any(name.startswith(("scuba", "koopman")) for name in found)
     assert found["order-ordered-static"]["skipped"] == {
@@ -336,7 +336,7 @@ def test_a_frozen_encoder_that_changed_is_an_error():
         ({"splits": (1, 1)}, "splits must be different ones"),
         ({"masks": "/masks"}, "masks are of the task 'factors'"),
         ({"init": "untrained"}, "move the run"),
-        ({**FACTORS, "factors": Factors(group="person")}, "factors.group must be one of"),
+        ({**FACTORS, "factors": FactorConfig(group="person")}, "factors.group must be one of"),
         ({**FACTORS, "masks": "/masks"}, "/masks"),
         ({"task": "retrieval", "change": {}}, "probe.ks asks for 50 neighbours among 16"),
         ({"protocol": "coclr", "splits": (), "data": Synthetic()}, "mirrored crops"),
@@ -347,16 +347,16 @@ def test_a_frozen_encoder_that_changed_is_an_error():
 def test_what_cannot_be_judged_is_refused_before_it_starts(tmp_path, settings, told):
     with pytest.raises(ValueError, match=told):
         given = {"task": "finetune", "protocol": "dualvar", "change": {"batch": 8}, **settings}
-        Judgement(evaluation(**given), tmp_path)
+        EvaluationRun(evaluation(**given), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_encoder_is_not_judged_on_videos_that_it_was_pretrained_on():
     for seen in (Split(split=2), Synthetic(), None):
-        check_unseen(seen, Split(split=2))
+        check_no_test_leakage(seen, Split(split=2))
     told = r"on split 2, which has test videos of split 1: pass --config.splits='\(2,\)'"
     with pytest.raises(ValueError, match=told):
-        check_unseen(Split(split=2), Split(split=1))
+        check_no_test_leakage(Split(split=2), Split(split=1))
 
 
 def test_the_data_say_which_set_they_are():
@@ -369,7 +369,7 @@ def test_the_data_say_which_set_they_are():
 
 def test_mirror_images_are_left_out_where_they_have_another_label(tmp_path):
     wanted = evaluation("finetune", "dualvar", data=Synthetic(), splits=(), change={"batch": 8})
-    (trials,) = Judgement(wanted, tmp_path)._trials
+    (trials,) = EvaluationRun(wanted, tmp_path)._trials
     assert trials[0].recipe.fit.augment.flip == 0 and trials[0].changes["flip"] == (0.0, 0.5)
 
 

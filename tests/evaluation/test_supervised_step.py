@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from vrl_jax.augment.views import Augment
 from vrl_jax.evaluation.supervised_step import (
     Classifier,
-    Head,
+    LinearHead,
     init_classifier,
     make_supervised_step,
 )
@@ -50,7 +50,10 @@ def start(head, frozen, devices=1, norm=False, **settings):
     step = make_supervised_step(classifier, optimizer, PLAIN, 0, place, **settings)
 
     def take(state, clips, labels):
-        batch = {"clips": sharding.place(place, clips), "labels": sharding.place(place, labels)}
+        batch = {
+            "clips": sharding.shard_rows(place, clips),
+            "labels": sharding.shard_rows(place, labels),
+        }
         return step(state, batch)
 
     return classifier, weights, state, take
@@ -64,7 +67,7 @@ def batch(rng, n=8, classes=3):
 @pytest.mark.parametrize("frozen, rate", [(True, 1.0), (False, 1.0), (False, 0.1)])
 def test_steps_are_those_of_gradient_descent_by_hand(rng, frozen, rate):
     clips, labels = batch(rng)
-    _, weights, state, take = start(Head(3), frozen, encoder_rate=rate)
+    _, weights, state, take = start(LinearHead(3), frozen, encoder_rate=rate)
     x = (clips.astype(np.float64).mean((1, 2, 3, 4)) / 255 - 0.5) / 0.5
     u = np.array(weights["params"]["Dense_0"]["kernel"], np.float64)
     w = np.array(state.params["head"]["Dense_0"]["kernel"], np.float64)
@@ -98,7 +101,7 @@ def test_a_linear_classifier_reaches_what_scikit_learn_finds(rng):
     clips, labels = batch(rng, 64)
     told = np.where(rng.random(64) < 0.6, labels, (labels + 1) % 3)  # or all could be told apart
     clips[..., 0] = clips[..., 0] // 3 + 70 * told[:, None, None, None, None].astype(np.uint8)
-    classifier, weights, state, take = start(Head(3), True)
+    classifier, weights, state, take = start(LinearHead(3), True)
     for _ in range(1500):
         state, _ = take(state, clips, labels)
     views = jnp.asarray((clips[:, 0] / 255.0 - 0.5) / 0.5, jnp.float32)
@@ -113,7 +116,7 @@ def test_a_linear_classifier_reaches_what_scikit_learn_finds(rng):
 def test_statistics_of_a_frozen_encoder_stay_and_others_move(rng):
     clips, labels = batch(rng)
     for frozen in (True, False):
-        _, weights, state, take = start(Head(3), frozen, norm=True)
+        _, weights, state, take = start(LinearHead(3), frozen, norm=True)
         after, _ = take(state, clips, labels)
         kept = after.state["frozen"]["batch_stats"] if frozen else after.state["encoder"]
         same = [
@@ -126,7 +129,7 @@ def test_statistics_of_a_frozen_encoder_stay_and_others_move(rng):
 
 
 def test_dropout_hides_other_features_at_every_step_and_none_in_judging(rng):
-    classifier, _, state, _ = start(Head(3, dropout=0.5), True)
+    classifier, _, state, _ = start(LinearHead(3, dropout=0.5), True)
     views = jnp.asarray(rng.normal(size=(4, 2, 2, 2, 3)), jnp.float32)
     trained = [
         np.asarray(classifier.train(state.params, state.state, views, jax.random.key(i))[0])
@@ -138,7 +141,7 @@ def test_dropout_hides_other_features_at_every_step_and_none_in_judging(rng):
 
 
 def test_a_normed_head_does_not_see_the_features_length_or_offset(rng):
-    head = Head(3, normed=True)
+    head = LinearHead(3, normed=True)
     x = jnp.asarray(rng.normal(size=(16, DIM)), jnp.float32)
     weights = head.init(jax.random.key(0), x, False)
     score = lambda x: head.apply(weights, x, True, mutable=["batch_stats"])[0]  # noqa: E731
@@ -155,7 +158,7 @@ def test_one_device_and_eight_take_the_same_step(rng):
     clips, labels = batch(rng)
     states = []
     for devices in (1, 8):
-        _, _, state, take = start(Head(3, normed=True), False, devices, norm=True)
+        _, _, state, take = start(LinearHead(3, normed=True), False, devices, norm=True)
         states.append(take(state, clips, labels)[0])
     for one, eight in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(one, eight, atol=1e-6)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.factors import frame_order
-from vrl_jax.factors.frame_order import Bank
+from vrl_jax.factors.frame_order import ViewFeatures
 from vrl_jax.probes.linear_probe import LinearProbe
 
 QUICK = LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=60)
@@ -10,31 +10,31 @@ QUICK = LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=60)
 
 @pytest.mark.parametrize("frames, count, seed", [(3, 4, 0), (4, 22, 1), (16, 3, 2)])
 def test_permutations_differ_and_none_is_forward_or_backward(frames, count, seed):
-    found = frame_order.permutations(frames, count, seed)
+    found = frame_order.draw_permutations(frames, count, seed)
     assert found.shape == (count, frames)
     seen = {tuple(row) for row in found.tolist()}
     assert len(seen) == count and all(sorted(row) == list(range(frames)) for row in seen)
     assert not seen & {tuple(range(frames)), tuple(range(frames))[::-1]}
-    np.testing.assert_array_equal(found, frame_order.permutations(frames, count, seed))
+    np.testing.assert_array_equal(found, frame_order.draw_permutations(frames, count, seed))
     assert frames < 5 or not np.array_equal(
-        found, frame_order.permutations(frames, count, seed + 1)
+        found, frame_order.draw_permutations(frames, count, seed + 1)
     )
 
 
 def test_more_shuffles_than_there_are_is_refused():
     with pytest.raises(ValueError, match="no 5 ways to shuffle 3 frames"):
-        frame_order.permutations(3, 5, 0)
+        frame_order.draw_permutations(3, 5, 0)
 
 
 @pytest.mark.parametrize("frames", [5, 8])
 def test_orders_by_name(frames, rng):
     clip = rng.integers(0, 256, (1, frames, 2, 2, 3), np.uint8)
-    shown = frame_order.orders(frames, 2, 0)
+    shown = frame_order.frame_orders(frames, 2, 0)
     assert set(shown) == {"ordered", "reversed", "frozen", "held", "shuffled 0", "shuffled 1"}
     assert shown["ordered"].tolist() == list(range(frames))
     assert shown["reversed"].tolist() == list(range(frames))[::-1]
     assert shown["held"].tolist() == [0, 0, 2, 2, 4, 4, 6, 6][:frames]
-    frozen = frame_order.freeze(clip)
+    frozen = frame_order.freeze_clips(clip)
     np.testing.assert_array_equal(frozen, clip[:, shown["frozen"]])
     for number in range(frames):
         np.testing.assert_array_equal(frozen[0, number], clip[0, frames // 2])
@@ -44,7 +44,9 @@ def test_comparison_as_by_loops(rng):
     labels, classes = rng.integers(0, 3, 40), ("a", "b", "c", "absent")
     names = ("ordered", "reversed", "frozen", "held", "shuffled 0", "shuffled 1")
     right = {name: rng.random(40) < 0.6 for name in names}
-    found = {result["name"]: result for result in frame_order.compare(right, labels, classes)}
+    found = {
+        result["name"]: result for result in frame_order.compare_orders(right, labels, classes)
+    }
     assert set(found) == {f"order/{name.split()[0]}" for name in names}
     for name in ("reversed", "frozen", "held", "shuffled"):
         parts = [right[part] for part in names if part.startswith(name)]
@@ -69,7 +71,7 @@ def bank(rng, videos, groups=3):
         for name, turn in (("order/ordered", 1), ("order/reversed", -1))
     }
     who = np.arange(videos) % groups
-    return Bank(views, {"class": label, "who": who}, np.zeros(videos, bool))
+    return ViewFeatures(views, {"class": label, "who": who}, np.zeros(videos, bool))
 
 
 def test_a_probe_of_one_view_is_asked_about_all(rng):
@@ -78,7 +80,7 @@ def test_a_probe_of_one_view_is_asked_about_all(rng):
     train.views["order/ordered"][5] = np.nan
     views = ("order/ordered", "order/reversed")
     options = {"learned": "order/ordered", "group": "", "settings": QUICK}
-    said = frame_order.predict(train, test, "class", 2, views, **options)
+    said = frame_order.predict_views(train, test, "class", 2, views, **options)
     kept, labels = np.arange(21) != 3, test.labels["class"]
     np.testing.assert_array_equal(said["order/ordered"][kept], labels[kept])
     np.testing.assert_array_equal(said["order/reversed"][kept], 1 - labels[kept])
@@ -90,15 +92,15 @@ def test_a_left_out_group_is_not_learned_from(rng):
     other = whole.labels["who"] == 1
     whole.views["order/ordered"][other] *= -1  # one group is the other way round
     options = {"learned": "order/ordered", "group": "who", "settings": QUICK}
-    said = frame_order.predict(whole, whole, "class", 2, ("order/ordered",), **options)
+    said = frame_order.predict_views(whole, whole, "class", 2, ("order/ordered",), **options)
     right = said["order/ordered"] == whole.labels["class"]
     assert not right[other].any()
-    for members, asked in frame_order.folds(whole, whole, "who"):
+    for members, asked in frame_order.probe_folds(whole, whole, "who"):
         assert not set(whole.labels["who"][members]) & set(whole.labels["who"][asked])
     with pytest.raises(ValueError, match="train must be test"):
-        next(frame_order.folds(bank(rng, 24), whole, "who"))
+        next(frame_order.probe_folds(bank(rng, 24), whole, "who"))
     with pytest.raises(ValueError, match="number of whos must be at least 3, got 2"):
-        next(frame_order.folds(*[bank(rng, 24, groups=2)] * 2, "who"))
+        next(frame_order.probe_folds(*[bank(rng, 24, groups=2)] * 2, "who"))
 
 
 def test_both_clips_of_a_video_lie_on_one_side_when_settings_are_chosen(rng, monkeypatch):

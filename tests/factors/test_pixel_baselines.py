@@ -14,7 +14,7 @@ def shrink_by_loops(image):
 @pytest.mark.parametrize("frames, height, width", [(5, 40, 32), (4, 16, 70)])
 def test_floors_as_by_loops(rng, frames, height, width):
     clips = rng.integers(0, 256, (3, frames, height, width, 3)).astype(np.uint8)
-    still, moving = pixel_baselines.appearance(clips), pixel_baselines.motion(clips)
+    still, moving = pixel_baselines.appearance_pixels(clips), pixel_baselines.motion_pixels(clips)
     assert still.shape == moving.shape == (3, 1024)
     for number in range(3):
         grey = clips[number].astype(float).mean(-1)

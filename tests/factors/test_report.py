@@ -16,8 +16,8 @@ from vrl_jax.data.datasets.synthetic import MOTIONS, Synthetic
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.loader import eval_batches
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.factors.report import Factors, report
-from vrl_jax.probes.linear_probe import LinearProbe, probe
+from vrl_jax.factors.report import FactorConfig, report_factors
+from vrl_jax.probes.linear_probe import LinearProbe, fit_probe
 
 VIDEOS, CLASSES = 512, 8
 CHANCE = 1 / CLASSES
@@ -41,7 +41,7 @@ def accuracies(encode, sets):
     (train, known), (test, asked) = sets
     features = encode(train), encode(test)
     return {
-        name: probe(
+        name: fit_probe(
             features[0],
             known[name],
             features[1],
@@ -89,7 +89,7 @@ def test_an_encoder_of_the_path_of_differences_is_at_chance_on_appearance(sets):
 
 
 FEW, SHAPES, WIDTH = 128, 4, 12
-QUICK = Factors(linear=LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=100))
+QUICK = FactorConfig(linear=LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=100))
 BLIND = 3 * np.sqrt(1 / SHAPES * (1 - 1 / SHAPES) / FEW)  # three standard deviations
 
 
@@ -138,7 +138,7 @@ def reports():
     def of(encode):
         if encode not in done:
             test = data.test()
-            found = report(
+            found = report_factors(
                 encode,
                 reads,
                 data.train(),
@@ -219,7 +219,7 @@ def test_the_arrow_of_time_shows_where_motions_have_a_direction(encode, low, hig
         return VideoList(kept, source.classes)
 
     train, test = onward(data.train()), onward(data.test())
-    found = report(encode, Reads(), train, test, rows=64, config=QUICK, stamp={}).results
+    found = report_factors(encode, Reads(), train, test, rows=64, config=QUICK, stamp={}).results
     (arrow,) = [result for result in found if result["name"] == "arrow/forward-backward"]
     assert low <= arrow["value"] <= high and arrow["chance"] == 0.5
 

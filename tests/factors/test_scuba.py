@@ -25,7 +25,7 @@ def write_zip(path, images):
 
 @pytest.mark.parametrize("size", [(24, 32), (112, 112)])
 def test_stripes_have_two_complementary_colours_and_vary(rng, size):
-    drawn = [scuba.stripes(rng, size) for _ in range(20)]
+    drawn = [scuba.draw_stripes(rng, size) for _ in range(20)]
     shares = []
     for image in drawn:
         assert image.shape == (*size, 3) and image.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_stripes_go_at_all_angles(rng):
     """Changes along rows and along columns are equally many, over many images."""
     across = down = 0
     for _ in range(60):
-        image = scuba.stripes(rng, (64, 64))[..., 0].astype(int)
+        image = scuba.draw_stripes(rng, (64, 64))[..., 0].astype(int)
         across += (np.diff(image, axis=1) != 0).sum()
         down += (np.diff(image, axis=0) != 0).sum()
     assert 0.6 < across / down < 1.6
@@ -65,22 +65,22 @@ def test_the_foreground_stays_and_the_background_goes(rng):
 
 def test_strangers_share_as_little_as_can_be(rng):
     labels = {"a": rng.integers(0, 3, 50), "b": rng.integers(0, 2, 50)}
-    chosen = scuba.strangers(labels, 0)
+    chosen = scuba.unlike_pairs(labels, 0)
     assert all((labels[name][chosen] != labels[name]).all() for name in labels)
-    np.testing.assert_array_equal(chosen, scuba.strangers(labels, 0))
-    assert not np.array_equal(chosen, scuba.strangers(labels, 1))
+    np.testing.assert_array_equal(chosen, scuba.unlike_pairs(labels, 0))
+    assert not np.array_equal(chosen, scuba.unlike_pairs(labels, 1))
     assert len(set(chosen.tolist())) > 15
     crowd = {"a": np.zeros(6, int), "b": np.array([0, 1, 1, 1, 1, 1])}
-    chosen = scuba.strangers(crowd, 0)
+    chosen = scuba.unlike_pairs(crowd, 0)
     assert (chosen[1:] == 0).all() and chosen[0] != 0
-    alike = scuba.strangers({"a": np.zeros(3, int)}, 0)
+    alike = scuba.unlike_pairs({"a": np.zeros(3, int)}, 0)
     assert (alike != np.arange(3)).all()  # never itself
 
 
 def test_stills_show_the_middle_frame_of_a_clip_of_another_class():
     source = Synthetic(test_videos=12, classes=3).test()
-    stills = pickle.loads(pickle.dumps(scuba.stills(source, 0)))
-    donors = scuba.strangers(
+    stills = pickle.loads(pickle.dumps(scuba.still_videos(source, 0)))
+    donors = scuba.unlike_pairs(
         {name: np.array([source[i].labels[name] for i in range(12)]) for name in source.classes}, 0
     )
     for number in (0, 7):
@@ -109,7 +109,7 @@ def real(tmp_path, rng):
 
 def test_masks_in_a_folder_are_read_as_their_videos_are(real):
     source, folder, mask = real
-    masks = scuba.masks(folder, source)
+    masks = scuba.load_masks(folder, source)
     assert [video.id for video in masks.videos] == [video.id for video in source.videos]
     with masks[0].media.open() as reader, source[0].media.open() as whole:
         assert (reader.num_frames, reader.fps) == (5, whole.fps)
@@ -125,4 +125,4 @@ def test_masks_in_a_folder_are_read_as_their_videos_are(real):
 
 def test_a_missing_folder_is_named(real):
     with pytest.raises(ValueError, match="masks must be a folder, got '/nowhere'"):
-        scuba.masks("/nowhere", real[0])
+        scuba.load_masks("/nowhere", real[0])

@@ -8,11 +8,11 @@ import pytest
 
 from vrl_jax.data.dataset import Video, VideoList
 from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.factors.report import Factors, report
+from vrl_jax.factors.report import FactorConfig, report_factors
 from vrl_jax.losses import koopman
 from vrl_jax.probes.linear_probe import LinearProbe
 
-QUICK = Factors(linear=LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=100))
+QUICK = FactorConfig(linear=LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=100))
 
 
 def planted(rng, videos, clips, spoilt=()):
@@ -61,14 +61,16 @@ def test_a_static_foreground_is_found_out_by_scufo(rng):
         known = {id(train): seen, id(shown): masks}
         return known.get(id(source), asked)  # the stills here are frames of the same videos
 
-    found = report(centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=shown)
+    found = report_factors(
+        centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=shown
+    )
     values = {(r["name"], r["label"]): r["value"] for r in found.results}
     for name in ("order/ordered", "order/frozen", "scuba/scuba", "scuba/scufo"):
         assert values[name, "inner"] == 1
     assert values["scuba/contrasted", "inner"] == 0
     black = [{**batch, "clips": np.zeros_like(batch["clips"])} for batch in masks]
     masks[:] = black
-    told = report(centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=shown)
+    told = report_factors(centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=shown)
     assert told.skipped["scuba"] == "no mask could be read"
     assert not [result for result in told.results if "scuba" in result["name"]]
 
@@ -80,7 +82,7 @@ def test_what_cannot_be_read_is_wrong(rng):
     def batches(source):
         return seen if source is train else asked
 
-    told = report(centre, batches, train, test, rows=4, config=QUICK, stamp={})
+    told = report_factors(centre, batches, train, test, rows=4, config=QUICK, stamp={})
     values = {(r["name"], r["label"]): r["value"] for r in told.results}
     assert values["order/ordered", "inner"] == values["order/held", "inner"] == 0.75
     assert values["arrow/forward-backward", "direction"] <= 0.75
@@ -96,7 +98,7 @@ def test_a_group_is_left_out_of_the_test_videos_alone(rng):
         assert source is test
         return asked
 
-    told = report(centre, batches, VideoList((), {}), test, rows=4, config=left, stamp={})
+    told = report_factors(centre, batches, VideoList((), {}), test, rows=4, config=left, stamp={})
     values = {(r["name"], r["label"]): r["value"] for r in told.results}
     assert values["order/ordered", "inner"] == 1 and ("order/ordered", "person") not in values
 
@@ -113,7 +115,7 @@ def test_spectra_are_those_of_each_clip_in_order(rng, clips, rows):
     batch = np.concatenate([part["clips"] for part in asked])
     parts = np.split(np.arange(11), range(rows, 11, rows))
     fed = [{"clips": batch[p], "index": p, "failures": np.where(p == 2, "no", "")} for p in parts]
-    told = report(
+    told = report_factors(
         centre, lambda _: fed, test, test, rows=rows, config=config, stamp={}, frames=frames
     )
     kept = np.delete(batch, 2, axis=0)

@@ -3,16 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vrl_jax.frameworks.base import Head, Weights, follow, momentum_at
+from vrl_jax.frameworks.base import ProjectionHead, Weights, cosine_momentum, ema_update
 from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.frameworks.swav import SwAV
 from vrl_jax.losses import info_nce, normalize, nt_xent, sinkhorn, swapped_prediction
-from vrl_jax.types import Horizon, Slot
+from vrl_jax.types import Slot, TrainLength
 
 PAIRS = ((0, 1), (1, 0))
-HORIZON = Horizon(steps=100, epoch=10)
+HORIZON = TrainLength(steps=100, epoch=10)
 SLOTS = {"a": Slot(3, 0.2), "b": Slot(3, 0.5, unit=False)}
 
 
@@ -192,16 +192,16 @@ def test_moco_refuses_a_queue_that_a_batch_does_not_divide(rng):
 
 
 def test_momentum_rises_along_a_half_cosine():
-    got = [float(momentum_at(jnp.int32(k), 0.9, 100)) for k in (0, 25, 50, 100, 150)]
+    got = [float(cosine_momentum(jnp.int32(k), 0.9, 100)) for k in (0, 25, 50, 100, 150)]
     wanted = [1 - 0.1 * (np.cos(np.pi * p) + 1) / 2 for p in (0, 0.25, 0.5, 1, 1)]
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
-    moved = follow({"w": jnp.ones(1)}, {"w": jnp.zeros(1)}, jnp.float32(0.75))
+    moved = ema_update({"w": jnp.ones(1)}, {"w": jnp.zeros(1)}, jnp.float32(0.75))
     np.testing.assert_allclose(moved["w"], 0.75)
 
 
 @pytest.mark.parametrize("layers, norm", [(1, True), (2, True), (3, False)])
 def test_head_has_the_stated_layers(rng, layers, norm):
-    head = Head(hidden=7, dim=5, layers=layers, norm=norm)
+    head = ProjectionHead(hidden=7, dim=5, layers=layers, norm=norm)
     x = jnp.array(rng.normal(size=(4, 6, 3)), jnp.float32)
     variables = head.init(jax.random.key(0), x, False)
     shapes = [leaf.shape for leaf in jax.tree.leaves(variables["params"])]

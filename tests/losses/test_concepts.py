@@ -9,8 +9,8 @@ import pytest
 from tests.losses.test_sinkhorn_knopp import BALANCED
 from vrl_jax.losses import (
     concept_alignment,
-    irrelevance,
     local_contrast,
+    negative_entropy,
     shared_activations,
     sinkhorn,
 )
@@ -56,13 +56,15 @@ def test_alignment_has_the_known_values_and_invariances(rng):
 
 
 def test_irrelevance_has_the_known_values():
-    assert float(irrelevance(jnp.zeros((3, 100)))) == pytest.approx(-4.605170, rel=1e-6)
+    assert float(negative_entropy(jnp.zeros((3, 100)))) == pytest.approx(-4.605170, rel=1e-6)
     one = jnp.zeros((1, 100)).at[0, 7].set(1.0)
-    assert float(irrelevance(one)) == pytest.approx(-0.0492293, rel=1e-4)
+    assert float(negative_entropy(one)) == pytest.approx(-0.0492293, rel=1e-4)
     scores = np.array([[0.3, -0.2], [0.9, 0.1]])
     p = np.exp(scores / 0.1) / np.exp(scores / 0.1).sum(1, keepdims=True)
     wanted = np.mean(np.sum(p * np.log(p), axis=1))
-    assert float(irrelevance(jnp.array(scores, jnp.float32))) == pytest.approx(wanted, rel=1e-4)
+    assert float(negative_entropy(jnp.array(scores, jnp.float32))) == pytest.approx(
+        wanted, rel=1e-4
+    )
 
 
 def test_shared_activations_are_strictly_above_the_threshold_in_both():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.losses import koopman
-from vrl_jax.losses.forecast import cross_forecast, literal_residual, shared_forecast
+from vrl_jax.losses.forecast import cross_forecast, released_code_residual, shared_forecast
 
 
 def unit(x):
@@ -86,9 +86,9 @@ def test_the_literal_residual_is_least_squares_and_refused_where_it_is_void(rng)
         past, future = clip[:-1], clip[1:]
         fit = np.linalg.lstsq(past, future, rcond=None)[0]
         total += np.sum((past @ fit - future) ** 2)
-    assert float(literal_residual(jnp.array(frames))) == pytest.approx(total**0.5, rel=1e-3)
+    assert float(released_code_residual(jnp.array(frames))) == pytest.approx(total**0.5, rel=1e-3)
     with pytest.raises(ValueError, match="got width 8 and 8 transitions. Take forecast='held_out'"):
-        literal_residual(jnp.zeros((2, 9, 8)))
+        released_code_residual(jnp.zeros((2, 9, 8)))
 
 
 @pytest.mark.parametrize("kind", ["random", "constant", "zero"])

@@ -7,15 +7,15 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.frameworks.swav import SwAV
 from vrl_jax.losses import koopman, normalize, nt_xent, sinkhorn, swapped_prediction
-from vrl_jax.methods.bod import BOD, damp
-from vrl_jax.types import Horizon
+from vrl_jax.methods.bod import BOD, soft_normalize
+from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 FRAMEWORK = SimCLR(hidden=8, layers=2)
 
 
 def build(framework=FRAMEWORK, **settings):
-    method = BOD(dim=5, **settings).build(ENCODER, framework, Horizon(10, 5))
+    method = BOD(dim=5, **settings).build(ENCODER, framework, TrainLength(10, 5))
     clips = jax.random.normal(jax.random.key(0), (4, 2, 7, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     return method, params, state, clips
@@ -119,7 +119,7 @@ def test_the_scores_of_frames_can_be_split():
 
 def test_the_lower_rate_warms_up_and_falls_with_the_run():
     method = BOD(inner_learning_rate=0.5, inner_warmup=0.2).build(
-        ENCODER, FRAMEWORK, Horizon(50, 5)
+        ENCODER, FRAMEWORK, TrainLength(50, 5)
     )
     rate = [float(method.inner.learning_rate(step)) for step in (0, 5, 10, 30, 50)]
     np.testing.assert_allclose(rate, [0, 0.25, 0.5, 0.25, 0], atol=1e-6)
@@ -148,7 +148,7 @@ def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():
     parts = koopman.split(frames, ridge=0.05)
     floor = 0.01 * jnp.linalg.norm(jnp.mean(frames, axis=1), axis=-1, keepdims=True)
     static, dynamic = (
-        damp(part, floor).reshape(4, 3, -1) for part in (parts.static, parts.dynamic)
+        soft_normalize(part, floor).reshape(4, 3, -1) for part in (parts.static, parts.dynamic)
     )
     given = {"temperature": 0.1, "unit": False}
     wanted = nt_xent(static[:, 0], static[:, 1], **given)
@@ -159,7 +159,7 @@ def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():
 
 def test_an_absent_part_stays_near_zero():
     x = jnp.array([[1e-4, 0.0], [3.0, 4.0]])
-    got = damp(x, jnp.full((2, 1), 0.05))
+    got = soft_normalize(x, jnp.full((2, 1), 0.05))
     np.testing.assert_allclose(got, [[2e-3, 0], [0.6, 0.8]], atol=1e-4)
 
 
@@ -218,7 +218,7 @@ def test_arms_leave_out_what_has_no_weight(weights, terms, place):
 
 def test_more_clips_are_compared_in_all_pairs():
     method = BOD(dim=5, clips=3, ridge=0.05, inner_steps=0).build(
-        ENCODER, FRAMEWORK, Horizon(10, 5)
+        ENCODER, FRAMEWORK, TrainLength(10, 5)
     )
     clips = jax.random.normal(jax.random.key(0), (4, 3, 7, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
@@ -229,6 +229,6 @@ def test_more_clips_are_compared_in_all_pairs():
     )
     parts = koopman.split(frames, ridge=0.05)
     floor = 0.01 * jnp.linalg.norm(jnp.mean(frames, axis=1), axis=-1, keepdims=True)
-    static = damp(parts.static, floor).reshape(4, 3, 5)
+    static = soft_normalize(parts.static, floor).reshape(4, 3, 5)
     pairs = [nt_xent(static[:, i], static[:, j], unit=False) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert float(metrics["loss/static"]) == pytest.approx(float(sum(pairs)) / 3, rel=1e-3)

@@ -20,10 +20,10 @@ from vrl_jax.train import sharding
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.optim import SGD
 from vrl_jax.train.step import init_state, make_step
-from vrl_jax.types import Horizon, Slot
+from vrl_jax.types import Slot, TrainLength
 
 VIDEOS, CLIPS, FRAMES, SIDE = 16, 2, 6, 12
-HORIZON = Horizon(steps=100, epoch=2)
+HORIZON = TrainLength(steps=100, epoch=2)
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 AUGMENT = Augment(size=8, flip=0.0, hue=0.0)
 # A large ridge, radius and floor: at the defaults rounding is seen in the fourth digit of these
@@ -138,7 +138,7 @@ def trainer(method):
             step = make_step(method, optimizer, AUGMENT, 0, devices)
             known[count] = jax.device_get(state), step, devices
         state, step, devices = known[count]
-        return jax.device_put(state, sharding.replicated(devices)), step, devices
+        return jax.device_put(state, sharding.replicated_sharding(devices)), step, devices
 
     return make
 
@@ -155,7 +155,7 @@ def run(trainer, method, count, steps):
     state, step, devices = trainer(count)
     history = []
     for rows in batches(method, steps):
-        state, metrics = step(state, sharding.place(devices, rows))
+        state, metrics = step(state, sharding.shard_rows(devices, rows))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history, step
 
@@ -188,12 +188,12 @@ def test_eight_devices_do_what_one_does(trainer, method):
     state, step, devices = trainer(1)
     *warm, last = batches(method, 3)  # so that queues are filled and statistics have moved
     for rows in warm:
-        state, _ = step(state, sharding.place(devices, rows))
+        state, _ = step(state, sharding.shard_rows(devices, rows))
     state, results = jax.device_get(state), []
     for count in (1, 8):
         _, step, devices = trainer(count)
-        placed = jax.device_put(state, sharding.replicated(devices))
-        results.append(jax.device_get(step(placed, sharding.place(devices, last))))
+        placed = jax.device_put(state, sharding.replicated_sharding(devices))
+        results.append(jax.device_get(step(placed, sharding.shard_rows(devices, last))))
     (one, metrics_one), (eight, metrics_eight) = results
     assert metrics_one["loss"] == pytest.approx(metrics_eight["loss"], rel=1e-4)
     for name in metrics_one:  # the fit's condition magnifies rounding in the diagnostics
@@ -208,14 +208,14 @@ def test_a_restart_is_bitwise(trainer, method, tmp_path):
     state, step, devices = trainer(1)
     rows = batches(method, 4)
     for batch in rows[:2]:
-        state, _ = step(state, sharding.place(devices, batch))
+        state, _ = step(state, sharding.shard_rows(devices, batch))
     with Checkpoints(tmp_path, 1, {}) as checkpoints:
         checkpoints.save(state, 0.0)
     fresh, step, _ = trainer(1)
     with Checkpoints(tmp_path, 1, {}) as checkpoints:
         state = checkpoints.restore(fresh)
     for batch in rows[2:]:
-        state, _ = step(state, sharding.place(devices, batch))
+        state, _ = step(state, sharding.shard_rows(devices, batch))
     assert equal(whole, jax.device_get(state))
 
 
@@ -250,12 +250,12 @@ def test_noise_differs_from_step_to_step(trainer, method):
     losses = []
     for number in (5, 6, 5):
         fresh = trainer(1)[0]._replace(
-            step=jax.device_put(jnp.int32(number), sharding.replicated(devices))
+            step=jax.device_put(jnp.int32(number), sharding.replicated_sharding(devices))
         )
         if "seen" in fresh.state["framework"]:  # queues, or the loss has nothing to compare with
-            fresh, _ = step(fresh, sharding.place(devices, rows))
+            fresh, _ = step(fresh, sharding.shard_rows(devices, rows))
             fresh = fresh._replace(step=jnp.int32(number))
-        losses.append(float(step(fresh, sharding.place(devices, rows))[1]["loss"]))
+        losses.append(float(step(fresh, sharding.shard_rows(devices, rows))[1]["loss"]))
     assert losses[0] == losses[2] and losses[0] != losses[1]
 
 

@@ -12,14 +12,14 @@ from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import normalize, nt_xent, shuffle_rank
 from vrl_jax.methods.dualvar import DualVar, restore_order, shuffle_segments
-from vrl_jax.types import Horizon
+from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 SIMCLR = SimCLR(hidden=8, layers=2, norm=False)
 
 
 def build(framework=SIMCLR, frames=6, **settings):
-    method = DualVar(dim=5, segment_dim=3, **settings).build(ENCODER, framework, Horizon(10, 5))
+    method = DualVar(dim=5, segment_dim=3, **settings).build(ENCODER, framework, TrainLength(10, 5))
     clips = jax.random.normal(jax.random.key(0), (4, 3, frames, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     return method, params, state, clips

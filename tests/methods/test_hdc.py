@@ -9,7 +9,7 @@ from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import nt_xent, nt_xent_steps
 from vrl_jax.methods.hdc import HDC, TASKS, measured_weights, share_found
-from vrl_jax.types import Horizon
+from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6, 8), strides=(2, 1, 1))
 SIMCLR = SimCLR(hidden=8, layers=2, norm=False)
@@ -27,7 +27,7 @@ SETTINGS = [
 
 
 def build(**settings):
-    method = HDC(dim=5, **settings).build(ENCODER, SIMCLR, Horizon(10, 5))
+    method = HDC(dim=5, **settings).build(ENCODER, SIMCLR, TrainLength(10, 5))
     clips = jax.random.normal(jax.random.key(0), (4, 3, 6, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     return method, params, state, clips
@@ -153,7 +153,7 @@ def test_share_found_counts_nearest_neighbours():
 def test_views_show_the_frames_that_the_rule_says(rng, turned):
     """A pixel's value is its clip and frame, so a view without augmentation names its frames."""
     settings = {"spatial_other_clip": turned, "temporal_same_draw": turned}
-    method = HDC(**settings).build(ENCODER, SIMCLR, Horizon(10, 5))
+    method = HDC(**settings).build(ENCODER, SIMCLR, TrainLength(10, 5))
     number = np.arange(3 * 4).reshape(3, 4)
     videos = np.broadcast_to(number[None, :, :, None, None, None], (2, 3, 4, 8, 8, 3))
     plain = Augment(
@@ -172,7 +172,7 @@ def test_views_show_the_frames_that_the_rule_says(rng, turned):
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="HDC makes its own comparisons.* got MoCo"):
-        HDC().build(ENCODER, MoCo(), Horizon(10, 5))
+        HDC().build(ENCODER, MoCo(), TrainLength(10, 5))
     with pytest.raises(ValueError, match=r"spatial_weights must have 3 numbers .* got \(\)"):
         HDC(weighting="list", temporal_weights=(1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="tasks must be one of"):

@@ -8,12 +8,12 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import local_contrast, shared_activations
-from vrl_jax.methods.sdc import SDC, STREAMS, codebooks, contrasts, with_differences
-from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, relevant
-from vrl_jax.types import Horizon
+from vrl_jax.methods.sdc import SDC, STREAMS, codebook_params, concept_contrasts, with_differences
+from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, relevant_scores
+from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
-HORIZON = Horizon(steps=100, epoch=5)
+HORIZON = TrainLength(steps=100, epoch=5)
 SMALL = {"dim": 5, "concepts": 12, "queue": 8}
 
 
@@ -53,7 +53,7 @@ def test_a_stream_left_out_takes_its_views_and_losses_along(built, stream):
     _, whole, _ = terms(built, 60)
     value, metrics, aux = terms(alone, 60)
     assert {*whole} - {*metrics} == {f"loss/{left_out}"} and np.isfinite(value)
-    assert {*codebooks(alone[1]["network"])} == {"codebook_clip", f"codebook_{stream}"}
+    assert {*codebook_params(alone[1]["network"])} == {"codebook_clip", f"codebook_{stream}"}
     assert aux["own"]["scores"].shape == alone[2]["own"]["queue"][:4].shape == (4, 4, 24)
 
 
@@ -79,12 +79,12 @@ def test_codebooks_rest_for_an_epoch_and_stay_of_unit_length(built):
     method, params, state, _ = built
     _, _, aux = terms(built, 4)
     moved = {**params["network"]}
-    for name in codebooks(moved):
+    for name in codebook_params(moved):
         moved[name] = 1.5 * moved[name] + 0.1
     given = {**params, "network": moved}
     for step in (4, 5):
         after, _ = method.update(given, state, aux, jnp.int32(step))
-        for name, rows in codebooks(after["network"]).items():
+        for name, rows in codebook_params(after["network"]).items():
             np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
             rested = np.allclose(rows, params["network"][name], atol=1e-6)
             assert rested == (step == 4)
@@ -109,7 +109,7 @@ def test_contrasts_cross_clips_and_weigh_double_where_there_are_four(rng):
 
     names = ("clip/clip", "clip/still", "still/clip", "clip/difference", "difference/clip")
     made = {f"contrast/{name}": rng.normal(size=(5, 2, 3)) for name in names}
-    got = contrasts({k: jnp.array(x, jnp.float32) for k, x in made.items()}, STREAMS, 0.07)
+    got = concept_contrasts({k: jnp.array(x, jnp.float32) for k, x in made.items()}, STREAMS, 0.07)
     v = made["contrast/clip/clip"]
     assert float(got["clip"]) == pytest.approx(
         (info(v[:, 0], v[:, 1]) + info(v[:, 1], v[:, 0])) / 2, rel=1e-4
@@ -198,7 +198,7 @@ def test_the_local_term_is_the_contrast_of_what_was_found(built):
     found = net.apply(network, outputs.features.stages[-1], method="find")
     total = 0.0
     for kind in KINDS:
-        seen = relevant(kind, outputs.projected[f"scores/{kind}"])
+        seen = relevant_scores(kind, outputs.projected[f"scores/{kind}"])
         mask = shared_activations(seen[:, 0], seen[:, 1])
         total += local_contrast(found[kind][:, 0], found[kind][:, 1], mask)
     assert found["still"].shape == (4, 2, 12, 6) and found["clip"].shape == (4, 2, 24, 6)

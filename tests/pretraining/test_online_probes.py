@@ -9,25 +9,25 @@ import pytest
 
 from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.data.dataset import Video, VideoList, subset
+from vrl_jax.data.dataset import Video, VideoList, take_subset
 from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.pretraining.online_probes import Probes, check_neighbours
+from vrl_jax.pretraining.online_probes import OnlineProbes, check_neighbours
 from vrl_jax.pretraining.program import make_program
 from vrl_jax.probes.features import FeatureBank
-from vrl_jax.probes.suite import Evaluate, check_group
+from vrl_jax.probes.suite import ProbeConfig, check_group
 from vrl_jax.train.sharding import make_mesh
 
 
 def test_more_neighbours_than_training_videos_are_refused():
-    check_neighbours(Evaluate(), 50)
+    check_neighbours(ProbeConfig(), 50)
     with pytest.raises(ValueError, match=r"50 neighbours among 49 .* --config.evaluate.ks$"):
-        check_neighbours(Evaluate(), 49)
+        check_neighbours(ProbeConfig(), 49)
     with pytest.raises(ValueError, match=r"20 neighbours among 19 .* --config.evaluate.knn$"):
-        check_neighbours(Evaluate(ks=(1,)), 19)
+        check_neighbours(ProbeConfig(ks=(1,)), 19)
     with pytest.raises(ValueError, match="50 neighbours among 30 "):
-        check_neighbours(Evaluate(probe_videos=30), 1000)
-    check_neighbours(Evaluate(probe_videos=0), 1000)
-    check_neighbours(Evaluate(group="person"), 3)
+        check_neighbours(ProbeConfig(probe_videos=30), 1000)
+    check_neighbours(ProbeConfig(probe_videos=0), 1000)
+    check_neighbours(ProbeConfig(group="person"), 3)
 
 
 def test_groups_must_be_of_a_label_and_leave_another():
@@ -45,7 +45,7 @@ def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
     horizon = experiment.train.horizon(64)
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
     with pytest.raises(ValueError, match="evaluate.ks asks for 50 neighbours among 30"):
-        Probes(dataclasses.replace(experiment, data=data), method, make_mesh(), tmp_path)
+        OnlineProbes(dataclasses.replace(experiment, data=data), method, make_mesh(), tmp_path)
 
 
 def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path):
@@ -54,13 +54,13 @@ def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path)
     experiment = dataclasses.replace(experiment, data=data)
     program = make_program(experiment, 50, make_mesh(jax.devices()[:1]))
     mesh, state = make_mesh(jax.devices()[:1]), program.init()
-    probes = Probes(experiment, program.method, mesh, tmp_path)
+    probes = OnlineProbes(experiment, program.method, mesh, tmp_path)
     videos = probes._test
     lost = VideoList((Video("lost", VideoFile("absent.mp4"), {}), videos[1], videos[2]), {})
     for step, source, steps, shape in (
         (0, lost, [0], (1, 3, 15)),
         (4, lost, [0, 4], (2, 3, 15)),
-        (8, subset(lost, 2), [0, 4, 8], (3, 3, 15)),
+        (8, take_subset(lost, 2), [0, 4, 8], (3, 3, 15)),
     ):
         # All could be read when the bank was made.
         bank = FeatureBank(np.zeros((len(source), 1)), {}, np.zeros(len(source), bool))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vrl_jax.probes.collapse import watch
+from vrl_jax.probes.collapse import collapse_metrics
 
 
 @pytest.mark.parametrize("n, d", [(12, 5), (6, 9)])
@@ -17,29 +17,29 @@ def test_both_numbers_as_by_loops(rng, n, d):
     entropy = 0.0
     for p in singular / singular.sum():
         entropy -= p * np.log(p) if p > 1e-9 else 0
-    got = watch(features)
+    got = collapse_metrics(features)
     assert got["feature_std"] == pytest.approx(spread * np.sqrt(d), rel=1e-4)
     assert got["effective_rank"] == pytest.approx(np.exp(entropy), rel=1e-4)
 
 
 def test_isotropic_features_score_one_and_full_rank(rng):
-    got = watch(rng.normal(size=(4000, 8)))
+    got = collapse_metrics(rng.normal(size=(4000, 8)))
     assert got["feature_std"] == pytest.approx(1, abs=0.02)
     assert got["effective_rank"] == pytest.approx(8, abs=0.05)
 
 
 def test_collapse_to_a_point_or_a_line_or_a_plane_shows(rng):
-    point = watch(np.tile(rng.normal(size=(1, 6)), (50, 1)))
+    point = collapse_metrics(np.tile(rng.normal(size=(1, 6)), (50, 1)))
     assert point["feature_std"] < 1e-6 and point["effective_rank"] == pytest.approx(1, abs=0.01)
-    line = watch(rng.normal(size=(50, 1)) * rng.normal(size=(1, 6)))
+    line = collapse_metrics(rng.normal(size=(50, 1)) * rng.normal(size=(1, 6)))
     assert line["effective_rank"] == pytest.approx(1, abs=0.01)
     basis = np.linalg.qr(rng.normal(size=(6, 2)))[0]
-    plane = watch(rng.normal(size=(5000, 2)) @ basis.T)
+    plane = collapse_metrics(rng.normal(size=(5000, 2)) @ basis.T)
     assert plane["effective_rank"] == pytest.approx(2, abs=0.01)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match="number of features"):
-        watch(np.zeros((1, 4)))
+        collapse_metrics(np.zeros((1, 4)))
     with pytest.raises(ValueError, match="finite"):
-        watch(np.array([[0.0, np.inf], [1.0, 2.0]]))
+        collapse_metrics(np.array([[0.0, np.inf], [1.0, 2.0]]))

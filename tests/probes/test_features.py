@@ -3,7 +3,7 @@ import pytest
 
 from vrl_jax.data.dataset import Video, VideoList
 from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.probes.features import extract
+from vrl_jax.probes.features import extract_features
 
 
 @pytest.mark.parametrize("videos, rows, clips", [(7, 3, 2), (6, 3, 1), (2, 5, 3)])
@@ -23,7 +23,7 @@ def test_every_video_once_its_clips_averaged(rng, videos, rows, clips):
         }
         for i in range(0, videos, rows)
     ]
-    bank = extract(encode, batches, numbered(videos), rows=rows)
+    bank = extract_features(encode, batches, numbered(videos), rows=rows)
     wanted = data.reshape(videos, clips, -1)[:, :, :5].astype(float).mean(1)
     np.testing.assert_allclose(bank.features, wanted, rtol=1e-6)
     np.testing.assert_array_equal(bank.labels["class"], np.arange(videos))
@@ -45,7 +45,7 @@ def test_hosts_that_take_turns_make_the_whole_bank(rng, videos):
     calls = [iter_rows(data, mine[host], rows // hosts) for host in range(hosts)]
     fed = [[], []]
     for host in range(hosts):
-        extract(
+        extract_features(
             lambda x, host=host: fed[host].append(x) or np.zeros((4, 3)),
             calls[host],
             numbered(videos),
@@ -58,7 +58,9 @@ def test_hosts_that_take_turns_make_the_whole_bank(rng, videos):
     def encode(clips):
         return next(together).reshape(rows, -1)[:, :5].astype(np.float32)
 
-    bank = extract(encode, iter_rows(data, mine[0], 2), numbered(videos), rows=rows, hosts=hosts)
+    bank = extract_features(
+        encode, iter_rows(data, mine[0], 2), numbered(videos), rows=rows, hosts=hosts
+    )
     np.testing.assert_array_equal(bank.features, data.reshape(videos, -1)[:, :5])
 
 

@@ -26,19 +26,21 @@ def accuracy_by_loops(train, train_labels, test, test_labels, k, temperature):
 @pytest.mark.parametrize("n, m, classes, d", [(60, 40, 4, 6), (35, 50, 7, 9)])
 def test_votes_as_by_loops(rng, k, temperature, n, m, classes, d):
     train, test = blobs(rng, n, classes, d, 1.5), blobs(rng, m, classes, d, 1.5)
-    got = knn.classify(*train, *test, k=k, temperature=temperature)
+    got = knn.knn_accuracy(*train, *test, k=k, temperature=temperature)
     assert got == pytest.approx(accuracy_by_loops(*train, *test, k, temperature))
 
 
 def test_weights_matter(rng):
     train, test = blobs(rng, 60, 6, 4, 1.5), blobs(rng, 200, 6, 4, 1.5)
-    assert knn.classify(*train, *test, k=40) != knn.classify(*train, *test, k=40, temperature=100.0)
+    assert knn.knn_accuracy(*train, *test, k=40) != knn.knn_accuracy(
+        *train, *test, k=40, temperature=100.0
+    )
 
 
 def test_labels_need_not_be_contiguous(rng):
     (train, a), (test, b) = blobs(rng, 60, 3, 8, 0.1), blobs(rng, 30, 3, 8, 0.1)
     names = np.array([3, 40, 1])
-    assert knn.classify(train, names[a], test, names[b], k=5) == 1
+    assert knn.knn_accuracy(train, names[a], test, names[b], k=5) == 1
 
 
 def test_agrees_with_scikit_learn(rng):
@@ -47,18 +49,18 @@ def test_agrees_with_scikit_learn(rng):
     model = sklearn.KNeighborsClassifier(
         20, metric="cosine", algorithm="brute", weights=lambda far: np.exp((1 - far) / 0.07)
     )
-    assert knn.classify(*train, *test) == pytest.approx(model.fit(*train).score(*test))
+    assert knn.knn_accuracy(*train, *test) == pytest.approx(model.fit(*train).score(*test))
 
 
 def test_shuffled_labels_give_chance(rng):
     (train, labels), test = blobs(rng, 400, 4, 8, 0.3), blobs(rng, 400, 4, 8, 0.3)
-    assert knn.classify(train, labels, *test) > 0.95
-    assert abs(knn.classify(train, rng.permutation(labels), *test) - 0.25) < 0.2
+    assert knn.knn_accuracy(train, labels, *test) > 0.95
+    assert abs(knn.knn_accuracy(train, rng.permutation(labels), *test) - 0.25) < 0.2
 
 
 def test_refusals(rng):
     train, test = blobs(rng, 10, 2, 3, 1.0), blobs(rng, 5, 2, 3, 1.0)
     with pytest.raises(ValueError, match=r"\[1, 10\].*got 20"):
-        knn.classify(*train, *test)
+        knn.knn_accuracy(*train, *test)
     with pytest.raises(ValueError, match="temperature"):
-        knn.classify(*train, *test, k=3, temperature=0.0)
+        knn.knn_accuracy(*train, *test, k=3, temperature=0.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.probes import linear_fit, linear_probe
-from vrl_jax.probes.linear_probe import LinearProbe, hold_out, leave_one_group_out, probe
+from vrl_jax.probes.linear_probe import LinearProbe, fit_probe, hold_out, leave_one_group_out
 
 QUICK = LinearProbe(steps=60)
 
@@ -21,7 +21,7 @@ def test_reaches_the_optimum_that_scikit_learn_finds(rng, n, classes, d):
     sklearn = pytest.importorskip("sklearn.linear_model")
     train, test = blobs(rng, n, classes, d, 1.5), blobs(rng, 300, classes, d, 1.5)
     settings = LinearProbe(learning_rates=(0.05,), weight_decays=(0.03,), steps=600)
-    got = probe(*train, *test, num_classes=classes, settings=settings)
+    got = fit_probe(*train, *test, num_classes=classes, settings=settings)
     mean, std = train[0].mean(axis=0), train[0].std(axis=0)
     model = sklearn.LogisticRegression(C=1 / (0.03 * n), tol=1e-8, max_iter=1000)
     model.fit((train[0] - mean) / std, train[1])
@@ -36,7 +36,7 @@ def test_a_first_step_as_by_loops(rng):
     (data, labels), rate = blobs(rng, 30), 0.01
     members = np.arange(30) % 3 > 0
     rates, decays = np.float32([rate]), np.float32([0.5])
-    found = linear_fit.fit(
+    found = linear_fit.fit_heads(
         data, labels, members, rates, decays, 4, linear_probe.CROSS_ENTROPY, LinearProbe(steps=1)
     )
     kept = data[members].astype(float)
@@ -59,22 +59,25 @@ def test_rows_outside_the_training_part_weigh_nothing(rng):
     settings = replace(QUICK, batch=16)  # mini-batches too
     for s in (QUICK, settings):
         args = members, np.float32([0.01]), np.float32([0.0]), 4, linear_probe.CROSS_ENTROPY, s
-        first, second = linear_fit.fit(data, labels, *args), linear_fit.fit(other, swapped, *args)
+        first, second = (
+            linear_fit.fit_heads(data, labels, *args),
+            linear_fit.fit_heads(other, swapped, *args),
+        )
         for a, b in zip(first, second, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 def test_mini_batches_learn_too(rng):
     train, test = blobs(rng, 200, spread=0.3), blobs(rng, 100, spread=0.3)
-    got = probe(*train, *test, num_classes=4, settings=replace(QUICK, batch=32))
+    got = fit_probe(*train, *test, num_classes=4, settings=replace(QUICK, batch=32))
     assert got.accuracy > 0.95
 
 
 def test_the_choice_sees_neither_test_labels_nor_test_features(rng):
     train, (data, labels) = blobs(rng, 100, spread=2.0), blobs(rng, 60, spread=2.0)
-    first = probe(*train, data, labels, num_classes=4, settings=QUICK)
-    second = probe(*train, data, rng.permutation(labels), num_classes=4, settings=QUICK)
-    third = probe(*train, 50 * data[:7], labels[:7], num_classes=4, settings=QUICK)
+    first = fit_probe(*train, data, labels, num_classes=4, settings=QUICK)
+    second = fit_probe(*train, data, rng.permutation(labels), num_classes=4, settings=QUICK)
+    third = fit_probe(*train, 50 * data[:7], labels[:7], num_classes=4, settings=QUICK)
     for other in (second, third):
         assert first[1:4] == other[1:4]
     np.testing.assert_array_equal(first.predictions, second.predictions)
@@ -85,13 +88,13 @@ def test_the_setting_that_is_best_on_the_held_out_slice_is_refitted(rng):
     """With more dimensions than items and noise, only strong decay generalises."""
     train, test = blobs(rng, 200, spread=0.5), blobs(rng, 100, spread=0.5)
     settings = LinearProbe(learning_rates=(1e-7, 0.03), weight_decays=(0.0, 300.0), steps=100)
-    got = probe(*train, *test, num_classes=4, settings=settings)
+    got = fit_probe(*train, *test, num_classes=4, settings=settings)
     best = 0.0
     held = hold_out(train[1], np.ones(200, bool), None, settings)
     for rate in settings.learning_rates:
         for decay in settings.weight_decays:
             one = replace(settings, learning_rates=(rate,), weight_decays=(decay,))
-            alone = probe(*train, *test, num_classes=4, settings=one)
+            alone = fit_probe(*train, *test, num_classes=4, settings=one)
             best = max(best, alone.held_out_accuracy)
             if (rate, decay) == (got.learning_rate, got.weight_decay):
                 np.testing.assert_array_equal(alone.predictions, got.predictions)
@@ -106,23 +109,23 @@ def test_a_setting_that_diverges_is_never_chosen(rng):
     train, test = blobs(rng, 100, spread=0.3), blobs(rng, 100, spread=0.3)
     train[1][:] = np.where(rng.random(100) < 0.5, 0, train[1])  # class 0 is what NaNs argmax to
     settings = replace(QUICK, learning_rates=(1e38, 0.01), weight_decays=(0.0, 1e30))
-    got = probe(*train, *test, num_classes=4, settings=settings)
+    got = fit_probe(*train, *test, num_classes=4, settings=settings)
     assert (got.learning_rate, got.weight_decay) == (0.01, 0.0)
     with pytest.raises(ValueError, match="learning_rates"):
-        probe(*train, *test, num_classes=4, settings=replace(settings, learning_rates=(1e38,)))
+        fit_probe(*train, *test, num_classes=4, settings=replace(settings, learning_rates=(1e38,)))
 
 
 def test_features_that_are_not_finite_are_refused(rng):
     train, test = blobs(rng, 50), blobs(rng, 10)
     test[0][3, 2] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        probe(*train, *test, num_classes=4, settings=QUICK)
+        fit_probe(*train, *test, num_classes=4, settings=QUICK)
 
 
 def test_shuffled_labels_give_chance(rng):
     (data, labels), test = blobs(rng, 300, spread=0.3), blobs(rng, 400, spread=0.3)
-    assert probe(data, labels, *test, num_classes=4, settings=QUICK).accuracy > 0.95
-    shuffled = probe(data, rng.permutation(labels), *test, num_classes=4, settings=QUICK)
+    assert fit_probe(data, labels, *test, num_classes=4, settings=QUICK).accuracy > 0.95
+    shuffled = fit_probe(data, rng.permutation(labels), *test, num_classes=4, settings=QUICK)
     assert abs(shuffled.accuracy - 0.25) < 0.2 and abs(shuffled.held_out_accuracy - 0.25) < 0.2
 
 
@@ -130,7 +133,7 @@ def test_a_constant_dimension_is_harmless(rng):
     train, test = blobs(rng, 100, spread=0.3), blobs(rng, 50, spread=0.3)
     train[0][:, 2] = test[0][:, 2] = np.float32(1234.567)
     test[0][0, 2] += 0.001
-    assert probe(*train, *test, num_classes=4, settings=QUICK).accuracy > 0.95
+    assert fit_probe(*train, *test, num_classes=4, settings=QUICK).accuracy > 0.95
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
@@ -160,8 +163,8 @@ def test_groups_keep_the_choice_honest(rng):
     labels = rng.integers(0, 4, 40)[groups]
     data = rng.normal(size=(40, 64))[groups].astype(np.float32)
     test = data[:8], labels[:8]
-    leaky = probe(data, labels, *test, num_classes=4, settings=QUICK)
-    honest = probe(data, labels, *test, num_classes=4, settings=QUICK, groups=groups)
+    leaky = fit_probe(data, labels, *test, num_classes=4, settings=QUICK)
+    honest = fit_probe(data, labels, *test, num_classes=4, settings=QUICK, groups=groups)
     assert leaky.held_out_accuracy > 0.9 and honest.held_out_accuracy < 0.6
 
 
@@ -178,7 +181,7 @@ def test_leave_one_group_out_is_a_probe_per_group(rng):
     assert got.std == pytest.approx(np.std(accuracies))
     test = groups == 15
     train = data[~test], labels[~test]
-    alone = probe(
+    alone = fit_probe(
         *train, data[test], labels[test], num_classes=4, settings=QUICK, groups=groups[~test]
     )
     assert (got.predictions[test] == alone.predictions).mean() > 0.95  # up to rounding
@@ -187,11 +190,13 @@ def test_leave_one_group_out_is_a_probe_per_group(rng):
 def test_refusals(rng):
     data, labels = blobs(rng, 20)
     with pytest.raises(ValueError, match=r"\[0, 3\)"):
-        probe(data, np.full(20, 3), data, labels, num_classes=3, settings=QUICK)
+        fit_probe(data, np.full(20, 3), data, labels, num_classes=3, settings=QUICK)
     with pytest.raises(ValueError, match="held_out"):
-        probe(data[:1], labels[:1], data, labels, num_classes=4, settings=QUICK)
+        fit_probe(data[:1], labels[:1], data, labels, num_classes=4, settings=QUICK)
     with pytest.raises(ValueError, match="groups"):
-        probe(data, labels, data, labels, num_classes=4, settings=QUICK, groups=np.zeros(20, int))
+        fit_probe(
+            data, labels, data, labels, num_classes=4, settings=QUICK, groups=np.zeros(20, int)
+        )
     with pytest.raises(ValueError, match="number of groups"):
         leave_one_group_out(data, labels, labels % 2, num_classes=4, settings=QUICK)
     for wrong in ({"held_out": 1.0}, {"steps": 0}, {"batch": 0}, {"weight_decays": (-1.0,)}):
@@ -206,12 +211,14 @@ def test_members_alone_are_learned_from_and_nothing_is_compiled_anew(rng):
     spoilt = np.where(some[:, None], x, np.nan)
     settings = LinearProbe(learning_rates=(0.1,), weight_decays=(0.01,), steps=40)
     options = {"num_classes": 3, "settings": settings}
-    masked = linear_probe.probe(spoilt, labels, test, labels[:20], members=some, **options)
-    plain = linear_probe.probe(x[some], labels[some], test, labels[:20], **options)
+    masked = linear_probe.fit_probe(spoilt, labels, test, labels[:20], members=some, **options)
+    plain = linear_probe.fit_probe(x[some], labels[some], test, labels[:20], **options)
     np.testing.assert_array_equal(masked.predictions, plain.predictions)
-    compiled = linear_fit.fit._cache_size()
-    linear_probe.probe(spoilt, labels, test, labels[:20], members=some & (labels > -1), **options)
+    compiled = linear_fit.fit_heads._cache_size()
+    linear_probe.fit_probe(
+        spoilt, labels, test, labels[:20], members=some & (labels > -1), **options
+    )
     fewer = some.copy()
     fewer[np.flatnonzero(some)[:5]] = False
-    linear_probe.probe(spoilt, labels, test, labels[:20], members=fewer, **options)
-    assert linear_fit.fit._cache_size() == compiled
+    linear_probe.fit_probe(spoilt, labels, test, labels[:20], members=fewer, **options)
+    assert linear_fit.fit_heads._cache_size() == compiled

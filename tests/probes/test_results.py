@@ -29,7 +29,7 @@ def test_every_number_is_averaged_over_splits_and_nothing_else_is_kept():
         1: [result("order/shuffled", 0.5, 0, drop=0.4, per_class={"a": 0.2, "b": 0.8}, chosen=1)],
         3: [result("order/shuffled", 0.9, 7, drop=0.0, per_class={"a": 0.4}, chosen=2)],
     }
-    (mean,) = results.average(found)
+    (mean,) = results.average_splits(found)
     assert mean["value"] == pytest.approx(0.7) and mean["std"] == pytest.approx(0.2)
     assert mean["splits"] == {"1": 0.5, "3": 0.9}
     assert mean["drop"] == pytest.approx(0.2) and mean["per_class"] == {"a": pytest.approx(0.3)}
@@ -40,7 +40,7 @@ def test_every_number_is_averaged_over_splits_and_nothing_else_is_kept():
 
 def test_only_what_all_splits_have_is_averaged_and_by_name():
     one = [result("scuba/scuba", 0.1), result("order/ordered", 0.2)]
-    (mean,) = results.average({1: one, 2: [result("order/ordered", 0.4)]})
+    (mean,) = results.average_splits({1: one, 2: [result("order/ordered", 0.4)]})
     assert mean["name"] == "order/ordered" and mean["value"] == pytest.approx(0.3)
     recall = {"values": {"1": 0.2, "5": 0.6}}
     pair = []
@@ -49,7 +49,7 @@ def test_only_what_all_splits_have_is_averaged_and_by_name():
         del given["value"]
         given["protocol"] = {**given["protocol"], "centring": "each"}
         pair.append({**given, "values": {k: v * scale for k, v in recall["values"].items()}})
-    (mean,) = results.average({1: pair[:1], 2: pair[1:]})
+    (mean,) = results.average_splits({1: pair[:1], 2: pair[1:]})
     assert mean["values"] == {"1": pytest.approx(0.15), "5": pytest.approx(0.45)}
 
 
@@ -57,20 +57,20 @@ def test_scores_of_classes_count_the_unreadable_as_wrong(rng):
     labels = np.array([0, 0, 1, 1, 1, 3])
     scores = np.eye(8)[[0, 1, 1, 1, 2, 3]].astype(np.float32)
     bank = FeatureBank(scores, {"class": labels}, np.array([0, 0, 0, 1, 0, 0], bool))
-    found = results.classify("finetune", bank, "class")
+    found = results.top_accuracies("finetune", bank, "class")
     assert found["predictions"].tolist() == [0, 1, 1, -1, 2, 3]
     assert found["value"] == 3 / 6 and found["chance"] == 3 / 6
     assert found["mean_class_accuracy"] == pytest.approx(np.mean([1 / 2, 1 / 3, 1]))
     assert found["top5"] == 5 / 6
     scores[4] = [0.1, 0.05, 0.9, 0.8, 0.7, 0.6, 0.0, 0.0]
-    worse = results.classify("finetune", bank._replace(features=scores), "class")
+    worse = results.top_accuracies("finetune", bank._replace(features=scores), "class")
     assert worse["top5"] == 4 / 6  # one is sixth, one cannot be read
 
 
 def test_files_are_named_by_what_they_hold_and_earlier_ones_go(tmp_path):
     videos = VideoList((Video("v", VideoFile("x"), {"class": 1}),), {"class": ("a", "b")})
     first = [result("order/held", 0.5), {**result("linear", 0.5), "predictions": np.array([1])}]
-    results.write(tmp_path, first, videos)
+    results.write_results(tmp_path, first, videos)
     assert {p.name for p in tmp_path.iterdir()} == {
         "order-held-class.json", "linear-class.json", "linear-class.npz"
     }  # fmt: skip
@@ -79,8 +79,8 @@ def test_files_are_named_by_what_they_hold_and_earlier_ones_go(tmp_path):
         assert kept["labels"].tolist() == [1] and kept["classes"].tolist() == ["a", "b"]
     assert json.loads((tmp_path / "linear-class.json").read_text())["place"] == 1
     plain = {**result("linear", 0.5), "model": {"init": "untrained"}}
-    results.write(tmp_path, [plain])
+    results.write_results(tmp_path, [plain])
     names = {p.name for p in tmp_path.iterdir()}  # what is of another kind is not touched
     assert names == {"linear-class-untrained.json", "order-held-class.json"}
     with pytest.raises(ValueError, match="two results have one name"):
-        results.write(tmp_path, [plain, plain])
+        results.write_results(tmp_path, [plain, plain])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.probes import retrieval
-from vrl_jax.probes.retrieval import neighbours, recall
+from vrl_jax.probes.retrieval import nearest_neighbours, recall_at
 
 
 def features(rng, n, d):
@@ -35,11 +35,11 @@ def test_neighbours_and_recall_as_by_loops(rng, monkeypatch, center, q, g, d):
     query_labels, gallery_labels = rng.integers(0, 6, q), rng.integers(0, 6, g)
     ranked, wanted = rank_by_loops(queries, gallery, center)
 
-    indices, similarity = neighbours(queries, gallery, 6, center)
+    indices, similarity = nearest_neighbours(queries, gallery, 6, center)
     np.testing.assert_array_equal(indices, ranked[:, :6])
     np.testing.assert_allclose(similarity, wanted[:, :6], atol=1e-5)
 
-    found = recall(queries, query_labels, gallery, gallery_labels, ks=(1, 3, 8), center=center)
+    found = recall_at(queries, query_labels, gallery, gallery_labels, ks=(1, 3, 8), center=center)
     for k in (1, 3, 8):
         hits = 0
         for i in range(q):
@@ -49,7 +49,7 @@ def test_neighbours_and_recall_as_by_loops(rng, monkeypatch, center, q, g, d):
 
 def test_centring_modes_differ(rng):
     queries, gallery = features(rng, 9, 6) + np.float32(3), features(rng, 20, 6)
-    results = [neighbours(queries, gallery, 3, c)[1] for c in ("none", "train", "each")]
+    results = [nearest_neighbours(queries, gallery, 3, c)[1] for c in ("none", "train", "each")]
     for i in range(3):
         for j in range(i):
             assert abs(results[i] - results[j]).max() > 0.01
@@ -60,7 +60,7 @@ def test_agrees_with_scikit_learn(rng):
     queries, gallery = features(rng, 20, 16), features(rng, 50, 16)
     model = sklearn.NearestNeighbors(n_neighbors=5, metric="cosine", algorithm="brute")
     distance, wanted = model.fit(gallery).kneighbors(queries)
-    indices, similarity = neighbours(queries, gallery, 5)
+    indices, similarity = nearest_neighbours(queries, gallery, 5)
     np.testing.assert_array_equal(indices, wanted)
     np.testing.assert_allclose(1 - similarity, distance, atol=1e-5)
 
@@ -70,20 +70,20 @@ def test_shuffled_labels_find_by_chance(rng):
     means = 5 * rng.normal(size=(10, 16))
     data = (means[labels] + rng.normal(size=(400, 16))).astype(np.float32)
     parts = data[::2], data[1::2]
-    assert recall(parts[0], labels[::2], parts[1], labels[1::2], ks=(1,))[1] == 1
+    assert recall_at(parts[0], labels[::2], parts[1], labels[1::2], ks=(1,))[1] == 1
     shuffled = rng.permutation(labels[1::2])
-    assert abs(recall(parts[0], labels[::2], parts[1], shuffled, ks=(1,))[1] - 0.1) < 0.08
+    assert abs(recall_at(parts[0], labels[::2], parts[1], shuffled, ks=(1,))[1] - 0.1) < 0.08
 
 
 def test_refusals(rng):
     queries, gallery = features(rng, 4, 3), features(rng, 6, 3)
     labels = np.zeros(6, int)
     with pytest.raises(ValueError, match=r"\[1, 6\].*got 10"):
-        recall(queries, labels[:4], gallery, labels, ks=(1, 10))
+        recall_at(queries, labels[:4], gallery, labels, ks=(1, 10))
     with pytest.raises(ValueError, match="k"):
-        recall(queries, labels[:4], gallery, labels, ks=(0, 1))
+        recall_at(queries, labels[:4], gallery, labels, ks=(0, 1))
     with pytest.raises(ValueError, match="center"):
-        neighbours(queries, gallery, 1, "test")
+        nearest_neighbours(queries, gallery, 1, "test")
     gallery[2, 1] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        neighbours(queries, gallery, 1)
+        nearest_neighbours(queries, gallery, 1)

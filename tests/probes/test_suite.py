@@ -6,7 +6,7 @@ import pytest
 from vrl_jax.probes import knn, retrieval
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.linear_probe import LinearProbe
-from vrl_jax.probes.suite import Evaluate, judge, summarize
+from vrl_jax.probes.suite import ProbeConfig, run_probes, summarize_probes
 
 CLASSES = {"shape": ("disc", "bar"), "who": ("ann", "bob", "cyd", "dan")}
 CONFIG = {"ks": (1, 5), "knn": 5, "linear": LinearProbe(steps=50)}
@@ -22,7 +22,7 @@ def bank(rng, count):
 
 def test_every_probe_on_every_label_stamped_and_serialisable(rng):
     train, test = bank(rng, 80), bank(rng, 40)
-    results = judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP)
+    results = run_probes(train, test, CLASSES, ProbeConfig(**CONFIG), STAMP)
     for result in results:
         predictions = result.pop("predictions", None)
         if result["name"] == "linear":
@@ -33,8 +33,8 @@ def test_every_probe_on_every_label_stamped_and_serialisable(rng):
     assert set(found) == {(n, c) for n in ("linear", "knn", "retrieval") for c in CLASSES}
     assert all(r["protocol"] == {"clips": 1} and r["commit"] == "c" for r in results)
     given = (train.features, train.labels["shape"], test.features, test.labels["shape"])
-    assert found["knn", "shape"]["value"] == knn.classify(*given, k=5)
-    recall = retrieval.recall(given[2], given[3], given[0], given[1], ks=(1, 5))
+    assert found["knn", "shape"]["value"] == knn.knn_accuracy(*given, k=5)
+    recall = retrieval.recall_at(given[2], given[3], given[0], given[1], ks=(1, 5))
     assert found["retrieval", "shape"]["values"] == {str(k): v for k, v in recall.items()}
     assert found["linear", "shape"]["value"] > 0.9 > found["linear", "who"]["value"]
     most = max(np.mean(test.labels["shape"] == c) for c in (0, 1))
@@ -43,7 +43,7 @@ def test_every_probe_on_every_label_stamped_and_serialisable(rng):
 
 def test_leaving_groups_out_needs_no_training_set(rng):
     test = bank(rng, 60)
-    results = judge(test, test, CLASSES, Evaluate(group="who", **CONFIG), STAMP)
+    results = run_probes(test, test, CLASSES, ProbeConfig(group="who", **CONFIG), STAMP)
     (result,) = results
     assert result["label"] == "shape" and set(result["groups"]) == {"0", "1", "2", "3"}
     assert result["value"] == pytest.approx(np.mean(list(result["groups"].values())))
@@ -52,7 +52,7 @@ def test_leaving_groups_out_needs_no_training_set(rng):
 
 def test_summary_names_accuracies_chance_and_collapse(rng):
     train, test = bank(rng, 80), bank(rng, 40)
-    values = summarize(judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP), test)
+    values = summarize_probes(run_probes(train, test, CLASSES, ProbeConfig(**CONFIG), STAMP), test)
     assert {"linear/shape", "knn/who", "retrieval/shape", "chance/who"} <= set(values)
     assert {"collapse/feature_std", "collapse/effective_rank"} <= set(values)
 
@@ -63,9 +63,9 @@ def test_unreadable_test_videos_are_wrong_and_training_ones_left_out(rng):
         spoilt.features[::4] = 1e3
         spoilt.unreadable[::4] = True
     kept = (train.readable(), test.readable())
-    whole = judge(*kept, CLASSES, Evaluate(**CONFIG), STAMP)
+    whole = run_probes(*kept, CLASSES, ProbeConfig(**CONFIG), STAMP)
     for result, clean in zip(
-        judge(train, test, CLASSES, Evaluate(**CONFIG), STAMP), whole, strict=True
+        run_probes(train, test, CLASSES, ProbeConfig(**CONFIG), STAMP), whole, strict=True
     ):
         if "predictions" in result:
             assert set(np.flatnonzero(result["predictions"] == -1)) == set(range(0, 40, 4))
@@ -78,9 +78,9 @@ def test_unreadable_test_videos_are_wrong_and_training_ones_left_out(rng):
 
 def test_a_left_out_group_that_cannot_be_read_counts_as_wrong(rng):
     test = bank(rng, 60)
-    (before,) = judge(test, test, CLASSES, Evaluate(group="who", **CONFIG), STAMP)
+    (before,) = run_probes(test, test, CLASSES, ProbeConfig(group="who", **CONFIG), STAMP)
     test.unreadable[test.labels["who"] == 2] = True
-    (after,) = judge(test, test, CLASSES, Evaluate(group="who", **CONFIG), STAMP)
+    (after,) = run_probes(test, test, CLASSES, ProbeConfig(group="who", **CONFIG), STAMP)
     assert after["groups"]["2"] == 0 and after["groups"].keys() == before["groups"].keys()
     assert after["value"] == pytest.approx(np.mean(list(after["groups"].values())))
     assert after["value"] < 0.8

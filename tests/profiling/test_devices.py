@@ -19,15 +19,17 @@ def test_without_its_compiler_a_slice_is_refused(monkeypatch):
 
 def test_simulated_devices_must_come_first():
     with pytest.raises(ValueError, match="devices must be at least 1, got 0"):
-        devices.simulated(0)
+        devices.simulated_devices(0)
     devices.jax.devices()
     with pytest.raises(ValueError, match="devices cannot be 3 now"):
-        devices.simulated(3)
+        devices.simulated_devices(3)
 
 
 def test_figures_of_chips():
-    assert devices.chip_of("TPU v5 lite") is devices.CHIPS["v5e"]
-    assert devices.chip_of("TPU v5") is devices.CHIPS["v5p"] and devices.chip_of("cpu") is None
+    assert devices.chip_named("TPU v5 lite") is devices.CHIPS["v5e"]
+    assert (
+        devices.chip_named("TPU v5") is devices.CHIPS["v5p"] and devices.chip_named("cpu") is None
+    )
     assert set(devices.KINDS.values()) == set(devices.CHIPS)
     with pytest.raises(ValueError, match="links must be above 0, got 0"):
         devices.Chip(memory=1.0, flops=1.0, bandwidth=1.0, links=0)

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from vrl_jax.profiling.step_report import GIB, Finding, tell, verdict
+from vrl_jax.profiling.step_report import GIB, StepReport, format_report, format_verdict
 from vrl_jax.profiling.xla_costs import Collective, Costs, Memory, Times
 
-FINDING = Finding(
+FINDING = StepReport(
     chips=8,
     kind="TPU v5 lite",
     batch=128,
@@ -21,7 +21,7 @@ FINDING = Finding(
 
 
 def judged(**changes):
-    return verdict(dataclasses.replace(FINDING, **changes))
+    return format_verdict(dataclasses.replace(FINDING, **changes))
 
 
 def test_a_step_that_fits():
@@ -55,7 +55,7 @@ def test_without_a_capacity_there_is_no_verdict():
 
 
 def test_the_table_shows_every_figure():
-    text = tell(FINDING)
+    text = format_report(FINDING)
     assert text.startswith("8 x TPU v5 lite, 128 videos a step, 16 a chip; compiled in 12 s")
     rows = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
     amounts = ["arguments", "outputs", "temporaries", "code", "memory"]
@@ -66,5 +66,5 @@ def test_the_table_shows_every_figure():
         "10.00 ms to compute or 4.00 ms to move memory, and 2.00 ms to communicate: 16.7%" in text
     )
     assert text.endswith(judged())
-    bare = tell(dataclasses.replace(FINDING, costs=None, times=None))
+    bare = format_report(dataclasses.replace(FINDING, costs=None, times=None))
     assert "operations" not in bare and "all-reduce" not in bare

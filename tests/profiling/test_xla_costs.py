@@ -9,18 +9,18 @@ from vrl_jax.profiling.xla_costs import (
     Collective,
     Costs,
     Memory,
-    collectives,
-    costs,
-    lacking,
-    memory,
-    times,
+    compiled_costs,
+    compiled_memory,
+    least_times,
+    list_collectives,
+    memory_from_error,
 )
-from vrl_jax.train.sharding import make_mesh, replicated, sharded
+from vrl_jax.train.sharding import batch_sharding, make_mesh, replicated_sharding
 
 N = 8
 
 
-def compiled(function, *inputs, out=replicated, **how):
+def compiled(function, *inputs, out=replicated_sharding, **how):
     """Compile for eight devices; each input is a shape and where it is."""
     place = make_mesh()
     arguments = [
@@ -33,32 +33,36 @@ def test_a_gradient_is_reduced_over_all_devices():
     def gradient(w, x):
         return jax.grad(lambda w: jnp.sum((x @ w) ** 2))(w)
 
-    found = costs(compiled(gradient, ((7, 3), replicated), ((16, 7), sharded)), N)
+    found = compiled_costs(
+        compiled(gradient, ((7, 3), replicated_sharding), ((16, 7), batch_sharding)), N
+    )
     size = 7 * 3 * 4
     assert found.collectives == (Collective("all-reduce", 1, size, 2 * 7 / 8 * size),)
 
 
 def test_rows_are_gathered_on_all_devices():
-    found = costs(compiled(lambda x: x * 2, ((16, 7), sharded)), N)
+    found = compiled_costs(compiled(lambda x: x * 2, ((16, 7), batch_sharding)), N)
     own = 16 * 7 * 4 / N
     assert found.collectives == (Collective("all-gather", 1, own, 7 * own),)
 
 
 def test_one_device_exchanges_nothing_and_operations_are_each_devices_own():
-    program = compiled(jnp.matmul, ((16, 64), sharded), ((64, 32), replicated), out=sharded)
-    found = costs(program, N)
+    program = compiled(
+        jnp.matmul, ((16, 64), batch_sharding), ((64, 32), replicated_sharding), out=batch_sharding
+    )
+    found = compiled_costs(program, N)
     assert found.flops == 2 * (16 // N) * 64 * 32 and not found.collectives
     assert found.traffic == 4 * (2 * 64 + 64 * 32 + 2 * 32)
 
 
 def test_memory_is_that_of_one_device_and_donated_arguments_count_once():
-    inputs = ((40, 25), replicated), ((16, 50), sharded)
-    kept = memory(compiled(lambda w, x: w + x.sum(), *inputs))
-    given = memory(compiled(lambda w, x: w + x.sum(), *inputs, donate_argnums=0))
+    inputs = ((40, 25), replicated_sharding), ((16, 50), batch_sharding)
+    kept = compiled_memory(compiled(lambda w, x: w + x.sum(), *inputs))
+    given = compiled_memory(compiled(lambda w, x: w + x.sum(), *inputs, donate_argnums=0))
     assert kept.arguments == given.arguments == 4 * (40 * 25 + 2 * 50)
     assert kept.outputs == 4 * 40 * 25 and given.outputs == 0
     assert kept.total - given.total == 4 * 40 * 25 + kept.temporaries - given.temporaries
-    big = memory(compiled(lambda x: jnp.sort(x.T @ x), ((16, 500), sharded)))
+    big = compiled_memory(compiled(lambda x: jnp.sort(x.T @ x), ((16, 500), batch_sharding)))
     assert big.temporaries >= 4 * 500 * 500
 
 
@@ -100,12 +104,12 @@ LINES = {
 
 @pytest.mark.parametrize("text", LINES)
 def test_exchanges_as_compilers_write_them(text):
-    assert collectives(text, N) == tuple(Collective(*each) for each in LINES[text])
+    assert list_collectives(text, N) == tuple(Collective(*each) for each in LINES[text])
 
 
 def test_kinds_are_told_apart_and_summed():
     text = "\n".join(line for line in LINES if "channel_id=4" not in line)
-    found = {each.kind: each for each in collectives(text, N)}
+    found = {each.kind: each for each in list_collectives(text, N)}
     assert list(found) == [
         "all-reduce",
         "all-gather",
@@ -118,7 +122,7 @@ def test_kinds_are_told_apart_and_summed():
 
 def test_least_times_are_figures_over_peaks():
     chip = Chip(memory=1e9, flops=50.0, bandwidth=20.0, links=4.0)
-    found = times(
+    found = least_times(
         Costs(100.0, 10.0, (Collective("a", 1, 9, 3.0), Collective("b", 2, 9, 5.0))), chip
     )
     assert (found.compute, found.memory, found.communication) == (2.0, 0.5, 2.0)
@@ -134,9 +138,9 @@ def test_least_times_are_figures_over_peaks():
 )
 def test_what_a_compiler_lacks(said, temporaries):
     error = jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
-    assert lacking(error, 100) == Memory(100, 0, round(temporaries), 0)
+    assert memory_from_error(error, 100) == Memory(100, 0, round(temporaries), 0)
 
 
 def test_other_errors_stay_errors():
     with pytest.raises(jax.errors.JaxRuntimeError, match="UNIMPLEMENTED: eig"):
-        lacking(jax.errors.JaxRuntimeError("UNIMPLEMENTED: eig"), 100)
+        memory_from_error(jax.errors.JaxRuntimeError("UNIMPLEMENTED: eig"), 100)

@@ -63,7 +63,7 @@ def fake_run(folder: Path, rng: np.random.Generator, method="bod", steps=200) ->
 
 def made(content, run="", found=None) -> results.Result:
     """The content of a result's file, as read."""
-    return results.parse(content, Path("results/made.json"), run, found)
+    return results.parse_result(content, Path("results/made.json"), run, found)
 
 
 def predictions(rng, n=200, names=("circle", "square", "star")):

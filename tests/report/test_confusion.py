@@ -23,7 +23,7 @@ def found(labels, guesses, names=NAMES):
 @pytest.mark.parametrize("size", [3, 7])
 def test_count_is_videos_by_class_and_prediction(rng, size):
     labels, guesses = rng.integers(0, size, 300), rng.integers(-1, size, 300)
-    matrix = confusion.count(found(labels, guesses, [str(i) for i in range(size)]))
+    matrix = confusion.count_predictions(found(labels, guesses, [str(i) for i in range(size)]))
     expected = np.zeros((size, size + 1), int)
     for label, guess in zip(labels, guesses, strict=True):
         expected[label, size if guess == -1 else guess] += 1
@@ -34,7 +34,7 @@ def test_words_tell_mistakes_and_extremes():
     labels = [0] * 5 + [1] * 8 + [2] * 4
     guesses = [0, 0, 0, 1, 1] + [1, 0, 0, 2, 2, 2, 2, -1] + [2, 2, 2, 2]
     content = result("linear", "class", 0.5) | {"protocol": {"name": "dualvar"}}
-    (one,) = confusion.build([made(content, found=found(labels, guesses))])
+    (one,) = confusion.confusion_matrices([made(content, found=found(labels, guesses))])
     assert one.title == "linear class (dualvar)"
     assert one.note == (
         "17 videos of 3 classes; 1 unreadable count as wrong; "
@@ -53,7 +53,7 @@ def test_words_tell_mistakes_and_extremes():
 def test_best_and_worst_never_meet(rng):
     names = [f"class {i}" for i in range(40)]
     given = predictions(rng, 2000, names)
-    (one,) = confusion.build([made(result("linear", "class", 0.5), found=found(
+    (one,) = confusion.confusion_matrices([made(result("linear", "class", 0.5), found=found(
         given["labels"], given["predictions"], names))])  # fmt: skip
     accuracy = {}
     for i, name in enumerate(names):
@@ -69,7 +69,7 @@ def test_picture_has_a_pixel_a_cell_and_names_where_they_fit(rng, size):
     names = [f"a rather long name of some class {i:03}" for i in range(size)]
     shares = rng.dirichlet(np.full(size, 0.1), size)
     shares[3] = np.nan
-    svg = confusion.draw("mine", shares, names).svg
+    svg = confusion.draw_matrix("mine", shares, names).svg
     named = size <= confusion.MOST_NAMED
     assert svg.count("a rather long name of som…") == (2 * size if named else 0)
     written = [f">{100 * shares[i, i]:.0f}<" in svg for i in range(8) if i != 3]
@@ -84,7 +84,7 @@ def test_classes_without_predictions_are_told_in_words_and_untrained_ones_last()
     bare = result("linear", "class", 0.5) | {"per_class": {"a": 0.25, "b": 0.75, "c": 0.5}}
     bare["model"] = {"encoder": "Tiny", "init": "untrained"}
     whole = made(result("knn", "class", 0.5), found=found([0, 1], [0, 0]))
-    first, last = confusion.build([made(bare), whole])
+    first, last = confusion.confusion_matrices([made(bare), whole])
     assert (first.title, last.title) == ("knn class", "linear class untrained")
     assert last.drawing is None and last.pairs.rows == []
     assert [row[:2] for row in last.best.rows] == [["b", "75.0 %"], ["c", "50.0 %"]]

@@ -16,7 +16,7 @@ def test_results_are_grouped_by_prefix():
         order("reversed", 0.5, label="dynamic"),
         order("ordered", 0.25, label="dynamic"),
     ]
-    one, units = factors.build(results, ["a"])
+    one, units = factors.factor_groups(results, ["a"])
     assert (one.heading, units.heading) == ("order", "units")
     (built,) = one.tables
     assert [column.title for column in built.columns] == ["ordered", "reversed"]
@@ -33,14 +33,14 @@ def test_runs_stand_side_by_side_in_a_plot_a_label():
         for run, value in (("a", 0.5), ("b", 0.25))
         for label in ("static", "dynamic")
     ]
-    (one,) = factors.build(results, ["a", "b"])
+    (one,) = factors.factor_groups(results, ["a", "b"])
     assert [plot.title for plot in one.plots] == ["static", "dynamic"]
     assert one.plots[0].alt == "Bars: a: ordered 50.0 %; b: ordered 25.0 %"
 
 
 def test_untrained_bars_are_pale_and_last():
     untrained = order("ordered", 0.125, model={"encoder": "Tiny", "init": "untrained"})
-    (one,) = factors.build([untrained, order("ordered", 0.75)], ["a"])
+    (one,) = factors.factor_groups([untrained, order("ordered", 0.75)], ["a"])
     assert one.plots[0].alt == "Bars: static: ordered 75.0 %; static untrained: ordered 12.5 %"
     full, pale = (
         [int(line.color[i : i + 2], 16) for i in (1, 3, 5)] for line in one.plots[0].legend
@@ -56,7 +56,7 @@ def test_a_bar_never_mixes_protocols(again):
         order("reversed", 0.5, protocol={"frames": 8}),
         *([order("ordered", 0.25, protocol={"frames": 8})] * again),
     ]
-    kinds = factors.build(results, ["a"])
+    kinds = factors.factor_groups(results, ["a"])
     assert [len(kind.tables) for kind in kinds] == ([1, 1] if again else [2])
     alts = [plot.alt for kind in kinds for plot in kind.plots]
     if again:
@@ -74,7 +74,7 @@ def test_classes_with_the_widest_spread_come_first():
         order("ordered", 0.75, per_class=dict.fromkeys(names, 0.9)),
         order("reversed", 0.5, per_class={name: 0.9 - i / 40 for i, name in enumerate(names)}),
     ]
-    (one,) = factors.build(results, ["a"])
+    (one,) = factors.factor_groups(results, ["a"])
     ((title, grid),) = one.classes.items()
     assert title == "static" and grid.header == ["class", "ordered", "reversed"]
     assert len(grid.rows) == factors.MOST_CLASSES

@@ -39,7 +39,7 @@ def headings(page):
 def path(tmp_path_factory):
     """The report of a whole run, for tests that only look at it."""
     workdir = fake_run(tmp_path_factory.mktemp("runs") / "tiny_bod", np.random.default_rng(0))
-    return html.write(workdir)
+    return html.write_report(workdir)
 
 
 def test_page_shows_the_numbers_of_the_files(path):
@@ -84,15 +84,15 @@ def test_writing_again_gives_the_same_page_and_leaves_nothing_behind(bare_workdi
     workdir = bare_workdir
     dump_lines(workdir / "metrics.jsonl", [metrics(rng, 1), metrics(rng, 2)])
     before = {path.name for path in workdir.iterdir()} | {"report.html"}
-    first = html.write(workdir).read_text()
-    assert html.write(workdir).read_text() == first
+    first = html.write_report(workdir).read_text()
+    assert html.write_report(workdir).read_text() == first
     assert {path.name for path in workdir.iterdir()} == before
 
 
 def test_resumed_run_shows_the_later_record(bare_workdir):
     lines = ['{"step": 200, "loss": 4.5}', '{"step": 200, "loss": 123.456}', '{"step": 201, "lo']
     (bare_workdir / "metrics.jsonl").write_text("\n".join(lines))
-    assert "123.5" in Page(html.write(bare_workdir)).text
+    assert "123.5" in Page(html.write_report(bare_workdir)).text
 
 
 def test_classes_and_factors_have_sections(path):
@@ -115,7 +115,7 @@ def test_changes_and_untrained_encoders_stand_out(bare_workdir):
     untrained = content(0.1111, model={"encoder": "Tiny", "init": "untrained"})
     dump(bare_workdir / "results" / "a.json", untrained)
     dump(bare_workdir / "results" / "b.json", content(0.9713, top5=0.9999))
-    out = html.write(bare_workdir)
+    out = html.write_report(bare_workdir)
     page = Page(out)
     order = ["dualvar (changed)", "epochs 2 (the protocol has 150)", "97.1 %", "100.0 %", "11.1 %"]
     places = [page.text.index(text, page.text.index("Results")) for text in order]
@@ -131,13 +131,13 @@ def test_result_that_lacks_something_is_named(workdir):
     del content["data"]
     dump(path, content)
     with pytest.raises(ValueError, match=r"knn_static\.json must have .*data"):
-        html.write(workdir)
+        html.write_report(workdir)
 
 
 def test_sections_without_data_are_left_out_and_named(path, bare_workdir):
     assert "Not on this page" not in headings(path)
     (bare_workdir / "environment.json").unlink()
-    page = html.write(bare_workdir)
+    page = html.write_report(bare_workdir)
     assert headings(page) == ["Config", "Not on this page"]
     for name in ("results/*.json", "probes.jsonl", "metrics.jsonl", "spectrum.npz"):
         assert f"there is no {name}." in Page(page).text
@@ -145,7 +145,7 @@ def test_sections_without_data_are_left_out_and_named(path, bare_workdir):
 
 def test_probes_are_the_headline_of_a_run_without_results(bare_workdir, rng):
     dump_lines(bare_workdir / "probes.jsonl", [probe(rng, 1, 7) | {"linear/static": 0.4567}])
-    text = Page(html.write(bare_workdir)).text
+    text = Page(html.write_report(bare_workdir)).text
     assert "45.7 %" in text and "chance 12.5 %, at step 7" in text
 
 
@@ -160,12 +160,12 @@ def test_probes_are_the_headline_of_a_run_without_results(bare_workdir, rng):
 )
 def test_collapse_is_announced(bare_workdir, rng, changed, warns):
     dump_lines(bare_workdir / "probes.jsonl", [probe(rng, 0, 0), probe(rng, 1, 9) | changed])
-    assert ("have collapsed" in Page(html.write(bare_workdir)).text) == warns
+    assert ("have collapsed" in Page(html.write_report(bare_workdir)).text) == warns
 
 
 def test_loss_that_is_not_a_number_is_announced(bare_workdir, rng):
     dump_lines(bare_workdir / "metrics.jsonl", [metrics(rng, 1), {"step": 2, "loss": float("nan")}])
-    assert "The loss is nan at step 2." in Page(html.write(bare_workdir)).text
+    assert "The loss is nan at step 2." in Page(html.write_report(bare_workdir)).text
 
 
 def test_text_from_the_files_is_never_markup(workdir, rng):
@@ -185,14 +185,14 @@ def test_text_from_the_files_is_never_markup(workdir, rng):
     arrays["query_labels"] = np.full(arrays["query_labels"].shape, f'">{NASTY}')
     arrays["label_names"] = np.array([NASTY, "dynamic"])
     np.savez(workdir / "neighbours.npz", **arrays)
-    pages = [html.write(workdir), html.compare([workdir], workdir / "one.html")]
+    pages = [html.write_report(workdir), html.write_comparison([workdir], workdir / "one.html")]
     for page in map(Page, pages):
         assert "script" not in {tag for tag, _ in page.tags}
         assert NASTY in page.text
 
 
 def test_comparison_shows_both_runs(workdir, other_workdir, tmp_path):
-    out = html.compare([workdir, other_workdir], tmp_path / "both.html")
+    out = html.write_comparison([workdir, other_workdir], tmp_path / "both.html")
     page = Page(out)
     assert headings(out) == [
         "Runs", "Results", "Static and dynamic", "Class by class", "Probes", "Training",
@@ -212,12 +212,12 @@ def test_comparison_tells_whether_runs_differ(workdir, other_workdir, tmp_path):
     first, other = (np.load(file) for file in files)
     read = (first["predictions"] >= 0) & (other["predictions"] >= 0)
     right, also = (f["predictions"][read] == f["labels"][read] for f in (first, other))
-    page = html.compare([workdir, other_workdir], tmp_path / "both.html").read_text()
+    page = html.write_comparison([workdir, other_workdir], tmp_path / "both.html").read_text()
     (row,) = re.findall(r"only first run right.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)
     cells = re.findall(r">([^<>]+)</t[hd]>", row)
     only = [int((also & ~right).sum()), int((right & ~also).sum())]
     shares = [f"{100 * x.mean():.1f} %" for x in (also, right)]
-    p = f"{significance.mcnemar(*only):.2g}"
+    p = f"{significance.mcnemar_p(*only):.2g}"
     assert cells == ["tiny_dualvar", str(read.sum()), *shares, *map(str, only), p]
 
 
@@ -226,7 +226,7 @@ def test_comparison_keeps_protocols_apart(workdir, other_workdir, tmp_path):
     result = json.loads(path.read_text())
     result["protocol"]["views"]["clips"] = 1
     dump(path, result | {"value": 0.1111})
-    out = html.compare([workdir, other_workdir], tmp_path / "both.html").read_text()
+    out = html.write_comparison([workdir, other_workdir], tmp_path / "both.html").read_text()
     together, alone = re.findall(r"<table>.*?</table>", out, re.DOTALL)[1:3]
     assert "97.1 %" in together and "11.1 %" not in together
     assert "11.1 %" in alone and "97.1 %" not in alone
@@ -237,10 +237,10 @@ def test_runs_of_one_name_are_told_apart(workdir, tmp_path):
     twin = tmp_path / "later" / workdir.name
     twin.mkdir(parents=True)
     dump(twin / "config.json", {"seed": 5})
-    page = Page(html.compare([workdir, twin], tmp_path / "both.html"))
+    page = Page(html.write_comparison([workdir, twin], tmp_path / "both.html"))
     assert "later/tiny_bod" in page.text and f"{tmp_path.name}/tiny_bod" in page.text
     with pytest.raises(ValueError, match="given twice"):
-        html.compare([workdir, workdir], tmp_path / "both.html")
+        html.write_comparison([workdir, workdir], tmp_path / "both.html")
 
 
 def test_import_needs_no_jax():

@@ -23,7 +23,7 @@ def change(path, **entries):
 
 
 def test_tables_of_two_runs(workdir, other_workdir):
-    first, order = cells(markdown.write([workdir, other_workdir]))
+    first, order = cells(markdown.format_markdown([workdir, other_workdir]))
     assert first[0] == [
         "run", "encoder", "label", "knn (top-1 accuracy)", "linear (top-1 accuracy)",
         "retrieval @1 (recall)", "retrieval @5 (recall)", "chance (top-1 accuracy)",
@@ -42,7 +42,7 @@ def test_spread_untrained_and_changes_are_told(workdir):
     change(path, protocol=protocol, splits={"1": 0.9, "2": 0.92}, std=0.01)
     model = {"encoder": "Tiny", "parameters": 31300125, "init": "untrained"}
     change(workdir / "results" / "linear_dynamic.json", protocol=protocol, model=model)
-    text = markdown.write([workdir])
+    text = markdown.format_markdown([workdir])
     heading, warning = text.index("### dualvar (changed)"), text.index("epochs 2 (the protocol")
     assert heading < warning < text.index("97.1 ± 1.0 %") < text.index("tiny\\_bod, untrained")
     assert "Tiny (31.3 M parameters)" in text
@@ -51,6 +51,6 @@ def test_spread_untrained_and_changes_are_told(workdir):
 
 def test_names_cannot_break_a_table(tmp_path, rng):
     run = fake_run(tmp_path / "a|b_c*", rng)
-    first, *_ = cells(markdown.write([run]))
+    first, *_ = cells(markdown.format_markdown([run]))
     assert {len(row) for row in first} == {8}
     assert first[1][0] == "a|b_c*"

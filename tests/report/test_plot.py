@@ -11,11 +11,14 @@ from vrl_jax.report import plot
 
 
 def line(n, rng, label="a"):
-    return plot.Line(label, np.arange(n, dtype=float), rng.normal(size=n), *plot.style(0))
+    return plot.Line(label, np.arange(n, dtype=float), rng.normal(size=n), *plot.curve_style(0))
 
 
 def test_ids_of_two_plots_never_meet_and_every_reference_resolves(rng):
-    drawings = [plot.curves("a", [line(5, rng)]).svg, plot.curves("b", [line(9, rng)]).svg]
+    drawings = [
+        plot.draw_curves("a", [line(5, rng)]).svg,
+        plot.draw_curves("b", [line(9, rng)]).svg,
+    ]
     ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in drawings]
     assert ids[0] and not set(ids[0]) & set(ids[1])
     for svg, own in zip(drawings, ids, strict=True):
@@ -25,20 +28,22 @@ def test_ids_of_two_plots_never_meet_and_every_reference_resolves(rng):
 
 def test_svg_is_whole_and_points_nowhere(rng):
     values = rng.normal(size=(4, 7)) + 1j * rng.normal(size=(4, 7))
-    for drawing in (plot.curves("a", [line(5, rng)]), plot.spectrum("b", values, 0.1)):
+    for drawing in (plot.draw_curves("a", [line(5, rng)]), plot.draw_spectrum("b", values, 0.1)):
         xml.etree.ElementTree.fromstring(drawing.svg.replace("xlink:", ""))
         assert "http" not in drawing.svg
 
 
 def test_same_data_make_the_same_drawing():
-    first, second = (plot.curves("a", [line(5, np.random.default_rng(0))]).svg for _ in range(2))
+    first, second = (
+        plot.draw_curves("a", [line(5, np.random.default_rng(0))]).svg for _ in range(2)
+    )
     assert first == second
 
 
 @pytest.mark.parametrize("n", [1, plot.MOST_POINTS, plot.MOST_POINTS + 1, 1000])
 def test_thin_keeps_short_curves_and_means_of_long_ones(rng, n):
     values = rng.normal(size=n)
-    thinned = plot.thin(values)
+    thinned = plot.thin_curve(values)
     if n <= plot.MOST_POINTS:
         np.testing.assert_array_equal(thinned, values)
         return
@@ -57,13 +62,15 @@ def test_static_share_counts_the_disc(rng, radius):
 
 
 def test_spectrum_survives_eigenvalues_that_are_far_or_not_numbers():
-    drawing = plot.spectrum("a", np.array([1, 40j, np.nan, 0.5]), 0.1)
+    drawing = plot.draw_spectrum("a", np.array([1, 40j, np.nan, 0.5]), 0.1)
     assert "33.3% inside" in drawing.alt
     assert "1 outside the picture" in drawing.alt
 
 
 def test_curves_say_in_words_what_they_show():
-    drawn = plot.curves("loss", [plot.Line("a", np.array([2.0, 9]), np.array([5.5, 1.25]), "#000")])
+    drawn = plot.draw_curves(
+        "loss", [plot.Line("a", np.array([2.0, 9]), np.array([5.5, 1.25]), "#000")]
+    )
     assert "a: from 5.5 at 2 to 1.25 at 9" in drawn.alt
 
 
@@ -71,7 +78,7 @@ def test_curves_say_in_words_what_they_show():
 def test_strip_shows_frames_from_first_to_last(t, h, w, shown):
     clip = np.empty((t, h, w, 3), np.uint8)
     clip[:] = np.linspace(0, 250, t).astype(np.uint8)[:, None, None, None]
-    kind, data = plot.strip(clip).split(",")
+    kind, data = plot.film_strip(clip).split(",")
     film = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert kind == "data:image/jpeg;base64"
     width = 72 * w // h

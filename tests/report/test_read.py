@@ -10,13 +10,13 @@ from vrl_jax.report import read
 def test_cut_last_line_is_skipped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 5.0}\n{"step": 2, "loss": 4.0}\n{"step": 3, "lo')
-    assert [record["step"] for record in read.records(path)] == [1, 2]
+    assert [record["step"] for record in read.read_records(path)] == [1, 2]
 
 
 def test_last_line_without_line_break_counts_when_whole(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}')
-    assert [record["step"] for record in read.records(path)] == [1, 2]
+    assert [record["step"] for record in read.read_records(path)] == [1, 2]
 
 
 @pytest.mark.parametrize("broken", ['{"step": 2, "lo', "[2]", '{"loss": 1.0}', ""])
@@ -24,7 +24,7 @@ def test_broken_line_in_the_middle_is_named(tmp_path, broken):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{broken}\n{{"step": 3}}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
-        read.records(path)
+        read.read_records(path)
 
 
 def test_last_record_of_a_repeated_step_wins(tmp_path):
@@ -32,20 +32,20 @@ def test_last_record_of_a_repeated_step_wins(tmp_path):
         tmp_path / "metrics.jsonl",
         [{"step": s, "loss": v} for s, v in ((1, 9.0), (2, 8.0), (3, 7.0), (2, 6.0), (3, 5.0))],
     )
-    steps, values = read.series(read.records(tmp_path / "metrics.jsonl"), "loss")
+    steps, values = read.history_series(read.read_records(tmp_path / "metrics.jsonl"), "loss")
     np.testing.assert_array_equal(steps, [1, 2, 3])
     np.testing.assert_array_equal(values, [9, 6, 5])
 
 
 def test_series_skips_steps_without_the_quantity_and_reads_null_as_nan():
     history = [{"step": 1, "a": 1.0}, {"step": 2}, {"step": 3, "a": None}]
-    steps, values = read.series(history, "a")
+    steps, values = read.history_series(history, "a")
     np.testing.assert_array_equal(steps, [1, 3])
     np.testing.assert_array_equal(values, [1, np.nan])
 
 
 def test_everything_is_read(workdir):
-    run = read.run(workdir)
+    run = read.read_run(workdir)
     assert (len(run.metrics), len(run.probes), len(run.results)) == (200, 5, 7)
     assert run.config["optim"]["learning_rate"] == 0.001
     assert run.spectrum.eigenvalues.shape == (5, 32, 7)
@@ -57,7 +57,7 @@ def test_everything_is_read(workdir):
 
 
 def test_runs_are_named_by_what_tells_them_apart(workdir, other_workdir):
-    runs = read.runs([other_workdir, workdir])
+    runs = read.read_runs([other_workdir, workdir])
     assert list(runs) == ["tiny_dualvar", "tiny_bod"]
     for name, run in runs.items():
         assert {result.run for result in run.results} == {name}
@@ -65,9 +65,9 @@ def test_runs_are_named_by_what_tells_them_apart(workdir, other_workdir):
 
 def test_wrong_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no folder"):
-        read.run(tmp_path / "nowhere")
+        read.read_run(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no config.json"):
-        read.run(tmp_path)
+        read.read_run(tmp_path)
 
 
 def test_damaged_files_are_named(workdir):
@@ -75,20 +75,20 @@ def test_damaged_files_are_named(workdir):
     content = path.read_text()
     path.write_text(content[:40])
     with pytest.raises(ValueError, match=r"linear_static\.json is not JSON"):
-        read.run(workdir)
+        read.read_run(workdir)
     dump(path, {"name": "linear", "value": 0.5})
     with pytest.raises(ValueError, match=r"linear_static\.json must have"):
-        read.run(workdir)
+        read.read_run(workdir)
     path.write_text(content)
     spectrum = workdir / "spectrum.npz"
     spectrum.write_bytes(spectrum.read_bytes()[:500])
     with pytest.raises(ValueError, match=r"spectrum\.npz"):
-        read.run(workdir)
+        read.read_run(workdir)
     np.savez(spectrum, steps=np.arange(2), radius=0.1)
     with pytest.raises(ValueError, match="lacks eigenvalues"):
-        read.run(workdir)
+        read.read_run(workdir)
 
 
 def test_records_survive_a_round_trip_of_nan(tmp_path):
     (tmp_path / "m.jsonl").write_text(json.dumps({"step": 1, "loss": float("nan")}) + "\n")
-    assert np.isnan(read.series(read.records(tmp_path / "m.jsonl"), "loss")[1]).all()
+    assert np.isnan(read.history_series(read.read_records(tmp_path / "m.jsonl"), "loss")[1]).all()

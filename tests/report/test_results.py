@@ -13,13 +13,13 @@ def test_file_with_predictions_is_read(tmp_path, rng):
     dump(path, result("order/reversed", "static", 0.5) | {"per_class": {"a": 0.25}})
     arrays = predictions(rng)
     np.savez(path.with_suffix(".npz"), **arrays)
-    found = results.load(path, "mine")
+    found = results.load_result(path, "mine")
     assert (found.run, found.kind, found.label) == ("mine", "order", "static")
     assert (found.values, found.chance) == ({"": 0.5}, {"": 0.125})
     assert found.per_class == {"a": 0.25} and not found.untrained
     np.testing.assert_array_equal(found.predictions.predictions, arrays["predictions"])
     path.with_suffix(".npz").unlink()
-    assert results.load(path, "mine").predictions is None
+    assert results.load_result(path, "mine").predictions is None
 
 
 @pytest.mark.parametrize("key", ["name", "protocol", "data", "value"])
@@ -28,7 +28,7 @@ def test_what_the_table_needs_is_asked_for(tmp_path, key):
     del content[key]
     dump(tmp_path / "mine.json", content)
     with pytest.raises(ValueError, match=rf"mine\.json must have .*{key}"):
-        results.load(tmp_path / "mine.json", "")
+        results.load_result(tmp_path / "mine.json", "")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_predictions_that_contradict_themselves_are_refused(tmp_path, rng, chang
     arrays = predictions(rng) | changed
     np.savez(tmp_path / "p.npz", **{k: v for k, v in arrays.items() if v is not None})
     with pytest.raises(ValueError, match=rf"p\.npz.* {complaint}"):
-        results.predictions(tmp_path / "p.npz")
+        results.load_predictions(tmp_path / "p.npz")
 
 
 def test_measure_is_protocol_and_data_alone():

@@ -23,13 +23,13 @@ def shuffled(given, rng, n):
 )
 def test_mcnemar_is_the_binomial_test_of_disagreements(one, other):
     expected = binomtest(one, one + other).pvalue if one + other else 1.0
-    assert significance.mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
-    assert significance.mcnemar(other, one) == significance.mcnemar(one, other)
+    assert significance.mcnemar_p(one, other) == pytest.approx(expected, rel=1e-9)
+    assert significance.mcnemar_p(other, one) == significance.mcnemar_p(one, other)
 
 
 def test_mcnemar_of_many_videos_is_a_number():
-    assert 0 < significance.mcnemar(9800, 10200) < 0.01
-    assert significance.mcnemar(2000, 9000) == pytest.approx(0, abs=1e-300)
+    assert 0 < significance.mcnemar_p(9800, 10200) < 0.01
+    assert significance.mcnemar_p(2000, 9000) == pytest.approx(0, abs=1e-300)
 
 
 def two(rng):
@@ -41,7 +41,7 @@ def two(rng):
 
 def test_videos_are_matched_by_id(rng):
     first, other = two(rng)
-    both = significance.pair(judged(first), judged(other))
+    both = significance.pair_predictions(judged(first), judged(other))
     seen = {
         i: (label, guess)
         for i, label, guess in zip(first["ids"], first["labels"], first["predictions"], strict=True)
@@ -55,7 +55,7 @@ def test_videos_are_matched_by_id(rng):
     b = sum(one and not two for _, one, two in rights)
     c = sum(two and not one for _, one, two in rights)
     assert both.p == pytest.approx(binomtest(b, b + c).pvalue)
-    change, videos = significance.differences(both)
+    change, videos = significance.class_differences(both)
     for k in range(3):
         own = [(one, two) for label, one, two in rights if label == k]
         assert videos[k] == len(own)
@@ -68,23 +68,25 @@ def test_videos_named_twice_are_left_out(rng):
     other = first | {"ids": first["ids"].copy()}
     other["ids"][0] = other["ids"][1]
     ids = set(first["ids"][2:][first["predictions"][2:] >= 0])
-    assert len(significance.pair(judged(first), judged(other)).labels) == len(ids)
+    assert len(significance.pair_predictions(judged(first), judged(other)).labels) == len(ids)
 
 
 def test_disagreement_on_the_truth_is_told_with_the_files(rng):
     first = predictions(rng)
     other = first | {"labels": (first["labels"] + 1) % 3}
     with pytest.raises(ValueError, match=r"a\.npz and b\.npz give video\d+ different labels"):
-        significance.pair(judged(first, "a.npz"), judged(other, "b.npz"))
+        significance.pair_predictions(judged(first, "a.npz"), judged(other, "b.npz"))
     other = first | {"classes": first["classes"][::-1]}
     with pytest.raises(ValueError, match=r"a\.npz and b\.npz name different classes"):
-        significance.pair(judged(first, "a.npz"), judged(other, "b.npz"))
+        significance.pair_predictions(judged(first, "a.npz"), judged(other, "b.npz"))
     other = first | {"ids": np.char.add("x", first["ids"])}
     results = [
         made(result("linear", "static", 0.5), run, judged(given, f"{run}.npz"))
         for run, given in (("a", first), ("b", other))
     ]
-    (contest,) = significance.build(results)  # one run without a common video leaves the others be
+    (contest,) = significance.compare_runs(
+        results
+    )  # one run without a common video leaves the others be
     assert contest.grid.rows == [["b", "0", "—", "—", "—", "—", "—"]] and not contest.plots
 
 
@@ -104,10 +106,10 @@ def test_runs_meet_the_first_one_in_one_protocol_and_data_set_alone(rng):
         made(content | {"name": "order/reversed"}, "g", judged(other)),
         made(content, "h"),
     ]
-    (contest,) = significance.build(results)
+    (contest,) = significance.compare_runs(results)
     assert contest.title.startswith("linear static") and contest.title.endswith("against a")
     assert [row[0] for row in contest.grid.rows] == ["b", "c"]
-    both = significance.pair(judged(first), judged(other))
+    both = significance.pair_predictions(judged(first), judged(other))
     only = (both.other & ~both.first).sum(), (both.first & ~both.other).sum()
     assert contest.grid.rows[0] == [
         "b",
@@ -118,7 +120,7 @@ def test_runs_meet_the_first_one_in_one_protocol_and_data_set_alone(rng):
         f"{both.p:.2g}" if both.p >= significance.TINY else "below 1e-06",
     ]
     assert contest.grid.rows[1][4:] == ["0", "0", "1"]
-    assert significance.build(results[3:]) == []
+    assert significance.compare_runs(results[3:]) == []
 
 
 def test_plot_shows_the_largest_gains_and_losses_in_order():
@@ -127,7 +129,7 @@ def test_plot_shows_the_largest_gains_and_losses_in_order():
     first = np.tile(np.arange(10) < 5, 40)
     other = np.arange(10) < np.repeat(np.arange(40) % 10, 10).reshape(40, 10)
     both = significance.Pairing(labels, first, other.ravel(), names)
-    drawn = significance.draw("b", both)
+    drawn = significance.draw_differences("b", both)
     assert drawn.title == "b: 16 classes gained, 20 lost"
     points = [int(p) for p in drawn.alt.split("in points: ")[1].replace(",", "").split()[2::3]]
     gained = sorted((10 * (i % 10) - 50 for i in range(40)), reverse=True)
@@ -138,7 +140,7 @@ def test_plot_shows_the_largest_gains_and_losses_in_order():
 def test_plot_leaves_out_classes_that_stay_the_same():
     names, labels = np.array(["up", "same", "down"]), np.array([0, 1, 2])
     first, other = np.array([False, True, True]), np.array([True, True, False])
-    drawn = significance.draw("b", significance.Pairing(labels, first, other, names))
+    drawn = significance.draw_differences("b", significance.Pairing(labels, first, other, names))
     assert drawn.alt.endswith("in points: up +100, down -100") and "same" not in drawn.svg
-    still = significance.draw("b", significance.Pairing(labels, first, first, names))
+    still = significance.draw_differences("b", significance.Pairing(labels, first, first, names))
     assert still.title == "b: 0 classes gained, 0 lost"

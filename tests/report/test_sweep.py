@@ -26,7 +26,7 @@ def test_curves_stand_at_the_setting_s_values(tmp_path, figure):
         "1": {"linear static": [0.8]},
     }
     two = {"1": {"linear dynamic": [0.3]}}
-    sweep.write(tmp_path / "plot.png", {"one": one, "two": two}, "data.p")
+    sweep.draw_sweep(tmp_path / "plot.png", {"one": one, "two": two}, "data.p")
     static, dynamic = figure[0].axes
     assert (static.get_title(), static.get_xlabel()) == ("linear static", "data.p")
     line = static.containers[0].lines[0]
@@ -40,20 +40,20 @@ def test_curves_stand_at_the_setting_s_values(tmp_path, figure):
 def test_without_a_setting_experiments_stand_side_by_side(tmp_path, figure):
     values = (("set_a", 0.2), ("set_b", 0.9))
     found = {name: {"": {"linear static": [value]}} for name, value in values}
-    sweep.write(tmp_path / "plot.png", found, "")
+    sweep.draw_sweep(tmp_path / "plot.png", found, "")
     (axes,) = figure[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
     assert not figure[0].legends
 
 
 def test_nothing_found_draws_nothing_and_does_not_fail(tmp_path):
-    sweep.write(tmp_path / "plot.png", {"a": {"": {}}}, "")
+    sweep.draw_sweep(tmp_path / "plot.png", {"a": {"": {}}}, "")
     assert (tmp_path / "plot.png").exists()
 
 
 def test_values_that_are_no_numbers_stand_evenly(tmp_path, figure):
     one = {"plain": {"linear": [0.5]}, "resized": {"linear": [0.25]}}
-    sweep.write(tmp_path / "plot.png", {"one": one}, "augment.crop")
+    sweep.draw_sweep(tmp_path / "plot.png", {"one": one}, "augment.crop")
     (axes,) = figure[0].axes
     assert axes.lines[0].get_xydata().tolist() == [[0, 0.5], [1, 0.25]]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["plain", "resized"]

@@ -28,7 +28,7 @@ def test_one_protocol_makes_one_table():
         for label in ("static", "dynamic")
         for name, value in (("linear", 0.9), ("knn", 0.7))
     ]
-    (built,) = table.build(results)
+    (built,) = table.build_tables(results)
     assert [column.title for column in built.columns] == ["linear", "knn"]
     assert [(row.run, row.label) for row in built.rows] == [
         (run, label) for run in ("a", "b") for label in ("static", "dynamic")
@@ -67,7 +67,7 @@ def test_protocols_are_never_mixed(path, how):
         del tree[key]
     else:
         tree[key] = {"change": "9", "changed": {"epochs": [2, 150]}, "as text": "16"}[how]
-    first, second = table.build([made(one, "a"), made(other, "b")])
+    first, second = table.build_tables([made(one, "a"), made(other, "b")])
     assert (values(first), values(second)) == ([[0.9]], [[0.8]])
     if how != "as text":
         assert first.heading != second.heading
@@ -80,7 +80,7 @@ def test_headings_tell_names_and_differences():
         {"name": "dualvar", "clips": 5, "changed": {"epochs": [2, 150], "steps": [[1], [60, 120]]}},
     ]
     contents = [result("linear", "static", 0.5) | {"protocol": p} for p in protocols]
-    lss, whole, changed = table.build([made(content) for content in contents])
+    lss, whole, changed = table.build_tables([made(content) for content in contents])
     assert lss.heading == "lss, clips 10, crops not given"
     assert whole.heading == "dualvar, clips 10, crops 1"
     assert changed.heading == "dualvar (changed), clips 5, crops not given"
@@ -96,7 +96,9 @@ def test_tables_of_one_name_tell_differences_without_a_column_in_common():
         result(name, "static", 0.5) | {"protocol": {"name": "scuba", "frame": frame}}
         for name, frame in (("moving", "all"), ("still", "middle"))
     ]
-    headings = [part.heading for part in table.build([made(content) for content in contents])]
+    headings = [
+        part.heading for part in table.build_tables([made(content) for content in contents])
+    ]
     assert headings == ["scuba, frame all", "scuba, frame middle"]
 
 
@@ -104,7 +106,7 @@ def test_untrained_rows_stand_below_trained_ones():
     untrained = result("linear", "static", 0.3)
     untrained["model"] = untrained["model"] | {"init": "untrained"}
     trained = result("linear", "static", 0.9)
-    (built,) = table.build(
+    (built,) = table.build_tables(
         [made(untrained, "a"), made(trained, "a"), made(untrained, "b"), made(trained, "b")]
     )
     assert [(row.run, row.untrained) for row in built.rows] == [
@@ -115,12 +117,12 @@ def test_untrained_rows_stand_below_trained_ones():
 
 def test_other_accuracies_get_columns_of_their_own():
     content = result("linear", "static", 0.5) | {"top5": 0.75, "mean_class_accuracy": 0.25}
-    (built,) = table.build([made(content)])
+    (built,) = table.build_tables([made(content)])
     assert [column.metric for column in built.columns] == [
         "top-1 accuracy", "top-5 accuracy", "mean class accuracy",
     ]  # fmt: skip
     assert [cell.text for cell in built.rows[0].cells.values()] == ["50.0 %", "75.0 %", "25.0 %"]
-    assert [column.metric for column in table.leading(built.columns)] == ["top-1 accuracy"]
+    assert [column.metric for column in table.leading_columns(built.columns)] == ["top-1 accuracy"]
 
 
 @pytest.mark.parametrize("part", ["splits", "groups"])
@@ -129,7 +131,7 @@ def test_means_show_their_spread(part):
     content = result("finetune", "class", 0.8) | {part: parts}
     cells = [made(content | std) for std in ({}, {"std": 0.0123})]
     spread = (sum((v - 0.8) ** 2 for v in parts.values()) / 3) ** 0.5
-    texts = [table.build([cell])[0].rows[0].cells for cell in cells]
+    texts = [table.build_tables([cell])[0].rows[0].cells for cell in cells]
     computed, given = (next(iter(cell.values())) for cell in texts)
     assert computed.std == pytest.approx(spread)
     assert computed.text == f"80.0 ± {100 * spread:.1f} %" and given.text == "80.0 ± 1.2 %"
@@ -138,11 +140,11 @@ def test_means_show_their_spread(part):
 
 def test_chance_is_told_once_where_columns_agree():
     contents = [result(name, "static", 0.5) for name in ("linear", "knn")]
-    (built,) = table.build([made(content) for content in contents])
+    (built,) = table.build_tables([made(content) for content in contents])
     assert built.chances == ["top-1 accuracy"] and built.rows[0].chance == "12.5 %"
-    (built,) = table.build([made(contents[0]), made(contents[1] | {"chance": 0.25})])
+    (built,) = table.build_tables([made(contents[0]), made(contents[1] | {"chance": 0.25})])
     assert built.rows[0].chance == "linear 12.5 %, knn 25.0 %"
-    (built,) = table.build([made(contents[0] | {"chance": None})])
+    (built,) = table.build_tables([made(contents[0] | {"chance": None})])
     assert not built.chances
 
 
@@ -150,26 +152,26 @@ def test_order_of_protocol_keys_does_not_matter():
     one = result("linear", "static", 0.9)
     other = result("knn", "static", 0.8)
     other["protocol"] = dict(reversed(other["protocol"].items()))
-    assert len(table.build([made(one), made(other)])) == 1
+    assert len(table.build_tables([made(one), made(other)])) == 1
 
 
 def test_metrics_of_one_name_are_separate_columns():
     one = result("linear", "static", 0.9)
     other = one | {"metric": "cross-entropy", "value": 1.234567}
-    (built,) = table.build([made(one), made(other)])
+    (built,) = table.build_tables([made(one), made(other)])
     assert [column.metric for column in built.columns] == ["top-1 accuracy", "cross-entropy"]
     assert [cell.text for cell in built.rows[0].cells.values()] == ["90.0 %", "1.235"]
 
 
 def test_repeated_result_gets_its_own_row():
-    (built,) = table.build([made(result("linear", "static", value)) for value in (0.9, 0.8)])
+    (built,) = table.build_tables([made(result("linear", "static", value)) for value in (0.9, 0.8)])
     assert values(built) == [[0.9], [0.8]]
 
 
 def test_other_weights_get_their_own_row_and_are_what_differs():
     one, other = result("linear", "static", 0.9), result("knn", "static", 0.8)
     other["model"] = other["model"] | {"weights": "ffff"}
-    (built,) = table.build([made(one), made(other)])
+    (built,) = table.build_tables([made(one), made(other)])
     assert [row.model["weights"][:4] for row in built.rows] == ["0f3a", "ffff"]
     assert built.details == ["weights"]
     assert built.shared == {"encoder": "Tiny (12.3 K parameters)", "commit": one["commit"]}
@@ -178,27 +180,33 @@ def test_other_weights_get_their_own_row_and_are_what_differs():
 def test_retrieval_has_a_column_per_rank():
     recall = result("retrieval", "static", 0) | {"values": {"1": 0.5, "5": 0.75}}
     del recall["value"], recall["metric"]
-    (built,) = table.build([made(recall)])
+    (built,) = table.build_tables([made(recall)])
     assert [column.title for column in built.columns] == ["retrieval @1", "retrieval @5"]
     assert [cell.text for cell in built.rows[0].cells.values()] == ["50.0 %", "75.0 %"]
-    assert table.leading(built.columns) == built.columns[:1]
+    assert table.leading_columns(built.columns) == built.columns[:1]
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(31300125, "31.3 M"), (999, "999"), (42416, "42.4 K"), (0, "0")]
 )
 def test_encoder_stands_with_its_size(count, text):
-    assert table.encoder({"encoder": "R3D", "parameters": count}) == f"R3D ({text} parameters)"
-    assert table.encoder({"encoder": "R3D"}) == "R3D"
+    assert table.encoder_name({"encoder": "R3D", "parameters": count}) == f"R3D ({text} parameters)"
+    assert table.encoder_name({"encoder": "R3D"}) == "R3D"
 
 
 def test_only_hashes_are_cut():
-    assert table.short("9bc1" * 16) == "9bc19bc19b…"
-    assert table.short("mean over time and space, mean over clips") == (
+    assert table.shorten_hash("9bc1" * 16) == "9bc19bc19b…"
+    assert table.shorten_hash("mean over time and space, mean over clips") == (
         "mean over time and space, mean over clips"
     )
 
 
 def test_flatten():
     tree = {"a": {"b": 1, "c": {"d": [1, 2]}}, "e": "x", "f": {}, "g": None}
-    assert table.flatten(tree) == {"a.b": "1", "a.c.d": "[1, 2]", "e": "x", "f": "{}", "g": "null"}
+    assert table.flatten_dict(tree) == {
+        "a.b": "1",
+        "a.c.d": "[1, 2]",
+        "e": "x",
+        "f": "{}",
+        "g": "null",
+    }

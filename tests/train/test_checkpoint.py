@@ -67,7 +67,7 @@ def test_a_save_that_is_refused_stops_the_run(tmp_path, monkeypatch):
 def test_restores_onto_another_mesh(tmp_path):
     with Checkpoints(tmp_path, 1, {}) as checkpoints:
         checkpoints.save(state(1, 7.0), 0.0)
-    eight = jax.device_put(state(0), sharding.replicated(sharding.make_mesh()))
+    eight = jax.device_put(state(0), sharding.replicated_sharding(sharding.make_mesh()))
     with Checkpoints(tmp_path, 1, {}) as checkpoints:
         restored = checkpoints.restore(eight)
     assert len(restored.params["w"].sharding.device_set) == 8

@@ -14,8 +14,8 @@ import pytest
 from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.pretraining.program import make_program
-from vrl_jax.train.compilation import Ahead
-from vrl_jax.train.sharding import make_mesh, place
+from vrl_jax.train.compilation import BackgroundCompile
+from vrl_jax.train.sharding import make_mesh, shard_rows
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -45,11 +45,11 @@ def test_a_step_compiles_once_whatever_the_step_and_the_state(compilations):
     mesh = make_mesh()
     program = make_program(tiny(), 40, mesh)
     said, state = [], program.init()
-    step = Ahead(program.step, said.append)
+    step = BackgroundCompile(program.step, said.append)
     rng = np.random.default_rng(0)
     for number in itertools.count(1):
         clips = rng.integers(256, size=program.clips.shape, dtype=np.uint8)
-        state, metrics = step(state, place(mesh, clips))
+        state, metrics = step(state, shard_rows(mesh, clips))
         jax.block_until_ready(metrics)
         if number == 1:
             assert compilations
@@ -63,7 +63,7 @@ def test_a_step_compiles_once_whatever_the_step_and_the_state(compilations):
 
 
 def test_what_another_shape_would_recompile_is_refused():
-    step = Ahead(jax.jit(lambda x: x + 1).trace(jnp.zeros(3)), print)
+    step = BackgroundCompile(jax.jit(lambda x: x + 1).trace(jnp.zeros(3)), print)
     np.testing.assert_array_equal(step(jnp.ones(3)), 2)
     with pytest.raises(TypeError, match="float32"):
         step(jnp.ones(4))
@@ -71,7 +71,7 @@ def test_what_another_shape_would_recompile_is_refused():
 
 def test_what_cannot_be_compiled_fails_where_it_is_called():
     nowhere = jax.ffi.ffi_call("no_such_function", jax.ShapeDtypeStruct((3,), jnp.float32))
-    step = Ahead(jax.jit(nowhere).trace(jnp.zeros(3)), print)
+    step = BackgroundCompile(jax.jit(nowhere).trace(jnp.zeros(3)), print)
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_function"):
         step(jnp.zeros(3))
 

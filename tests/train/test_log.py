@@ -4,7 +4,7 @@ import struct
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from vrl_jax.train.log import Log, Silence
+from vrl_jax.train.log import Log, NullLog
 
 
 def events(folder):
@@ -39,7 +39,7 @@ def test_all_is_on_the_disk_once_flushed(tmp_path):
 
 
 def test_the_silent_do_all_that_a_log_does():
-    missing = {name for name in vars(Log) if not name.startswith("_")} - set(vars(Silence))
+    missing = {name for name in vars(Log) if not name.startswith("_")} - set(vars(NullLog))
     assert not missing
 
 

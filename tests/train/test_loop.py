@@ -11,10 +11,10 @@ from tests.train.test_log import events
 from vrl_jax.train import loop, preemption
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.log import Log
-from vrl_jax.train.loop import Meter, Train
+from vrl_jax.train.loop import MetricsReader, Train
 from vrl_jax.train.preemption import PreemptionGuard
 from vrl_jax.train.step import TrainState
-from vrl_jax.types import Horizon
+from vrl_jax.types import TrainLength
 
 
 def start_state():
@@ -45,14 +45,14 @@ def launch(
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
         with Log(folder, int(state.step), total, quiet=True) as log:
-            state = loop.run(
+            state = loop.run_loop(
                 state,
                 step,
                 batches or itertools.repeat(1.0),
                 config=config,
                 total_steps=total,
                 probe=probe or (lambda s: seen.append(int(s.step)) or {"score": float(s.step)}),
-                meter=Meter(log, config, 10, lambda step: 0.1, lambda: 5),
+                meter=MetricsReader(log, config, 10, lambda step: 0.1, lambda: 5),
                 checkpoints=checkpoints,
                 log=log,
             )
@@ -162,7 +162,7 @@ def test_a_broken_state_is_never_saved(tmp_path):
 
 
 def test_length_of_a_run():
-    assert Train(steps=7, epochs=3.0, batch=4).horizon(100) == Horizon(7, 25)
-    assert Train(epochs=2.0, batch=32).horizon(100) == Horizon(7, 4)
+    assert Train(steps=7, epochs=3.0, batch=4).horizon(100) == TrainLength(7, 25)
+    assert Train(epochs=2.0, batch=32).horizon(100) == TrainLength(7, 4)
     with pytest.raises(ValueError, match="epochs must be above 0"):
         Train(epochs=0.0)

@@ -25,7 +25,7 @@ def test_weight_hash_sees_names_shapes_and_every_byte():
 
 def test_a_run_writes_what_it_was(tmp_path):
     experiment = config.build(synthetic_bod.get_config())
-    provenance.write(tmp_path, experiment)
+    provenance.write_provenance(tmp_path, experiment)
     assert config.build(json.loads((tmp_path / "config.json").read_text())) == experiment
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment["devices"].startswith("8 x ") and environment["jax"]
@@ -42,7 +42,7 @@ def head():
 
 
 def test_the_commit_is_the_trees_own():
-    assert provenance.commit().split(" ")[0] == head()
+    assert provenance.source_commit().split(" ")[0] == head()
 
 
 def test_an_archive_knows_its_commit(tmp_path):

@@ -8,7 +8,7 @@ from vrl_jax.train import sharding
 def test_rows_are_spread_and_come_back_whole(rng):
     devices = sharding.make_mesh()
     rows = rng.integers(0, 256, (16, 3), np.uint8)
-    placed = sharding.place(devices, rows)
+    placed = sharding.shard_rows(devices, rows)
     assert {shard.data.shape for shard in placed.addressable_shards} == {(16 // devices.size, 3)}
     np.testing.assert_array_equal(placed, rows)
 

@@ -13,7 +13,7 @@ from vrl_jax.methods.bod import BOD
 from vrl_jax.train import sharding
 from vrl_jax.train.optim import SGD, AdamW
 from vrl_jax.train.step import TrainState, init_state, key_for, make_step
-from vrl_jax.types import Horizon, View
+from vrl_jax.types import TrainLength, View
 
 START = np.array([1.0, -2.0], np.float32)
 TARGET = np.array([0.5, 3.0], np.float32)
@@ -52,7 +52,7 @@ def take(method, first=0):
     rows = np.zeros(
         (2 * (1 + (method.inner.steps if method.inner else 0)), 1, 1, 8, 8, 3), np.uint8
     )
-    return step(state, sharding.place(devices, rows))
+    return step(state, sharding.shard_rows(devices, rows))
 
 
 @pytest.mark.parametrize("name, scale", [("none", 0.0), ("maml1", 0.1), ("betty", 1.0)])
@@ -93,7 +93,7 @@ def test_keys_differ_by_purpose_step_and_seed():
 def test_bfloat16_computation_trains_float32_weights(rng):
     encoder = Tiny(widths=(4, 6), strides=(2, 2), dtype="bfloat16")
     method = BOD(dim=8, split_at="backbone", ridge=0.03, inner_steps=0).build(
-        encoder, SimCLR(hidden=16, layers=2), Horizon(30, 10)
+        encoder, SimCLR(hidden=16, layers=2), TrainLength(30, 10)
     )
     optimizer, devices = AdamW(learning_rate=1e-2, warmup=0.0).build(8, 30), sharding.make_mesh()
     still = Augment(size=12, area=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
@@ -104,7 +104,7 @@ def test_bfloat16_computation_trains_float32_weights(rng):
     step = make_step(method, optimizer, still, 0, devices)
     losses = []
     for _ in range(30):
-        state, metrics = step(state, sharding.place(devices, clips))
+        state, metrics = step(state, sharding.shard_rows(devices, clips))
         losses.append(float(metrics["loss"]))
     assert np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0]
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from vrl_jax.train.log import Log
-from vrl_jax.train.wandb import Online, check_installed
+from vrl_jax.train.wandb import WandbWriter, check_installed
 
 
 class Run:
@@ -37,7 +37,9 @@ def runs(monkeypatch):
 
 def test_records_follow_the_folder(runs, tmp_path):
     for start in (0, 2):
-        with Log(tmp_path, start, 4, quiet=True, online=Online("mine", tmp_path, {"a": 1})) as log:
+        with Log(
+            tmp_path, start, 4, quiet=True, online=WandbWriter("mine", tmp_path, {"a": 1})
+        ) as log:
             log.metrics(start + 1, {"loss": 0.5})
             log.probes(start + 2, {"knn/static": 0.25})
     first, second = runs
@@ -49,13 +51,13 @@ def test_records_follow_the_folder(runs, tmp_path):
     assert first.sent == [{"step": 1, "loss": 0.5}, {"step": 2, "probe/knn/static": 0.25}]
     assert [record["step"] for record in second.sent] == [3, 4]
     (tmp_path / "other").mkdir()
-    Online("mine", tmp_path / "other", {})
+    WandbWriter("mine", tmp_path / "other", {})
     assert runs[2].given["id"] != first.given["id"] and runs[2].given["name"] == "other"
 
 
 def test_a_run_that_fails_says_so(runs, tmp_path):
     with pytest.raises(FloatingPointError):
-        with Log(tmp_path, 0, 4, quiet=True, online=Online("mine", tmp_path, {})):
+        with Log(tmp_path, 0, 4, quiet=True, online=WandbWriter("mine", tmp_path, {})):
             raise FloatingPointError("loss")
     assert runs[0].code == 1
 

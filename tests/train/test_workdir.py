@@ -290,7 +290,7 @@ def test_a_run_that_is_stopped_and_killed_goes_on(store, tmp_path):
 @pytest.mark.slow
 def test_a_remote_encoder_is_judged_on_remote_videos_as_on_local_ones(store, tmp_path):
     write_folders(tmp_path / "set", 4)
-    model = pretrained.initialize(ENCODER, Augment(size=16), frames=4, seed=7)
+    model = pretrained.init_untrained(ENCODER, Augment(size=16), frames=4, seed=7)
     pretrained.save(tmp_path / "w.safetensors", model)
     code = "import fsspec; fsspec.filesystem('gs').put('{}', 'bucket/', recursive=True)"
     for name in ("set", "w.safetensors"):

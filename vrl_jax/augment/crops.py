@@ -37,7 +37,7 @@ class Crops:
         return len(PLACES[self.places]) * (2 if self.places == "ten" else 1)
 
 
-def boxes_of(
+def crop_boxes(
     frame: tuple[int, int], size: int, crops: Crops
 ) -> tuple[Float[np.ndarray, "c 2 2"], Bool[np.ndarray, "c"]]:
     """Return the (corner, extent) of each square in a frame, and whether it is mirrored."""
@@ -57,7 +57,7 @@ def one_crop(
     mirrored: Bool[np.ndarray | Array, ""] | np.bool_,
     size: int,
 ) -> Float[Array, "t s s 3"]:
-    """Cut one square of `boxes_of` and resize it."""
+    """Cut one square of `crop_boxes` and resize it."""
     cut = resize_box(clip, jnp.asarray(box[0]), jnp.asarray(box[1]), size)
     return jnp.where(mirrored, cut[:, :, ::-1], cut)
 
@@ -69,7 +69,7 @@ def fixed_crops(
 
     A square that needs no resizing lies on whole pixels: between them it would be blurred.
     """
-    boxes, mirrored = boxes_of(clip.shape[1:3], size, crops)
+    boxes, mirrored = crop_boxes(clip.shape[1:3], size, crops)
     return jnp.stack([one_crop(clip, *each, size) for each in zip(boxes, mirrored, strict=True)])
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key, UInt8
 from vrl_jax import check
 from vrl_jax.augment.crops import (
     Crops,
-    boxes_of,
+    crop_boxes,
     fixed_crops,
     one_crop,
     random_crop,
@@ -152,14 +152,14 @@ def make_views(
     return jax.vmap(draw)(jnp.arange(len(clips)), clips[:, np.array(wanted)])
 
 
-def over_crops(
+def average_over_crops(
     read: Callable[[Float[Array, "n t s s 3"]], Array],
     clips: UInt8[Array, "n t h w 3"],
     augment: Augment,
     crops: Crops,
 ) -> Array:
     """Return the mean of `read` over fixed squares of the clips, one square held at a time."""
-    boxes, mirrored = boxes_of(clips.shape[2:4], augment.size, crops)
+    boxes, mirrored = crop_boxes(clips.shape[2:4], augment.size, crops)
 
     def of_one(square: tuple[Array, Array]) -> Array:
         def view(clip: Array) -> Array:
@@ -189,7 +189,7 @@ def subtract_background(clip: Float[Array, "t h w 3"]) -> Float[Array, "t h w 3"
     return jnp.clip(0.5 + clip - clip.mean(0), 0, 1)
 
 
-def flip(
+def random_flip(
     key: Key[Array, ""], clip: Float[Array, "t h w 3"], probability: float
 ) -> Float[Array, "t h w 3"]:
     """Mirror left and right, with the given probability."""
@@ -268,7 +268,7 @@ def shift_hue(planes: Float[Array, "3 t h w"], turns: Float[Array, ""]) -> Float
     return jnp.stack([channel(5), channel(3), channel(1)])
 
 
-def grayscale(
+def random_grayscale(
     key: Key[Array, ""], clip: Float[Array, "t h w 3"], probability: float, kind: str = "luma"
 ) -> Float[Array, "t h w 3"]:
     """Give every pixel one value in all channels, with the given probability.
@@ -328,9 +328,9 @@ def _draw_view(key: Array, clip: Array, augment: Augment, weak: Array | None = N
         clip = random_scaled_crop(keys[0], clip, a.size, a.scale)
     else:
         clip = random_resized_crop(keys[0], clip, a.size, a.area, a.aspect)
-    plain = flip(keys[1], clip, a.flip)
+    plain = random_flip(keys[1], clip, a.flip)
     clip = color_jitter(keys[2], plain, a.jitter, a.brightness, a.contrast, a.saturation, a.hue)
-    clip = grayscale(keys[3], clip, a.gray, a.gray_kind)
+    clip = random_grayscale(keys[3], clip, a.gray, a.gray_kind)
     clip = gaussian_blur(keys[4], clip, a.blur, a.sigma)
     if weak is not None:
         clip = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 5), weak), plain, clip)

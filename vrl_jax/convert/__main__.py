@@ -21,8 +21,10 @@ from vrl_jax.pretrained import Pretrained
 def main(argv: list[str] | None = None) -> None:
     """Read, write, and say what was found."""
     parser = argparse.ArgumentParser(prog="python -m vrl_jax.convert", description=__doc__)
-    parser.add_argument("source", type=storage.local, help="a file of weights, or a run's folder")
-    parser.add_argument("--out", type=storage.local, required=True, help="the file to write")
+    parser.add_argument(
+        "source", type=storage.local_path, help="a file of weights, or a run's folder"
+    )
+    parser.add_argument("--out", type=storage.local_path, required=True, help="the file to write")
     parser.add_argument("--to", choices=("ours", *FAMILIES), default="ours", help="whose names")
     parser.add_argument("--prefix", help="of the names, where the file has several encoders")
     parser.add_argument("--step", type=int, help="of the run's checkpoints (default: the newest)")
@@ -37,19 +39,19 @@ def main(argv: list[str] | None = None) -> None:
     if given and arguments.to != "ours":
         parser.error(f"{arguments.to}'s files do not say their input: leave out {', '.join(given)}")
     try:
-        found, left_out = files.read(arguments.source, arguments.prefix, arguments.step)
+        found, left_out = files.read_weights(arguments.source, arguments.prefix, arguments.step)
         found = replace(found, augment=replace(found.augment, **given))
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        files.write(arguments.out, found, arguments.to)
+        files.write_weights(arguments.out, found, arguments.to)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(summarize(found, left_out))
+    print(format_summary(found, left_out))
     print(f"wrote {arguments.out}")
     if arguments.to != "ours" and getattr(found.encoder, "temporal_stride", 2) != 2:
         print(f"note: {arguments.to}'s network halves time three times, this encoder does not")
 
 
-def summarize(found: Pretrained, left_out: list[str]) -> str:
+def format_summary(found: Pretrained, left_out: list[str]) -> str:
     """Return what was read, in lines for people."""
     augment = found.augment
     counts = collections.Counter(".".join(name.split(".")[:2]) for name in left_out)

@@ -19,7 +19,7 @@ from vrl_jax.pretrained import TORCH_SUFFIXES, Pretrained
 CONTAINERS = ("state_dict", "model_state", "model_state_dict", "model")
 
 
-def read(
+def read_weights(
     source: pathlib.Path, prefix: str | None = None, step: int | None = None
 ) -> tuple[Pretrained, list[str]]:
     """Return an encoder of whatever kind of file or run, and the names that were left out.
@@ -43,7 +43,7 @@ def read(
     if step is not None:
         raise ValueError(f"{source} is no run: step must be None, got {step}")
     try:
-        layout, prefix = match.find(arrays, prefix)
+        layout, prefix = match.match_layout(arrays, prefix)
         encoder, variables, left_out = match.to_ours(arrays, layout, prefix)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
@@ -58,7 +58,7 @@ def read(
     return Pretrained(encoder, layout.inputs, 0, variables, origin), left_out
 
 
-def write(out: pathlib.Path, encoder: Pretrained, family: str = "ours") -> None:
+def write_weights(out: pathlib.Path, encoder: Pretrained, family: str = "ours") -> None:
     """Write an encoder as our file, or with another code base's names.
 
     Raises:

@@ -25,7 +25,7 @@ COUNTER = "num_batches_tracked"  # PyTorch reads it only where momentum is None
 SHOWN = 5
 
 
-def find(names: Collection[str], prefix: str | None = None) -> tuple[Layout, str]:
+def match_layout(names: Collection[str], prefix: str | None = None) -> tuple[Layout, str]:
     """Return the layout of a file's names, and what precedes them.
 
     Of several encoders in one file `encoder_q` is taken, unless `prefix` chooses another.
@@ -67,7 +67,7 @@ def to_ours(
         if not (name.startswith(heads) or name.endswith(COUNTER))
     }
     encoder = layout.encoder(theirs)
-    named = table(encoder, layout)
+    named = their_names(encoder, layout)
     _check(theirs, dict(named.values()), encoder)
     flat = {ours: _to_ours(theirs[name]) for ours, (name, _) in named.items()}
     used = {prefix + name for name in theirs}
@@ -81,7 +81,7 @@ def to_theirs(
     """Return the arrays that PyTorch's `load_state_dict` takes for the encoder."""
     flat = flatten_dict(variables, sep="/")
     arrays = {}
-    for ours, (name, _) in table(encoder, layout).items():
+    for ours, (name, _) in their_names(encoder, layout).items():
         array = np.asarray(flat[ours])
         arrays[name] = array.transpose(4, 3, 0, 1, 2) if array.ndim == 5 else array
         if name.endswith("running_var"):
@@ -90,7 +90,7 @@ def to_theirs(
 
 
 @functools.cache
-def table(encoder: EncoderConfig, layout: Layout) -> dict[str, tuple[str, tuple[int, ...]]]:
+def their_names(encoder: EncoderConfig, layout: Layout) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return the name and shape that each of our arrays has in theirs."""
     clips = jnp.zeros((1, 8, 32, 32, 3))
     module, key = encoder.module(), jax.random.key(0)

@@ -14,7 +14,7 @@ from jaxtyping import Int, UInt8
 
 
 @runtime_checkable
-class Reader(Protocol):
+class FrameReader(Protocol):
     """An opened video. Frame `i` is the i-th frame that the decoder puts out."""
 
     num_frames: int
@@ -28,10 +28,10 @@ class Reader(Protocol):
 
 
 @runtime_checkable
-class Media(Protocol):
+class VideoHandle(Protocol):
     """Where a video's frames come from: a file, bytes, a recipe to render."""
 
-    def open(self) -> AbstractContextManager[Reader]:
+    def open(self) -> AbstractContextManager[FrameReader]:
         """Open for reading; raises `VideoError` naming the video and the reason."""
         ...
 
@@ -51,12 +51,12 @@ class Video:
     """
 
     id: str
-    media: Media
+    media: VideoHandle
     labels: Mapping[str, int]
 
 
 @runtime_checkable
-class Source(Protocol):
+class VideoDataset(Protocol):
     """A data set split: a fixed sequence of videos.
 
     Attributes:
@@ -80,15 +80,15 @@ class Source(Protocol):
 class Splits(Protocol):
     """A data set as a config names it; a missing or empty root raises `ValueError`."""
 
-    def pretrain(self) -> Source:
+    def pretrain(self) -> VideoDataset:
         """Return the videos that a representation is learned from; no label is used."""
         ...
 
-    def train(self) -> Source:
+    def train(self) -> VideoDataset:
         """Return the labelled videos that probes learn from."""
         ...
 
-    def test(self) -> Source:
+    def test(self) -> VideoDataset:
         """Return the videos to be judged on."""
         ...
 
@@ -135,7 +135,7 @@ class VideoList:
         return f"VideoList({len(self.videos)} videos)"
 
 
-def subset(source: Source, videos: int) -> Source:
+def take_subset(source: VideoDataset, videos: int) -> VideoDataset:
     """Return at most that many videos, evenly spaced over the source; 0 returns all of it."""
     if not 0 < videos < len(source):
         return source
@@ -144,7 +144,7 @@ def subset(source: Source, videos: int) -> Source:
     return VideoList(picked, source.classes, source.mirror_safe)
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(source: VideoDataset) -> str:
     """Return the identity of the data set: an index' hash, else one over all ids and labels."""
     if getattr(source, "hash", ""):
         return source.hash

@@ -85,7 +85,7 @@ def uniform_clips(num_frames: int, fps: float, sampling: Sampling) -> Int[np.nda
     return _clips(starts, offsets, num_frames)
 
 
-def windows(num_frames: int, frames: int, stride: int = 1) -> tuple[int, ...]:
+def window_starts(num_frames: int, frames: int, stride: int = 1) -> tuple[int, ...]:
     """Return the starts of the whole windows that follow each other without overlap."""
     check.at_least(1, frames=frames, stride=stride)
     span = (frames - 1) * stride + 1

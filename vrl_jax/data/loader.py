@@ -27,7 +27,7 @@ from absl import flags
 
 from vrl_jax import check
 from vrl_jax.data import frame_sampling
-from vrl_jax.data.dataset import Source, Video, VideoError
+from vrl_jax.data.dataset import Video, VideoDataset, VideoError
 from vrl_jax.data.frame_sampling import Sampling
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Loader:
 
 
 def train_batches(
-    source: Source,
+    source: VideoDataset,
     sampling: Sampling,
     size: tuple[int, int],
     *,
@@ -106,7 +106,7 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source,
+    source: VideoDataset,
     sampling: Sampling,
     size: tuple[int, int],
     *,
@@ -130,14 +130,14 @@ def eval_batches(
     return _iterate(dataset[host::hosts].batch(share), loader)
 
 
-def evaluated(
-    source: Source, index: int, sampling: Sampling, size: tuple[int, int], loader: Loader
+def eval_row(
+    source: VideoDataset, index: int, sampling: Sampling, size: tuple[int, int], loader: Loader
 ) -> dict[str, Any]:
     """Return one video's row of `eval_batches`: black clips where it cannot be read."""
     return _UniformClips(source, sampling, size, loader.time_limit).map(index)
 
 
-def failures(batch: dict[str, Any]) -> list[tuple[int, str]]:
+def failed_videos(batch: dict[str, Any]) -> list[tuple[int, str]]:
     """Return (the video's number, the reason) of every video that a batch could not read."""
     return [(number, why) for text in batch["failures"] if text for number, why in json.loads(text)]
 
@@ -146,7 +146,7 @@ def failures(batch: dict[str, Any]) -> list[tuple[int, str]]:
 class _Clips:
     """What reads the clips of a video, or gives up."""
 
-    source: Source
+    source: VideoDataset
     sampling: Sampling
     size: tuple[int, int]
     time_limit: float
@@ -163,7 +163,7 @@ class _Clips:
                 frames = choose(reader.num_frames, reader.fps, self.sampling)
                 return reader.read(frames, self.size)
 
-        return within(self.time_limit, video, work)
+        return run_within(self.time_limit, video, work)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _row(clips: np.ndarray, index: int, failed: list[tuple[int, str]]) -> dict[s
     return {"clips": clips, "index": np.int64(index), "failures": told}
 
 
-def within(seconds: float, video: Video, work: Callable[[], T]) -> T:
+def run_within(seconds: float, video: Video, work: Callable[[], T]) -> T:
     """Return what `work` returns, or raise `VideoError` when it takes longer.
 
     A decoder that hangs in foreign code cannot be interrupted: its thread is left behind.
@@ -256,7 +256,7 @@ def _serve(tasks: queue.SimpleQueue, done: queue.SimpleQueue) -> None:
         del work  # and what it holds, while there is nothing to do
 
 
-def _share(source: Source, batch: int, host: int, hosts: int) -> int:
+def _share(source: VideoDataset, batch: int, host: int, hosts: int) -> int:
     check.at_least(1, batch=batch, hosts=hosts)
     check.one_of(tuple(range(hosts)), host=host)
     if len(source) == 0:

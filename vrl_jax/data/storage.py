@@ -11,17 +11,17 @@ import pathlib
 import fsspec
 from etils import epath
 
-Place = pathlib.Path | epath.Path  # a local path, or what acts like one on an object store
+AnyPath = pathlib.Path | epath.Path  # a local path, or what acts like one on an object store
 SCHEMES = ("gs", "s3", "az", "hf")  # those that etils knows
 SKIM_BYTES = 1 << 16  # that a file of which little is wanted is read by
 
 
-def is_remote(path: str | Place) -> bool:
+def is_remote(path: str | AnyPath) -> bool:
     """Return whether a path is one on an object store."""
     return "://" in str(path)
 
 
-def place(path: str | Place) -> Place:
+def to_path(path: str | AnyPath) -> AnyPath:
     """Return a path that can be asked for files.
 
     Raises:
@@ -39,7 +39,7 @@ def place(path: str | Place) -> Place:
     return epath.Path(path)
 
 
-def local(text: str) -> pathlib.Path:
+def local_path(text: str) -> pathlib.Path:
     """Return a path on this machine, as a command line gives it.
 
     Raises:
@@ -50,7 +50,7 @@ def local(text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
-def read(path: str, start: int | None = None, stop: int | None = None) -> bytes:
+def read_remote(path: str, start: int | None = None, stop: int | None = None) -> bytes:
     """Return a file on an object store, or its bytes from `start` to before `stop`.
 
     Raises:
@@ -63,7 +63,7 @@ def read(path: str, start: int | None = None, stop: int | None = None) -> bytes:
         raise OSError(_unread(path, error)) from error
 
 
-def skim(path: str | Place) -> io.IOBase:
+def open_sparse(path: str | AnyPath) -> io.IOBase:
     """Open a file of which little is wanted here and there."""
     if not is_remote(path):
         return open(path, "rb")
@@ -71,28 +71,28 @@ def skim(path: str | Place) -> io.IOBase:
     return files.open(name, "rb", block_size=SKIM_BYTES)
 
 
-def size(path: Place) -> int:
+def file_size(path: AnyPath) -> int:
     """Return how many bytes a file has."""
     status = path.stat()
     return status.length if is_remote(path) else status.st_size
 
 
-def read_text(path: Place) -> str:
+def read_text(path: AnyPath) -> str:
     """Return a text in UTF-8 without the mark that may open it; all line ends become newlines."""
     return io.TextIOWrapper(io.BytesIO(path.read_bytes()), "utf-8-sig").read()
 
 
-def is_folder(path: Place) -> bool:
+def is_folder(path: AnyPath) -> bool:
     """Return whether there is such a folder; raises `ValueError` where that cannot be known."""
     return _kind(path) == "directory" if is_remote(path) else path.is_dir()
 
 
-def is_file(path: Place) -> bool:
+def is_file(path: AnyPath) -> bool:
     """Return whether there is such a file; raises `ValueError` where that cannot be known."""
     return _kind(path) == "file" if is_remote(path) else path.is_file()
 
 
-def names(folder: str) -> set[str]:
+def list_names(folder: str) -> set[str]:
     """Return the names of the files in a folder on an object store; none where it is absent.
 
     Raises:
@@ -108,7 +108,7 @@ def names(folder: str) -> set[str]:
     return {at["name"].rpartition("/")[2] for at in listed if at["type"] == "file"}
 
 
-def _kind(path: Place) -> str:
+def _kind(path: AnyPath) -> str:
     """Return "file", "directory", or "" where there is nothing."""
     try:
         files, name = fsspec.url_to_fs(str(path))
@@ -119,5 +119,5 @@ def _kind(path: Place) -> str:
         raise ValueError(_unread(path, error)) from error
 
 
-def _unread(path: str | Place, error: Exception) -> str:
+def _unread(path: str | AnyPath, error: Exception) -> str:
     return f"{path} cannot be read: {str(error) or type(error).__name__}"

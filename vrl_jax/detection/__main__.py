@@ -33,22 +33,22 @@ from vrl_jax.detection import ava, multilabel_probe
 from vrl_jax.detection.ava import Boxes, Instances
 from vrl_jax.detection.box_features import (
     POOLING,
-    Encoded,
-    Footage,
+    BoxFeatures,
+    KeyFrameVideos,
     encode_boxes,
     hash_annotations,
     hash_boxes,
 )
 from vrl_jax.detection.metrics import frame_map
-from vrl_jax.evaluation.encode import Protocol, add_options, describe_model, read_protocol
+from vrl_jax.evaluation.encode import EncodeConfig, add_options, describe_model, read_encode_config
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import results
 from vrl_jax.probes.linear_probe import LinearProbe, hold_out
 from vrl_jax.train import provenance
-from vrl_jax.train.compilation import keep_compiled
+from vrl_jax.train.compilation import enable_cache
 
 
-class Task(NamedTuple):
+class DetectionTask(NamedTuple):
     """What is to be learned and judged.
 
     Attributes:
@@ -67,7 +67,9 @@ class Task(NamedTuple):
         return {**told, "boxes": hash_boxes(self.found["test"])}
 
 
-def predict(encoded: Encoded, logits: Float[np.ndarray, "m c"], actions: Sequence[int]) -> Boxes:
+def predict_actions(
+    encoded: BoxFeatures, logits: Float[np.ndarray, "m c"], actions: Sequence[int]
+) -> Boxes:
     """Return a row for every action of every box that was read; its score is the logit."""
     boxes, count = encoded.found.boxes.take(encoded.read), len(actions)
     repeated = Boxes(*(np.repeat(column, count, axis=0) for column in boxes))
@@ -75,10 +77,10 @@ def predict(encoded: Encoded, logits: Float[np.ndarray, "m c"], actions: Sequenc
     return repeated._replace(action=numbers, score=logits.reshape(-1).astype(float))
 
 
-def learn(
-    train: Encoded,
+def train_head(
+    train: BoxFeatures,
     rows: Boxes,
-    test: Encoded,
+    test: BoxFeatures,
     actions: Sequence[int],
     settings: LinearProbe,
 ) -> multilabel_probe.MultiLabelResult:
@@ -98,10 +100,10 @@ def learn(
         videos = np.unique(kept.video[held])
         truth = rows.take(np.isin(rows.video, videos))
         part = train._replace(read=_within(train.read, held))
-        found = predict(part, logits, actions)
+        found = predict_actions(part, logits, actions)
         return float(np.nan_to_num(frame_map(truth, found, actions, excluded=unread).value))
 
-    return multilabel_probe.probe(
+    return multilabel_probe.fit_multilabel_probe(
         train.features[train.read],
         train.found.labels[train.read],
         test.features[test.read],
@@ -118,13 +120,13 @@ def _within(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     return mask
 
 
-def detect(
+def detect_actions(
     model: Pretrained,
     init: str,
-    protocol: Protocol,
+    protocol: EncodeConfig,
     out: Path,
     given: argparse.Namespace,
-    task: Task,
+    task: DetectionTask,
 ) -> dict[str, Any]:
     """Do what the command's options say with one encoder, and return the result.
 
@@ -137,7 +139,7 @@ def detect(
       task: what the files say.
     """
     out.mkdir(parents=True, exist_ok=True)
-    footage = Footage(given.root, given.start, given.times == "seconds")
+    footage = KeyFrameVideos(given.root, given.start, given.times == "seconds")
     about = {
         "model": describe_model(model),
         "protocol": {
@@ -152,8 +154,8 @@ def detect(
         for part, found in task.found.items()
     }
     actions, head, truth = sorted(task.names), LinearProbe(), task.rows["test"]
-    chosen = learn(encoded["train"], task.rows["train"], encoded["test"], actions, head)
-    predictions = predict(encoded["test"], chosen.logits, actions)
+    chosen = train_head(encoded["train"], task.rows["train"], encoded["test"], actions, head)
+    predictions = predict_actions(encoded["test"], chosen.logits, actions)
     ava.write_predictions(out / "predictions.csv", predictions)
     score = frame_map(truth, predictions, actions, capacity=given.capacity)
     settings = {"boxes": "annotated", "capacity": given.capacity, "head": asdict(head)}
@@ -171,7 +173,7 @@ def detect(
         "model": {**about["model"], "init": init},
         "protocol": {"split": "train, test", **about["protocol"], **settings},
         "data": {"set": "boxes in AVA's format", **task.identify()},
-        "commit": provenance.commit(),
+        "commit": provenance.source_commit(),
     }
     if not given.boxes:  # each box guessed alike: right as often as it has the action
         counts = [(truth.action == action).sum() for action in score.per_action]
@@ -179,7 +181,7 @@ def detect(
     return result
 
 
-def read_task(given: argparse.Namespace) -> Task:
+def read_task(given: argparse.Namespace) -> DetectionTask:
     """Return what the command's files say.
 
     Raises:
@@ -189,20 +191,20 @@ def read_task(given: argparse.Namespace) -> Task:
     excluded = ava.read_excluded(given.excluded) if given.excluded else set()
     parts = {"train": given.train, "test": given.test}
     rows = {part: ava.read_annotations(path).without(excluded) for part, path in parts.items()}
-    found = {part: ava.collect(rows[part], sorted(names)) for part in rows}
+    found = {part: ava.collect_instances(rows[part], sorted(names)) for part in rows}
     for part, path in parts.items():
         if found[part].keys and not found[part].labels.any():
             raise ValueError(f"{path} has none of the actions in {given.actions}")
     if given.boxes:
         boxes = ava.read_predictions(given.boxes).without(excluded)
         boxes = boxes.take(boxes.score >= given.min_score)
-        found["test"], parts["test"] = ava.collect(boxes, sorted(names)), given.boxes
+        found["test"], parts["test"] = ava.collect_instances(boxes, sorted(names)), given.boxes
     for part, path in parts.items():
         if not found[part].keys:
             raise ValueError(f"{path} has no box")
     videos = np.unique(found["train"].boxes.video, return_inverse=True)[1]
     hold_out(videos, np.ones(len(videos), bool), videos, LinearProbe())  # else it fails too late
-    return Task(names, rows, found)
+    return DetectionTask(names, rows, found)
 
 
 def describe_command(model: Pretrained, given: argparse.Namespace) -> None:
@@ -213,7 +215,9 @@ def describe_command(model: Pretrained, given: argparse.Namespace) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     encoder = json.loads(config.describe(model.encoder).to_json())
     write_text(path, json.dumps({**vars(given), "encoder": encoder}, indent=2, default=str))
-    write_text(given.out / "environment.json", json.dumps(provenance.environment(), indent=2))
+    write_text(
+        given.out / "environment.json", json.dumps(provenance.describe_environment(), indent=2)
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -230,12 +234,12 @@ def make_parser() -> argparse.ArgumentParser:
         ("actions", "label map of the actions that count"),
         ("out", "folder for what is written"),
     ):
-        parser.add_argument(f"--{name}", type=storage.local, required=True, help=text)
+        parser.add_argument(f"--{name}", type=storage.local_path, required=True, help=text)
     parser.add_argument(
-        "--excluded", type=storage.local, help="key frames to leave out, of both parts"
+        "--excluded", type=storage.local_path, help="key frames to leave out, of both parts"
     )
     parser.add_argument(
-        "--boxes", type=storage.local, help="detected boxes of the test, as predictions"
+        "--boxes", type=storage.local_path, help="detected boxes of the test, as predictions"
     )
     parser.add_argument(
         "--min-score", type=float, default=0.8, help="of the boxes taken of these (default 0.8)"
@@ -261,7 +265,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def judge(given: argparse.Namespace) -> list[dict[str, Any]]:
+def judge_encoders(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Return what the command finds, for the encoder and for the same one untrained.
 
     Raises:
@@ -270,27 +274,29 @@ def judge(given: argparse.Namespace) -> list[dict[str, Any]]:
     check.at_least(0, capacity=given.capacity)
     task, model = read_task(given), pretrained.load(given.model, step=given.step)
     size = model.augment.size
-    protocol = read_protocol(model, given, 1, (size, size))
+    protocol = read_encode_config(model, given, 1, (size, size))
     check.one_of(("independent", "centred"), layout=protocol.sampling.layout)
     loader = replace(protocol.loader, max_failed=given.max_failed)
     protocol = replace(protocol, loader=loader)
     describe_command(model, given)
-    found = [detect(model, given.model, protocol, given.out, given, task)]
+    found = [detect_actions(model, given.model, protocol, given.out, given, task)]
     if given.untrained:
-        plain = pretrained.initialize(model.encoder, model.augment, protocol.sampling.frames)
-        found.append(detect(plain, "untrained", protocol, given.out / "untrained", given, task))
+        plain = pretrained.init_untrained(model.encoder, model.augment, protocol.sampling.frames)
+        found.append(
+            detect_actions(plain, "untrained", protocol, given.out / "untrained", given, task)
+        )
     return found
 
 
 def main(argv: list[str] | None = None) -> None:
     """Encode what is left, train the head, write and say what it found."""
     given = make_parser().parse_args(argv)
-    keep_compiled()
+    enable_cache()
     try:
-        found = judge(given)
+        found = judge_encoders(given)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.", "--"))
-    results.write(given.out / "results", found)
+    results.write_results(given.out / "results", found)
     for one in found:
         chance = f" (chance {one['chance']:.4f})" if "chance" in one else ""
         print(f"{one['model']['init']}: frame mAP {one['value']:.4f}{chance}")

@@ -71,7 +71,7 @@ class Instances(NamedTuple):
     keys: list[tuple[str, float]]
 
 
-def collect(rows: Boxes, actions: Iterable[int]) -> Instances:
+def collect_instances(rows: Boxes, actions: Iterable[int]) -> Instances:
     """Return the boxes of some rows; one whose actions are all unknown has none."""
     columns = {action: column for column, action in enumerate(actions)}
     first, labels = {}, []

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from vrl_jax.data.dataset import Video, VideoError, VideoList
 from vrl_jax.data.datasets import file_lists
-from vrl_jax.data.loader import eval_batches, failures
+from vrl_jax.data.loader import eval_batches, failed_videos
 from vrl_jax.data.video.decode import VideoFile
 from vrl_jax.detection.ava import Boxes, Instances
-from vrl_jax.detection.keyframes import Broken, KeyFrame, measure, place_boxes
+from vrl_jax.detection.keyframes import KeyFrame, UnreadableVideo, frame_size, place_boxes
 from vrl_jax.detection.metrics import roi_align
-from vrl_jax.evaluation.encode import Protocol, compile_encoder, fill
+from vrl_jax.evaluation.encode import EncodeConfig, compile_encoder, pad_rows
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 from vrl_jax.types import Features
@@ -28,7 +28,7 @@ POOLING = "mean over time, RoIAlign 7 x 7 with 2 x 2 points, maximum over space"
 
 
 @dataclass(frozen=True)
-class Footage:
+class KeyFrameVideos:
     """Where key frames are.
 
     Attributes:
@@ -48,8 +48,8 @@ class Footage:
           ValueError: videos are absent, or are no video files.
         """
         names = sorted({name for name, _ in keys})
-        files = file_lists.found(
-            file_lists.look_up(self.root, [(name, 0, (name,)) for name in names], ("",))
+        files = file_lists.require_files(
+            file_lists.locate_videos(self.root, [(name, 0, (name,)) for name in names], ("",))
         )
         for file in files.videos:
             if not isinstance(file.media, VideoFile):
@@ -57,9 +57,9 @@ class Footage:
         media, shapes, first = {}, {}, self.start if self.seconds else 1
         for file in files.videos:
             try:
-                media[file.id], shapes[file.id] = file.media, measure(file.media.path)
+                media[file.id], shapes[file.id] = file.media, frame_size(file.media.path)
             except VideoError as error:
-                media[file.id], shapes[file.id] = Broken(str(error)), (1, 1)
+                media[file.id], shapes[file.id] = UnreadableVideo(str(error)), (1, 1)
         videos = tuple(
             Video(
                 f"{name},{time:04.10g}",
@@ -71,7 +71,7 @@ class Footage:
         return VideoList(videos, {}), [shapes[name] for name, _ in keys]
 
 
-class Encoded(NamedTuple):
+class BoxFeatures(NamedTuple):
     """The boxes of a part with their features.
 
     Attributes:
@@ -88,11 +88,11 @@ class Encoded(NamedTuple):
 def encode_boxes(
     model: Pretrained,
     found: Instances,
-    footage: Footage,
-    protocol: Protocol,
+    footage: KeyFrameVideos,
+    protocol: EncodeConfig,
     about: Mapping[str, Any],
     out: Path,
-) -> Encoded:
+) -> BoxFeatures:
     """Return the features of boxes; they are in `out`-frames.npz and `out`-boxes.npz then.
 
     Raises:
@@ -102,29 +102,29 @@ def encode_boxes(
     about = {**about, "data": {"boxes": hash_boxes(found)}, "parts": {"batch": protocol.batch}}
     path = out.with_name(f"{out.name}-boxes.npz")
     if path.exists():
-        feature_file.refuse_other(path, feature_file.read_about(path), about)
-        feature_file.Parts(path, about).remove()  # it may have been killed just before that
+        feature_file.check_same(path, feature_file.read_about(path), about)
+        feature_file.FeatureParts(path, about).remove()  # it may have been killed just before that
     else:
-        parts = feature_file.Parts(path, about)
+        parts = feature_file.FeatureParts(path, about)
         _add_parts(model, found, footage, protocol, parts)
         columns, (video, time) = parts.join(), zip(*found.keys, strict=True)
         regions = columns.pop("regions")
         frames = {"video": np.array(video), "time": np.array(time), **columns}
-        feature_file.write(out.with_name(f"{out.name}-frames.npz"), frames, about)
+        feature_file.write_columns(out.with_name(f"{out.name}-frames.npz"), frames, about)
         boxes = {name: getattr(found.boxes, name) for name in ("video", "time", "box")}
-        feature_file.write(path, {**boxes, "features": regions}, about)
+        feature_file.write_columns(path, {**boxes, "features": regions}, about)
         parts.remove()
     with np.load(path) as columns:
         features = columns["features"]
-    return Encoded(found, features, ~np.isnan(features).any(1))
+    return BoxFeatures(found, features, ~np.isnan(features).any(1))
 
 
 def _add_parts(
     model: Pretrained,
     found: Instances,
-    footage: Footage,
-    protocol: Protocol,
-    parts: feature_file.Parts,
+    footage: KeyFrameVideos,
+    protocol: EncodeConfig,
+    parts: feature_file.FeatureParts,
 ) -> None:
     """Encode the key frames that no part has, a part for each batch."""
     source, shapes = footage.find(found.keys)
@@ -148,10 +148,10 @@ def _add_parts(
             for row, number in enumerate(numbers):
                 own = found.boxes.box[first[number] : first[number + 1]]
                 boxes[row, : len(own)] = place_boxes(own, shapes[number], protocol.resize)
-            frames, regions = encode(fill(each["clips"][:, 0], batch), boxes)
+            frames, regions = encode(pad_rows(each["clips"][:, 0], batch), boxes)
             frames, regions = np.array(frames[: len(numbers)]), np.array(regions)
             reasons = np.full(len(numbers), "", object)
-            for number, reason in failures(each):
+            for number, reason in failed_videos(each):
                 row = number - int(each["index"][0])
                 frames[row], regions[row], reasons[row] = np.nan, np.nan, reason
                 unread.append(reason)
@@ -162,7 +162,7 @@ def _add_parts(
 
 
 def _refuse_unread(
-    reasons: Sequence[str], total: int, protocol: Protocol, parts: feature_file.Parts
+    reasons: Sequence[str], total: int, protocol: EncodeConfig, parts: feature_file.FeatureParts
 ) -> None:
     """Raise `ValueError` where too many of the key frames could not be read, or none could."""
     allowed = protocol.loader.max_failed

@@ -13,14 +13,14 @@ import av
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vrl_jax.data.dataset import Media, Reader, VideoError
+from vrl_jax.data.dataset import FrameReader, VideoError, VideoHandle
 from vrl_jax.data.video.decode import ANY_METADATA
 
 REACH = 1 << 20  # frames to either side: more than any clip has
 
 
 @dataclass(frozen=True)
-class Broken:
+class UnreadableVideo:
     """A video that is known not to be readable.
 
     Attributes:
@@ -48,13 +48,13 @@ class KeyFrame:
       seconds: which of the two.
     """
 
-    media: Media
+    media: VideoHandle
     shape: tuple[int, int]
     time: float
     seconds: bool = True
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`, also where the video has no such frame."""
         with _open_once(self.media) as whole:
             if not whole.fps > 0:
@@ -72,7 +72,7 @@ _KEPT = threading.local()  # the video that a thread read last
 
 
 @contextmanager
-def _open_once(media: Media) -> Iterator[Reader]:
+def _open_once(media: VideoHandle) -> Iterator[FrameReader]:
     """Open a video, which the next key frame in this thread finds open: indexing takes long."""
     last, opened, reader = _KEPT.__dict__.pop("video", (None, ExitStack(), None))
     if last != media:
@@ -89,7 +89,7 @@ def _open_once(media: Media) -> Iterator[Reader]:
 
 @dataclass(frozen=True)
 class _Around:
-    whole: Reader
+    whole: FrameReader
     frame: int
     shape: tuple[int, int]
 
@@ -105,14 +105,14 @@ class _Around:
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         wanted = np.clip(frames - REACH + self.frame, 0, self.whole.num_frames - 1)
-        top, left, height, width = fit(self.shape, size)
+        top, left, height, width = fit_box(self.shape, size)
         canvas = np.zeros((*frames.shape, *size, 3), np.uint8)
         inside = self.whole.read(wanted, (height, width))
         canvas[:, :, top : top + height, left : left + width] = inside
         return canvas
 
 
-def fit(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def fit_box(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a frame scaled to fit into `size`, centred."""
     scale = min(size[0] / shape[0], size[1] / shape[1])
     height, width = (max(1, round(side * scale)) for side in shape)
@@ -123,12 +123,12 @@ def place_boxes(
     boxes: Float[np.ndarray, "n 4"], shape: tuple[int, int], size: tuple[int, int]
 ) -> Float[np.ndarray, "n 4"]:
     """Return boxes of a frame as boxes of the canvas that it is fitted into, both normalised."""
-    top, left, height, width = fit(shape, size)
+    top, left, height, width = fit_box(shape, size)
     scale = np.array([width / size[1], height / size[0]] * 2)
     return boxes * scale + np.array([left / size[1], top / size[0]] * 2)
 
 
-def measure(path: str) -> tuple[int, int]:
+def frame_size(path: str) -> tuple[int, int]:
     """Return height and width of a video's upright picture; raises `VideoError`."""
     try:
         with av.open(path, **ANY_METADATA) as container:

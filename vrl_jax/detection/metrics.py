@@ -100,7 +100,7 @@ def frame_map(
     return FrameMap(value, per_action)
 
 
-def overlap(box: Float[np.ndarray, "4"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:
+def box_iou(box: Float[np.ndarray, "4"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:
     """Return intersection over union of a box with others; 0 where both have no area."""
     corner, opposite = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     shared = np.prod(np.maximum(opposite - corner, 0), axis=1)
@@ -144,7 +144,7 @@ def _match(truth: Boxes, found: Boxes) -> Bool[np.ndarray, "n"]:
     hits, taken = np.zeros(len(found.box), bool), set()
     for number, key in enumerate(found.keys()):
         if key in places:
-            shares = overlap(found.box[number], truth.box[places[key]])
+            shares = box_iou(found.box[number], truth.box[places[key]])
             best = int(shares.argmax())
             place = places[key][best]
             hits[number] = shares[best] >= OVERLAP and place not in taken

@@ -23,7 +23,7 @@ class MultiLabelResult(NamedTuple):
     held_out_score: float
 
 
-def probe(
+def fit_multilabel_probe(
     train_features: Float[np.ndarray, "n d"],
     train_labels: Bool[np.ndarray, "n c"],
     test_features: Float[np.ndarray, "m d"],
@@ -55,14 +55,14 @@ def probe(
     given = targets.shape[1], _cross_entropy, settings
 
     def fit(members, grid):
-        return linear_fit.fit(
+        return linear_fit.fit_heads(
             train_features, targets, members, *np.array(grid, np.float32).T, *given
         )
 
-    tried = linear_fit.score(fit(~held, grid), train_features[held])
+    tried = linear_fit.score_heads(fit(~held, grid), train_features[held])
     scores = [score(each, held) if np.isfinite(each).all() else -1.0 for each in tried]
     best = int(np.argmax(scores))
-    logits = linear_fit.score(fit(everything, grid[best : best + 1]), test_features)[0]
+    logits = linear_fit.score_heads(fit(everything, grid[best : best + 1]), test_features)[0]
     if scores[best] < 0 or not np.isfinite(logits).all():
         raise ValueError(
             f"logits are not finite: lower learning_rates {settings.learning_rates}, or "

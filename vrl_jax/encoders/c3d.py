@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.layers import Conv3d, check_compute, max_pool, norm, pool
+from vrl_jax.encoders.layers import Conv3d, batch_norm, check_compute, max_pool, pool_features
 from vrl_jax.types import Features
 
 WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # of the convolutions of each stage
@@ -62,10 +62,10 @@ class C3DNet(nn.Module):
             for width, letter in zip(widths, "ab", strict=False):
                 name = f"conv{stage}{letter}"
                 x = Conv3d(width, (3, 3, 3), **how, name=name)(x)
-                x = nn.relu(norm(train, config.dtype, f"{name}_norm")(x))
+                x = nn.relu(batch_norm(train, config.dtype, f"{name}_norm")(x))
             if stage < len(WIDTHS):
                 window = (1 if stage == 1 else config.temporal_stride, 2, 2)
                 around = lax.padtype_to_pads(x.shape[1:4], window, window, "SAME")
                 x = max_pool(x, window, window, config.conv, around)
             maps.append(x)
-        return pool(maps)
+        return pool_features(maps)

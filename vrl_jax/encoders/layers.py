@@ -34,7 +34,7 @@ def is_folded(formulation: str) -> bool:
     return formulation == "folded"
 
 
-def settle(x: Float[Array, "*shape"], formulation: str) -> Float[Array, "*shape"]:
+def materialize(x: Float[Array, "*shape"], formulation: str) -> Float[Array, "*shape"]:
     """Have a map written once where convolutions are folded, that is on CPU.
 
     XLA computes cheap maps again at every use, and a residual block's output takes all the blocks
@@ -89,7 +89,7 @@ class Conv3d(nn.Module):
         return y + jnp.asarray(bias, self.dtype)
 
 
-def norm(
+def batch_norm(
     train: bool, dtype: str, name: str, decay: float = 0.9, epsilon: float = 1e-5
 ) -> nn.BatchNorm:
     """Batch normalisation, by default with PyTorch's constants; variables are float32."""
@@ -123,7 +123,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b _ _ _ o"]:
         """Convolve and normalise `x`, by its own statistics if `train`."""
         how = {"formulation": self.formulation, "dtype": self.dtype}
-        normed = partial(norm, train, self.dtype, decay=self.decay, epsilon=self.epsilon)
+        normed = partial(batch_norm, train, self.dtype, decay=self.decay, epsilon=self.epsilon)
         (kt, kh, kw), (st, sh, sw) = self.kernel, self.strides
         if self.mid:
             x = Conv3d(self.mid, (1, kh, kw), (1, sh, sw), **how, name="spatial")(x)
@@ -165,7 +165,7 @@ def max_pool(
     return max_pool_folded(x, window, strides, padding)
 
 
-def pool(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
+def pool_features(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
     """Average the last of the feature maps over space, and over space and time, in float32."""
     frames = stages[-1].mean((2, 3), dtype=jnp.float32)
     return Features(clip=frames.mean(1), frames=frames, stages=tuple(stages))

@@ -8,7 +8,14 @@ import flax.linen as nn
 
 from vrl_jax import check
 from vrl_jax.encoders.layers import ConvNorm, check_compute
-from vrl_jax.encoders.r3d import WIDTHS, Residual, ResidualNet, Strides, check_residual, stack
+from vrl_jax.encoders.r3d import (
+    WIDTHS,
+    Residual,
+    ResidualNet,
+    Strides,
+    check_residual,
+    stack_blocks,
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class R2plus1D:
         stem_mid = middle_width(3, WIDTHS[0], (3, 7, 7)) if vcop else 45
         stem = conv(WIDTHS[0], (3, 7, 7), (1, 2, 2), mid=stem_mid)
         block = partial(_block, conv, vcop)
-        return ResidualNet(stem, stack(self.blocks, self.temporal_stride, block), self.remat)
+        return ResidualNet(stem, stack_blocks(self.blocks, self.temporal_stride, block), self.remat)
 
 
 def middle_width(inputs: int, outputs: int, kernel: tuple[int, int, int]) -> int:

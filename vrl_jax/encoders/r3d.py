@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.layers import ConvNorm, check_compute, pool, settle
+from vrl_jax.encoders.layers import ConvNorm, check_compute, materialize, pool_features
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)
@@ -56,7 +56,7 @@ class R3D:
             )
 
         stem = conv(WIDTHS[0], (3, 7, 7), (1, 2, 2))
-        return ResidualNet(stem, stack(self.blocks, self.temporal_stride, block), self.remat)
+        return ResidualNet(stem, stack_blocks(self.blocks, self.temporal_stride, block), self.remat)
 
 
 def check_residual(blocks: tuple[int, ...], temporal_stride: int) -> None:
@@ -66,7 +66,7 @@ def check_residual(blocks: tuple[int, ...], temporal_stride: int) -> None:
     check.one_of((1, 2), temporal_stride=temporal_stride)
 
 
-def stack(
+def stack_blocks(
     blocks: tuple[int, ...],
     temporal_stride: int,
     block: Callable[[int, int, Strides], "Residual"],
@@ -130,6 +130,6 @@ class ResidualNet(nn.Module):
         maps = [x]
         for stage in self.stages:
             for block in stage:
-                x = settle(run(block, x), self.stem.formulation)
+                x = materialize(run(block, x), self.stem.formulation)
             maps.append(x)
-        return pool(maps)
+        return pool_features(maps)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.layers import ConvNorm, check_compute, max_pool, pool
+from vrl_jax.encoders.layers import ConvNorm, check_compute, max_pool, pool_features
 from vrl_jax.types import Features
 
 Triple = tuple[int, int, int]
@@ -90,7 +90,7 @@ class S3DNet(nn.Module):
                 name = f"block{stage + 3}{letter}"
                 x = Inception(conv, widths, config.gated, **how, name=name)(x, train)
             maps.append(x)
-        return pool(maps)
+        return pool_features(maps)
 
 
 class Inception(nn.Module):

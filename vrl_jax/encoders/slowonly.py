@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vrl_jax.encoders.layers import ConvNorm, check_compute, max_pool, pool, settle
+from vrl_jax.encoders.layers import ConvNorm, check_compute, materialize, max_pool, pool_features
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; a stage ends with four times as many
@@ -67,9 +67,9 @@ class SlowOnlyNet(nn.Module):
                 stride = 2 if stage and not block else 1
                 name = f"stage{stage + 1}_{block}"
                 x = bottleneck(conv, width, TEMPORAL[stage], stride, name=name)(x, train)
-                x = settle(x, self.config.conv)
+                x = materialize(x, self.config.conv)
             maps.append(x)
-        return pool(maps)
+        return pool_features(maps)
 
 
 class Bottleneck(nn.Module):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vrl_jax.encoders.layers import ConvNorm, check_compute, pool
+from vrl_jax.encoders.layers import ConvNorm, check_compute, pool_features
 from vrl_jax.types import Features
 
 
@@ -73,4 +73,4 @@ class TinyNet(nn.Module):
             )
             x = nn.relu(conv(x, train))
             maps.append(x)
-        return pool(maps)
+        return pool_features(maps)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.layers import pool
+from vrl_jax.encoders.layers import pool_features
 from vrl_jax.types import Features
 
 STAGES = 4
@@ -82,10 +82,10 @@ class ViTNet(nn.Module):
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
         """Encode `clips`; training makes no difference."""
         config = self.config
-        x = tubelets(clips, config.temporal_stride, config.patch)
+        x = cut_tubelets(clips, config.temporal_stride, config.patch)
         x = _dense(config.dtype)(config.width, name="embed")(x)
         grid = x.shape
-        x = x + jnp.asarray(positions(grid[1:-1], config.width), x.dtype)
+        x = x + jnp.asarray(sincos_positions(grid[1:-1], config.width), x.dtype)
         x, maps = x.reshape(len(x), -1, config.width), []
         layer = nn.remat(Block) if config.remat else Block
         for block in range(config.depth):
@@ -93,7 +93,7 @@ class ViTNet(nn.Module):
             if (block + 1) % (config.depth // STAGES) == 0:
                 maps.append(x.reshape(grid))
         maps[-1] = _norm(config.dtype)(name="norm")(maps[-1])
-        return pool(maps)
+        return pool_features(maps)
 
 
 class Block(nn.Module):
@@ -132,7 +132,7 @@ def _norm(dtype: str) -> partial:
     return partial(nn.LayerNorm, epsilon=1e-6, dtype=dtype)
 
 
-def tubelets(
+def cut_tubelets(
     clips: Float[Array, "b t h w c"], frames: int, patch: int
 ) -> Float[Array, "b _ _ _ _"]:
     """Cut clips into blocks of `frames` x `patch` x `patch`, each flattened in that order.
@@ -150,7 +150,7 @@ def tubelets(
     return x.reshape(*x.shape[:4], -1)
 
 
-def positions(grid: tuple[int, int, int], width: int) -> Float[np.ndarray, "t h w d"]:
+def sincos_positions(grid: tuple[int, int, int], width: int) -> Float[np.ndarray, "t h w d"]:
     """Return sine-cosine positions on a grid, a third of the channels for each of its axes.
 
     With k = width // 6 frequencies 10000^(-i/k), an axis has k sines, then k cosines, of its

@@ -11,28 +11,28 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vrl_jax.augment.views import Augment
-from vrl_jax.data.dataset import Source, fingerprint
-from vrl_jax.data.loader import failures, train_batches
+from vrl_jax.data.dataset import VideoDataset, fingerprint
+from vrl_jax.data.loader import failed_videos, train_batches
 from vrl_jax.evaluation.config import Evaluation
 from vrl_jax.evaluation.protocols import Fit
 from vrl_jax.evaluation.supervised_step import (
     Classifier,
-    Head,
+    LinearHead,
     init_classifier,
     make_supervised_step,
 )
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.train import loop, provenance, sharding
 from vrl_jax.train.checkpoint import Checkpoints
-from vrl_jax.train.log import Log, Silence
-from vrl_jax.train.loop import Meter, Train
+from vrl_jax.train.log import Log, NullLog
+from vrl_jax.train.loop import MetricsReader, Train
 from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.step import TrainState
 from vrl_jax.train.workdir import Workdir
 
 
 @dataclass(frozen=True)
-class Fitting:
+class ClassifierTrainer:
     """What is trained, upon what, and where.
 
     Attributes:
@@ -47,7 +47,7 @@ class Fitting:
     evaluation: Evaluation
     fit: Fit
     model: Pretrained
-    videos: Source
+    videos: VideoDataset
     folder: Workdir
     place: Mesh
 
@@ -61,7 +61,7 @@ class Fitting:
     def classifier(self) -> Classifier:
         """What is trained."""
         classes = len(self.videos.classes[self.evaluation.label])
-        head = Head(classes, self.fit.dropout, self.fit.normed)
+        head = LinearHead(classes, self.fit.dropout, self.fit.normed)
         return Classifier(self.model.encoder.module(), head, self.evaluation.task == "linear")
 
     def run(
@@ -101,11 +101,11 @@ class Fitting:
                 self._log(start, quiet) as log,
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
-                log.say(provenance.line())
+                log.say(provenance.version_line())
                 log.say(f"{folder.place}: step {start} of {self.steps}")
                 rate = fit.optim.schedule(fit.batch, self.steps)
                 augment = as_seen(fit.augment, model.augment)
-                state = loop.run(
+                state = loop.run_loop(
                     state,
                     make_supervised_step(
                         classifier, optimizer, augment, train.seed, self.place, fit.encoder_rate
@@ -114,7 +114,7 @@ class Fitting:
                     config=train,
                     total_steps=self.steps,
                     probe=None,
-                    meter=Meter(
+                    meter=MetricsReader(
                         log, train, fit.repeats * len(self.videos), rate, lambda: len(quarantine)
                     ),
                     checkpoints=checkpoints,
@@ -122,9 +122,9 @@ class Fitting:
                 )
         return state if int(state.step) == self.steps else None
 
-    def _log(self, start: int, quiet: bool) -> Log | Silence:
+    def _log(self, start: int, quiet: bool) -> Log | NullLog:
         return (
-            Silence() if jax.process_index() else Log(self.folder.local, start, self.steps, quiet)
+            NullLog() if jax.process_index() else Log(self.folder.local, start, self.steps, quiet)
         )
 
     def _batches(self, start: int, quarantine: Quarantine) -> Iterator[dict[str, jax.Array]]:
@@ -144,9 +144,9 @@ class Fitting:
         )
         with contextlib.closing(rows):
             for step, batch in enumerate(rows, start + 1):
-                quarantine.take("train", videos, failures(batch), step)
+                quarantine.take("train", videos, failed_videos(batch), step)
                 given = {"clips": batch["clips"], "labels": labels[batch["index"]]}
-                yield {name: sharding.place(self.place, part) for name, part in given.items()}
+                yield {name: sharding.shard_rows(self.place, part) for name, part in given.items()}
 
 
 def as_seen(augment: Augment, used: Augment) -> Augment:

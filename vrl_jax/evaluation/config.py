@@ -8,9 +8,9 @@ from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.evaluation import protocols
 from vrl_jax.evaluation.protocols import Change
-from vrl_jax.factors.report import Factors
+from vrl_jax.factors.report import FactorConfig
 from vrl_jax.methods.network import EncoderConfig
-from vrl_jax.probes.suite import Evaluate
+from vrl_jax.probes.suite import ProbeConfig
 
 OFFICIAL = {
     "UCF101": "ucf101",
@@ -46,7 +46,7 @@ class Evaluation:
       probe: what the task "probe" asks, by its `group`, `center`, `ks`, `knn` and `linear`; of
         retrieval the `ks`, and `neighbours` for the report.
       factors: what the task "factors" asks.
-      masks: folder of the test videos' foregrounds for it, see `scuba.masks`; rendered
+      masks: folder of the test videos' foregrounds for it, see `scuba.load_masks`; rendered
         videos have their own.
       loader: processes and buffers.
     """
@@ -66,8 +66,8 @@ class Evaluation:
     seed: int = 0
     log_every: int = 10
     save_every: int = 1000
-    probe: Evaluate = field(default_factory=Evaluate)
-    factors: Factors = field(default_factory=Factors)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    factors: FactorConfig = field(default_factory=FactorConfig)
     masks: str = ""
     loader: Loader = field(default_factory=Loader)
 

@@ -15,17 +15,17 @@ from vrl_jax.data.frame_sampling import LAYOUTS, Sampling
 from vrl_jax.data.loader import Loader
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.train.sharding import (
+    batch_sharding,
     check_batch,
     compiler_options,
     make_mesh,
-    place,
-    replicated,
-    sharded,
+    replicated_sharding,
+    shard_rows,
 )
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EncodeConfig:
     """How videos become features.
 
     Attributes:
@@ -81,18 +81,22 @@ def compile_encoder(model: Pretrained, pick: Callable[..., Any]) -> Callable[...
         loaded = replace(model, variables=variables)  # given as an argument: it is no constant
         return pick(loaded(center_view(clips, model.augment)), *more)
 
-    variables = jax.device_put(model.variables, replicated(mesh))
-    compiled = jax.jit(encode, out_shardings=sharded(mesh), compiler_options=compiler_options(mesh))
-    return lambda *rows: jax.device_get(compiled(variables, *(place(mesh, row) for row in rows)))
+    variables = jax.device_put(model.variables, replicated_sharding(mesh))
+    compiled = jax.jit(
+        encode, out_shardings=batch_sharding(mesh), compiler_options=compiler_options(mesh)
+    )
+    return lambda *rows: jax.device_get(
+        compiled(variables, *(shard_rows(mesh, row) for row in rows))
+    )
 
 
-def fill(rows: np.ndarray, count: int) -> np.ndarray:
+def pad_rows(rows: np.ndarray, count: int) -> np.ndarray:
     """Return the rows, and zeros up to `count` of them."""
     return np.concatenate([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `read_protocol` reads."""
+    """Add the options that `read_encode_config` reads."""
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
     parser.add_argument("--frames", type=int, help="in a clip (default: the run's)")
     parser.add_argument("--stride", type=int, help="from frame to frame (default: the run's)")
@@ -103,12 +107,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for a video")
 
 
-def read_protocol(
+def read_encode_config(
     model: Pretrained,
     given: argparse.Namespace,
     clips: int,
     resize: tuple[int, int] | None = None,
-) -> Protocol:
+) -> EncodeConfig:
     """Return the protocol that options name; what they leave out is the run's.
 
     Without a run frames are decoded to what the weights expect.
@@ -125,4 +129,4 @@ def read_protocol(
     resize = resize or (run.resize if run else (model.augment.size, model.augment.size))
     check_batch(make_mesh(jax.local_devices()), "batch", given.batch)
     loader = Loader(workers=given.workers, time_limit=given.time_limit)
-    return Protocol(Sampling(**told, clips=clips), resize, given.batch, loader)
+    return EncodeConfig(Sampling(**told, clips=clips), resize, given.batch, loader)

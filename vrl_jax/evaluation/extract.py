@@ -7,30 +7,36 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vrl_jax.data.dataset import Source
+from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.loader import Loader, eval_batches, failures
-from vrl_jax.probes.features import FeatureBank, extract
+from vrl_jax.data.loader import Loader, eval_batches, failed_videos
+from vrl_jax.probes.features import FeatureBank, extract_features
 from vrl_jax.train.quarantine import Quarantine
-from vrl_jax.train.sharding import anywhere, compiler_options, place, replicated, sharded
+from vrl_jax.train.sharding import (
+    any_process,
+    batch_sharding,
+    compiler_options,
+    replicated_sharding,
+    shard_rows,
+)
 
 
 def over_devices(
     encode: Callable[[Any, jax.Array], jax.Array], mesh: Mesh
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Compile `encode(weights, clips)`: from this host's clips to all hosts' rows, in turn."""
-    everywhere = replicated(mesh)
+    everywhere = replicated_sharding(mesh)
     compiled = jax.jit(
         encode,
-        in_shardings=(everywhere, sharded(mesh)),
+        in_shardings=(everywhere, batch_sharding(mesh)),
         out_shardings=everywhere,
         compiler_options=compiler_options(mesh),
     )
-    return lambda weights, clips: jax.device_get(compiled(weights, place(mesh, clips)))
+    return lambda weights, clips: jax.device_get(compiled(weights, shard_rows(mesh, clips)))
 
 
 def own_batches(
-    source: Source, sampling: Sampling, resize: tuple[int, int], batch: int, loader: Loader
+    source: VideoDataset, sampling: Sampling, resize: tuple[int, int], batch: int, loader: Loader
 ) -> Iterator[dict[str, Any]]:
     """Return this host's batches of `eval_batches`."""
     host, hosts = jax.process_index(), jax.process_count()
@@ -39,10 +45,10 @@ def own_batches(
     )
 
 
-def make_bank(
+def extract_bank(
     encode: Callable[[np.ndarray], np.ndarray],
     batches: Iterable[dict[str, Any]],
-    source: Source,
+    source: VideoDataset,
     *,
     part: str,
     batch: int,
@@ -63,10 +69,10 @@ def make_bank(
 
     def watched():
         for rows in batches:
-            quarantine.take(part, source, failures(rows), step)
+            quarantine.take(part, source, failed_videos(rows), step)
             yield rows
 
-    bank = extract(encode, watched(), source, rows=batch, hosts=jax.process_count())
-    bank = bank._replace(unreadable=anywhere(bank.unreadable))
+    bank = extract_features(encode, watched(), source, rows=batch, hosts=jax.process_count())
+    bank = bank._replace(unreadable=any_process(bank.unreadable))
     quarantine.check(part, source, int(bank.unreadable.sum()))
     return bank

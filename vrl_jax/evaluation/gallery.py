@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vrl_jax.data.dataset import Source
+from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.probes import retrieval
 from vrl_jax.probes.features import FeatureBank
 
@@ -14,9 +14,9 @@ NEIGHBOURS = 4
 
 
 def find_neighbours(
-    train: tuple[Source, FeatureBank],
-    test: tuple[Source, FeatureBank],
-    read: Callable[[Source, int], UInt8[np.ndarray, "k t h w 3"]],
+    train: tuple[VideoDataset, FeatureBank],
+    test: tuple[VideoDataset, FeatureBank],
+    read: Callable[[VideoDataset, int], UInt8[np.ndarray, "k t h w 3"]],
     *,
     count: int,
     group: str,
@@ -30,7 +30,7 @@ def find_neighbours(
       read: a video's clips, of which the first is shown; black ones if it cannot be read any more.
       count: of queries, evenly spaced over the readable ones.
       group: label in which neighbours must differ from the query; "" for none.
-      center: see `retrieval.neighbours`.
+      center: see `retrieval.nearest_neighbours`.
     """
     (gallery, known), (queries, asked) = train, test
     readable = np.flatnonzero(~asked.unreadable)
@@ -64,7 +64,7 @@ def _nearest(
     """Return the nearest videos of the chosen ones; a mean is that of all readable videos."""
     readable = ~known.unreadable, ~asked.unreadable
     gallery, queries = known.features.copy(), asked.features.copy()
-    queries[readable[1]], gallery[readable[0]] = retrieval.centered(
+    queries[readable[1]], gallery[readable[0]] = retrieval.center_features(
         queries[readable[1]], gallery[readable[0]], center
     )
     indices, similarity = [], []
@@ -73,7 +73,9 @@ def _nearest(
         if group:
             allowed = allowed & (known.labels[group] != asked.labels[group][query])
         places = np.flatnonzero(allowed)
-        found, cosines = retrieval.neighbours(queries[query][None], gallery[places], NEIGHBOURS)
+        found, cosines = retrieval.nearest_neighbours(
+            queries[query][None], gallery[places], NEIGHBOURS
+        )
         indices.append(places[found[0]])
         similarity.append(cosines[0])
     return np.array(indices), np.array(similarity)

@@ -80,7 +80,7 @@ class Recipe:
     Attributes:
       test: how a video is judged.
       fit: how the classifier is trained; None in retrieval.
-      center: what is subtracted in retrieval, see `retrieval.neighbours`.
+      center: what is subtracted in retrieval, see `retrieval.nearest_neighbours`.
       published: whether the paper has it for that data set; else it is its recipe for another.
     """
 
@@ -113,7 +113,7 @@ class Change:
         check.at_least(0, frames=self.frames, size=self.size, clips=self.clips)
 
 
-def recipe(name: str, task: str, data: str = "") -> Recipe:
+def published_recipe(name: str, task: str, data: str = "") -> Recipe:
     """Return a protocol's recipe.
 
     Args:
@@ -137,7 +137,7 @@ def recipe(name: str, task: str, data: str = "") -> Recipe:
     return replace(made, published=data in published[task])
 
 
-def changed(made: Recipe, change: Change) -> tuple[Recipe, dict[str, tuple]]:
+def apply_change(made: Recipe, change: Change) -> tuple[Recipe, dict[str, tuple]]:
     """Return the recipe with the changes, and for each what it is now and what it was.
 
     Raises:

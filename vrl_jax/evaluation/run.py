@@ -13,13 +13,13 @@ import jax
 from vrl_jax import check, pretrained
 from vrl_jax.augment.crops import Crops
 from vrl_jax.augment.views import Augment
-from vrl_jax.data.dataset import Source, Splits
+from vrl_jax.data.dataset import Splits, VideoDataset
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.evaluation import protocols
 from vrl_jax.evaluation.config import Evaluation
 from vrl_jax.evaluation.protocols import Recipe, Test
-from vrl_jax.evaluation.task import Changes, Trial, asked_group
+from vrl_jax.evaluation.task import Changes, EvalTask, group_label
 from vrl_jax.evaluation.tasks import GALLERY, TASKS
 from vrl_jax.factors import scuba
 from vrl_jax.pretrained import Pretrained
@@ -33,7 +33,7 @@ from vrl_jax.train.workdir import open_workdir
 UNTRAINED = "untrained"
 
 
-class Judgement:
+class EvaluationRun:
     """An evaluation in its folder: everything is checked on construction, no video is read.
 
     Args:
@@ -47,17 +47,17 @@ class Judgement:
         cannot be split over the devices, neighbours that there are not so many of.
     """
 
-    def __init__(self, evaluation: Evaluation, workdir: str | Place, quiet: bool = False):
+    def __init__(self, evaluation: Evaluation, workdir: str | AnyPath, quiet: bool = False):
         self._workdir, self._quiet = open_workdir(workdir), quiet
         given = _load(evaluation)
         if given:
             evaluation = replace(evaluation, encoder=given.encoder)
-        recipe, changes = protocols.changed(_recipe(evaluation, given), evaluation.change)
+        recipe, changes = protocols.apply_change(_recipe(evaluation, given), evaluation.change)
         models = [(evaluation.init, given)] if given else []
         if evaluation.untrained or not given:
             augment = replace(given.augment if given else Augment(), size=recipe.test.size)
             frames = recipe.test.sampling.frames
-            plain = pretrained.initialize(evaluation.encoder, augment, frames, evaluation.seed)
+            plain = pretrained.init_untrained(evaluation.encoder, augment, frames, evaluation.seed)
             models.append((UNTRAINED, plain))
         self._evaluation = evaluation
         splits = evaluation.splits or (0,)
@@ -82,7 +82,9 @@ class Judgement:
                     by_split[trial.split] = trial.run(self._quiet)
                     if by_split[trial.split] is None:
                         return False
-                found += results.average(by_split) if len(trials) > 1 else by_split[trial.split]
+                found += (
+                    results.average_splits(by_split) if len(trials) > 1 else by_split[trial.split]
+                )
             if not jax.process_index():
                 self._tell(found)
         return True
@@ -103,7 +105,7 @@ class Judgement:
         told = [f"{name} is {now}, not {was}" for name, (now, was) in changes.items()]
         return "\n".join(
             [
-                provenance.line(),
+                provenance.version_line(),
                 f"workdir   {self._workdir.place}",
                 f"task      {evaluation.task}, protocol {evaluation.protocol}: {clips}",
                 f"changes   {'; '.join(told) or 'none'}",
@@ -113,25 +115,25 @@ class Judgement:
 
     def _tell(self, found: list[Result]) -> None:
         first = self._trials[0][0]
-        provenance.write(self._workdir.local, self._evaluation)
-        results.write(self._workdir / "results", found, first.test)
+        provenance.write_provenance(self._workdir.local, self._evaluation)
+        results.write_results(self._workdir / "results", found, first.test)
         shown = self._workdir / GALLERY
         shown.unlink(missing_ok=True)
         if (first.folder / GALLERY).exists():
             shutil.copy(first.folder / GALLERY, shown)
-        report = html.write(self._workdir.local)
+        report = html.write_report(self._workdir.local)
         print(f"report: {self._workdir.place / report.name}")
 
     def _trial(
         self, init: str, model: Pretrained, split: int, recipe: Recipe, changes: Changes
-    ) -> Trial:
+    ) -> EvalTask:
         evaluation, place = self._evaluation, sharding.make_mesh()
         data = replace(evaluation.data, split=split) if split else evaluation.data
         test = data.test()
-        train = test if asked_group(evaluation) else data.train()
-        recipe, changes = unmirrored(recipe, changes, test)
-        check_asked(evaluation, train, test)
-        check_unseen(model.experiment and model.experiment.data, data)
+        train = test if group_label(evaluation) else data.train()
+        recipe, changes = without_flip(recipe, changes, test)
+        check_evaluation(evaluation, train, test)
+        check_no_test_leakage(model.experiment and model.experiment.data, data)
         sharding.check_batch(place, "batch", evaluation.batch)
         if recipe.fit:
             sharding.check_batch(place, "change.batch", recipe.fit.batch)
@@ -143,12 +145,12 @@ class Judgement:
         return TASKS[evaluation.task](*given)
 
 
-def check_asked(evaluation: Evaluation, train: Source, test: Source) -> None:
+def check_evaluation(evaluation: Evaluation, train: VideoDataset, test: VideoDataset) -> None:
     """Raise `ValueError` where an evaluation asks for labels or neighbours that are not there."""
     labels = tuple(test.classes)
     if evaluation.task in protocols.TASKS:
         check.one_of(labels, label=evaluation.label)
-    group, asked = asked_group(evaluation), evaluation.probe
+    group, asked = group_label(evaluation), evaluation.probe
     check_group(f"{evaluation.task}.group", group, labels)
     wanted = {"retrieval": {"ks": max(asked.ks)}, "probe": {"ks": max(asked.ks), "knn": asked.knn}}
     for name, count in wanted.get(evaluation.task, {}).items():
@@ -158,10 +160,10 @@ def check_asked(evaluation: Evaluation, train: Source, test: Source) -> None:
                 f"pass a smaller --config.probe.{name}"
             )
     if evaluation.masks:
-        scuba.masks(evaluation.masks, test)
+        scuba.load_masks(evaluation.masks, test)
 
 
-def check_unseen(seen: Splits | None, data: Splits) -> None:
+def check_no_test_leakage(seen: Splits | None, data: Splits) -> None:
     """Raise `ValueError` where an encoder saw, in pretraining, test videos: those of another split.
 
     Args:
@@ -175,7 +177,7 @@ def check_unseen(seen: Splits | None, data: Splits) -> None:
         )
 
 
-def unmirrored(recipe: Recipe, changes: Changes, source: Source) -> tuple[Recipe, Changes]:
+def without_flip(recipe: Recipe, changes: Changes, source: VideoDataset) -> tuple[Recipe, Changes]:
     """Return the recipe without mirror images where they have other labels.
 
     Raises:
@@ -205,7 +207,7 @@ def _load(evaluation: Evaluation) -> Pretrained | None:
 
 def _recipe(evaluation: Evaluation, model: Pretrained | None) -> Recipe:
     if evaluation.task in protocols.TASKS:
-        return protocols.recipe(evaluation.protocol, evaluation.task, evaluation.data_set)
+        return protocols.published_recipe(evaluation.protocol, evaluation.task, evaluation.data_set)
     if model is not None and model.experiment:
         own = model.experiment
         sampling = Sampling(

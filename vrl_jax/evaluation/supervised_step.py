@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vrl_jax.augment.views import Augment, make_views
-from vrl_jax.train.sharding import replicated
+from vrl_jax.train.sharding import replicated_sharding
 from vrl_jax.train.step import Metrics, TrainState, compile_step, key_for
 from vrl_jax.types import View
 
@@ -19,7 +19,7 @@ Tree = Any
 INITIAL_STD = 0.01
 
 
-class Head(nn.Module):
+class LinearHead(nn.Module):
     """What names the class of pooled features.
 
     Attributes:
@@ -56,7 +56,7 @@ class Classifier(NamedTuple):
     """
 
     encoder: nn.Module
-    head: Head
+    head: LinearHead
     frozen: bool
 
     def init(self, key: jax.Array, dim: int, encoder: Mapping[str, Tree]) -> tuple[Tree, Tree]:
@@ -117,7 +117,7 @@ def init_classifier(
         params, state = classifier.init(key, dim, encoder)
         return TrainState(jnp.int32(0), params, state, optimizer.init(params))
 
-    return jax.jit(init, out_shardings=replicated(mesh))(key_for(seed, "init", 0), encoder)
+    return jax.jit(init, out_shardings=replicated_sharding(mesh))(key_for(seed, "init", 0), encoder)
 
 
 def make_supervised_step(

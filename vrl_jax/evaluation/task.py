@@ -12,11 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vrl_jax import config
-from vrl_jax.augment.views import over_crops
-from vrl_jax.data.dataset import Source, fingerprint
+from vrl_jax.augment.views import average_over_crops
+from vrl_jax.data.dataset import VideoDataset, fingerprint
 from vrl_jax.evaluation.classifier import as_seen
 from vrl_jax.evaluation.config import Evaluation
-from vrl_jax.evaluation.extract import make_bank, over_devices, own_batches
+from vrl_jax.evaluation.extract import extract_bank, over_devices, own_batches
 from vrl_jax.evaluation.protocols import TASKS, Recipe
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import results
@@ -32,7 +32,7 @@ Changes = dict[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class EvalTask:
     """What is judged, and where; the tasks in `vrl_jax.evaluation.tasks` say how.
 
     Attributes:
@@ -52,8 +52,8 @@ class Trial:
     model: Pretrained
     init: str
     split: int
-    train: Source
-    test: Source
+    train: VideoDataset
+    test: VideoDataset
     recipe: Recipe
     changes: Changes
     folder: Workdir
@@ -73,9 +73,9 @@ class Trial:
         with contextlib.closing(quarantine):
             found = self.judge(quarantine, quiet)
         if found and first:
-            provenance.write(self.folder.local, self.evaluation)
-            results.write(self.folder / "results", found, self.test)
-            html.write(self.folder.local)
+            provenance.write_provenance(self.folder.local, self.evaluation)
+            results.write_results(self.folder / "results", found, self.test)
+            html.write_report(self.folder.local)
             self.folder.push()
         return found
 
@@ -96,7 +96,7 @@ class Trial:
     ) -> FeatureBank:
         """Return `read(weights, views)` of a part's videos, averaged over crops and clips."""
         source = self.test if part == "test" else self.train
-        return make_bank(
+        return extract_bank(
             self.encoder(read, weights),
             self.read(source),
             source,
@@ -105,7 +105,7 @@ class Trial:
             quarantine=quarantine,
         )
 
-    def read(self, source: Source) -> Iterator[dict[str, Any]]:
+    def read(self, source: VideoDataset) -> Iterator[dict[str, Any]]:
         """Return this host's batches of a source, in the clips of the protocol."""
         return own_batches(
             source,
@@ -123,7 +123,9 @@ class Trial:
         augment = replace(self.model.augment, size=test.size)
 
         def encode(weights, clips):
-            return over_crops(lambda views: read(weights, views), clips, augment, test.crops)
+            return average_over_crops(
+                lambda views: read(weights, views), clips, augment, test.crops
+            )
 
         return functools.partial(over_devices(encode, self.place), weights)
 
@@ -173,24 +175,24 @@ class Trial:
                 "left out": getattr(self.test, "left_out", 0),
             },
             "unreadable": {part: int(bank.unreadable.sum()) for part, bank in banks.items()},
-            "commit": provenance.commit(),
+            "commit": provenance.source_commit(),
         }
 
     def _fingerprints(self) -> dict[str, str]:
         parts = {"test": self.test}
-        if not asked_group(self.evaluation):
+        if not group_label(self.evaluation):
             parts["train"] = self.train
         return {part: fingerprint(source) for part, source in parts.items()}
 
     def _split(self) -> str:
-        group = asked_group(self.evaluation)
+        group = group_label(self.evaluation)
         if group:
             return f"leave one {group} out"
         split = self.split or getattr(self.evaluation.data, "split", 0)
         return f"split {split}" if split else "train, test"
 
 
-def asked_group(evaluation: Evaluation) -> str:
+def group_label(evaluation: Evaluation) -> str:
     """Return the label by which an evaluation leaves one group at a time out, if it does."""
     asked = {"probe": evaluation.probe, "factors": evaluation.factors}
     return asked[evaluation.task].group if evaluation.task in asked else ""

@@ -9,30 +9,30 @@ import numpy as np
 
 from vrl_jax import config
 from vrl_jax.data.datasets.synthetic import Scenes
-from vrl_jax.data.loader import evaluated, failures
-from vrl_jax.evaluation.classifier import Fitting
+from vrl_jax.data.loader import eval_row, failed_videos
+from vrl_jax.evaluation.classifier import ClassifierTrainer
 from vrl_jax.evaluation.gallery import find_neighbours
-from vrl_jax.evaluation.task import Trial
+from vrl_jax.evaluation.task import EvalTask
 from vrl_jax.factors import report, scuba
 from vrl_jax.probes import feature_file, results, retrieval
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import judge
+from vrl_jax.probes.suite import run_probes
 from vrl_jax.train.quarantine import Quarantine
-from vrl_jax.train.sharding import anywhere
+from vrl_jax.train.sharding import any_process
 
 GALLERY = "neighbours.npz"
 LEAST_FRAMES = 5  # of a clip's vectors, that an operator and its forecast can be looked at
 
 
-class Classification(Trial):
+class ClassifierEval(EvalTask):
     """A classifier is trained upon the encoder, which is frozen in the task "linear"."""
 
     def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
         """Return what a classifier scores after the last step of its training."""
         given = self.evaluation, self.recipe.fit, self.model, self.train, self.folder, self.place
-        fitting = Fitting(*given)
-        identity = {"config": config.described(self.evaluation), "weights": self.model.weights()}
+        fitting = ClassifierTrainer(*given)
+        identity = {"config": config.run_identity(self.evaluation), "weights": self.model.weights()}
         state = fitting.run(quarantine, identity, quiet)
         if state is None:
             return None
@@ -44,11 +44,11 @@ class Classification(Trial):
             return jax.nn.softmax(classifier.score(*weights, views))
 
         bank = self.bank(probabilities, (state.params, state.state), "test", quarantine)
-        found = results.classify(self.evaluation.task, bank, self.evaluation.label)
+        found = results.top_accuracies(self.evaluation.task, bank, self.evaluation.label)
         return [{**self.stamp("class probabilities", test=bank), **found}]
 
 
-class Retrieval(Trial):
+class RetrievalEval(EvalTask):
     """How often do a test video's nearest training videos have its class?"""
 
     def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
@@ -60,7 +60,7 @@ class Retrieval(Trial):
         share = len(read.features) / len(self.test)  # the unreadable find nothing
         for center in dict.fromkeys((self.recipe.center, "none")):
             given = read.features, read.labels[label], train.features, train.labels[label]
-            recall = retrieval.recall(*given, ks=ks, center=center)
+            recall = retrieval.recall_at(*given, ks=ks, center=center)
             values = {str(k): value * share for k, value in recall.items()}
             protocol = {**stamp["protocol"], "centring": center}
             told = {"name": "retrieval", "label": label, "metric": "recall", "values": values}
@@ -76,7 +76,7 @@ class Retrieval(Trial):
         seen, loader = self.recipe.test, self.evaluation.loader
 
         def read(source, index):
-            return evaluated(source, index, seen.sampling, seen.resize, loader)["clips"]
+            return eval_row(source, index, seen.sampling, seen.resize, loader)["clips"]
 
         shown = find_neighbours(
             (self.train, train),
@@ -89,7 +89,7 @@ class Retrieval(Trial):
         feature_file.save_npz(self.folder / GALLERY, shown)
 
 
-class Probing(Trial):
+class ProbeEval(EvalTask):
     """The probes that pretraining asks."""
 
     def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
@@ -103,10 +103,10 @@ class Probing(Trial):
             "knn": asked.knn,
             "linear": asdict(asked.linear),
         }
-        return judge(train, test, self.test.classes, asked, stamp)
+        return run_probes(train, test, self.test.classes, asked, stamp)
 
 
-class TellingApart(Trial):
+class FactorEval(EvalTask):
     """What of the features is appearance and what is motion."""
 
     def judge(self, quarantine: Quarantine, quiet: bool) -> list[Result] | None:
@@ -119,15 +119,15 @@ class TellingApart(Trial):
             for rows in self.read(source):
                 if source is self.train or source is test:  # masks may be absent
                     part = "test" if source is test else "train"
-                    quarantine.take(part, source, failures(rows), 0)
-                    lost[part][[number for number, _ in failures(rows)]] = True
+                    quarantine.take(part, source, failed_videos(rows), 0)
+                    lost[part][[number for number, _ in failed_videos(rows)]] = True
                 yield rows
 
-        masks = scuba.masks(evaluation.masks, test) if evaluation.masks else None
+        masks = scuba.load_masks(evaluation.masks, test) if evaluation.masks else None
         known = isinstance(test, Scenes)
         stamp = self.stamp("features")
         stamp["protocol"] |= {"factors": asdict(evaluation.factors), "masks": evaluation.masks}
-        found = report.report(
+        found = report.report_factors(
             encode,
             batches,
             self.train,
@@ -142,7 +142,7 @@ class TellingApart(Trial):
         )
         if not jax.process_index():
             np.savez_compressed(self.folder / "factors.npz", **found.arrays)
-        unreadable = {part: int(anywhere(flags).sum()) for part, flags in lost.items()}
+        unreadable = {part: int(any_process(flags).sum()) for part, flags in lost.items()}
         for part, source in (("train", self.train), ("test", test)):
             quarantine.check(part, source, unreadable[part])
         told = {"skipped": found.skipped, "unreadable": unreadable}
@@ -161,11 +161,11 @@ class TellingApart(Trial):
 
 
 TASKS = {
-    "linear": Classification,
-    "finetune": Classification,
-    "retrieval": Retrieval,
-    "probe": Probing,
-    "factors": TellingApart,
+    "linear": ClassifierEval,
+    "finetune": ClassifierEval,
+    "retrieval": RetrievalEval,
+    "probe": ProbeEval,
+    "factors": FactorEval,
 }
 
 

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from vrl_jax import check
 from vrl_jax.probes import linear_probe
 from vrl_jax.probes.linear_probe import LinearProbe
-from vrl_jax.probes.results import UNREADABLE, chance
+from vrl_jax.probes.results import UNREADABLE, chance_level
 
 Views = Mapping[str, Float[np.ndarray, "n _"]]
 
 
-class Bank(NamedTuple):
+class ViewFeatures(NamedTuple):
     """Features of a source's videos, seen in several ways.
 
     Attributes:
@@ -34,7 +34,7 @@ class Bank(NamedTuple):
     unreadable: Bool[np.ndarray, "n"]
 
 
-def permutations(frames: int, count: int, seed: int) -> Int[np.ndarray, "p t"]:
+def draw_permutations(frames: int, count: int, seed: int) -> Int[np.ndarray, "p t"]:
     """Return that many different orders of the frames, none of them forward or backward.
 
     Raises:
@@ -50,10 +50,10 @@ def permutations(frames: int, count: int, seed: int) -> Int[np.ndarray, "p t"]:
     return np.array(list(found)[2:])
 
 
-def orders(frames: int, shuffles: int, seed: int) -> dict[str, Int[np.ndarray, "t"]]:
+def frame_orders(frames: int, shuffles: int, seed: int) -> dict[str, Int[np.ndarray, "t"]]:
     """Return by name which frame is shown when; "held" shows every second one twice."""
     forward = np.arange(frames)
-    shuffled = permutations(frames, shuffles, seed)
+    shuffled = draw_permutations(frames, shuffles, seed)
     return {
         "ordered": forward,
         "reversed": forward[::-1],
@@ -63,15 +63,15 @@ def orders(frames: int, shuffles: int, seed: int) -> dict[str, Int[np.ndarray, "
     }
 
 
-def freeze(clips: UInt8[np.ndarray, "m t h w 3"]) -> UInt8[np.ndarray, "m t h w 3"]:
+def freeze_clips(clips: UInt8[np.ndarray, "m t h w 3"]) -> UInt8[np.ndarray, "m t h w 3"]:
     """Show the middle frame all the time."""
     frames = clips.shape[1]
     return clips[:, np.full(frames, frames // 2)]
 
 
-def predict(
-    train: Bank,
-    test: Bank,
+def predict_views(
+    train: ViewFeatures,
+    test: ViewFeatures,
     label: str,
     classes: int,
     views: tuple[str, ...],
@@ -95,8 +95,8 @@ def predict(
       settings: of the probe.
     """
     said = {view: np.full(len(test.unreadable), UNREADABLE) for view in views}
-    for members, asked in folds(train, test, group):
-        found = linear_probe.probe(
+    for members, asked in probe_folds(train, test, group):
+        found = linear_probe.fit_probe(
             train.views[learned],
             train.labels[label],
             np.concatenate([test.views[view][asked] for view in views]),
@@ -112,7 +112,7 @@ def predict(
 
 
 def arrow_of_time(
-    train: Bank, test: Bank, *, group: str, settings: LinearProbe
+    train: ViewFeatures, test: ViewFeatures, *, group: str, settings: LinearProbe
 ) -> Bool[np.ndarray, "2 n"]:
     """Return of which test videos, shown forward and backward, a probe says the right direction.
 
@@ -122,9 +122,9 @@ def arrow_of_time(
     right = np.zeros((2, len(test.unreadable)), bool)
     directed = ("order/ordered", "order/reversed")
     both = np.concatenate([train.views[view] for view in directed])
-    for members, asked in folds(train, test, group):
+    for members, asked in probe_folds(train, test, group):
         directions = np.repeat([0, 1], len(asked))
-        found = linear_probe.probe(
+        found = linear_probe.fit_probe(
             both,
             np.repeat([0, 1], len(members)),
             np.concatenate([test.views[view][asked] for view in directed]),
@@ -138,7 +138,9 @@ def arrow_of_time(
     return right
 
 
-def folds(train: Bank, test: Bank, group: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def probe_folds(
+    train: ViewFeatures, test: ViewFeatures, group: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (which rows of train to learn from, rows of test to ask about), readable ones alone.
 
     With a group, each of its values is asked about once, and all others are learned from.
@@ -155,7 +157,7 @@ def folds(train: Bank, test: Bank, group: str) -> Iterator[tuple[np.ndarray, np.
         yield learn & (groups != value), ask[groups[ask] == value]
 
 
-def accuracy(
+def balanced_accuracy(
     right: Float[np.ndarray, "n"] | Bool[np.ndarray, "n"],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
@@ -168,12 +170,12 @@ def accuracy(
     return {
         "value": float(right.mean()),
         "metric": "top-1 accuracy",
-        "chance": chance(labels),
+        "chance": chance_level(labels),
         "per_class": {name: float(part.mean()) for name, part in found.items() if len(part)},
     }
 
 
-def compare(
+def compare_orders(
     right: Mapping[str, Bool[np.ndarray, "n"]],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
@@ -184,10 +186,10 @@ def compare(
     """
     shuffles = [found for name, found in right.items() if name.startswith("shuffled")]
     averaged = {**right, "shuffled": np.mean(shuffles, axis=0)}
-    whole = accuracy(averaged["ordered"], labels, classes)
+    whole = balanced_accuracy(averaged["ordered"], labels, classes)
     results = [{"name": "order/ordered", **whole}]
     for name in ("shuffled", "reversed", "frozen", "held"):
-        found = accuracy(averaged[name], labels, classes)
+        found = balanced_accuracy(averaged[name], labels, classes)
         drops = {c: whole["per_class"][c] - part for c, part in found["per_class"].items()}
         drop = whole["value"] - found["value"]
         results.append({"name": f"order/{name}", **found, "drop": drop, "drop_per_class": drops})

@@ -6,12 +6,12 @@ from jaxtyping import Float, UInt8
 SIDE = 32
 
 
-def appearance(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m d"]:
+def appearance_pixels(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m d"]:
     """Describe each clip by its middle frame, 32 x 32 grey pixels."""
     return _shrink(clips[:, clips.shape[1] // 2].astype(np.float32).mean(-1))
 
 
-def motion(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m d"]:
+def motion_pixels(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m d"]:
     """Describe each clip by the mean absolute difference of its grey frames, 32 x 32."""
     grey = clips.astype(np.float32).mean(-1)
     return _shrink(np.abs(np.diff(grey, axis=1)).mean(1))

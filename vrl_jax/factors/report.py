@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from vrl_jax import check
-from vrl_jax.data.dataset import Source
+from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.factors import frame_order, spectrum, units
-from vrl_jax.factors.frame_order import Bank
-from vrl_jax.factors.spectrum import Operators
-from vrl_jax.factors.test_views import Pass
+from vrl_jax.factors.frame_order import ViewFeatures
+from vrl_jax.factors.spectrum import ClipOperators
+from vrl_jax.factors.test_views import ViewPass
 from vrl_jax.probes.linear_probe import LinearProbe
 from vrl_jax.probes.results import Result
 
@@ -25,7 +25,7 @@ BACKGROUNDS = {"scuba": "sinusoidal stripes", "scuba-stills": "frames of other c
 
 
 @dataclass(frozen=True)
-class Factors:
+class FactorConfig:
     """How the static/dynamic report is made.
 
     Attributes:
@@ -55,7 +55,7 @@ class Factors:
         check.fraction(threshold=self.threshold)
 
 
-class Report(NamedTuple):
+class FactorReport(NamedTuple):
     """What was found.
 
     Attributes:
@@ -69,20 +69,20 @@ class Report(NamedTuple):
     skipped: dict[str, str]
 
 
-def report(
+def report_factors(
     encode: Callable[[Clips], Float[np.ndarray, "_ d"]],
-    batches: Callable[[Source], Iterable[Mapping[str, Any]]],
-    train: Source,
-    test: Source,
+    batches: Callable[[VideoDataset], Iterable[Mapping[str, Any]]],
+    train: VideoDataset,
+    test: VideoDataset,
     *,
     rows: int,
     hosts: int = 1,
-    config: Factors = Factors(),
+    config: FactorConfig = FactorConfig(),
     stamp: Mapping[str, Any],
     frames: Callable[[Clips], Float[np.ndarray, "_ t d"]] | None = None,
-    masks: Source | None = None,
-    twins: tuple[Source, Source] | None = None,
-) -> Report:
+    masks: VideoDataset | None = None,
+    twins: tuple[VideoDataset, VideoDataset] | None = None,
+) -> FactorReport:
     """Return the order test, arrow of time, units, floors, and what masks and frames allow.
 
     Test videos that could not be read count as wrong; units and spectrum do without them, and
@@ -99,15 +99,15 @@ def report(
       stamp: what every result carries beside its own.
       frames: as `encode`, but to at least 5 frame vectors a clip: for the spectrum.
       masks: masks of the test videos' foregrounds as videos, white where it is: for SCUBA and SCUFO
-        (`scuba.masks` finds them; rendered videos have their own).
+        (`scuba.load_masks` finds them; rendered videos have their own).
       twins: the test videos changed in motion alone, and in appearance alone: for units by pairs
         of known factors.
     """
-    reader = Pass(encode, batches, rows, hosts, config.seed)
-    fitted: list[Operators] = []
+    reader = ViewPass(encode, batches, rows, hosts, config.seed)
+    fitted: list[ClipOperators] = []
 
     def fit(clips):
-        fitted.append(spectrum.fit(frames(clips), config.ridge))
+        fitted.append(spectrum.fit_operators(frames(clips), config.ridge))
 
     asked = reader.test(test, config.permutations, masks, fit if frames else None)
     known = asked if config.group else reader.train(train)
@@ -124,16 +124,16 @@ def report(
         skipped["scuba"] = "there are no masks" if masks is None else "no mask could be read"
     if frames:
         operators = _by_video(fitted, ~asked.unreadable, rows, hosts)
-        found.append(spectrum.describe(operators, config.radius))
+        found.append(spectrum.describe_spectra(operators, config.radius))
     else:
         skipped["koopman"] = "there are no frame vectors"
     arrays = {}
     for told, values in found:
         results, arrays = results + told, arrays | values
-    return Report([{**stamp, **result} for result in results], arrays, skipped)
+    return FactorReport([{**stamp, **result} for result in results], arrays, skipped)
 
 
-def _direction(known: Bank, asked: Bank, config: Factors) -> Result:
+def _direction(known: ViewFeatures, asked: ViewFeatures, config: FactorConfig) -> Result:
     right = frame_order.arrow_of_time(known, asked, group=config.group, settings=config.linear)
     return {
         "name": "arrow/forward-backward",
@@ -146,13 +146,17 @@ def _direction(known: Bank, asked: Bank, config: Factors) -> Result:
 
 
 def _of_label(
-    known: Bank, asked: Bank, label: str, classes: tuple[str, ...], config: Factors
+    known: ViewFeatures,
+    asked: ViewFeatures,
+    label: str,
+    classes: tuple[str, ...],
+    config: FactorConfig,
 ) -> list[Result]:
     """Return what the probes of one label find: order test, floors, SCUBA."""
     labels = asked.labels[label]
 
     def right(learned: str, views: tuple[str, ...]) -> dict[str, np.ndarray]:
-        said = frame_order.predict(
+        said = frame_order.predict_views(
             known,
             asked,
             label,
@@ -166,10 +170,10 @@ def _of_label(
 
     shown = [view for view in asked.views if view.partition("/")[0] in ("order", *BACKGROUNDS)]
     encoded = right("order/ordered", tuple(shown))
-    results = frame_order.compare(_under("order", encoded), labels, classes)
+    results = frame_order.compare_orders(_under("order", encoded), labels, classes)
     for floor in ("floor/appearance", "floor/motion"):
         found = right(floor, (floor,))[floor]
-        results.append({"name": floor, **frame_order.accuracy(found, labels, classes)})
+        results.append({"name": floor, **frame_order.balanced_accuracy(found, labels, classes)})
     masked = _masked(asked)
     for name, background in BACKGROUNDS.items() if masked.any() else ():
         contrast = _contrast(_under(name, encoded), masked, labels, classes)
@@ -189,30 +193,30 @@ def _contrast(
     A blind guess, right or wrong on both, has a contrasted accuracy of 0.
     """
     scuba, scufo, labels = right["scuba"][masked], right["scufo"][masked], labels[masked]
-    contrasted = frame_order.accuracy(scuba & ~scufo, labels, classes)
+    contrasted = frame_order.balanced_accuracy(scuba & ~scufo, labels, classes)
     contrasted |= {"metric": "contrasted accuracy", "chance": 0.0}
     return [
-        {"name": "scuba", **frame_order.accuracy(scuba, labels, classes)},
-        {"name": "scufo", **frame_order.accuracy(scufo, labels, classes)},
+        {"name": "scuba", **frame_order.balanced_accuracy(scuba, labels, classes)},
+        {"name": "scufo", **frame_order.balanced_accuracy(scufo, labels, classes)},
         {"name": "contrasted", **contrasted},
     ]
 
 
 def _units(
-    asked: Bank, moved: list[np.ndarray], dressed: np.ndarray, pairs: str, threshold: float
+    asked: ViewFeatures, moved: list[np.ndarray], dressed: np.ndarray, pairs: str, threshold: float
 ) -> tuple[list[Result], dict[str, np.ndarray]]:
     """Count units by pairs with other motion and with another look; returns correlations too."""
     kept = ~asked.unreadable
     plain = asked.views["order/ordered"][kept]
-    static = units.correlate(
+    static = units.correlate_channels(
         np.concatenate([plain] * len(moved)), np.concatenate([view[kept] for view in moved])
     )
-    dynamic = units.correlate(plain, dressed[kept])
-    results = [{"label": pairs, **found} for found in units.count(static, dynamic, threshold)]
+    dynamic = units.correlate_channels(plain, dressed[kept])
+    results = [{"label": pairs, **found} for found in units.count_units(static, dynamic, threshold)]
     return results, {f"units/{pairs}/static": static, f"units/{pairs}/dynamic": dynamic}
 
 
-def _masked(bank: Bank) -> Bool[np.ndarray, "n"]:
+def _masked(bank: ViewFeatures) -> Bool[np.ndarray, "n"]:
     """Return of which videos a mask shows anything."""
     return bank.views.get("mask/share", np.zeros((len(bank.unreadable), 1)))[:, 0] > 0
 
@@ -227,8 +231,8 @@ def _under(prefix: str, views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def _by_video(
-    batches: list[Operators], kept: Bool[np.ndarray, "n"], rows: int, hosts: int
-) -> Operators:
+    batches: list[ClipOperators], kept: Bool[np.ndarray, "n"], rows: int, hosts: int
+) -> ClipOperators:
     """Return the kept videos' operators, in the source's order: see `extract`."""
 
     def join(parts):
@@ -236,4 +240,4 @@ def _by_video(
         turns = [np.moveaxis(part, 0, 1).reshape(rows, *part.shape[2:]) for part in by_host]
         return np.concatenate(turns)[: len(kept)][kept]
 
-    return Operators(*(join(parts) for parts in zip(*batches, strict=True)))
+    return ClipOperators(*(join(parts) for parts in zip(*batches, strict=True)))

@@ -19,16 +19,23 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from vrl_jax.data.dataset import Media, Reader, Source, Video, VideoError, VideoList
-from vrl_jax.data.datasets.file_lists import look_up, need_folder
+from vrl_jax.data.dataset import (
+    FrameReader,
+    Video,
+    VideoDataset,
+    VideoError,
+    VideoHandle,
+    VideoList,
+)
+from vrl_jax.data.datasets.file_lists import locate_videos, need_folder
 
 
-def generator(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> np.random.Generator:
+def clip_generator(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> np.random.Generator:
     """Return random numbers of a clip's own, whatever batch or host it is in."""
     return np.random.default_rng((seed, zlib.crc32(np.ascontiguousarray(clip))))
 
 
-def stripes(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+def draw_stripes(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """Draw bands along a sine wave, in a colour and its complement.
 
     Colour, angle, width, spacing, and the wave's length, height and phase are random, in the ranges
@@ -50,10 +57,12 @@ def on_stripes(
     clip: UInt8[np.ndarray, "t h w 3"], mask: Bool[np.ndarray, "t h w"], seed: int
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Return the clip where its mask is, and stripes of its own elsewhere."""
-    return np.where(mask[..., None], clip, stripes(generator(clip, seed), clip.shape[1:3]))
+    return np.where(
+        mask[..., None], clip, draw_stripes(clip_generator(clip, seed), clip.shape[1:3])
+    )
 
 
-def masks(folder: str, source: Source) -> VideoList:
+def load_masks(folder: str, source: VideoDataset) -> VideoList:
     """Return the mask videos of a source's videos, in its order.
 
     Each is a video file or a zip of images, white where the foreground is, named after the video's
@@ -65,23 +74,23 @@ def masks(folder: str, source: Source) -> VideoList:
     """
     videos = [source[index] for index in range(len(source))]
     rows = [(video.id, 0, (video.id.lstrip("/"),)) for video in videos]
-    found = look_up(need_folder("masks", folder), rows, ("mask",))
+    found = locate_videos(need_folder("masks", folder), rows, ("mask",))
     paired = zip(videos, found.videos, strict=True)
     return _beside(source, [Aligned(mask.media, video.media) for video, mask in paired])
 
 
-def stills(source: Source, seed: int) -> VideoList:
+def still_videos(source: VideoDataset, seed: int) -> VideoList:
     """Return for each video the still of another one, drawn from those that share no label.
 
     Where every other video shares one, it is drawn from those that share fewest.
     """
     videos = [source[index] for index in range(len(source))]
     labels = {name: np.array([video.labels[name] for video in videos]) for name in source.classes}
-    donors = strangers(labels, seed)
+    donors = unlike_pairs(labels, seed)
     return _beside(source, [Still(videos[donor].media) for donor in donors])
 
 
-def strangers(labels: Mapping[str, Int[np.ndarray, "n"]], seed: int) -> Int[np.ndarray, "n"]:
+def unlike_pairs(labels: Mapping[str, Int[np.ndarray, "n"]], seed: int) -> Int[np.ndarray, "n"]:
     """Return for each item another one, at random from those that share fewest labels with it."""
     rng = np.random.default_rng(seed)
     count = len(next(iter(labels.values())))
@@ -102,8 +111,8 @@ class Aligned:
       video: what it masks.
     """
 
-    media: Media
-    video: Media
+    media: VideoHandle
+    video: VideoHandle
 
     @contextmanager
     def open(self):
@@ -120,7 +129,7 @@ class Aligned:
 class _Rated:
     """A reader with a rate that another one knows."""
 
-    def __init__(self, reader: Reader, fps: float) -> None:
+    def __init__(self, reader: FrameReader, fps: float) -> None:
         self.num_frames, self.fps, self.read = reader.num_frames, fps, reader.read
 
 
@@ -132,7 +141,7 @@ class Still:
       media: the video.
     """
 
-    media: Media
+    media: VideoHandle
 
     @contextmanager
     def open(self):
@@ -142,7 +151,7 @@ class Still:
 
 
 class _Holding:
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: FrameReader) -> None:
         self.num_frames, self.fps, self._reader = reader.num_frames, reader.fps, reader
 
     def read(
@@ -154,7 +163,7 @@ class _Holding:
         )
 
 
-def _beside(source: Source, media: list[Media]) -> VideoList:
+def _beside(source: VideoDataset, media: list[VideoHandle]) -> VideoList:
     """Return a source with the same ids and labels and other media."""
     videos = [source[index] for index in range(len(source))]
     paired = zip(videos, media, strict=True)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from vrl_jax.losses import koopman
 
 
-class Operators(NamedTuple):
+class ClipOperators(NamedTuple):
     """Operators of clips, in reduced form, and how badly they forecast frames that were kept back.
 
     Attributes:
@@ -22,9 +22,9 @@ class Operators(NamedTuple):
     residuals: Float[np.ndarray, "*m"]
 
 
-def fit(frames: Float[np.ndarray, "m t d"], ridge: float) -> Operators:
+def fit_operators(frames: Float[np.ndarray, "m t d"], ridge: float) -> ClipOperators:
     """Fit an operator to each clip; there must be at least 5 frame vectors."""
-    return Operators(*map(np.asarray, _fit(frames, ridge)))
+    return ClipOperators(*map(np.asarray, _fit(frames, ridge)))
 
 
 @jax.jit(static_argnames="ridge")
@@ -33,7 +33,9 @@ def _fit(frames: Float[Array, "m t d"], ridge: float):
     return koopman.fit(frames, ridge=ridge).matrix, jax.vmap(residual)(frames)
 
 
-def describe(operators: Operators, radius: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def describe_spectra(
+    operators: ClipOperators, radius: float
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return results, and the eigenvalues and residuals by name.
 
     `static` is the share of eigenvalues within `radius` of 1; `angle` the mean turn per frame in

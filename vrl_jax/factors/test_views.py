@@ -8,18 +8,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float, Shaped, UInt8
 
-from vrl_jax.data.dataset import Source
+from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.factors import frame_order, pixel_baselines, scuba, units
-from vrl_jax.factors.frame_order import Bank
-from vrl_jax.probes.features import extract
+from vrl_jax.factors.frame_order import ViewFeatures
+from vrl_jax.probes.features import extract_features
 
 Clips = UInt8[np.ndarray, "m t h w 3"]
 Batch = Mapping[str, Any]
-Look = Callable[[Clips], dict[str, Float[np.ndarray, "_ _"]]]
+ClipView = Callable[[Clips], dict[str, Float[np.ndarray, "_ _"]]]
 
 
 @dataclass(frozen=True)
-class Pass:
+class ViewPass:
     """Reads and encodes a source once.
 
     Attributes:
@@ -31,16 +31,16 @@ class Pass:
     """
 
     encode: Callable[[Clips], Float[np.ndarray, "_ d"]]
-    batches: Callable[[Source], Iterable[Batch]]
+    batches: Callable[[VideoDataset], Iterable[Batch]]
     rows: int
     hosts: int
     seed: int
 
-    def plain(self, source: Source) -> Bank:
+    def plain(self, source: VideoDataset) -> ViewFeatures:
         """Return the view "order/ordered" alone."""
         return self._read(source, lambda clips: {"order/ordered": self.encode(clips)})
 
-    def train(self, source: Source) -> Bank:
+    def train(self, source: VideoDataset) -> ViewFeatures:
         """Return the views that probes learn from: ordered, reversed and the floors."""
         return self._read(
             source,
@@ -53,11 +53,11 @@ class Pass:
 
     def test(
         self,
-        source: Source,
+        source: VideoDataset,
         permutations: int,
-        masks: Source | None,
+        masks: VideoDataset | None,
         watch: Callable[[Clips], None] | None,
-    ) -> Bank:
+    ) -> ViewFeatures:
         """Return all views of what is asked about.
 
         These are "order/..." as `order.orders` names them, "style/restyled", "floor/appearance" and
@@ -76,15 +76,15 @@ class Pass:
                 clips, mask, stills = np.split(clips, 3, axis=1)
             if watch:
                 watch(clips)
-            shown = frame_order.orders(clips.shape[1], permutations, self.seed)
+            shown = frame_order.frame_orders(clips.shape[1], permutations, self.seed)
             views = {f"order/{name}": self.encode(clips[:, at]) for name, at in shown.items()}
-            views["style/restyled"] = self.encode(_each(units.restyle, clips, seed=self.seed))
+            views["style/restyled"] = self.encode(_each(units.restyle_clip, clips, seed=self.seed))
             views |= self._floors(clips)
             if masks is not None:
                 views |= self._on_other_backgrounds(clips, mask, stills)
             return views
 
-        beside = () if masks is None else (masks, scuba.stills(source, self.seed))
+        beside = () if masks is None else (masks, scuba.still_videos(source, self.seed))
         return self._read(source, look, *beside)
 
     def _on_other_backgrounds(self, clips: Clips, masks: Clips, stills: Clips):
@@ -93,19 +93,19 @@ class Pass:
         moved = np.where(mask[..., None], clips, stills)
         return {
             "scuba/scuba": self.encode(striped),
-            "scuba/scufo": self.encode(frame_order.freeze(striped)),
+            "scuba/scufo": self.encode(frame_order.freeze_clips(striped)),
             "scuba-stills/scuba": self.encode(moved),
-            "scuba-stills/scufo": self.encode(frame_order.freeze(moved)),
+            "scuba-stills/scufo": self.encode(frame_order.freeze_clips(moved)),
             "mask/share": self._of_all_hosts(mask.mean((1, 2, 3), dtype=np.float32)[:, None]),
         }
 
     def _floors(self, clips: Clips):
         return {
-            "floor/appearance": self._of_all_hosts(pixel_baselines.appearance(clips)),
-            "floor/motion": self._of_all_hosts(pixel_baselines.motion(clips)),
+            "floor/appearance": self._of_all_hosts(pixel_baselines.appearance_pixels(clips)),
+            "floor/motion": self._of_all_hosts(pixel_baselines.motion_pixels(clips)),
         }
 
-    def _read(self, source: Source, look: Look, *beside: Source) -> Bank:
+    def _read(self, source: VideoDataset, look: ClipView, *beside: VideoDataset) -> ViewFeatures:
         """Encode a source; what is beside it is read too, and follows its clips in time."""
         widths: dict[str, int] = {}
 
@@ -115,12 +115,14 @@ class Pass:
             return np.concatenate(list(views.values()), axis=1)
 
         streams = [self.batches(each) for each in (source, *beside)]
-        bank = extract(encode, _side_by_side(streams), source, rows=self.rows, hosts=self.hosts)
+        bank = extract_features(
+            encode, _side_by_side(streams), source, rows=self.rows, hosts=self.hosts
+        )
         parts = np.split(bank.features, np.cumsum(list(widths.values()))[:-1], axis=1)
         unreadable = bank.unreadable
         if self.hosts > 1:
             unreadable = multihost_utils.process_allgather(unreadable).any(0)
-        return Bank(dict(zip(widths, parts, strict=True)), bank.labels, unreadable)
+        return ViewFeatures(dict(zip(widths, parts, strict=True)), bank.labels, unreadable)
 
     def _of_all_hosts(self, rows: Shaped[np.ndarray, "m d"]) -> Shaped[np.ndarray, "_ d"]:
         """Return the hosts' rows, host after host, as `encode` does."""

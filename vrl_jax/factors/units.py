@@ -20,22 +20,22 @@ from vrl_jax import check
 from vrl_jax.factors import scuba
 
 
-def restyle(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> UInt8[np.ndarray, "t h w 3"]:
+def restyle_clip(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> UInt8[np.ndarray, "t h w 3"]:
     """Return the clip in other colours and with another texture, the same in all frames.
 
     Colours are turned, or mirrored, around mid-grey by a random orthogonal 3 x 3 matrix, and random
     stripes are laid over them at 40 %. Both are drawn anew for each clip: had all clips the same
     ones, a channel of colour would still tell two clips apart in the same way.
     """
-    rng = scuba.generator(clip, seed)
+    rng = scuba.clip_generator(clip, seed)
     turn, triangle = np.linalg.qr(rng.normal(size=(3, 3)))
     turn *= np.sign(np.diagonal(triangle))  # without this, some turns would be likelier than others
-    texture = scuba.stripes(rng, clip.shape[1:3]).astype(np.float32) - 127.5
+    texture = scuba.draw_stripes(rng, clip.shape[1:3]).astype(np.float32) - 127.5
     colours = (clip.astype(np.float32) - 127.5) @ turn.astype(np.float32)
     return np.clip(np.round(127.5 + 0.6 * colours + 0.4 * texture), 0, 255).astype(np.uint8)
 
 
-def correlate(
+def correlate_channels(
     first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "d"]:
     """Return each channel's correlation over pairs, 0 for one that is constant.
@@ -50,7 +50,7 @@ def correlate(
     return np.where(varies, product, 0) / np.where(varies, variance, 1)
 
 
-def count(
+def count_units(
     static: Float[np.ndarray, "d"], dynamic: Float[np.ndarray, "d"], threshold: float
 ) -> list[dict[str, Any]]:
     """Return the shares of channels that are static, dynamic, joint (both) and residual (neither).

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vrl_jax.losses import normalize
-from vrl_jax.types import Horizon, Slot
+from vrl_jax.types import Slot, TrainLength
 
 Tree = Any
 Pairs = tuple[tuple[int, int], ...]
@@ -54,12 +54,12 @@ class FrameworkConfig(Protocol):
         """Return what is put upon a head of the side that learns, and not upon its teacher's."""
         ...
 
-    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
         """Return the functions for these slots and (query view, key view) pairs."""
         ...
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """A perceptron on the last axis: Linear - (BatchNorm) - ReLU, and a last Linear with bias."""
 
     hidden: int
@@ -84,7 +84,7 @@ def draw_rows(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "k d"]:
     return normalize(jax.random.normal(key, shape))
 
 
-def momentum_at(step: Int[Array, ""], first: float, total_steps: int) -> Float[Array, ""]:
+def cosine_momentum(step: Int[Array, ""], first: float, total_steps: int) -> Float[Array, ""]:
     """Return the teacher's momentum: `first` at step 0, 1 at the last step, along a half cosine.
 
     Source: the schedule of Grill et al. 2020 (BYOL), used for MoCo too in arXiv 2104.14558.
@@ -93,7 +93,7 @@ def momentum_at(step: Int[Array, ""], first: float, total_steps: int) -> Float[A
     return 1 - (1 - first) * (jnp.cos(jnp.pi * progress) + 1) / 2
 
 
-def follow(teacher: Tree, student: Tree, momentum: Float[Array, ""]) -> Tree:
+def ema_update(teacher: Tree, student: Tree, momentum: Float[Array, ""]) -> Tree:
     """Move the teacher's weights towards the student's: `m * teacher + (1 - m) * student`."""
     return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
 
@@ -108,7 +108,7 @@ def first_side(pairs: Pairs) -> frozenset[int]:
     return frozenset(view for view, _ in pairs)
 
 
-def unordered(pairs: Pairs) -> Pairs:
+def unordered_pairs(pairs: Pairs) -> Pairs:
     """Return each pair once, whichever way round it was given."""
     return tuple(sorted({tuple(sorted(pair)) for pair in pairs}))
 

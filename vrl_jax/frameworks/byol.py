@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from vrl_jax import check
 from vrl_jax.frameworks.base import (
     Framework,
-    Head,
     Pairs,
+    ProjectionHead,
     Weights,
+    cosine_momentum,
+    ema_update,
     first_side,
-    follow,
-    momentum_at,
     refuse_negatives,
 )
 from vrl_jax.losses import normalize
-from vrl_jax.types import Horizon, Slot
+from vrl_jax.types import Slot, TrainLength
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class BYOL:
 
     def head(self, dim: int) -> nn.Module:
         """Return the projection head that ends in `dim` outputs."""
-        return Head(self.hidden, dim, self.layers)
+        return ProjectionHead(self.hidden, dim, self.layers)
 
     def predictor(self, dim: int) -> nn.Module:
         """Return the predictor from and to `dim` entries."""
-        return Head(self.hidden, dim, self.predictor_layers)
+        return ProjectionHead(self.hidden, dim, self.predictor_layers)
 
-    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
         """Return the functions; both directions of a pair count where both are given.
 
         Raises:
@@ -81,8 +81,8 @@ class BYOL:
             return {name: loss(name, slot) for name, slot in slots.items()}
 
         def update(params, state, aux, weights, step):
-            momentum = momentum_at(step, self.momentum, horizon.steps)
-            teacher = follow(state["teacher"]["params"], weights.params, momentum)
+            momentum = cosine_momentum(step, self.momentum, horizon.steps)
+            teacher = ema_update(state["teacher"]["params"], weights.params, momentum)
             return params, {"teacher": {"params": teacher, "stats": aux["stats"]}}
 
         return Framework(init, keys, compare, update, first_side(pairs))

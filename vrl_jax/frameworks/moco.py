@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.base import Framework, Head, Pairs, Weights, first_side, follow, momentum_at
+from vrl_jax.frameworks.base import (
+    Framework,
+    Pairs,
+    ProjectionHead,
+    Weights,
+    cosine_momentum,
+    ema_update,
+    first_side,
+)
 from vrl_jax.losses import info_nce, normalize
-from vrl_jax.types import Horizon, Slot
+from vrl_jax.types import Slot, TrainLength
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,12 @@ class MoCo:
 
     def head(self, dim: int) -> nn.Module:
         """Return the projection head that ends in `dim` outputs."""
-        return Head(self.hidden, dim, self.layers, self.norm)
+        return ProjectionHead(self.hidden, dim, self.layers, self.norm)
 
     def predictor(self, dim: int) -> None:
         """Return None: queries and keys are made alike."""
 
-    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
         """Return the functions; the keys of the second view of each pair enter the queue."""
         positive = sorted({view for _, view in pairs})
         beside = sorted({view for slot in slots.values() for view in slot.negatives})
@@ -97,8 +105,8 @@ class MoCo:
         def update(params, state, aux, weights, step):
             momentum = jnp.float32(self.momentum)
             if self.anneal:
-                momentum = momentum_at(step, self.momentum, horizon.steps)
-            teacher = follow(state["teacher"]["params"], weights.params, momentum)
+                momentum = cosine_momentum(step, self.momentum, horizon.steps)
+            teacher = ema_update(state["teacher"]["params"], weights.params, momentum)
             start = state["seen"] % self.queue
             made = {
                 name: keys[:, : len(positive)].reshape(-1, keys.shape[-1])

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vrl_jax import check
-from vrl_jax.frameworks.base import Framework, Head, Pairs, both_sides, unordered
+from vrl_jax.frameworks.base import Framework, Pairs, ProjectionHead, both_sides, unordered_pairs
 from vrl_jax.losses import nt_xent
-from vrl_jax.types import Horizon, Slot
+from vrl_jax.types import Slot, TrainLength
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class SimCLR:
 
     def head(self, dim: int) -> nn.Module:
         """Return the projection head that ends in `dim` outputs."""
-        return Head(self.hidden, dim, self.layers, self.norm)
+        return ProjectionHead(self.hidden, dim, self.layers, self.norm)
 
     def predictor(self, dim: int) -> None:
         """Return None: both sides learn."""
 
-    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
         """Return the functions; a pair and its mirror image are one comparison."""
 
         def compare(params, state, queries, keys, step):
@@ -51,7 +51,7 @@ class SimCLR:
                         unit=slot.unit,
                         negatives=jnp.concatenate(negatives) if negatives else None,
                     )
-                    for i, j in unordered(pairs)
+                    for i, j in unordered_pairs(pairs)
                 ]
                 return sum(terms) / len(terms)
 

@@ -9,9 +9,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vrl_jax import check
-from vrl_jax.frameworks.base import Framework, Head, Pairs, both_sides, draw_rows, refuse_negatives
-from vrl_jax.losses import dots, normalize, sinkhorn, swapped_prediction
-from vrl_jax.types import Horizon, Slot
+from vrl_jax.frameworks.base import (
+    Framework,
+    Pairs,
+    ProjectionHead,
+    both_sides,
+    draw_rows,
+    refuse_negatives,
+)
+from vrl_jax.losses import dot_products, normalize, sinkhorn, swapped_prediction
+from vrl_jax.types import Slot, TrainLength
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class SwAV:
 
     def head(self, dim: int) -> nn.Module:
         """Return the projection head that ends in `dim` outputs."""
-        return Head(self.hidden, dim, self.layers)
+        return ProjectionHead(self.hidden, dim, self.layers)
 
     def predictor(self, dim: int) -> None:
         """Return None: the prototypes' scores are what is predicted from."""
@@ -53,15 +60,15 @@ class SwAV:
         """Return a head that ends in scores against prototypes of its own: see `Slot.scored`."""
         return ScoresHead(self.head(dim), self.prototypes)
 
-    def frozen(self, step: Int[Array, ""], horizon: Horizon) -> Bool[Array, ""]:
+    def frozen(self, step: Int[Array, ""], horizon: TrainLength) -> Bool[Array, ""]:
         """Return whether prototypes stay as they were drawn at a step."""
         return step < round(self.freeze_epochs * horizon.epoch)
 
-    def hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: Horizon):
+    def hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: TrainLength):
         """Give prototypes no gradient while they are frozen."""
         return jnp.where(self.frozen(step, horizon), jax.lax.stop_gradient(rows), rows)
 
-    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: Horizon) -> Framework:
+    def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
         """Return the functions; for each pair the key view's assignment is predicted.
 
         Raises:
@@ -81,7 +88,7 @@ class SwAV:
                 if not slot.scored:
                     z = normalize(scores) if slot.unit else scores
                     rows = self.hold(params[name], step, horizon)
-                    scores = dots(z.astype(jnp.float32), normalize(rows))
+                    scores = dot_products(z.astype(jnp.float32), normalize(rows))
                 scores = jnp.moveaxis(scores, 1, 0)
                 given = {"epsilon": self.epsilon, "iterations": self.iterations}
                 terms = [
@@ -119,4 +126,4 @@ class ScoresHead(nn.Module):
         """Score each vector."""
         z = normalize(self.head(x, train).astype(jnp.float32))
         rows = self.param("prototypes", draw_rows, (self.prototypes, z.shape[-1]))
-        return dots(z, normalize(rows))
+        return dot_products(z, normalize(rows))

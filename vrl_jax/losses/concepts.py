@@ -51,7 +51,7 @@ def concept_alignment(
     return sum(terms) / len(terms)
 
 
-def irrelevance(scores: Float[Array, "*v k"], *, temperature: float = 0.1) -> Float[Array, ""]:
+def negative_entropy(scores: Float[Array, "*v k"], *, temperature: float = 0.1) -> Float[Array, ""]:
     """Return the mean negative entropy of `softmax(scores / temperature)`: least where uniform.
 
     For views that concepts should not tell apart, such as frame differences by static ones.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vrl_jax import check
-from vrl_jax.losses.similarity import dots, normalize
+from vrl_jax.losses.similarity import dot_products, normalize
 
 
 def nt_xent(
@@ -48,7 +48,7 @@ def nt_xent(
     z = normalize(z) if unit else z
     anchors = z[: 2 * len(a)]
     itself = jnp.eye(len(anchors), len(z), dtype=bool)
-    logits = jnp.where(itself, -jnp.inf, dots(anchors, z) / temperature)
+    logits = jnp.where(itself, -jnp.inf, dot_products(anchors, z) / temperature)
     return _cross_entropy(logits, jnp.roll(jnp.arange(len(anchors)), len(a)))
 
 
@@ -140,10 +140,10 @@ def info_nce(
 
     queries, keys = direct(queries), direct(keys)
     if queue is None:
-        return _cross_entropy(dots(queries, keys) / temperature, jnp.arange(len(queries)))
+        return _cross_entropy(dot_products(queries, keys) / temperature, jnp.arange(len(queries)))
     if queue.shape[-1] != queries.shape[-1]:
         raise ValueError(f"queue rows must have {queries.shape[-1]} entries, got {queue.shape[-1]}")
-    negatives = dots(queries, direct(queue)) / temperature
+    negatives = dot_products(queries, direct(queue)) / temperature
     if filled is not None:
         negatives = jnp.where(jnp.arange(len(queue)) < filled, negatives, -jnp.inf)
     positives = jnp.sum(queries * keys, axis=-1, keepdims=True) / temperature

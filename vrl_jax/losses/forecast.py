@@ -104,7 +104,7 @@ def cross_forecast(
     return jnp.mean(jnp.sum(errors**2, axis=-1))
 
 
-def literal_residual(frames: Float[Array, "*b t d"]) -> Float[Array, ""]:
+def released_code_residual(frames: Float[Array, "*b t d"]) -> Float[Array, ""]:
     """The residual of the published code: the norm of `K sg(P) - Q` on the fitted transitions.
 
     Formula: the Frobenius norm over the whole batch, frames at their own length, K the

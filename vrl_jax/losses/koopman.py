@@ -20,8 +20,8 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.losses import koopman_eig
-from vrl_jax.losses.linear_solve import ridge_map, solve
-from vrl_jax.losses.similarity import length
+from vrl_jax.losses.linear_solve import ridge_map, solve_batch
+from vrl_jax.losses.similarity import safe_norm
 
 POOLINGS = ("mean", "rms")
 FILTERS = ("soft", "eig-hard", "eig-qr")
@@ -173,13 +173,13 @@ def split(
         dynamic_frames = _combine(coordinates - static_coordinates, operator.future)
         static_frames = _combine(static_coordinates, operator.future)
     static, dynamic = jnp.mean(static_frames, axis=-2), _pool(dynamic_frames, pooling)
-    whole = length(jnp.mean(frames, axis=-2))[..., 0]
+    whole = safe_norm(jnp.mean(frames, axis=-2))[..., 0]
     return Split(
         static,
         dynamic,
         static_rank=_of_clips(jnp.trace(keep, axis1=-2, axis2=-1), frames),
-        static_share=length(static)[..., 0] / whole,
-        dynamic_share=length(dynamic)[..., 0] / whole,
+        static_share=safe_norm(static)[..., 0] / whole,
+        dynamic_share=safe_norm(dynamic)[..., 0] / whole,
         spectral_radius=_of_clips(_spectral_radius(operator.matrix), frames),
     )
 
@@ -209,7 +209,7 @@ def disc_filter(
     result = jnp.broadcast_to(eye, matrix.shape)
     for k in range(1, order // 2 + 1):
         cosine = math.cos(math.pi * (2 * k - 1) / order)
-        result = solve(square - 2 * cosine * offset + eye, result)
+        result = solve_batch(square - 2 * cosine * offset + eye, result)
     return result
 
 
@@ -258,7 +258,7 @@ def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
     frames = frames.astype(jnp.float32)
     static = jnp.mean(frames, axis=-2)
     dynamic = _pool(frames - static[..., None, :], "rms")
-    share = length(dynamic)[..., 0] / length(static)[..., 0]
+    share = safe_norm(dynamic)[..., 0] / safe_norm(static)[..., 0]
     none = jnp.zeros_like(share)
     return Split(static, dynamic, none, none + 1, share, none)
 
@@ -284,9 +284,9 @@ def _ridge_fit(
     (corrected semi-normal equations: Bjorck 1987).
     """
     gram = _products(past, past) + ridge * jnp.eye(past.shape[-2])
-    rough = solve(gram, _products(past, wanted))
+    rough = solve_batch(gram, _products(past, wanted))
     residual = _products(past, wanted - _combine(rough, past)) - ridge * rough
-    return rough + solve(gram, residual)
+    return rough + solve_batch(gram, residual)
 
 
 def _pool_clips(rows: Float[Array, "*b v n d"]) -> Float[Array, "*b v m d"]:
@@ -310,7 +310,7 @@ def _project(
     basis = _combine(keep, future)
     gram = _products(basis, basis) + 1e-2 * jnp.eye(basis.shape[-2])
     gram = jnp.broadcast_to(gram, (*vectors.shape[:-2], *gram.shape[-2:]))
-    return _combine(solve(gram, _products(basis, vectors)), basis)
+    return _combine(solve_batch(gram, _products(basis, vectors)), basis)
 
 
 def _of_clips(x: Array, frames: Float[Array, "*b t d"]) -> Float[Array, "*b"]:

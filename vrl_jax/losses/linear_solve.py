@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 
 @jax.jit
-def solve(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
+def solve_batch(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
     """Solve `a x = b` for every matrix of a batch; a gradient costs two more solves.
 
     Compiled on its own: JAX would compile `custom_linear_solve` anew at every call outside `jit`.
@@ -60,4 +60,4 @@ def ridge_map(
     gram, cross = (
         jnp.einsum("...ni,...nj->...ij", past, rows, precision="highest") for rows in (past, future)
     )
-    return solve(gram + jnp.asarray(ridge)[..., None, None] * jnp.eye(past.shape[-1]), cross)
+    return solve_batch(gram + jnp.asarray(ridge)[..., None, None] * jnp.eye(past.shape[-1]), cross)

@@ -12,10 +12,10 @@ def normalize(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*
     >>> normalize(jnp.array([3.0, 4.0]))
     Array([0.6, 0.8], dtype=float32)
     """
-    return x / length(x, eps=eps)
+    return x / safe_norm(x, eps=eps)
 
 
-def length(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b 1"]:
+def safe_norm(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b 1"]:
     """Return `sqrt(|x|^2 + eps)`, the last axis kept: the zero vector has a finite gradient.
 
     >>> length(jnp.array([3.0, 4.0]))
@@ -24,7 +24,7 @@ def length(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b 1
     return jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
 
 
-def dots(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array, "*n m"]:
+def dot_products(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array, "*n m"]:
     """Return the product of every row of `a` with every row of `b`, at full float32 precision.
 
     Accelerators shorten the operands of a plain matrix product, to bfloat16 on TPUs.

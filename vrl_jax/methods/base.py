@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from vrl_jax.frameworks.base import FrameworkConfig, Pairs, Weights
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.network import Arrays, EncoderConfig, Outputs
-from vrl_jax.types import Features, Horizon, Slot, View
+from vrl_jax.types import Features, Slot, TrainLength, View
 
 Tree = Any
 
@@ -70,12 +70,14 @@ class Method(NamedTuple):
 class MethodConfig(Protocol):
     """What a config names as method."""
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+    def build(
+        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+    ) -> Method:
         """Return the functions for this encoder and framework."""
         ...
 
 
-class Terms(NamedTuple):
+class ExtraLosses(NamedTuple):
     """Losses of a method's own, beside the comparisons that its framework makes.
 
     Attributes:
@@ -101,11 +103,11 @@ def compose(
     views: tuple[View, ...],
     slots: Mapping[str, Slot],
     project: Callable[[Outputs], tuple[Arrays, Arrays]],
-    horizon: Horizon,
+    horizon: TrainLength,
     pairs: Pairs | None = None,
     prepare: Callable[..., tuple[Float[Array, "b v t h w 3"], Tree]] | None = None,
     passes: tuple[tuple[int, ...], ...] | None = None,
-    terms: Terms | None = None,
+    terms: ExtraLosses | None = None,
     frames: Callable[[Outputs], Float[Array, "b v t d"]] | None = None,
     inner: Inner | None = None,
 ) -> Method:
@@ -138,7 +140,7 @@ def compose(
             f"{type(framework).__name__} has no teacher, so it must embed both views of a pair: "
             f"take method.symmetric=True, or MoCo or BYOL"
         )
-    own = terms or Terms()
+    own = terms or ExtraLosses()
     prepare = prepare or (lambda key, clips: (clips, None))
 
     def embed(weights, clips):

@@ -22,10 +22,10 @@ from vrl_jax.encoders.layers import frame_grid
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.frameworks.swav import SwAV
 from vrl_jax.losses import forecast, koopman
-from vrl_jax.losses.similarity import length
-from vrl_jax.methods.base import Inner, Method, Terms, compose, with_reversed
+from vrl_jax.losses.similarity import safe_norm
+from vrl_jax.methods.base import ExtraLosses, Inner, Method, compose, with_reversed
 from vrl_jax.methods.network import EncoderConfig, heads_on
-from vrl_jax.types import Horizon, Slot, View
+from vrl_jax.types import Slot, TrainLength, View
 
 SPLITS = ("koopman", "mean-residual")
 PLACES = ("head", "backbone", "scores")
@@ -126,7 +126,9 @@ class BOD:
         check.fraction(inner_warmup=self.inner_warmup)
         check.positive(**{"the sum of the losses' weights": sum(self._weights().values())})
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+    def build(
+        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+    ) -> Method:
         """Return the method's functions.
 
         Raises:
@@ -165,7 +167,7 @@ class BOD:
             loss, metrics = predictability(outputs)
             return self.forecast_weight * loss, {"loss/forecast": loss, **metrics}, {}
 
-        terms = Terms(term) if self.forecast_weight else Terms()
+        terms = ExtraLosses(term) if self.forecast_weight else ExtraLosses()
         names = [*(["frames"] if at_head else slots), *(["forecast"] if shared else [])]
         network = heads_on(encoder, framework, dict.fromkeys(names, self.dim), read)
         if at_scores:
@@ -249,9 +251,9 @@ class BOD:
         frames = outputs.projected["frames"].astype(jnp.float32)
         if self.split_at == "scores":
             return self._parts(frames)
-        floor = self.floor * length(jnp.mean(frames, axis=-2))
+        floor = self.floor * safe_norm(jnp.mean(frames, axis=-2))
         parts, diagnostics = self._parts(frames)
-        return {name: damp(part, floor) for name, part in parts.items()}, diagnostics
+        return {name: soft_normalize(part, floor) for name, part in parts.items()}, diagnostics
 
     def _split(self, frames):
         if self.split == "mean-residual":
@@ -276,10 +278,10 @@ class BOD:
         if self.forecast == "cross":
             return forecast.cross_forecast(frames[:, 0], frames[:, 1], ridge=self.ridge), {}
         if self.forecast == "literal":
-            return forecast.literal_residual(frames), {}
+            return forecast.released_code_residual(frames), {}
         return koopman.forecast_residual(frames, ridge=self.ridge, held_out=self.held_out), {}
 
 
-def damp(x: Float[Array, "*b d"], floor: Float[Array, "*b 1"]) -> Float[Array, "*b d"]:
+def soft_normalize(x: Float[Array, "*b d"], floor: Float[Array, "*b 1"]) -> Float[Array, "*b d"]:
     """Scale to nearly unit length, `x / sqrt(|x|^2 + floor^2)`: what is absent stays near zero."""
-    return x / jnp.sqrt(length(x) ** 2 + floor**2)
+    return x / jnp.sqrt(safe_norm(x) ** 2 + floor**2)

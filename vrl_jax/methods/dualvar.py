@@ -20,9 +20,9 @@ import numpy as np
 from vrl_jax import check
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import normalize, shuffle_rank, shuffle_rank_accuracy
-from vrl_jax.methods.base import Method, Terms, compose
+from vrl_jax.methods.base import ExtraLosses, Method, compose
 from vrl_jax.methods.network import EncoderConfig, heads_on
-from vrl_jax.types import Horizon, Slot, View
+from vrl_jax.types import Slot, TrainLength, View
 
 CLIP, REDRAWN, SHUFFLED, OTHER = range(4)  # what the views are
 
@@ -80,7 +80,9 @@ class DualVar:
         check.fraction(weak=self.weak)
         check.at_least(0, **{f"references[{i}]": x for i, x in enumerate(self.references)})
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+    def build(
+        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+    ) -> Method:
         """Return the method's functions."""
         widths = {"clip": self.dim, "segments": self.segments * self.segment_dim}
         slots = {
@@ -104,7 +106,7 @@ class DualVar:
             passes=((CLIP, REDRAWN, OTHER), (SHUFFLED,))
             if symmetric
             else ((CLIP,), (REDRAWN, SHUFFLED)),
-            terms=Terms(self._rank),
+            terms=ExtraLosses(self._rank),
         )
 
     def _prepare(self, key, clips):

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float
 from vrl_jax import check
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import normalize, nt_xent, nt_xent_steps
-from vrl_jax.methods.base import Method, Terms, compose, require_simclr
+from vrl_jax.methods.base import ExtraLosses, Method, compose, require_simclr
 from vrl_jax.methods.network import EncoderConfig, heads_on
-from vrl_jax.types import Horizon, View
+from vrl_jax.types import TrainLength, View
 
 TASKS = ("spatial", "temporal")
 WEIGHTINGS = ("fixed", "uniform", "list", "measured")
@@ -81,7 +81,9 @@ class HDC:
                 )
             check.at_least(0, **{f"{name}[{i}]": value for i, value in enumerate(given)})
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+    def build(
+        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+    ) -> Method:
         """Return the method's functions.
 
         Raises:
@@ -101,7 +103,7 @@ class HDC:
             project=lambda outputs: ({}, {}),
             horizon=horizon,
             pairs=(),
-            terms=Terms(self._contrast, self._init, self._update),
+            terms=ExtraLosses(self._contrast, self._init, self._update),
         )
 
     @property

@@ -7,7 +7,7 @@ from vrl_jax.encoders.layers import frame_grid
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.methods.base import Method, compose, with_reversed
 from vrl_jax.methods.network import EncoderConfig, heads_on
-from vrl_jax.types import Horizon, Slot, View
+from vrl_jax.types import Slot, TrainLength, View
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Instance:
     def __post_init__(self):
         check.at_least(1, dim=self.dim, grid=self.grid, clips=self.clips)
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+    def build(
+        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+    ) -> Method:
         """Return the method's functions."""
         views = tuple(View(i) for i in range(self.clips)) if self.clips > 1 else (View(0), View(0))
         negatives = (len(views),) if self.reversed_negatives else ()

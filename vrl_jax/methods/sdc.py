@@ -21,16 +21,16 @@ from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import (
     concept_alignment,
     info_nce,
-    irrelevance,
     local_contrast,
     negative_cosine,
+    negative_entropy,
     normalize,
     shared_activations,
 )
-from vrl_jax.methods.base import Method, Terms, compose, require_simclr
+from vrl_jax.methods.base import ExtraLosses, Method, compose, require_simclr
 from vrl_jax.methods.network import EncoderConfig, Outputs
-from vrl_jax.methods.sdc_network import ConceptNet, relevant
-from vrl_jax.types import Horizon, View
+from vrl_jax.methods.sdc_network import ConceptNet, relevant_scores
+from vrl_jax.types import TrainLength, View
 
 STREAMS = ("still", "difference")
 
@@ -102,7 +102,9 @@ class SDC:
         check.at_least(0, entropy_weight=self.entropy_weight)
         check.at_least(0, reconstruction_weight=self.reconstruction_weight)
 
-    def build(self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: Horizon) -> Method:
+    def build(
+        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+    ) -> Method:
         """Return the method's functions.
 
         Raises:
@@ -122,7 +124,7 @@ class SDC:
             horizon=horizon,
             pairs=(),
             prepare=self._prepare if "difference" in self.streams else None,
-            terms=Terms(
+            terms=ExtraLosses(
                 partial(self._loss, network, horizon.epoch),
                 self._init,
                 partial(self._update, horizon.epoch),
@@ -145,9 +147,9 @@ class SDC:
     def _loss(self, network, epoch, params, state, outputs, given, step):
         scores = {kind: outputs.projected[f"scores/{kind}"] for kind in self._kinds}
         losses = {
-            **contrasts(outputs.projected, self.streams, self.temperature),
+            **concept_contrasts(outputs.projected, self.streams, self.temperature),
             **self._concepts(scores, state["queue"], step >= round(self.queue_epochs * epoch)),
-            **reconstructions(outputs, self._kinds),
+            **reconstruction_losses(outputs, self._kinds),
             "local": self._local(
                 network, params, outputs, scores, step >= round(self.local_epochs * epoch)
             ),
@@ -163,7 +165,7 @@ class SDC:
         }
         total = sum(weights[name] * loss for name, loss in losses.items())
         newest = jnp.concatenate([scores[kind] for kind in self._kinds], axis=1)
-        aux = {"scores": jax.lax.stop_gradient(newest), "codebooks": codebooks(params)}
+        aux = {"scores": jax.lax.stop_gradient(newest), "codebooks": codebook_params(params)}
         return total, {f"loss/{name}": loss for name, loss in losses.items()}, aux
 
     def _concepts(self, scores, queue, use_queue):
@@ -182,14 +184,16 @@ class SDC:
 
         for kind in self.streams:
             now, old = (
-                jnp.concatenate([relevant(kind, x["clip"]), relevant(kind, x[kind])], axis=1)
+                jnp.concatenate(
+                    [relevant_scores(kind, x["clip"]), relevant_scores(kind, x[kind])], axis=1
+                )
                 for x in (scores, past)
             )
             now, old = jnp.moveaxis(now, 1, 0), jnp.moveaxis(old, 1, 0)
             alignment += jax.lax.cond(use_queue, align, alone, now, old)
             (other,) = set(STREAMS) - {kind}
-            unrelated = relevant(other, scores[kind])
-            entropy += irrelevance(unrelated, temperature=self.concept_temperature)
+            unrelated = relevant_scores(other, scores[kind])
+            entropy += negative_entropy(unrelated, temperature=self.concept_temperature)
         return {"alignment": alignment, "entropy": entropy}
 
     def _local(self, network, params, outputs, scores, begun):
@@ -199,7 +203,7 @@ class SDC:
             found = network.apply({"params": params}, maps, method="find")
             total = 0.0
             for kind in self._kinds:
-                seen = relevant(kind, jax.lax.stop_gradient(scores[kind]))
+                seen = relevant_scores(kind, jax.lax.stop_gradient(scores[kind]))
                 mask = shared_activations(seen[:, 0], seen[:, 1], top=self.top)
                 pair = found[kind][:, 0], found[kind][:, 1]
                 total += local_contrast(*pair, mask, margin=self.margin)
@@ -222,7 +226,7 @@ class SDC:
         frozen = step < round(self.freeze_epochs * epoch)
         books = {
             name: jnp.where(frozen, aux["codebooks"][name], normalize(rows))
-            for name, rows in codebooks(params).items()
+            for name, rows in codebook_params(params).items()
         }
         queue = jnp.concatenate([state["queue"], aux["scores"]])[-self.queue :]
         return {**params, **books}, {"queue": queue}
@@ -240,7 +244,7 @@ def with_differences(views: Float[Array, "b v t h w 3"], wrap: bool) -> Float[Ar
     return jnp.concatenate([views, change], axis=1)
 
 
-def contrasts(
+def concept_contrasts(
     made: dict[str, Array], streams: tuple[str, ...], temperature: float
 ) -> dict[str, Float[Array, ""]]:
     """Return the contrasts between clips, and of clips with the streams beside them.
@@ -261,7 +265,7 @@ def contrasts(
     return losses
 
 
-def reconstructions(outputs: Outputs, kinds: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
+def reconstruction_losses(outputs: Outputs, kinds: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
     """Return minus the cosines of features with what is decoded from their scores, summed."""
     target = jax.lax.stop_gradient(outputs.features.clip)
     terms = [
@@ -271,6 +275,6 @@ def reconstructions(outputs: Outputs, kinds: tuple[str, ...]) -> dict[str, Float
     return {"reconstruction": sum(terms)}
 
 
-def codebooks(params: dict) -> dict:
+def codebook_params(params: dict) -> dict:
     """Return the codebooks among a network's parameters."""
     return {name: rows for name, rows in params.items() if name.startswith("codebook_")}

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vrl_jax.frameworks.base import Head, draw_rows
-from vrl_jax.losses import dots, normalize
+from vrl_jax.frameworks.base import ProjectionHead, draw_rows
+from vrl_jax.losses import dot_products, normalize
 from vrl_jax.methods.network import Outputs, by_view
 from vrl_jax.types import Features
 
@@ -50,11 +50,11 @@ class ConceptNet(nn.Module):
     def setup(self):
         """Lay out the parts."""
         self.contrast = {
-            f"{kind}_{against}": Head(self.width, self.dim, norm=False)
+            f"{kind}_{against}": ProjectionHead(self.width, self.dim, norm=False)
             for kind, against in self.contrasts
         }
-        self.concept = {kind: Head(self.width, self.width) for kind in self.kinds}
-        self.decoder = {kind: Head(self.width, self.width) for kind in self.kinds}
+        self.concept = {kind: ProjectionHead(self.width, self.width) for kind in self.kinds}
+        self.decoder = {kind: ProjectionHead(self.width, self.width) for kind in self.kinds}
         self.codebook = {
             kind: self.param(f"codebook_{kind}", draw_rows, (2 * self.concepts, self.width))
             for kind in self.kinds
@@ -78,9 +78,9 @@ class ConceptNet(nn.Module):
         for kind, x in seen.items():
             parts = [x] if self.joint_norm else [x[:, :1], x[:, 1:]]
             found = jnp.concatenate([self.concept[kind](part, train) for part in parts], axis=1)
-            scores = dots(normalize(found), self.codebook[kind])
+            scores = dot_products(normalize(found), self.codebook[kind])
             made[f"scores/{kind}"] = scores
-            made[f"decoded/{kind}"] = self.decoder[kind](relevant(kind, scores), train)
+            made[f"decoded/{kind}"] = self.decoder[kind](relevant_scores(kind, scores), train)
         if self.is_initializing():
             self.find(features.stages[-1])
         return Outputs(features, made, {})
@@ -94,7 +94,7 @@ class ConceptNet(nn.Module):
         tokens = maps.astype(jnp.float32).reshape(*maps.shape[:2], -1, maps.shape[-1])
         return {
             kind: self.attention(
-                tokens[:, 2 * k : 2 * k + 2], relevant(kind, self.codebook[kind].T).T
+                tokens[:, 2 * k : 2 * k + 2], relevant_scores(kind, self.codebook[kind].T).T
             )
             for k, kind in enumerate(self.kinds)
         }
@@ -127,7 +127,7 @@ class ConceptAttention(nn.Module):
         return normalize(found + nn.Dense(self.width, name="outer")(hidden))
 
 
-def relevant(kind: str, scores: Float[Array, "*b k"]) -> Float[Array, "*b _"]:
+def relevant_scores(kind: str, scores: Float[Array, "*b k"]) -> Float[Array, "*b _"]:
     """Return the scores against the concepts that should describe a kind of view."""
     half = scores.shape[-1] // 2
     return {"clip": scores, "still": scores[..., :half], "difference": scores[..., half:]}[kind]

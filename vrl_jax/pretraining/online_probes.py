@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from jaxtyping import Complex
 
 from vrl_jax.augment.views import center_view
-from vrl_jax.data.dataset import Source, fingerprint, subset
+from vrl_jax.data.dataset import VideoDataset, fingerprint, take_subset
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.loader import evaluated
-from vrl_jax.evaluation.extract import make_bank, over_devices, own_batches
+from vrl_jax.data.loader import eval_row
+from vrl_jax.evaluation.extract import extract_bank, over_devices, own_batches
 from vrl_jax.evaluation.gallery import find_neighbours
 from vrl_jax.experiment import Experiment
 from vrl_jax.losses import koopman
@@ -22,16 +22,16 @@ from vrl_jax.methods.base import Method
 from vrl_jax.probes import feature_file, results
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import Evaluate, check_group, judge, summarize
+from vrl_jax.probes.suite import ProbeConfig, check_group, run_probes, summarize_probes
 from vrl_jax.train import provenance
 from vrl_jax.train.quarantine import Quarantine
-from vrl_jax.train.sharding import replicated
+from vrl_jax.train.sharding import replicated_sharding
 from vrl_jax.train.step import TrainState
 
 SPECTRUM_CLIPS = 64
 
 
-def check_neighbours(asked: Evaluate, videos: int) -> None:
+def check_neighbours(asked: ProbeConfig, videos: int) -> None:
     """Raise `ValueError` where probes ask for more neighbours than they have training videos."""
     if asked.group:  # then they look for none
         return
@@ -44,7 +44,7 @@ def check_neighbours(asked: Evaluate, videos: int) -> None:
             )
 
 
-def joined(
+def join_spectra(
     earlier: Complex[np.ndarray, "p n m"], newest: Complex[np.ndarray, "1 k m"]
 ) -> Complex[np.ndarray, "_ _ m"]:
     """Return the eigenvalues of all probes; one of fewer clips has NaN for those that it lacks."""
@@ -57,7 +57,7 @@ def joined(
     )
 
 
-class Probes:
+class OnlineProbes:
     """Judges train states of one run and keeps what the report shows.
 
     Args:
@@ -86,13 +86,13 @@ class Probes:
         self._data = {"set": type(experiment.data).__name__, "test": fingerprint(self._test)}
         if not experiment.evaluate.group:
             self._data["train"] = fingerprint(self._train)
-        self._commit = provenance.commit()
+        self._commit = provenance.source_commit()
         sampling = experiment.sampling
         self._sampling = Sampling(
             sampling.frames, sampling.stride, experiment.evaluate.clips, sampling.fps
         )
         self._encode = over_devices(self._clip_features, mesh)
-        everywhere = replicated(mesh)
+        everywhere = replicated_sharding(mesh)
         self._operators = jax.jit(
             self._clip_operators, in_shardings=everywhere, out_shardings=everywhere
         )
@@ -103,9 +103,9 @@ class Probes:
         videos = self._experiment.evaluate.probe_videos
         _, test, results = self._judge(state, videos)
         if self._method.frames:
-            self._add_spectrum(state, subset(self._test, videos), test)
+            self._add_spectrum(state, take_subset(self._test, videos), test)
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
-        return {**summarize(results, test), "score": float(np.mean(held_out))}
+        return {**summarize_probes(results, test), "score": float(np.mean(held_out))}
 
     def finish(self, state: TrainState, untrained: TrainState | None) -> None:
         """Write the results of the last state, and its nearest neighbours.
@@ -119,7 +119,7 @@ class Probes:
             found = found + self._judge(untrained, 0, "untrained")[2]
         if jax.process_index():
             return
-        results.write(self._workdir / "results", found, self._test)
+        results.write_results(self._workdir / "results", found, self._test)
         config = self._experiment.evaluate
         if config.neighbours:
             shown = find_neighbours(
@@ -138,22 +138,24 @@ class Probes:
         wanted = int(state.step), min(videos or longest, longest)
         if self._last is None or self._last[0] != wanted:
             config = self._experiment.evaluate
-            test = self._bank(state, "test", subset(self._test, videos))
+            test = self._bank(state, "test", take_subset(self._test, videos))
             train = (
-                test if config.group else self._bank(state, "train", subset(self._train, videos))
+                test
+                if config.group
+                else self._bank(state, "train", take_subset(self._train, videos))
             )
             unreadable = {"train": int(train.unreadable.sum()), "test": int(test.unreadable.sum())}
             stamp = {**self._stamp(state, init), "unreadable": unreadable}
-            found = judge(train, test, self._test.classes, config, stamp)
+            found = run_probes(train, test, self._test.classes, config, stamp)
             self._last = wanted, train, test, found
         return self._last[1:]
 
-    def _bank(self, state: TrainState, part: str, source: Source) -> FeatureBank:
+    def _bank(self, state: TrainState, part: str, source: VideoDataset) -> FeatureBank:
         experiment = self._experiment
         batches = own_batches(
             source, self._sampling, experiment.resize, experiment.evaluate.batch, experiment.loader
         )
-        return make_bank(
+        return extract_bank(
             functools.partial(self._encode, (state.params, state.state)),
             batches,
             source,
@@ -172,7 +174,7 @@ class Probes:
         frames = self._method.frames(*weights, view)
         return koopman.fit(frames, ridge=self._experiment.method.ridge).matrix
 
-    def _add_spectrum(self, state: TrainState, source: Source, bank: FeatureBank) -> None:
+    def _add_spectrum(self, state: TrainState, source: VideoDataset, bank: FeatureBank) -> None:
         """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`.
 
         A clip that could be read for the bank and no longer can has NaN.
@@ -191,14 +193,14 @@ class Probes:
             with np.load(path) as saved:
                 kept = saved["steps"] < step
                 steps = np.append(saved["steps"][kept], steps)
-                eigenvalues = joined(saved["eigenvalues"][kept], values)
+                eigenvalues = join_spectra(saved["eigenvalues"][kept], values)
         radius = self._experiment.method.radius
         feature_file.save_npz(path, {"steps": steps, "eigenvalues": eigenvalues, "radius": radius})
 
-    def _read(self, source: Source, index: int) -> dict[str, Any]:
+    def _read(self, source: VideoDataset, index: int) -> dict[str, Any]:
         """Return a video's row as the evaluation sees it."""
         experiment = self._experiment
-        return evaluated(source, index, self._sampling, experiment.resize, experiment.loader)
+        return eval_row(source, index, self._sampling, experiment.resize, experiment.loader)
 
     def _stamp(self, state: TrainState, init: str) -> dict[str, Any]:
         """Return what every result says of protocol, model and data."""

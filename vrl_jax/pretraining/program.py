@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.base import Method
-from vrl_jax.train.sharding import check_batch, replicated, sharded
+from vrl_jax.train.sharding import batch_sharding, check_batch, replicated_sharding
 from vrl_jax.train.step import TrainState, init_state, make_step
-from vrl_jax.types import Horizon
+from vrl_jax.types import TrainLength
 
 
 class Program(NamedTuple):
@@ -28,7 +28,7 @@ class Program(NamedTuple):
     """
 
     method: Method
-    horizon: Horizon
+    horizon: TrainLength
     init: Callable[[], TrainState]
     step: jax.stages.Traced
     state: TrainState
@@ -58,11 +58,11 @@ def make_program(experiment: Experiment, videos: int, mesh: Mesh) -> Program:
     upper = jax.ShapeDtypeStruct((train.batch, *clip), jnp.uint8)
     init = functools.partial(init_state, method, optimizer, upper, *settings)
     state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated_sharding(mesh)),
         jax.eval_shape(init),
     )
     clips = jax.ShapeDtypeStruct(
-        (train.batch * method.levels, *clip), jnp.uint8, sharding=sharded(mesh)
+        (train.batch * method.levels, *clip), jnp.uint8, sharding=batch_sharding(mesh)
     )
     step = make_step(method, optimizer, *settings).trace(state, clips)
     return Program(method, horizon, init, step, state, clips)

@@ -5,22 +5,22 @@ from collections.abc import Iterator
 
 import jax
 
-from vrl_jax.config import described
-from vrl_jax.data.dataset import Source, fingerprint
-from vrl_jax.data.loader import failures, train_batches
-from vrl_jax.data.storage import Place
+from vrl_jax.config import run_identity
+from vrl_jax.data.dataset import VideoDataset, fingerprint
+from vrl_jax.data.loader import failed_videos, train_batches
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.experiment import Experiment
-from vrl_jax.pretraining.online_probes import Probes
+from vrl_jax.pretraining.online_probes import OnlineProbes
 from vrl_jax.pretraining.program import make_program
-from vrl_jax.profiling.devices import chip_of
-from vrl_jax.profiling.step_report import find, size, tell
+from vrl_jax.profiling.devices import chip_named
+from vrl_jax.profiling.step_report import analyze_step, format_report, tree_bytes
 from vrl_jax.report import html
 from vrl_jax.train import loop, provenance, sharding
-from vrl_jax.train.checkpoint import Changed, Checkpoints, steps_in
-from vrl_jax.train.compilation import Ahead
-from vrl_jax.train.log import Log, Silence
+from vrl_jax.train.checkpoint import Checkpoints, ConfigMismatch, steps_in
+from vrl_jax.train.compilation import BackgroundCompile
+from vrl_jax.train.log import Log, NullLog
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
-from vrl_jax.train.wandb import Online, check_installed
+from vrl_jax.train.wandb import WandbWriter, check_installed
 from vrl_jax.train.workdir import open_workdir
 
 
@@ -42,7 +42,7 @@ class Pretraining:
     def __init__(
         self,
         experiment: Experiment,
-        workdir: str | Place,
+        workdir: str | AnyPath,
         quiet: bool = False,
         accept_changes: bool = False,
         wandb: str = "",
@@ -58,11 +58,11 @@ class Pretraining:
         check_mirror(experiment, self.videos)
         self.program = make_program(experiment, len(self.videos), self.mesh)
         self.total_steps = self.program.horizon.steps
-        self.probes = Probes(experiment, self.program.method, self.mesh, self.workdir.local)
+        self.probes = OnlineProbes(experiment, self.program.method, self.mesh, self.workdir.local)
         self.checkpoints = Checkpoints(
             self.workdir.checkpoints,
             experiment.train.keep,
-            {"config": described(experiment), "data": fingerprint(self.videos)},
+            {"config": run_identity(experiment), "data": fingerprint(self.videos)},
             accept_changes,
             self.workdir.push,
         )
@@ -82,7 +82,7 @@ class Pretraining:
                 state = checkpoints.restore(state)
             start, limit = int(state.step), experiment.loader.max_failed
             if start > self.total_steps:
-                raise Changed(
+                raise ConfigMismatch(
                     f"{self.workdir.place} is at step {start}, past {self.total_steps}, the end"
                 )
             with (
@@ -90,15 +90,17 @@ class Pretraining:
                 contextlib.closing(open_quarantine(self.workdir.local, start, limit)) as quarantine,
                 contextlib.closing(self._batches(start, quarantine)) as batches,
             ):
-                log.say(provenance.line())
+                log.say(provenance.version_line())
                 log.say(f"workdir {self.workdir.place}: step {start} of {self.total_steps}")
                 self.probes.quarantine = quarantine
                 rate = experiment.optim.schedule(train.batch, self.total_steps)
-                meter = loop.Meter(log, train, len(self.videos), rate, lambda: len(quarantine))
+                meter = loop.MetricsReader(
+                    log, train, len(self.videos), rate, lambda: len(quarantine)
+                )
                 if start < self.total_steps:
-                    state = loop.run(
+                    state = loop.run_loop(
                         state,
-                        Ahead(self.program.step, log.say),
+                        BackgroundCompile(self.program.step, log.say),
                         batches,
                         config=train,
                         total_steps=self.total_steps,
@@ -112,7 +114,7 @@ class Pretraining:
                     untrained = experiment.evaluate.untrained
                     self.probes.finish(state, self.program.init() if untrained else None)
             if finished and not jax.process_index():
-                report = html.write(self.workdir.local)
+                report = html.write_report(self.workdir.local)
                 print(f"report: {self.workdir.place / report.name}")
         return finished
 
@@ -129,21 +131,21 @@ class Pretraining:
             "workdir": f"{self.workdir.place}, at step {at}",
             "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",
             "length": f"{self.total_steps:,} steps, {epochs:.3g} epochs",
-            "batch": f"u8{list(clips.shape)}, {size(clips) / 1e6:,.1f} MB to the devices each step",
+            "batch": f"u8{list(clips.shape)}, {tree_bytes(clips) / 1e6:,.1f} MB a step to the devices",
             "views": f"f32{[self.experiment.train.batch, *views]}",
-            "weights": f"{weights:,}, {size(program.state) / 1e6:,.1f} MB with all that is kept",
+            "weights": f"{weights:,}, {tree_bytes(program.state) / 1e6:,.1f} MB with the whole state",
         }
-        found = find(program, self.experiment, self.mesh, chip_of(device))
+        found = analyze_step(program, self.experiment, self.mesh, chip_named(device))
         told = [f"{name:10}{text}" for name, text in rows.items()]
-        return "\n".join([provenance.line(), *told, "", tell(found)])
+        return "\n".join([provenance.version_line(), *told, "", format_report(found)])
 
-    def _log(self, start: int) -> Log | Silence:
+    def _log(self, start: int) -> Log | NullLog:
         """Return what the first process writes and shows; the others keep still."""
         if jax.process_index():
-            return Silence()
-        provenance.write(self.workdir.local, self.experiment)
-        folder, config = self.workdir.local, described(self.experiment)
-        sent = Online(self.wandb, folder, config) if self.wandb else None
+            return NullLog()
+        provenance.write_provenance(self.workdir.local, self.experiment)
+        folder, config = self.workdir.local, run_identity(self.experiment)
+        sent = WandbWriter(self.wandb, folder, config) if self.wandb else None
         return Log(folder, start, self.total_steps, self.quiet, sent)
 
     def _batches(self, start: int, quarantine: Quarantine) -> Iterator[jax.Array]:
@@ -163,14 +165,14 @@ class Pretraining:
         with contextlib.closing(rows):
             ready = None
             for step, batch in enumerate(rows, start + 1):
-                quarantine.take("pretrain", self.videos, failures(batch), step)
-                ahead = sharding.place(self.mesh, batch["clips"])
+                quarantine.take("pretrain", self.videos, failed_videos(batch), step)
+                ahead = sharding.shard_rows(self.mesh, batch["clips"])
                 if ready is not None:
                     yield ready
                 ready = ahead
 
 
-def check_mirror(experiment: Experiment, source: Source) -> None:
+def check_mirror(experiment: Experiment, source: VideoDataset) -> None:
     """Raise `ValueError` where mirroring would make labels wrong."""
     if experiment.augment.flip and not source.mirror_safe:
         raise ValueError(

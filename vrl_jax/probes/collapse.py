@@ -6,7 +6,7 @@ from jaxtyping import Float
 from vrl_jax import check
 
 
-def watch(features: Float[np.ndarray, "n d"]) -> dict[str, float]:
+def collapse_metrics(features: Float[np.ndarray, "n d"]) -> dict[str, float]:
     """Return the spread and the effective rank of a set of features.
 
     - feature_std: the standard deviation of the features scaled to unit length, averaged over

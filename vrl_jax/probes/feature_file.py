@@ -27,7 +27,7 @@ def check_path(path: Path) -> None:
         raise ValueError(f"{path} needs pyarrow: pip install 'vrl-jax[parquet]', or take .npz")
 
 
-class Parts:
+class FeatureParts:
     """The rows of a file so far, in parts that are whole or not there.
 
     Args:
@@ -42,7 +42,7 @@ class Parts:
         self.folder = path.with_name(f"{path.name}.parts")
         made = self.folder / f"{ABOUT}.json"
         if made.is_file():
-            refuse_other(self.folder, json.loads(made.read_text()), about)
+            check_same(self.folder, json.loads(made.read_text()), about)
         else:
             if self.folder.exists():  # nobody knows what made its parts
                 self.remove()
@@ -71,7 +71,7 @@ class Parts:
         return sorted(path for path in self.folder.iterdir() if path.suffix == ".npz")
 
 
-def write(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+def write_columns(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write a file that is whole or not there; the same columns give the same bytes."""
     if path.suffix != ".parquet":
         save_npz(path, {**columns, ABOUT: np.array(json.dumps(about))})
@@ -95,7 +95,7 @@ def read_about(path: Path) -> dict[str, Any]:
     return json.loads(text)
 
 
-def refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise `ValueError` that says in what two descriptions of what made a file differ."""
     told = [
         f"{group}.{key} was {olds.get(key)!r}, is {news.get(key)!r}"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vrl_jax.data.dataset import Source
+from vrl_jax.data.dataset import VideoDataset
 
 
 class FeatureBank(NamedTuple):
@@ -29,10 +29,10 @@ class FeatureBank(NamedTuple):
         return FeatureBank(self.features[kept], labels, self.unreadable[kept])
 
 
-def extract(
+def extract_features(
     encode: Callable[[UInt8[np.ndarray, "m t h w 3"]], Float[np.ndarray, "_ d"]],
     batches: Iterable[Mapping[str, Any]],
-    source: Source,
+    source: VideoDataset,
     *,
     rows: int,
     hosts: int = 1,

@@ -7,7 +7,7 @@ from vrl_jax import check
 from vrl_jax.probes import retrieval
 
 
-def classify(
+def knn_accuracy(
     train_features: Float[np.ndarray, "n d"],
     train_labels: Int[np.ndarray, "n"],
     test_features: Float[np.ndarray, "m d"],
@@ -28,7 +28,7 @@ def classify(
       test_labels: their classes.
       k: how many vote.
       temperature: how quickly a vote fades with distance.
-      center: as in `retrieval.neighbours`.
+      center: as in `retrieval.nearest_neighbours`.
 
     Raises:
       ValueError: features and labels differ in number, or k is not in [1, n].
@@ -36,7 +36,7 @@ def classify(
     check.positive(temperature=temperature)
     check.same_shape(train_features=train_features[:, 0], train_labels=train_labels)
     check.same_shape(test_features=test_features[:, 0], test_labels=test_labels)
-    indices, similarity = retrieval.neighbours(test_features, train_features, k, center)
+    indices, similarity = retrieval.nearest_neighbours(test_features, train_features, k, center)
     classes, voted = np.unique(train_labels, return_inverse=True)
     weights = np.exp((similarity - similarity[:, :1]) / temperature)  # relative: cannot overflow
     votes = np.zeros((len(test_labels), len(classes)))

@@ -42,7 +42,7 @@ class LinearProbe:
             raise ValueError(f"held_out must lie strictly between 0 and 1, got {self.held_out}")
 
 
-class Heads(NamedTuple):
+class LinearHeads(NamedTuple):
     """Linear maps of features that are normalised by mean and standard deviation."""
 
     mean: Float[Array, "d"]
@@ -52,7 +52,7 @@ class Heads(NamedTuple):
 
 
 @jax.jit(static_argnames=("outputs", "cost", "settings"))
-def fit(
+def fit_heads(
     features: Float[Array, "n d"] | Float[np.ndarray, "n d"],
     targets: Shaped[Array, "n ..."] | Shaped[np.ndarray, "n ..."],
     members: Bool[Array, "n"] | Bool[np.ndarray, "n"],
@@ -61,7 +61,7 @@ def fit(
     outputs: int,
     cost: Callable[[Array, Array], Array],
     settings: LinearProbe,
-) -> Heads:
+) -> LinearHeads:
     """Train one head per (rate, decay) on the rows that are members, all on the same batches.
 
     Args:
@@ -102,10 +102,12 @@ def fit(
         keys = jax.random.split(jax.random.key(settings.seed), settings.steps)
         return jax.lax.scan(step, (head, adam.init(head)), keys)[0][0]
 
-    return Heads(mean, std, *jax.vmap(train)(rates, decays))
+    return LinearHeads(mean, std, *jax.vmap(train)(rates, decays))
 
 
-def score(heads: Heads, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "heads n c"]:
+def score_heads(
+    heads: LinearHeads, features: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "heads n c"]:
     """Return every head's logits."""
     features = (features - heads.mean) / heads.std
     logits = jnp.einsum("nd,hdc->hnc", features, heads.weights, precision="highest")

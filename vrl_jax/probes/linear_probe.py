@@ -37,7 +37,7 @@ class GroupResult(NamedTuple):
     predictions: Int[np.ndarray, "n"]
 
 
-def probe(
+def fit_probe(
     train_features: Float[np.ndarray, "n d"],
     train_labels: Int[np.ndarray, "n"],
     test_features: Float[np.ndarray, "m d"],
@@ -165,13 +165,13 @@ def _choose_and_refit(
     held = hold_out(labels, train, groups, settings)
     grid = [(rate, decay) for rate in settings.learning_rates for decay in settings.weight_decays]
 
-    def fit(members: np.ndarray, grid: list[tuple[float, float]]) -> linear_fit.Heads:
+    def fit(members: np.ndarray, grid: list[tuple[float, float]]) -> linear_fit.LinearHeads:
         rates, decays = np.array(grid, np.float32).T
-        return linear_fit.fit(
+        return linear_fit.fit_heads(
             features, labels, members, rates, decays, num_classes, CROSS_ENTROPY, settings
         )
 
-    logits = linear_fit.score(fit(train & ~held, grid), features)[:, held]
+    logits = linear_fit.score_heads(fit(train & ~held, grid), features)[:, held]
     accuracy = (logits.argmax(axis=-1) == labels[held]).mean(axis=1)
     accuracy[~np.isfinite(logits).all(axis=(1, 2))] = -1
     best = int(accuracy.argmax())
@@ -183,7 +183,7 @@ def _choose_and_refit(
     fitted = fit(train, [grid[best]])
 
     def predict(features: np.ndarray) -> np.ndarray:
-        logits = linear_fit.score(fitted, features)[0]
+        logits = linear_fit.score_heads(fitted, features)[0]
         if not np.isfinite(logits).all():
             raise ValueError("the probe's logits are not finite; look at the features")
         return logits.argmax(axis=-1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vrl_jax.data.dataset import Source
+from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.probes.features import FeatureBank
 
 # A number under "value" (or one per k under "values"), what it is under "name", "label" and
@@ -22,26 +22,28 @@ NUMBERS = (
 )  # of a result, that can be averaged over splits
 
 
-def chance(labels: Int[np.ndarray, "n"]) -> float:
+def chance_level(labels: Int[np.ndarray, "n"]) -> float:
     """Return the accuracy of always naming the most frequent class."""
     return float(np.bincount(labels).max() / len(labels))
 
 
-def everywhere(predictions: Int[np.ndarray, "m"], bank: FeatureBank) -> Int[np.ndarray, "n"]:
+def expand_predictions(
+    predictions: Int[np.ndarray, "m"], bank: FeatureBank
+) -> Int[np.ndarray, "n"]:
     """Return predictions for the readable videos of a bank as predictions for all of them."""
     whole = np.full(len(bank.unreadable), UNREADABLE)
     whole[~bank.unreadable] = predictions
     return whole
 
 
-def classify(name: str, probabilities: FeatureBank, label: str) -> Result:
+def top_accuracies(name: str, probabilities: FeatureBank, label: str) -> Result:
     """Return how often the most probable class is right, and how often one of the five is.
 
     Videos that could not be read count as wrong. The mean over classes leaves out those that have
     no test video (Diving48 has one).
     """
     truth = probabilities.labels[label]
-    found = everywhere(probabilities.readable().features.argmax(1), probabilities)
+    found = expand_predictions(probabilities.readable().features.argmax(1), probabilities)
     best = np.argsort(-probabilities.features, axis=1, kind="stable")[:, :5]
     among = (best == truth[:, None]).any(1) & ~probabilities.unreadable
     right = found == truth
@@ -53,12 +55,12 @@ def classify(name: str, probabilities: FeatureBank, label: str) -> Result:
         "value": float(right.mean()),
         "top5": float(among.mean()),
         "mean_class_accuracy": float(np.mean(classes)),
-        "chance": chance(truth),
+        "chance": chance_level(truth),
         "predictions": found,
     }
 
 
-def average(by_split: Mapping[int, list[Result]]) -> list[Result]:
+def average_splits(by_split: Mapping[int, list[Result]]) -> list[Result]:
     """Return the mean over official splits of what was found on all of them.
 
     Numbers are averaged, also those of classes and of ks; what cannot be is left out.
@@ -101,7 +103,9 @@ def _mean(values: list[Any]) -> Any:
     return float(np.mean(values))
 
 
-def write(folder: pathlib.Path, results: list[Result], test: Source | None = None) -> None:
+def write_results(
+    folder: pathlib.Path, results: list[Result], test: VideoDataset | None = None
+) -> None:
     """Write each result as `<name>-<label>.json`, and its predictions as `.npz` of that name.
 
     What the folder held of the same kinds is removed; a kind is a name up to its "/". A result of

@@ -10,7 +10,7 @@ from vrl_jax import check
 QUERIES_AT_ONCE = 256
 
 
-def neighbours(
+def nearest_neighbours(
     queries: Float[np.ndarray, "q d"],
     gallery: Float[np.ndarray, "g d"],
     k: int,
@@ -35,12 +35,12 @@ def neighbours(
         raise ValueError("features must be finite; the encoder has diverged, or a video is broken")
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k must lie in [1, {len(gallery)}], the size of the gallery; got {k}")
-    queries, gallery = centered(queries, gallery, center)
+    queries, gallery = center_features(queries, gallery, center)
     similarity, indices = _nearest(_to_unit(queries), _to_unit(gallery), k)
     return np.asarray(indices), np.asarray(similarity)
 
 
-def centered(
+def center_features(
     queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"], center: str
 ) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "g d"]]:
     """Return both sets less what `center` says, see `neighbours`."""
@@ -51,7 +51,7 @@ def centered(
     return queries - (queries.mean(axis=0) if center == "each" else mean), gallery - mean
 
 
-def recall(
+def recall_at(
     queries: Float[np.ndarray, "q d"],
     query_labels: Int[np.ndarray, "q"],
     gallery: Float[np.ndarray, "g d"],
@@ -76,7 +76,7 @@ def recall(
     check.same_shape(queries=queries[:, 0], query_labels=query_labels)
     check.same_shape(gallery=gallery[:, 0], gallery_labels=gallery_labels)
     check.at_least(1, smallest_k=min(ks))
-    indices, _ = neighbours(queries, gallery, max(ks), center)
+    indices, _ = nearest_neighbours(queries, gallery, max(ks), center)
     hits = gallery_labels[indices] == query_labels[:, None]
     return {k: float(hits[:, :k].any(axis=1).mean()) for k in ks}
 

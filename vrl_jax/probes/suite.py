@@ -13,11 +13,11 @@ from vrl_jax import check
 from vrl_jax.probes import collapse, knn, linear_probe, retrieval
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.linear_probe import LinearProbe
-from vrl_jax.probes.results import Result, chance, everywhere
+from vrl_jax.probes.results import Result, chance_level, expand_predictions
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class ProbeConfig:
     """How a frozen representation is judged.
 
     Attributes:
@@ -59,11 +59,11 @@ def check_group(name: str, group: str, labels: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={group!r} is the videos' only label: no other is left to tell")
 
 
-def judge(
+def run_probes(
     train: FeatureBank,
     test: FeatureBank,
     classes: Mapping[str, tuple[str, ...]],
-    config: Evaluate,
+    config: ProbeConfig,
     stamp: Mapping[str, Any],
 ) -> list[Result]:
     """Return the result of every probe on every label.
@@ -86,12 +86,12 @@ def judge(
         else:
             found = _train_and_test(train.readable(), test, label, len(names), config)
             found = [_with_unreadable_wrong(result, test.unreadable) for result in found]
-        least = chance(test.labels[label])
+        least = chance_level(test.labels[label])
         results += [_stamped(result, label, least, stamp) for result in found]
     return results
 
 
-def summarize(results: list[Result], test: FeatureBank) -> dict[str, float]:
+def summarize_probes(results: list[Result], test: FeatureBank) -> dict[str, float]:
     """Return the numbers to follow during training: accuracies, chance, signs of collapse."""
     values = {f"{r['name']}/{r['label']}": r["value"] for r in results if "value" in r}
     values |= {
@@ -101,16 +101,16 @@ def summarize(results: list[Result], test: FeatureBank) -> dict[str, float]:
     }
     values |= {f"chance/{r['label']}": r["chance"] for r in results if "value" in r}
     return values | {
-        f"collapse/{k}": v for k, v in collapse.watch(test.readable().features).items()
+        f"collapse/{k}": v for k, v in collapse.collapse_metrics(test.readable().features).items()
     }
 
 
 def _train_and_test(train, test, label, count, config) -> list[Result]:
     read = test.readable()
     given = (train.features, train.labels[label], read.features, read.labels[label])
-    probe = linear_probe.probe(*given, num_classes=count, settings=config.linear)
-    accuracy = knn.classify(*given, k=config.knn, center=config.center)
-    recall = retrieval.recall(
+    probe = linear_probe.fit_probe(*given, num_classes=count, settings=config.linear)
+    accuracy = knn.knn_accuracy(*given, k=config.knn, center=config.center)
+    recall = retrieval.recall_at(
         read.features,
         read.labels[label],
         train.features,
@@ -124,7 +124,7 @@ def _train_and_test(train, test, label, count, config) -> list[Result]:
             "value": probe.accuracy,
             "metric": "top-1 accuracy",
             "held_out_accuracy": probe.held_out_accuracy,
-            "predictions": everywhere(probe.predictions, test),
+            "predictions": expand_predictions(probe.predictions, test),
             "chosen": {
                 "learning_rate": probe.learning_rate,
                 "weight_decay": probe.weight_decay,
@@ -156,7 +156,7 @@ def _leave_groups_out(test, label, count, config) -> list[Result]:
             "std": float(np.std(values)),
             "held_out_accuracy": found.held_out_accuracy,
             "groups": groups,
-            "predictions": everywhere(found.predictions, test),
+            "predictions": expand_predictions(found.predictions, test),
             "metric": f"top-1 accuracy, mean over left-out {config.group}s",
         }
     ]

@@ -63,7 +63,7 @@ COMPILE_ONLY = {
 }
 
 
-def chip_of(kind: str) -> Chip | None:
+def chip_named(kind: str) -> Chip | None:
     """Return the figures of a device by its `device_kind`, if it is one of `CHIPS`."""
     return CHIPS[KINDS[kind]] if kind in KINDS else None
 
@@ -98,7 +98,7 @@ def tpu_slice(name: str) -> list[jax.Device]:
         raise ValueError(f"topology {name!r} is refused by libtpu: {error}") from error
 
 
-def simulated(devices: int) -> list[jax.Device]:
+def simulated_devices(devices: int) -> list[jax.Device]:
     """Return CPU devices to compile for; they must be the first that this process asks for.
 
     Raises:

@@ -58,7 +58,7 @@ class Setup:
     prepare: str
 
 
-def diagnose(rates: Rates, setup: Setup) -> str:
+def diagnose_input(rates: Rates, setup: Setup) -> str:
     """Return in plain words which stage limits, what that costs and what to change."""
     fed = min(rates.loader, rates.transfer) / rates.step
     if fed >= ENOUGH:
@@ -104,7 +104,7 @@ def prepare_commands(data: Splits, short_side: int) -> str:
     if isinstance(data, Indexed):
         manifest = shlex.quote(data.manifest)
     else:
-        told = lookup.describe(data)
+        told = lookup.describe_dataset(data)
         fields = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}"
             for key, value in told["fields"].items()

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
@@ -17,6 +17,7 @@ from vrl_jax.profiling.xla_costs import Costs, Memory, Times
 GIB = 2**30
 
 
+@runtime_checkable
 class TracedStep(Protocol):
     """A training step before compilation, with the shapes of its arguments.
 
@@ -32,7 +33,7 @@ class TracedStep(Protocol):
 
 
 @dataclass(frozen=True)
-class Finding:
+class StepReport:
     """What was found out about a step.
 
     Attributes:
@@ -75,7 +76,9 @@ class Finding:
         return max(0, math.floor((self.capacity - self.state) / each))
 
 
-def find(program: TracedStep, experiment: Experiment, place: Mesh, chip: Chip | None) -> Finding:
+def analyze_step(
+    program: TracedStep, experiment: Experiment, place: Mesh, chip: Chip | None
+) -> StepReport:
     """Compile the step of an experiment and read what it needs.
 
     Args:
@@ -88,31 +91,31 @@ def find(program: TracedStep, experiment: Experiment, place: Mesh, chip: Chip | 
     try:
         step = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        given = size(program.state) + size(program.clips) // place.size
-        memory, costs = xla_costs.lacking(error, given), None
+        given = tree_bytes(program.state) + tree_bytes(program.clips) // place.size
+        memory, costs = xla_costs.memory_from_error(error, given), None
     else:
-        memory, costs = xla_costs.memory(step), xla_costs.costs(step, place.size)
-    return Finding(
+        memory, costs = xla_costs.compiled_memory(step), xla_costs.compiled_costs(step, place.size)
+    return StepReport(
         chips=place.size,
         kind=place.devices.flat[0].device_kind,
         batch=experiment.train.batch,
         dtype=getattr(experiment.encoder, "dtype", ""),
         remat=getattr(experiment.encoder, "remat", None),
-        state=size(program.state) + memory.code,
+        state=tree_bytes(program.state) + memory.code,
         memory=memory,
         capacity=chip.memory if chip else None,
         seconds=time.perf_counter() - began,
         costs=costs,
-        times=xla_costs.times(costs, chip) if costs and chip else None,
+        times=xla_costs.least_times(costs, chip) if costs and chip else None,
     )
 
 
-def size(tree: Any) -> int:
+def tree_bytes(tree: Any) -> int:
     """Return the bytes of all arrays of a tree, or of their shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def tell(finding: Finding) -> str:
+def format_report(finding: StepReport) -> str:
     """Return the figures as a table, with the verdict."""
     each = finding.batch // finding.chips
     lines = [
@@ -128,7 +131,7 @@ def tell(finding: Finding) -> str:
         lines += _cost_rows(finding.costs)
     if finding.times:
         lines += ["", _estimate(finding.times)]
-    return "\n".join([*lines, "", verdict(finding)])
+    return "\n".join([*lines, "", format_verdict(finding)])
 
 
 def _row(name: str, value: float, unit: str) -> str:
@@ -155,7 +158,7 @@ def _estimate(times: Times) -> str:
     )
 
 
-def verdict(finding: Finding) -> str:
+def format_verdict(finding: StepReport) -> str:
     """Return in plain words whether a step fits and what to change."""
     if finding.fits is None:
         return f"The memory of {finding.kind} is not known: nothing to compare with."
@@ -173,7 +176,7 @@ def verdict(finding: Finding) -> str:
     return f"Does not fit: {lack}.\nChange: {', or '.join(_ways(finding))}"
 
 
-def _ways(finding: Finding) -> list[str]:
+def _ways(finding: StepReport) -> list[str]:
     """Return what makes a step fit, if all but the state shrinks with the videos of a chip."""
     ways = ["--config.encoder.dtype=bfloat16"] if finding.dtype == "float32" else []
     if finding.remat is False:

@@ -100,7 +100,7 @@ class Times:
         return self.communication / (self.communication + max(self.compute, self.memory))
 
 
-def memory(compiled: jax.stages.Compiled) -> Memory:
+def compiled_memory(compiled: jax.stages.Compiled) -> Memory:
     """Return what a program needs."""
     found = compiled.memory_analysis()
     return Memory(
@@ -111,13 +111,15 @@ def memory(compiled: jax.stages.Compiled) -> Memory:
     )
 
 
-def costs(compiled: jax.stages.Compiled, chips: int) -> Costs:
+def compiled_costs(compiled: jax.stages.Compiled, chips: int) -> Costs:
     """Return what a program does on each of so many chips."""
     found = compiled.cost_analysis()
-    return Costs(found["flops"], found["bytes accessed"], collectives(compiled.as_text(), chips))
+    return Costs(
+        found["flops"], found["bytes accessed"], list_collectives(compiled.as_text(), chips)
+    )
 
 
-def times(costs: Costs, chip: Chip) -> Times:
+def least_times(costs: Costs, chip: Chip) -> Times:
     """Return how long a program takes at least."""
     return Times(
         compute=costs.flops / chip.flops,
@@ -126,7 +128,7 @@ def times(costs: Costs, chip: Chip) -> Times:
     )
 
 
-def collectives(text: str, chips: int) -> tuple[Collective, ...]:
+def list_collectives(text: str, chips: int) -> tuple[Collective, ...]:
     """Return the exchanges in a program's text; one that is split into parts counts once.
 
     Args:
@@ -145,7 +147,7 @@ def collectives(text: str, chips: int) -> tuple[Collective, ...]:
     )
 
 
-def lacking(error: jax.errors.JaxRuntimeError, arguments: int) -> Memory:
+def memory_from_error(error: jax.errors.JaxRuntimeError, arguments: int) -> Memory:
     """Return what a program needs whose compiler gave up for want of memory, by its words.
 
     Args:

@@ -32,10 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         copies = Path(copies).resolve()
         try:
             folders = [
-                storage.fetch(workdir, copies) if storage.is_remote(workdir) else Path(workdir)
+                storage.fetch_folder(workdir, copies)
+                if storage.is_remote(workdir)
+                else Path(workdir)
                 for workdir in wanted.workdirs
             ]
-            printed = [markdown.write(folders)] if wanted.markdown else _pages(wanted, folders)
+            printed = (
+                [markdown.format_markdown(folders)] if wanted.markdown else _pages(wanted, folders)
+            )
         except (ValueError, OSError) as error:
             parser.exit(1, f"{parser.prog}: {storage.with_addresses(str(error), copies)}\n")
     for text in printed:
@@ -43,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _pages(wanted: argparse.Namespace, folders: list[Path]) -> list[Path]:
-    pages = [html.write(folder) for folder in folders]
+    pages = [html.write_report(folder) for folder in folders]
     own = zip(pages, wanted.workdirs, strict=True)
     kept = [page for page, workdir in own if not storage.is_remote(workdir)]
     if len(pages) > 1:
-        kept.append(html.compare(folders, wanted.out or Path("comparison.html")))
+        kept.append(html.write_comparison(folders, wanted.out or Path("comparison.html")))
     elif not kept:
         kept.append(Path(shutil.copy(pages[0], wanted.out or Path("report.html"))))
     return kept

@@ -37,15 +37,15 @@ class Confusion(NamedTuple):
     worst: table.Grid
 
 
-def build(results: list[Result]) -> list[Confusion]:
+def confusion_matrices(results: list[Result]) -> list[Confusion]:
     """Return one entry per result that tells classes apart, those of untrained encoders last."""
     told = [result for result in results if result.predictions or result.per_class]
     told.sort(key=lambda result: result.untrained)
-    headings = table.headings(told)
-    return [_entry(result, title(result, headings[result.measure])) for result in told]
+    headings = table.table_heading(told)
+    return [_entry(result, matrix_title(result, headings[result.measure])) for result in told]
 
 
-def count(found: Predictions) -> np.ndarray:
+def count_predictions(found: Predictions) -> np.ndarray:
     """Return int[c, c + 1]: videos of each class by prediction, the unreadable ones last."""
     size = len(found.classes)
     matrix = np.zeros((size, size + 1), int)
@@ -53,7 +53,7 @@ def count(found: Predictions) -> np.ndarray:
     return matrix
 
 
-def title(result: Result, heading: str) -> str:
+def matrix_title(result: Result, heading: str) -> str:
     """Return what a result is of, in a few words."""
     words = " ".join(filter(None, [result.name, result.label, "untrained" * result.untrained]))
     return f"{words} ({heading})" if heading else words
@@ -61,20 +61,20 @@ def title(result: Result, heading: str) -> str:
 
 def _entry(result: Result, title: str) -> Confusion:
     if not result.predictions:
-        percent = table.fraction(result.metric)
-        classes = [(k, v, table.number(v, percent), "") for k, v in result.per_class.items()]
+        percent = table.is_fraction(result.metric)
+        classes = [(k, v, table.format_number(v, percent), "") for k, v in result.per_class.items()]
         note = f"{len(classes):,} classes; predictions of single videos were not kept."
         return Confusion(title, note, None, table.Grid([], []), *_extremes(classes))
-    matrix, names = count(result.predictions), result.predictions.classes.tolist()
+    matrix, names = count_predictions(result.predictions), result.predictions.classes.tolist()
     videos = matrix.sum(1)
     shares = np.full(matrix.shape, np.nan)
     np.divide(matrix, videos[:, None], out=shares, where=videos[:, None] > 0)
     classes = [
-        (name, shares[i, i], table.number(shares[i, i], True), f"{videos[i]:,}")
+        (name, shares[i, i], table.format_number(shares[i, i], True), f"{videos[i]:,}")
         for i, name in enumerate(names)
         if videos[i]
     ]
-    drawing = draw(title, shares[:, :-1], names)
+    drawing = draw_matrix(title, shares[:, :-1], names)
     pairs = _pairs(matrix[:, :-1], videos, names)
     return Confusion(title, _note(matrix), drawing, pairs, *_extremes(classes))
 
@@ -108,7 +108,7 @@ def _extremes(classes: list[tuple[str, float, str, str]]) -> tuple[table.Grid, t
     )
 
 
-def draw(title: str, shares: np.ndarray, names: list[str]) -> plot.Plot:
+def draw_matrix(title: str, shares: np.ndarray, names: list[str]) -> plot.Plot:
     """Draw a confusion matrix; beyond `MOST_NAMED` classes without their names.
 
     Args:
@@ -126,7 +126,7 @@ def draw(title: str, shares: np.ndarray, names: list[str]) -> plot.Plot:
         image = axes.imshow(
             shares, cmap=colors, norm=PowerNorm(0.5, 0, 1), interpolation="none"
         )  # "none" keeps one pixel a cell in the file; the root shows rare mistakes too
-        bar = figure.colorbar(image, shrink=0.6, aspect=30, format=plot.percent)
+        bar = figure.colorbar(image, shrink=0.6, aspect=30, format=plot.format_percent)
         bar.solids.set_rasterized(True)
         bar.set_ticks([0, 0.05, 0.25, 0.5, 1])
         if named:
@@ -138,7 +138,7 @@ def draw(title: str, shares: np.ndarray, names: list[str]) -> plot.Plot:
                 color = "white" if shares[i, j] > 0.4 else "#333333"
                 text = f"{100 * shares[i, j]:.0f}"
                 axes.text(j, i, text, ha="center", va="center", color=color)
-        drawing = plot.svg(figure, title)
+        drawing = plot.figure_svg(figure, title)
     mean = float(np.nanmean(np.diag(shares)))
     words = f"Confusion matrix of {title}: {size} classes, {mean:.1%} right in the mean of classes"
     return plot.Plot("", drawing, words, wide=named and size > 20)

@@ -44,7 +44,7 @@ class Bars(NamedTuple):
     cells: dict[table.Column, table.Cell]
 
 
-def build(results: list[Result], runs: list[str]) -> list[Kind]:
+def factor_groups(results: list[Result], runs: list[str]) -> list[Kind]:
     """Return the results whose names have a prefix, by prefix.
 
     Columns that were measured in different ways share a plot only as long as each was measured in
@@ -56,7 +56,7 @@ def build(results: list[Result], runs: list[str]) -> list[Kind]:
     """
     found = []
     for kind, own in by_kind(results).items():
-        tables = table.build(own)
+        tables = table.build_tables(own)
         columns = [column for part in tables for column in part.columns]
         parts = [tables] if len(set(columns)) == len(columns) else [[part] for part in tables]
         for part in parts:
@@ -77,7 +77,7 @@ def by_kind(results: list[Result]) -> dict[str, list[Result]]:
 
 
 def _plots(tables: list[table.Table], runs: list[str]) -> list[plot.Plot]:
-    columns = table.leading([column for part in tables for column in part.columns])
+    columns = table.leading_columns([column for part in tables for column in part.columns])
     rows = sorted((row for part in tables for row in part.rows), key=lambda row: row.untrained)
     labels = list(dict.fromkeys(row.label for row in rows))
     scales: dict[str, list[table.Column]] = {}
@@ -85,9 +85,9 @@ def _plots(tables: list[table.Table], runs: list[str]) -> list[plot.Plot]:
         scales.setdefault("" if column.percent else column.metric, []).append(column)
     if len(runs) == 1:
         bars = _bars(rows, labels, lambda row: row.label)
-        return [draw(scale, own, bars, len(bars) > 1) for scale, own in scales.items()]
+        return [draw_bars(scale, own, bars, len(bars) > 1) for scale, own in scales.items()]
     return [
-        draw(
+        draw_bars(
             ", ".join(filter(None, [label, scale])),
             own,
             _bars([row for row in rows if row.label == label], runs, lambda row: row.run),
@@ -102,7 +102,7 @@ def _bars(rows: list[table.Row], order: list[str], name: Callable[[table.Row], s
     """Return the rows' numbers; rows of one model from several tables become one."""
     bars: dict[tuple, Bars] = {}
     for row in rows:
-        color, dash = plot.style(order.index(name(row)))
+        color, dash = plot.curve_style(order.index(name(row)))
         if row.untrained:
             color = to_hex(0.35 * np.array(to_rgb(color)) + 0.65)
         label = " ".join(filter(None, [name(row), "untrained" * row.untrained]))
@@ -113,7 +113,7 @@ def _bars(rows: list[table.Row], order: list[str], name: Callable[[table.Row], s
     return list(bars.values())
 
 
-def draw(title: str, columns: list[table.Column], bars: list[Bars], legend: bool) -> plot.Plot:
+def draw_bars(title: str, columns: list[table.Column], bars: list[Bars], legend: bool) -> plot.Plot:
     """Draw a group of bars a column, one of each colour; dotted lines are chance."""
     wide = len(columns) * len(bars) > NARROW
     percent = all(column.percent for column in columns)
@@ -144,8 +144,8 @@ def draw(title: str, columns: list[table.Column], bars: list[Bars], legend: bool
         axes.set_xticks(range(len(names)), names, **slant)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if percent:
-            axes.yaxis.set_major_formatter(plot.percent)
-        drawing = plot.svg(figure, title)
+            axes.yaxis.set_major_formatter(plot.format_percent)
+        drawing = plot.figure_svg(figure, title)
     said = (
         f"{one.label}: " + ", ".join(f"{c.name} {one.cells[c].text}" for c in one.cells)
         for one in bars
@@ -175,7 +175,7 @@ def _grid(results: dict[str, Result]) -> table.Grid:
             [
                 name,
                 *(
-                    "—" if v is None else table.number(v, table.fraction(r.metric))
+                    "—" if v is None else table.format_number(v, table.is_fraction(r.metric))
                     for v, r in cells
                 ),
             ]

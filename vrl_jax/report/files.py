@@ -22,7 +22,7 @@ def json_object(path: Path) -> Record:
     return content
 
 
-def arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     """Return all arrays in an npz; `ValueError` where one of those named is missing."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:

@@ -16,7 +16,7 @@ class Clip(NamedTuple):
     agrees: dict[str, bool]
 
 
-def build(found: read.Neighbours | None) -> tuple[list[list[Clip]], str]:
+def build_gallery(found: read.Neighbours | None) -> tuple[list[list[Clip]], str]:
     """Return queries, each followed by its neighbours, and a note on how well they agree."""
     if found is None:
         return [], ""
@@ -24,13 +24,13 @@ def build(found: read.Neighbours | None) -> tuple[list[list[Clip]], str]:
     shown = max(1, MOST_CLIPS // (1 + found.gallery.shape[1]))
     queries = [
         [
-            Clip(plot.strip(found.queries[q]), str(found.query_labels[q]), "", {}),
+            Clip(plot.film_strip(found.queries[q]), str(found.query_labels[q]), "", {}),
             *(_neighbour(found, q, k, names) for k in range(found.gallery.shape[1])),
         ]
         for q in range(min(shown, len(found.queries)))
     ]
     shares = zip(names, found.same.reshape(-1, len(names)).mean(0).tolist(), strict=True)
-    agreement = ", ".join(f"{name} {table.number(share, True)}" for name, share in shares)
+    agreement = ", ".join(f"{name} {table.format_number(share, True)}" for name, share in shares)
     note = (
         f"{len(queries)} of {len(found.queries)} queries with their nearest clips, by cosine "
         f"similarity. Neighbours that share the query's label, over all queries: {agreement}."
@@ -40,7 +40,7 @@ def build(found: read.Neighbours | None) -> tuple[list[list[Clip]], str]:
 
 def _neighbour(found: read.Neighbours, q: int, k: int, names: list[str]) -> Clip:
     return Clip(
-        plot.strip(found.gallery[q, k]),
+        plot.film_strip(found.gallery[q, k]),
         str(found.gallery_labels[q, k]),
         f"{found.similarity[q, k]:.3f}",
         dict(zip(names, found.same[q, k].tolist(), strict=True)),

@@ -57,64 +57,68 @@ class Section(NamedTuple):
     note: str = ""
 
 
-def write(workdir: Path) -> Path:
+def write_report(workdir: Path) -> Path:
     """Write report.html into a run's folder and return its path.
 
     Raises `ValueError` naming the file where the folder, or what it holds, is not in order.
     """
-    run = read.run(workdir)
+    run = read.read_run(workdir)
     plain = [result for result in run.results if not result.kind]
-    tables = table.build(plain)
-    classes = confusion.build(plain)
-    clips, shown = gallery.build(run.neighbours)
+    tables = table.build_tables(plain)
+    classes = confusion.confusion_matrices(plain)
+    clips, shown = gallery.build_gallery(run.neighbours)
     return _render(
         run.folder / "report.html",
         title=run.name,
-        subtitle=summary.subtitle(run),
-        cards=summary.cards(run, tables),
-        warnings=summary.warnings(run),
+        subtitle=summary.run_subtitle(run),
+        cards=summary.summary_cards(run, tables),
+        warnings=summary.run_warnings(run),
         legend=[],
         sections=[
             Section("Results", "tables", tables, "results/*.json"),
             _factors(run.results, [run.name]),
             Section("Classes", "confusions", classes, "results/*.npz", CONFUSION),
-            Section("Probes", "plots", panels.probes(run.probes), "probes.jsonl"),
-            Section("Training", "plots", panels.training(run.metrics), "metrics.jsonl", MEANS),
+            Section("Probes", "plots", panels.probe_plots(run.probes), "probes.jsonl"),
+            Section(
+                "Training", "plots", panels.training_plots(run.metrics), "metrics.jsonl", MEANS
+            ),
             _spectrum(run.spectrum),
             Section("Nearest neighbours", "neighbours", clips, "neighbours.npz", shown),
-            Section("Config", "settings", table.flatten(run.config), "setting in config.json"),
-            Section("Environment", "settings", table.flatten(run.environment), "environment.json"),
+            Section("Config", "settings", table.flatten_dict(run.config), "setting in config.json"),
+            Section(
+                "Environment", "settings", table.flatten_dict(run.environment), "environment.json"
+            ),
         ],
     )
 
 
-def compare(workdirs: list[Path], out: Path) -> Path:
+def write_comparison(workdirs: list[Path], out: Path) -> Path:
     """Write one page with the curves and results of several runs together and return its path.
 
     Raises `ValueError` as `write` does, and where a folder is given twice.
     """
-    runs = read.runs(workdirs)
+    runs = read.read_runs(workdirs)
     results = [result for run in runs.values() for result in run.results]
     plain = [result for result in results if not result.kind]
-    probes = panels.together({name: run.probes for name, run in runs.items()})
-    metrics = panels.together({name: run.metrics for name, run in runs.items()})
+    probes = panels.overlay_runs({name: run.probes for name, run in runs.items()})
+    metrics = panels.overlay_runs({name: run.metrics for name, run in runs.items()})
     return _render(
         out,
         title=f"Comparison of {len(runs)} runs",
         subtitle="",
         cards=[],
         warnings=[
-            f"{name}: {text}" for name, run in runs.items() for text in summary.warnings(run)
+            f"{name}: {text}" for name, run in runs.items() for text in summary.run_warnings(run)
         ],
         legend=[
-            plot.Line(name, np.empty(0), np.empty(0), *plot.style(index))
+            plot.Line(name, np.empty(0), np.empty(0), *plot.curve_style(index))
             for index, name in enumerate(runs)
         ],
         sections=[
             Section("Runs", "grid", _overview(runs), ""),
-            Section("Results", "tables", table.build(plain), "results/*.json"),
+            Section("Results", "tables", table.build_tables(plain), "results/*.json"),
             _factors(results, list(runs)),
-            Section("Class by class", "contests", significance.build(plain), *CONTESTS),
+            Section("Class by class", "contests", significance.compare_runs(plain), *CONTESTS),
             Section("Probes", "plots", probes, "probes.jsonl"),
             Section("Training", "plots", metrics, "metrics.jsonl", MEANS),
             Section("Settings that differ", "grid", _differences(runs), "setting that differs"),
@@ -123,7 +127,7 @@ def compare(workdirs: list[Path], out: Path) -> Path:
 
 
 def _factors(results: list[Result], runs: list[str]) -> Section:
-    kinds = factors.build(results, runs)
+    kinds = factors.factor_groups(results, runs)
     skipped = {name: why for result in results for name, why in result.skipped.items()}
     reasons = [f"{name}: {why}" for name, why in skipped.items()]
     note = KINDS[1] + f" Not asked: {', '.join(reasons)}." * bool(reasons)
@@ -136,25 +140,27 @@ def _spectrum(spectrum: read.Spectrum | None) -> Section:
     note = (
         "Eigenvalues of the operators fitted to the frames of each clip, at the first, a middle "
         "and the last probe. Those in the green disc, "
-        f"|λ − 1| ≤ {table.number(spectrum.radius)}, carry what stays the same in a clip."
+        f"|λ − 1| ≤ {table.format_number(spectrum.radius)}, carry what stays the same in a clip."
     )
-    return Section("Koopman spectrum", "plots", panels.spectra(spectrum), "spectrum.npz", note)
+    return Section(
+        "Koopman spectrum", "plots", panels.spectrum_plots(spectrum), "spectrum.npz", note
+    )
 
 
 def _overview(runs: dict[str, read.Run]) -> table.Grid:
-    cards = {name: summary.training(run.metrics) for name, run in runs.items()}
+    cards = {name: summary.training_cards(run.metrics) for name, run in runs.items()}
     titles = list(dict.fromkeys(card.title for row in cards.values() for card in row))
     rows = []
     for name, run in runs.items():
         texts = {card.title: card.text for card in cards[name]}
         rows.append(
-            [name, summary.subtitle(run) or ABSENT, *(texts.get(t, ABSENT) for t in titles)]
+            [name, summary.run_subtitle(run) or ABSENT, *(texts.get(t, ABSENT) for t in titles)]
         )
     return table.Grid(["run", "what", *titles], rows)
 
 
 def _differences(runs: dict[str, read.Run]) -> table.Grid | None:
-    configs = [table.flatten(run.config) for run in runs.values()]
+    configs = [table.flatten_dict(run.config) for run in runs.values()]
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = [[key, *(config.get(key, ABSENT) for config in configs)] for key in keys]
     rows = [row for row in rows if len(set(row[1:])) > 1]
@@ -170,7 +176,7 @@ def _render(out: Path, sections: list[Section], **content: Any) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["short"] = table.short
+    environment.globals["short"] = table.shorten_hash
     page = environment.get_template("template.html").render(
         sections=[section for section in sections if section.content],
         absent=[section for section in sections if not section.content],

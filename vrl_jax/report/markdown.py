@@ -5,15 +5,15 @@ from pathlib import Path
 from vrl_jax.report import factors, read, table
 
 
-def write(workdirs: list[Path]) -> str:
+def format_markdown(workdirs: list[Path]) -> str:
     """Return the tables of some runs' results as Markdown.
 
     Raises `ValueError` naming the file where a folder, or what it holds, is not in order.
     """
-    results = [result for run in read.runs(workdirs).values() for result in run.results]
+    results = [result for run in read.read_runs(workdirs).values() for result in run.results]
     groups = {"": [result for result in results if not result.kind], **factors.by_kind(results)}
     return "\n".join(
-        _section(kind, part) for kind, own in groups.items() for part in table.build(own)
+        _section(kind, part) for kind, own in groups.items() for part in table.build_tables(own)
     )
 
 
@@ -21,7 +21,7 @@ def _section(kind: str, part: table.Table) -> str:
     heading = ": ".join(filter(None, [kind, part.heading])) or "Results"
     header, *rows = _rows(part)
     rule = ["---"] * 3 + ["--:"] * (len(header) - 3)
-    settings = "; ".join(f"{key} {table.short(text)}" for key, text in part.protocol.items())
+    settings = "; ".join(f"{key} {table.shorten_hash(text)}" for key, text in part.protocol.items())
     sentences = [_spreads(part), f"Protocol: {settings}."]
     lines = [
         f"### {_plain(heading)}",
@@ -51,7 +51,7 @@ def _rows(part: table.Table) -> list[list[str]]:
 
 def _who(row: table.Row, details: list[str]) -> str:
     """Return the run, and what of its model differs from the other rows'."""
-    own = [f"{key} {table.short(row.model[key])}" for key in details if key in row.model]
+    own = [f"{key} {table.shorten_hash(row.model[key])}" for key in details if key in row.model]
     told = f" ({', '.join(own)})" if own else ""
     return row.run + ", untrained" * row.untrained + told
 

@@ -24,7 +24,7 @@ class Group(NamedTuple):
     plots: list[plot.Plot]
 
 
-def training(metrics: History) -> list[Group]:
+def training_plots(metrics: History) -> list[Group]:
     """Return a run's loss with its terms in one plot, then every other quantity in its own."""
     groups = []
     for heading, keys in _by_prefix(metrics).items():
@@ -35,10 +35,10 @@ def training(metrics: History) -> list[Group]:
     return groups
 
 
-def probes(history: History) -> list[Group]:
+def probe_plots(history: History) -> list[Group]:
     """Return a run's probe accuracies, one plot per kind of probe, and the collapse watch."""
     plots = []
-    keys = read.keys(history)
+    keys = read.history_keys(history)
     for prefix, title in ACCURACIES.items():
         labels = [key.split("/", 1)[1] for key in keys if key.startswith(f"{prefix}/")]
         if labels:
@@ -48,7 +48,7 @@ def probes(history: History) -> list[Group]:
     return [Group("", plots)] if plots else []
 
 
-def together(histories: dict[str, History]) -> list[Group]:
+def overlay_runs(histories: dict[str, History]) -> list[Group]:
     """Return one plot per quantity with a curve for each run that has it."""
     everything = [record for history in histories.values() for record in history]
     return [
@@ -58,12 +58,12 @@ def together(histories: dict[str, History]) -> list[Group]:
     ]
 
 
-def spectra(spectrum: read.Spectrum) -> list[Group]:
+def spectrum_plots(spectrum: read.Spectrum) -> list[Group]:
     """Return the eigenvalues at the first, middle and last probe, and their course over time."""
     steps = spectrum.steps.astype(float)
     chosen = sorted({0, len(steps) // 2, len(steps) - 1})
     planes = [
-        plot.spectrum(f"Step {steps[i]:,.0f}", spectrum.eigenvalues[i], spectrum.radius)
+        plot.draw_spectrum(f"Step {steps[i]:,.0f}", spectrum.eigenvalues[i], spectrum.radius)
         for i in chosen
     ]
     share = [plot.static_share(values, spectrum.radius) for values in spectrum.eigenvalues]
@@ -74,7 +74,7 @@ def spectra(spectrum: read.Spectrum) -> list[Group]:
             False,
         )
     over_time = [
-        plot.curves(
+        plot.draw_curves(
             title, [plot.Line(title, steps, values, plot.PALETTE[0])], percent, legend=False
         )
         for title, (values, percent) in courses.items()
@@ -84,7 +84,7 @@ def spectra(spectrum: read.Spectrum) -> list[Group]:
 
 def _by_prefix(history: History) -> dict[str, list[str]]:
     """Return heading to keys: the loss, its terms and plain names first, under no heading."""
-    keys = read.keys(history)
+    keys = read.history_keys(history)
     groups = {"": [key for key in keys if key == "loss"]}
     groups[""] += [key for key in keys if key.startswith("loss/")]
     groups[""] += [key for key in keys if "/" not in key and key != "loss"]
@@ -97,44 +97,46 @@ def _by_prefix(history: History) -> dict[str, list[str]]:
 def _shared(title: str, history: History, keys: list[str]) -> plot.Plot:
     lines = []
     for index, key in enumerate(keys):
-        color, dash = ("#000000", "solid") if key == "loss" else plot.style(index - 1)
-        lines.append(plot.Line(key, *read.series(history, key), color, dash))
-    return plot.curves(title, lines, wide=True)
+        color, dash = ("#000000", "solid") if key == "loss" else plot.curve_style(index - 1)
+        lines.append(plot.Line(key, *read.history_series(history, key), color, dash))
+    return plot.draw_curves(title, lines, wide=True)
 
 
 def _single(history: History, key: str) -> plot.Plot:
-    steps, values = read.series(history, key)
+    steps, values = read.history_series(history, key)
     lines = [plot.Line(key, steps, values, plot.PALETTE[0])]
     if key in COLLAPSE:
         lines.append(_level("collapsed below", steps, COLLAPSE[key][1], plot.WARNING))
-    return plot.curves(key, lines, legend=key in COLLAPSE)
+    return plot.draw_curves(key, lines, legend=key in COLLAPSE)
 
 
 def _accuracy(title: str, prefix: str, history: History, labels: list[str]) -> plot.Plot:
     curves, chances = [], []
     for index, label in enumerate(labels):
-        color, dash = plot.style(index)
-        curves.append(plot.Line(label, *read.series(history, f"{prefix}/{label}"), color, dash))
-        steps, values = read.series(history, f"chance/{label}")
+        color, dash = plot.curve_style(index)
+        curves.append(
+            plot.Line(label, *read.history_series(history, f"{prefix}/{label}"), color, dash)
+        )
+        steps, values = read.history_series(history, f"chance/{label}")
         if len(steps):
             chances.append(plot.Line(f"chance, {label}", steps, values, color, "dotted"))
-    return plot.curves(title, curves + chances, percent=True, wide=prefix == "linear")
+    return plot.draw_curves(title, curves + chances, percent=True, wide=prefix == "linear")
 
 
 def _overlaid(histories: dict[str, History], key: str) -> plot.Plot:
     lines, levels = [], []
     prefix, _, label = key.partition("/")
     for index, (name, history) in enumerate(histories.items()):
-        steps, values = read.series(history, key)
+        steps, values = read.history_series(history, key)
         if not len(steps):
             continue
-        lines.append(plot.Line(name, steps, values, *plot.style(index)))
-        steps, values = read.series(history, f"chance/{label}")
+        lines.append(plot.Line(name, steps, values, *plot.curve_style(index)))
+        steps, values = read.history_series(history, f"chance/{label}")
         if prefix in ACCURACIES and len(steps):
             levels.append(plot.Line(f"chance of {name}", steps, values, GREY, "dotted"))
         if key in COLLAPSE:
             levels.append(_level("collapsed below", lines[-1].steps, COLLAPSE[key][1], GREY))
-    return plot.curves(key, lines + levels, percent=prefix in ACCURACIES, legend=False)
+    return plot.draw_curves(key, lines + levels, percent=prefix in ACCURACIES, legend=False)
 
 
 def _level(label: str, steps: np.ndarray, value: float, color: str) -> plot.Line:

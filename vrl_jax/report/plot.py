@@ -64,17 +64,17 @@ class Plot:
     wide: bool = False
 
 
-def style(index: int) -> tuple[str, str]:
+def curve_style(index: int) -> tuple[str, str]:
     """Return colour and dash of the `index`-th curve of a plot."""
     return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
 
 
-def percent(value: float, place: int | None = None) -> str:
+def format_percent(value: float, place: int | None = None) -> str:
     """Return the label of a fraction on an axis; `place` is matplotlib's, for formatters."""
     return f"{100 * value:.4g}%"
 
 
-def curves(
+def draw_curves(
     title: str,
     lines: list[Line],
     percent: bool = False,
@@ -106,14 +106,14 @@ def curves(
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
             axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
-        drawing = svg(figure, title)
+        drawing = figure_svg(figure, title)
     words = "; ".join(_describe(line) for line in lines)
     return Plot(
         title, drawing, f"{title} over steps. {words}", tuple(lines) if legend else (), wide
     )
 
 
-def spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
+def draw_spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
     """Draw eigenvalues, complex[...], with the unit circle and the static disc |λ − 1| ≤ radius."""
     values = eigenvalues[np.isfinite(eigenvalues)]
     least = 1.08 + radius  # the whole disc
@@ -138,7 +138,7 @@ def spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
         axes.set_ylabel("Im λ", labelpad=0)
         axes.set_xticks([-1, 0, 1])
         axes.set_yticks([-1, 0, 1])
-        drawing = svg(figure, title)
+        drawing = figure_svg(figure, title)
     share = static_share(eigenvalues, radius)
     alt = (
         f"{title}: {values.size} eigenvalues in the complex plane, "
@@ -153,7 +153,7 @@ def static_share(eigenvalues: np.ndarray, radius: float) -> float:
     return float((np.abs(values - 1) <= radius).mean())
 
 
-def strip(clip: np.ndarray, frames: int = 6, height: int = 72) -> str:
+def film_strip(clip: np.ndarray, frames: int = 6, height: int = 72) -> str:
     """Return a clip, u8[t, h, w, 3], as a data URI: some of its frames side by side."""
     chosen = np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int)
     width = round(height * clip.shape[2] / clip.shape[1])
@@ -166,7 +166,7 @@ def strip(clip: np.ndarray, frames: int = 6, height: int = 72) -> str:
 
 
 def _draw(axes: Axes, line: Line) -> None:
-    steps, values = thin(line.steps), thin(line.values)
+    steps, values = thin_curve(line.steps), thin_curve(line.values)
     level = line.dash == "dotted"
     axes.plot(
         steps,
@@ -180,7 +180,7 @@ def _draw(axes: Axes, line: Line) -> None:
     )
 
 
-def thin(values: np.ndarray) -> np.ndarray:
+def thin_curve(values: np.ndarray) -> np.ndarray:
     """Return float[n] as its first value and `MOST_POINTS` means over equally long stretches."""
     if len(values) <= MOST_POINTS:
         return values
@@ -196,7 +196,7 @@ def _describe(line: Line) -> str:
     return f"{line.label}: from {' to '.join(ends)}"
 
 
-def svg(figure: Figure, title: str) -> str:
+def figure_svg(figure: Figure, title: str) -> str:
     """Return the figure as SVG to stand inside a page next to others.
 
     Many drawings share the page, so ids get a prefix of their own; what only a file of its own

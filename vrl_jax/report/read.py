@@ -8,7 +8,7 @@ import numpy as np
 
 from vrl_jax.report import files
 from vrl_jax.report.files import Record
-from vrl_jax.report.results import Result, load
+from vrl_jax.report.results import Result, load_result
 
 CLOCKS = ("step", "epoch", "wall_seconds")  # what time it is, rather than how things are
 
@@ -72,7 +72,7 @@ class Run:
         return self.folder.name
 
 
-def run(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
     """Read one run's folder; raises `ValueError` saying which file is wrong and how."""
     folder = folder.resolve()
     if not folder.is_dir():
@@ -80,20 +80,20 @@ def run(folder: Path) -> Run:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a run's folder: it has no config.json")
     environment = folder / "environment.json"
-    results = [load(path, folder.name) for path in sorted(folder.glob("results/*.json"))]
+    results = [load_result(path, folder.name) for path in sorted(folder.glob("results/*.json"))]
     return Run(
         folder=folder,
         config=files.json_object(folder / "config.json"),
         environment=files.json_object(environment) if environment.is_file() else {},
-        metrics=records(folder / "metrics.jsonl"),
-        probes=records(folder / "probes.jsonl"),
+        metrics=read_records(folder / "metrics.jsonl"),
+        probes=read_records(folder / "probes.jsonl"),
         results=sorted(results, key=lambda result: result.place),
         spectrum=_spectrum(folder / "spectrum.npz"),
         neighbours=_neighbours(folder / "neighbours.npz"),
     )
 
 
-def runs(folders: list[Path]) -> dict[str, Run]:
+def read_runs(folders: list[Path]) -> dict[str, Run]:
     """Read several runs by name: the shortest ends of their paths that tell them apart.
 
     Raises `ValueError` as `run` does, and where a folder is given twice.
@@ -104,14 +104,14 @@ def runs(folders: list[Path]) -> dict[str, Run]:
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1
-    found = {"/".join(path.parts[-depth:]): run(path) for path in paths}
+    found = {"/".join(path.parts[-depth:]): read_run(path) for path in paths}
     return {
         name: replace(one, results=[replace(result, run=name) for result in one.results])
         for name, one in found.items()
     }
 
 
-def records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[Record]:
     """Return the records of a JSON-lines file by step; the last record of a step wins.
 
     A run that was killed may leave a last line without its end: that one is skipped. Any other
@@ -133,7 +133,7 @@ def records(path: Path) -> list[Record]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def keys(history: list[Record]) -> list[str]:
+def history_keys(history: list[Record]) -> list[str]:
     """Return the quantities in some records, clocks aside, in order of first appearance."""
     names = (
         name
@@ -144,7 +144,7 @@ def keys(history: list[Record]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def series(history: list[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+def history_series(history: list[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps and values of one quantity; a JSON null reads as not a number."""
     points = [(record["step"], record[key]) for record in history if key in record]
     steps, values = np.array(points, dtype=float).reshape(-1, 2).T
@@ -154,7 +154,7 @@ def series(history: list[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
 def _spectrum(path: Path) -> Spectrum | None:
     if not path.is_file():
         return None
-    arrays = files.arrays(path, ["steps", "eigenvalues", "radius"])
+    arrays = files.read_arrays(path, ["steps", "eigenvalues", "radius"])
     ranks = [array for name, array in arrays.items() if name.split("/")[-1] == "static_rank"]
     return Spectrum(
         steps=arrays["steps"],
@@ -168,5 +168,5 @@ def _neighbours(path: Path) -> Neighbours | None:
     if not path.is_file():
         return None
     names = list(Neighbours.__dataclass_fields__)
-    arrays = files.arrays(path, names)
+    arrays = files.read_arrays(path, names)
     return Neighbours(**{name: arrays[name] for name in names})

@@ -93,15 +93,15 @@ class Result:
         return json.dumps([self.protocol, self.data], sort_keys=True)
 
 
-def load(path: Path, run: str) -> Result:
+def load_result(path: Path, run: str) -> Result:
     """Read a result's file; raises `ValueError` naming the file and what is wrong in it."""
     beside = path.with_suffix(".npz")
-    return parse(
-        files.json_object(path), path, run, predictions(beside) if beside.is_file() else None
+    return parse_result(
+        files.json_object(path), path, run, load_predictions(beside) if beside.is_file() else None
     )
 
 
-def parse(
+def parse_result(
     content: files.Record, path: Path, run: str, predictions: Predictions | None = None
 ) -> Result:
     """Return the content of a file as a result; raises `ValueError` as `load` does."""
@@ -143,10 +143,10 @@ def parse(
     )
 
 
-def predictions(path: Path) -> Predictions:
+def load_predictions(path: Path) -> Predictions:
     """Read predictions; raises `ValueError` naming the file where they contradict themselves."""
     names = ["ids", "labels", "predictions", "classes"]
-    given = files.arrays(path, names)
+    given = files.read_arrays(path, names)
     found = Predictions(path, *(given[name] for name in names))
     sizes = [len(array) for array in (found.ids, found.labels, found.predictions)]
     if len(set(sizes)) > 1:

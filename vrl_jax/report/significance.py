@@ -34,7 +34,9 @@ class Pairing(NamedTuple):
     @property
     def p(self) -> float:
         """How likely chance alone sets runs apart that far, by McNemar's exact test."""
-        return mcnemar(int((self.first & ~self.other).sum()), int((self.other & ~self.first).sum()))
+        return mcnemar_p(
+            int((self.first & ~self.other).sum()), int((self.other & ~self.first).sum())
+        )
 
 
 class Contest(NamedTuple):
@@ -45,7 +47,7 @@ class Contest(NamedTuple):
     plots: list[plot.Plot]
 
 
-def build(results: list[Result]) -> list[Contest]:
+def compare_runs(results: list[Result]) -> list[Contest]:
     """Return one entry for each evaluation that the first of the runs and others went through.
 
     Only results of one protocol and data set meet, and those of trained encoders.
@@ -56,16 +58,18 @@ def build(results: list[Result]) -> list[Contest]:
     for result in results:
         if result.predictions and not result.untrained and not result.kind:
             groups.setdefault((result.measure, result.name, result.label), []).append(result)
-    headings = table.headings(results)
+    headings = table.table_heading(results)
     contests = []
     for (measure, *_), (first, *rest) in groups.items():
         others = [result for result in rest if result.run != first.run]
         if others:
-            contests.append(_contest(confusion.title(first, headings[measure]), first, others))
+            contests.append(
+                _contest(confusion.matrix_title(first, headings[measure]), first, others)
+            )
     return contests
 
 
-def mcnemar(one: int, other: int) -> float:
+def mcnemar_p(one: int, other: int) -> float:
     """Return the p-value of McNemar's exact test, two-sided.
 
     Where runs are equally good, which of the two is right on a video that they disagree on is a
@@ -82,7 +86,7 @@ def mcnemar(one: int, other: int) -> float:
     return min(1.0, 2 * below / 2**total)
 
 
-def pair(first: Predictions, other: Predictions) -> Pairing:
+def pair_predictions(first: Predictions, other: Predictions) -> Pairing:
     """Return what two runs said of the videos that both could read and named once.
 
     Raises `ValueError` naming the files where classes or labels disagree.
@@ -112,21 +116,21 @@ def _places(found: Predictions) -> dict[str, int]:
 def _contest(title: str, first: Result, others: list[Result]) -> Contest:
     rows, plots = [], []
     for other in others:
-        both = pair(first.predictions, other.predictions)
+        both = pair_predictions(first.predictions, other.predictions)
         if not len(both.labels):
             rows.append([other.run, "0", *["—"] * 5])
             continue
         gains = [(both.other & ~both.first).sum(), (both.first & ~both.other).sum()]
-        shares = [table.number(float(x.mean()), True) for x in (both.other, both.first)]
+        shares = [table.format_number(float(x.mean()), True) for x in (both.other, both.first)]
         chance = f"{both.p:.2g}" if both.p >= TINY else f"below {TINY:g}"
         rows.append([other.run, f"{len(both.labels):,}", *shares, *map(str, gains), chance])
-        plots.append(draw(other.run, both))
+        plots.append(draw_differences(other.run, both))
     header = ["run", "videos", "right", "first run right", "only this run right"]
     header += ["only first run right", "p"]
     return Contest(f"{title}, against {first.run}", table.Grid(header, rows), plots)
 
 
-def differences(both: Pairing) -> tuple[np.ndarray, np.ndarray]:
+def class_differences(both: Pairing) -> tuple[np.ndarray, np.ndarray]:
     """Return the other run's accuracy less the first one's, and the videos, f64[c] and int[c]."""
     size = len(both.classes)
     videos = np.bincount(both.labels, minlength=size)
@@ -135,9 +139,9 @@ def differences(both: Pairing) -> tuple[np.ndarray, np.ndarray]:
     return sums / np.maximum(videos, 1), videos
 
 
-def draw(title: str, both: Pairing) -> plot.Plot:
+def draw_differences(title: str, both: Pairing) -> plot.Plot:
     """Draw the classes that gained and lost most, with their numbers of videos."""
-    change, videos = differences(both)
+    change, videos = class_differences(both)
     order = np.argsort(-change, kind="stable")
     gained, lost = order[change[order] > 0][:MOST], order[change[order] < 0][-MOST:]
     shown = np.concatenate([gained, lost])
@@ -156,8 +160,8 @@ def draw(title: str, both: Pairing) -> plot.Plot:
         limit = 1.05 * max(0.02, np.abs(change).max())
         axes.set_xlim(-limit, limit)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(plot.percent)
-        drawing = plot.svg(figure, title)
+        axes.xaxis.set_major_formatter(plot.format_percent)
+        drawing = plot.figure_svg(figure, title)
     said = f"{title}: {(change > 0).sum()} classes gained, {(change < 0).sum()} lost"
     words = [f"{n} {100 * change[i]:+.0f}" for n, i in zip(names, shown, strict=True)]
     return plot.Plot(said, drawing, f"{said}, in points: {', '.join(words)}")

@@ -20,7 +20,7 @@ def is_remote(workdir: str) -> bool:
     return "://" in workdir
 
 
-def fetch(url: str, into: Path) -> Path:
+def fetch_folder(url: str, into: Path) -> Path:
     """Copy a run's folder, and return the copy: empty if there is none.
 
     Checkpoints and Weights & Biases' own files are left out. The copy's path ends as the address

@@ -17,7 +17,7 @@ class Card(NamedTuple):
     note: str
 
 
-def subtitle(run: read.Run) -> str:
+def run_subtitle(run: read.Run) -> str:
     """Return the method, framework and encoder of a run, by the classes that its config names."""
     parts = []
     for part in ("method", "framework", "encoder"):
@@ -26,49 +26,49 @@ def subtitle(run: read.Run) -> str:
     return " · ".join(parts)
 
 
-def cards(run: read.Run, tables: list[table.Table]) -> list[Card]:
+def summary_cards(run: read.Run, tables: list[table.Table]) -> list[Card]:
     """Return the headline numbers: results, or else the last probe; then how training ended."""
-    return (_results(tables) or _probes(run.probes)) + training(run.metrics)
+    return (_results(tables) or _probes(run.probes)) + training_cards(run.metrics)
 
 
-def training(metrics: list[read.Record]) -> list[Card]:
+def training_cards(metrics: list[read.Record]) -> list[Card]:
     """Return the last step, its loss, and the time it took, as far as they were logged."""
     cards = []
     if metrics:
-        epoch = last(metrics, "epoch")
-        note = "" if epoch is None else f"epoch {table.number(epoch)}"
-        cards.append(Card("final step", f"{last(metrics, 'step'):,.0f}", note))
-    loss = last(metrics, "loss")
+        epoch = last_value(metrics, "epoch")
+        note = "" if epoch is None else f"epoch {table.format_number(epoch)}"
+        cards.append(Card("final step", f"{last_value(metrics, 'step'):,.0f}", note))
+    loss = last_value(metrics, "loss")
     if loss is not None:
-        first = read.series(metrics, "loss")[1][0]
-        note = f"from {table.number(first)}"
-        cards.append(Card("final loss", table.number(loss), note))
-    seconds = last(metrics, "wall_seconds")
+        first = read.history_series(metrics, "loss")[1][0]
+        note = f"from {table.format_number(first)}"
+        cards.append(Card("final loss", table.format_number(loss), note))
+    seconds = last_value(metrics, "wall_seconds")
     if seconds is not None:
         minutes, rest = divmod(round(seconds), 60)
         cards.append(Card("wall time", f"{minutes // 60}:{minutes % 60:02}:{rest:02}", "h:mm:ss"))
     return cards
 
 
-def warnings(run: read.Run) -> list[str]:
+def run_warnings(run: read.Run) -> list[str]:
     """Return a sentence for each sign that the features collapsed or the loss is not a number."""
     sentences = []
     for key, (name, least) in COLLAPSE.items():
-        value = last(run.probes, key)
+        value = last_value(run.probes, key)
         if value is not None and not value >= least:  # a NaN warns too
             sentences.append(
                 f"The features have collapsed: at the last probe the {name} is "
-                f"{table.number(value)}, below {table.number(least)}."
+                f"{table.format_number(value)}, below {table.format_number(least)}."
             )
-    loss = last(run.metrics, "loss")
+    loss = last_value(run.metrics, "loss")
     if loss is not None and not np.isfinite(loss):
-        sentences.append(f"The loss is {loss} at step {last(run.metrics, 'step'):,.0f}.")
+        sentences.append(f"The loss is {loss} at step {last_value(run.metrics, 'step'):,.0f}.")
     return sentences
 
 
-def last(history: list[read.Record], key: str) -> float | None:
+def last_value(history: list[read.Record], key: str) -> float | None:
     """Return the last value of a quantity, None where it was never recorded."""
-    values = read.series(history, key)[1]
+    values = read.history_series(history, key)[1]
     return float(values[-1]) if len(values) else None
 
 
@@ -79,7 +79,7 @@ def _results(tables: list[table.Table]) -> list[Card]:
         own = [f"{key} {value}" for key, value in part.differs.items()]
         apart = [part.title, *(own if names[part.title] > 1 else [])]
         for row in part.rows:
-            for column in table.leading(part.columns):
+            for column in table.leading_columns(part.columns):
                 if column in row.cells and not row.untrained:
                     cell = row.cells[column]
                     note = ", ".join(filter(None, [_chance(cell), *apart]))
@@ -88,16 +88,16 @@ def _results(tables: list[table.Table]) -> list[Card]:
 
 
 def _chance(cell: table.Cell) -> str:
-    return "" if cell.chance is None else f"chance {table.number(cell.chance, cell.percent)}"
+    return "" if cell.chance is None else f"chance {table.format_number(cell.chance, cell.percent)}"
 
 
 def _probes(history: list[read.Record]) -> list[Card]:
     cards = []
-    for key in read.keys(history):
+    for key in read.history_keys(history):
         prefix, _, label = key.partition("/")
-        value, chance = last(history, key), last(history, f"chance/{label}")
+        value, chance = last_value(history, key), last_value(history, f"chance/{label}")
         if prefix in ACCURACIES and value is not None:
-            note = "" if chance is None else f"chance {table.number(chance, True)}, "
-            note += f"at step {last(history, 'step'):,.0f}"
-            cards.append(Card(f"{prefix} {label}", table.number(value, True), note))
+            note = "" if chance is None else f"chance {table.format_number(chance, True)}, "
+            note += f"at step {last_value(history, 'step'):,.0f}"
+            cards.append(Card(f"{prefix} {label}", table.format_number(value, True), note))
     return cards

@@ -8,12 +8,12 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vrl_jax.report.plot import STYLE, style
+from vrl_jax.report.plot import STYLE, curve_style
 
 Found = Mapping[str, Mapping[str, list[float]]]  # by value of the setting, by probe, over seeds
 
 
-def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) -> None:
+def draw_sweep(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) -> None:
     """Draw mean and standard deviation over seeds: a panel a probe, a curve an experiment.
 
     Args:
@@ -38,7 +38,7 @@ def write(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) ->
             axes = figure.add_subplot(1, len(probes), panel + 1)
             axes.set(title=probe, ylim=(0, 1.02), xlabel=setting if len(values) > 1 else "")
             for index, found in enumerate(experiments.values()):
-                color, dash = style(index)
+                color, dash = curve_style(index)
                 given = [value for value in values if probe in found.get(value, {})]
                 means = [np.mean(found[value][probe]) for value in given]
                 spread = [np.std(found[value][probe]) for value in given]

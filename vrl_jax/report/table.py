@@ -33,7 +33,7 @@ class Column(NamedTuple):
     @property
     def percent(self) -> bool:
         """Whether its numbers are fractions."""
-        return fraction(self.metric)
+        return is_fraction(self.metric)
 
 
 class Cell(NamedTuple):
@@ -50,8 +50,11 @@ class Cell(NamedTuple):
     def text(self) -> str:
         """The number as it is shown."""
         if self.std is None:
-            return number(self.value, self.percent)
-        texts = (number(value, self.percent).removesuffix(" %") for value in (self.value, self.std))
+            return format_number(self.value, self.percent)
+        texts = (
+            format_number(value, self.percent).removesuffix(" %")
+            for value in (self.value, self.std)
+        )
         return " ± ".join(texts) + " %" * self.percent
 
     @property
@@ -59,7 +62,7 @@ class Cell(NamedTuple):
         """What a mean is of and between which numbers it lies, or nothing."""
         if not self.parts:
             return ""
-        least, most = (number(f(self.parts), self.percent) for f in (min, max))
+        least, most = (format_number(f(self.parts), self.percent) for f in (min, max))
         return f"{len(self.parts)} {self.part}: {least} to {most}"
 
 
@@ -77,7 +80,7 @@ class Row:
     def chance(self) -> str:
         """What guessing scores: once where all columns agree, else for each that knows."""
         known = {k.title: c for k, c in self.cells.items() if c.chance is not None}
-        texts = {title: number(cell.chance, cell.percent) for title, cell in known.items()}
+        texts = {title: format_number(cell.chance, cell.percent) for title, cell in known.items()}
         if len(set(texts.values())) > 1:
             return ", ".join(f"{title} {text}" for title, text in texts.items())
         return next(iter(texts.values()), "")
@@ -136,7 +139,7 @@ class Table:
         return {k: v for k, v in self.rows[0].model.items() if k not in varies}
 
 
-def build(results: list[Result]) -> list[Table]:
+def build_tables(results: list[Result]) -> list[Table]:
     """Return one table for each distinct protocol and data among the results of some runs."""
     groups: dict[str, list[Result]] = {}
     for result in results:
@@ -145,33 +148,33 @@ def build(results: list[Result]) -> list[Table]:
     return [replace(table, differs=_differences(table, tables)) for table in tables]
 
 
-def headings(results: list[Result]) -> dict[str, str]:
+def table_heading(results: list[Result]) -> dict[str, str]:
     """Return the heading of the table that results belong to, by their measure."""
-    return {table.measure: table.heading for table in build(results)}
+    return {table.measure: table.heading for table in build_tables(results)}
 
 
-def leading(columns: list[Column]) -> list[Column]:
+def leading_columns(columns: list[Column]) -> list[Column]:
     """Return the first column of each name: of @1 and @5, say, @1."""
     return list({column.name: column for column in reversed(columns)}.values())[::-1]
 
 
-def fraction(metric: str) -> bool:
+def is_fraction(metric: str) -> bool:
     """Return whether a metric is shown in per cent."""
     return any(word in metric for word in FRACTIONS)
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten_dict(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Return a nested dict as dotted key to text."""
     flat: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten_dict(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
     return flat
 
 
-def number(value: int | float | None, percent: bool = False) -> str:
+def format_number(value: int | float | None, percent: bool = False) -> str:
     """Return a number as a person reads it: 0.9713 as 97.1 %, 12345 as 12,345."""
     if value is None:
         return "none"
@@ -180,7 +183,7 @@ def number(value: int | float | None, percent: bool = False) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def encoder(model: dict[str, Any]) -> str:
+def encoder_name(model: dict[str, Any]) -> str:
     """Return an encoder's name with its size: R2Plus1D (31.3 M parameters)."""
     name, count = str(model.get("encoder", "")), model.get("parameters")
     if not isinstance(count, int):
@@ -191,7 +194,7 @@ def encoder(model: dict[str, Any]) -> str:
     return f"{name} ({count} parameters)"
 
 
-def short(text: str) -> str:
+def shorten_hash(text: str) -> str:
     """Return a hash by its first digits, and other text as it is."""
     is_hash = len(text) >= 32 and not set(text) - set("0123456789abcdef")
     return f"{text[:10]}…" if is_hash else text
@@ -214,7 +217,7 @@ def _tabulate(results: list[Result]) -> Table:
     return Table(
         measure=results[0].measure,
         name=str(protocol.get("name", "")),
-        protocol={**flatten(settings), **flatten(results[0].data, "data.")},
+        protocol={**flatten_dict(settings), **flatten_dict(results[0].data, "data.")},
         differs={},
         changed=_changes(protocol.get("changed") or {}),
         columns=list(columns),
@@ -229,7 +232,7 @@ def _model(model: dict[str, Any]) -> dict[str, str]:
         for k, v in model.items()
         if k not in ("encoder", "parameters") and (k, v) != ("init", "untrained")
     }
-    return {"encoder": encoder(model), **flatten(rest)} if model else {}
+    return {"encoder": encoder_name(model), **flatten_dict(rest)} if model else {}
 
 
 def _cells(result: Result) -> dict[Column, Cell]:
@@ -261,7 +264,7 @@ def _differences(table: Table, tables: list[Table]) -> dict[str, str]:
     ]
     keys = dict.fromkeys(key for other in (table, *rivals) for key in other.protocol)
     return {
-        key: short(table.protocol.get(key, ABSENT))
+        key: shorten_hash(table.protocol.get(key, ABSENT))
         for key in keys
         if len({other.protocol.get(key) for other in (table, *rivals)}) > 1
     }

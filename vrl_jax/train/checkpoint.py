@@ -14,11 +14,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.train.step import TrainState
 
 
-class Changed(ValueError):
+class ConfigMismatch(ValueError):
     """A folder holds the checkpoints of another config or other data; the message lists how."""
 
 
@@ -39,7 +39,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Place,
+        folder: AnyPath,
         keep: int,
         identity: dict[str, Any],
         accept_changes: bool = False,
@@ -97,19 +97,19 @@ class Checkpoints:
         saved = self._manager.restore(self.latest(), args=items)["identity"]
         differing = sorted(_differences(saved, self._identity))
         if differing:
-            raise Changed(
+            raise ConfigMismatch(
                 f"the run in {self._manager.directory.parent} was started with other settings: "
                 f"{'; '.join(differing)}. Give the old ones, or another --workdir"
             )
 
 
-def steps_in(folder: Place) -> list[int]:
+def steps_in(folder: AnyPath) -> list[int]:
     """Return the steps of the whole checkpoints in a folder."""
     steps = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     return sorted(int(path.name) for path in steps if ocp.utils.is_checkpoint_finalized(path))
 
 
-def restore_encoder(folder: Place, step: int | None = None) -> tuple[int, dict[str, Any]]:
+def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict[str, Any]]:
     """Read an encoder alone from a run's checkpoints, whatever was trained around it.
 
     Args:
@@ -150,7 +150,7 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 
 
-def _absolute(folder: Place) -> Place:
+def _absolute(folder: AnyPath) -> AnyPath:
     return folder if folder.is_absolute() else folder.absolute()  # which breaks `gs://`
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 
-def keep_compiled() -> None:
+def enable_cache() -> None:
     """Let JAX keep compiled programs in the user's cache folder, unless it has a folder already.
 
     That is `$XDG_CACHE_HOME/vrl_jax` or `~/.cache/vrl_jax`; `JAX_COMPILATION_CACHE_DIR` names
@@ -22,7 +22,7 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "vrl_jax"))
 
 
-class Ahead:
+class BackgroundCompile:
     """A traced function that is compiled in the background; the first call waits for that.
 
     It takes the shapes it was traced for and refuses all others: nothing compiles a second time.

@@ -10,10 +10,10 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from vrl_jax.train.wandb import Online
+from vrl_jax.train.wandb import WandbWriter
 
 
-class Records:
+class JsonlWriter:
     """One file of JSON lines, ordered by step; opening it at a step forgets what came later.
 
     Args:
@@ -43,7 +43,7 @@ class Records:
         self._file.close()
 
 
-class Board:
+class TensorBoardWriter:
     """A file of scalars for TensorBoard, which forgets what came after a step.
 
     `SummaryWriter` hands what it gets to a thread, and its `flush` does not wait for that.
@@ -95,13 +95,13 @@ class Log:
         step: int,
         total_steps: int,
         quiet: bool = False,
-        online: Online | None = None,
+        online: WandbWriter | None = None,
     ):
         self._online = online
-        self._metrics = Records(workdir / "metrics.jsonl", step)
-        self._probes = Records(workdir / "probes.jsonl", step)
+        self._metrics = JsonlWriter(workdir / "metrics.jsonl", step)
+        self._probes = JsonlWriter(workdir / "probes.jsonl", step)
         self.spent = self._metrics.kept[-1].get("wall_seconds", 0.0) if self._metrics.kept else 0.0
-        self._board = Board(workdir / "tensorboard", step)
+        self._board = TensorBoardWriter(workdir / "tensorboard", step)
         self._bar = tqdm(
             total=total_steps, initial=step, unit="step", disable=quiet, dynamic_ncols=True
         )
@@ -149,7 +149,7 @@ class Log:
             self._online.write(step, values)
 
 
-class Silence:
+class NullLog:
     """A `Log` that says nothing: of the processes that are not the first."""
 
     spent = 0.0

@@ -13,7 +13,7 @@ from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.log import Log
 from vrl_jax.train.preemption import PreemptionGuard
 from vrl_jax.train.step import TrainState
-from vrl_jax.types import Horizon
+from vrl_jax.types import TrainLength
 
 Metrics = dict[str, Any]
 
@@ -50,13 +50,13 @@ class Train:
         if not self.steps:
             check.positive(epochs=self.epochs)
 
-    def horizon(self, videos: int) -> Horizon:
+    def horizon(self, videos: int) -> TrainLength:
         """Return the length of the run, given the number of pretraining videos."""
         steps = self.steps or max(1, math.ceil(self.epochs * videos / self.batch))
-        return Horizon(steps, max(1, math.ceil(videos / self.batch)))
+        return TrainLength(steps, max(1, math.ceil(videos / self.batch)))
 
 
-class Meter:
+class MetricsReader:
     """Reads a step's metrics, refuses what is not finite, and records what is due.
 
     Args:
@@ -122,7 +122,7 @@ class Meter:
         self._since = None
 
 
-def run(
+def run_loop(
     train: TrainState,
     step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]],
     batches: Iterator[jax.Array],
@@ -130,7 +130,7 @@ def run(
     config: Train,
     total_steps: int,
     probe: Callable[[TrainState], dict[str, float]] | None,
-    meter: Meter,
+    meter: MetricsReader,
     checkpoints: Checkpoints,
     log: Log,
 ) -> TrainState:

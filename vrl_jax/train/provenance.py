@@ -17,19 +17,19 @@ from vrl_jax import config
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
 
-def write(workdir: pathlib.Path, experiment: Any) -> None:
+def write_provenance(workdir: pathlib.Path, experiment: Any) -> None:
     """Write `config.json` and `environment.json` into the run's folder."""
     text = config.describe(experiment).to_json(indent=2)
     (workdir / "config.json").write_text(text)
-    (workdir / "environment.json").write_text(json.dumps(environment(), indent=2))
+    (workdir / "environment.json").write_text(json.dumps(describe_environment(), indent=2))
 
 
-def environment() -> dict[str, str]:
+def describe_environment() -> dict[str, str]:
     """Return the versions and the machine that numbers may depend on."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "vrl_jax": vrl_jax.__version__,
-        "commit": commit(),
+        "commit": source_commit(),
         "python": platform.python_version(),
         **packages,
         "system": platform.platform(),
@@ -38,16 +38,16 @@ def environment() -> dict[str, str]:
     }
 
 
-def line() -> str:
+def version_line() -> str:
     """Return the versions and the devices in one line, for logs."""
-    versions = environment()
+    versions = describe_environment()
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "flax", "python"))
     changed = "+" if versions["commit"].endswith("changes") else ""
     source = f" at {versions['commit'][:10]}{changed}" if versions["commit"] else ""
     return f"vrl_jax {versions['vrl_jax']}{source}, {packages}, {versions['devices']}"
 
 
-def commit() -> str:
+def source_commit() -> str:
     """Return the commit of the source tree, with a mark where it was changed; "" if it is unknown.
 
     What `git archive` wrote is no longer in git, but knows where it came from.

@@ -5,8 +5,8 @@ import pathlib
 
 import jax
 
-from vrl_jax.data.dataset import Source, VideoError
-from vrl_jax.train.log import Records
+from vrl_jax.data.dataset import VideoDataset, VideoError
+from vrl_jax.train.log import JsonlWriter
 
 
 def open_quarantine(folder: pathlib.Path, step: int, max_failed: float) -> "Quarantine":
@@ -26,7 +26,7 @@ class Quarantine:
     """
 
     def __init__(self, path: pathlib.Path, step: int, max_failed: float):
-        self._records, self._path, self._max_failed = Records(path, step), path, max_failed
+        self._records, self._path, self._max_failed = JsonlWriter(path, step), path, max_failed
         self._reasons: dict[str, dict[str, str]] = collections.defaultdict(dict)
         for line in self._records.kept:
             self._reasons[line["part"]][line["id"]] = line["reason"]
@@ -35,7 +35,9 @@ class Quarantine:
         """Return how many videos of all parts have failed so far."""
         return sum(len(reasons) for reasons in self._reasons.values())
 
-    def take(self, part: str, source: Source, failures: list[tuple[int, str]], step: int) -> None:
+    def take(
+        self, part: str, source: VideoDataset, failures: list[tuple[int, str]], step: int
+    ) -> None:
         """Write down the failures that are new.
 
         Args:
@@ -55,7 +57,7 @@ class Quarantine:
                 self._records.write(step, {"part": part, "id": name, "reason": reason})
         self.check(part, source, len(known))
 
-    def check(self, part: str, source: Source, failed: int) -> None:
+    def check(self, part: str, source: VideoDataset, failed: int) -> None:
         """Raise `VideoError` where more of a part's videos have failed, on all hosts, than may."""
         if failed > self._max_failed * len(source):
             known = self._reasons[part]

@@ -14,12 +14,12 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(devices), ("data",))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """Return the placement of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def sharded(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the placement of what is split along its first axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
@@ -29,7 +29,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
 
     On CPU it is to leave reductions alone to its kernel library, YNNPACK, in which gradients of
     convolutions take several times as long as in XLA's own kernels, and to keep optimisation
-    barriers until it has chosen what to compute together (`vrl_jax.encoders.layers.settle`).
+    barriers until it has chosen what to compute together (`vrl_jax.encoders.layers.materialize`).
     """
     return _cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
 
@@ -48,12 +48,12 @@ def _cpu_options() -> dict[str, str]:
     return options
 
 
-def place(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+def shard_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
     """Return the global array of which this process holds `rows`, split along its first axis."""
-    return jax.make_array_from_process_local_data(sharded(mesh), rows)
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
 
 
-def anywhere(flags: np.ndarray) -> np.ndarray:
+def any_process(flags: np.ndarray) -> np.ndarray:
     """Return which of the flags are set on any of the processes."""
     if jax.process_count() == 1:
         return flags

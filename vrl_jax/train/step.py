@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from vrl_jax.augment.views import Augment, make_views
 from vrl_jax.methods.base import Inner, Method
-from vrl_jax.train.sharding import compiler_options, replicated, sharded
+from vrl_jax.train.sharding import batch_sharding, compiler_options, replicated_sharding
 
 Tree = Any
 Metrics = dict[str, Float[Array, ""]]
@@ -74,7 +74,7 @@ def init_state(
         params, state = method.init(key, jnp.zeros(shape))
         return TrainState(jnp.int32(0), params, state, optimizer.init(params))
 
-    return jax.jit(init, out_shardings=replicated(mesh))(key_for(seed, "init", 0))
+    return jax.jit(init, out_shardings=replicated_sharding(mesh))(key_for(seed, "init", 0))
 
 
 def make_step(
@@ -129,10 +129,10 @@ def make_step(
 
 def compile_step(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
     """Jit (state, batch) -> (state, metrics): the batch is split, the state donated."""
-    everywhere = replicated(mesh)
+    everywhere = replicated_sharding(mesh)
     return jax.jit(
         step,
-        in_shardings=(everywhere, sharded(mesh)),
+        in_shardings=(everywhere, batch_sharding(mesh)),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
         compiler_options=compiler_options(mesh),

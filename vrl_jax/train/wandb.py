@@ -9,7 +9,7 @@ from typing import Any
 ID = "wandb_id"  # file in the run's folder
 
 
-class Online:
+class WandbWriter:
     """The Weights & Biases run of a folder: the one it had before, if it had any.
 
     `WANDB_MODE=offline` keeps everything in the folder, for `wandb sync`; a folder on an object

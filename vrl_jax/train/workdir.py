@@ -21,13 +21,13 @@ from dataclasses import dataclass
 import fsspec
 
 from vrl_jax.data import storage
-from vrl_jax.data.storage import Place
-from vrl_jax.report.storage import CHECKPOINTS, WANDB, fetch
+from vrl_jax.data.storage import AnyPath
+from vrl_jax.report.storage import CHECKPOINTS, WANDB, fetch_folder
 
 SCHEME = "gs"  # on other stores Orbax cannot tell a whole checkpoint from a part of one
 
 
-class Shadow:
+class RemoteCopy:
     """A local copy of a remote folder, checkpoints aside.
 
     Args:
@@ -40,7 +40,7 @@ class Shadow:
     def __init__(self, url: str):
         self._into = pathlib.Path(tempfile.mkdtemp(prefix="vrl_jax-"))
         atexit.register(shutil.rmtree, self._into, ignore_errors=True)
-        self.folder = fetch(url, self._into)
+        self.folder = fetch_folder(url, self._into)
         self._files, self._root = fsspec.url_to_fs(url)
         self._known = self._look()
 
@@ -92,9 +92,9 @@ class Workdir:
       shadow: what copies them; None where the folder is local.
     """
 
-    place: Place
+    place: AnyPath
     local: pathlib.Path
-    shadow: Shadow | None = None
+    shadow: RemoteCopy | None = None
 
     def __enter__(self) -> "Workdir":
         """Return itself."""
@@ -110,7 +110,7 @@ class Workdir:
         return self.local / name
 
     @property
-    def checkpoints(self) -> Place:
+    def checkpoints(self) -> AnyPath:
         """Where checkpoints are."""
         return self.place / CHECKPOINTS
 
@@ -124,7 +124,7 @@ class Workdir:
             self.shadow.push()
 
 
-def open_workdir(path: str | Place) -> Workdir:
+def open_workdir(path: str | AnyPath) -> Workdir:
     """Return the folder of a run that begins or goes on.
 
     Raises:
@@ -144,6 +144,6 @@ def open_workdir(path: str | Place) -> Workdir:
         raise ValueError(
             f"workdir must be a folder in a bucket, as {SCHEME}://bucket/runs/x, got {path}"
         )
-    place = storage.place(path)
-    shadow = Shadow(str(place))
+    place = storage.to_path(path)
+    shadow = RemoteCopy(str(place))
     return Workdir(place, shadow.folder, shadow)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.data.video.test_decode import draw, read_numbers, write_clip
 from vrl_jax.data.dataset import Listing, VideoError
-from vrl_jax.data.datasets.file_lists import expand, list_shards
+from vrl_jax.data.datasets.file_lists import expand_pattern, list_shards
 from vrl_jax.data.datasets.shards import SequenceExamples, TfdsFolder, WebDataset
 from vrl_jax.data.video import tfrecord
 from vrl_jax.data.video.containers import ZippedFrames
@@ -146,9 +146,9 @@ def test_a_tar_cut_off_is_named(tmp_path):
 
 
 def test_shards_are_named_by_patterns(tmp_path):
-    assert expand("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
-    assert expand("{1..2}/{3..4}") == ["1/3", "1/4", "2/3", "2/4"]
-    assert expand("f/train@2") == ["f/train-00000-of-00002", "f/train-00001-of-00002"]
+    assert expand_pattern("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
+    assert expand_pattern("{1..2}/{3..4}") == ["1/3", "1/4", "2/3", "2/4"]
+    assert expand_pattern("f/train@2") == ["f/train-00000-of-00002", "f/train-00001-of-00002"]
     with pytest.raises(ValueError, match="2 of 2 shards of train_shards are absent: .*a-0.tar"):
         list_shards("train_shards", str(tmp_path / "a-{0..1}.tar"), r".+\.tar")
     for given in ("", str(tmp_path)):

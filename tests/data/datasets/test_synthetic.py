@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.data.dataset import fingerprint
-from vrl_jax.data.datasets.synthetic import MOTIONS, SHAPES, Scene, Synthetic, position
+from vrl_jax.data.datasets.synthetic import MOTIONS, SHAPES, Scene, Synthetic, shape_centre
 
 FRAMES = np.arange(16)[None]
 
@@ -42,7 +42,7 @@ def scene(static=0, dynamic=0, **settings):
 
 
 def steps(dynamic, frames=40):
-    places = position(scene(dynamic=dynamic), np.arange(frames))
+    places = shape_centre(scene(dynamic=dynamic), np.arange(frames))
     return (np.diff(places, axis=0) + 0.5) % 1 - 0.5
 
 
@@ -113,7 +113,7 @@ def test_masks_and_twins_are_of_the_same_videos():
         assert b.labels["static"] != video.labels["static"]
         assert vars(a.media) == {**vars(video.media), "dynamic": a.labels["dynamic"]}
         np.testing.assert_array_equal(
-            position(b.media, FRAMES[0]), position(video.media, FRAMES[0])
+            shape_centre(b.media, FRAMES[0]), shape_centre(video.media, FRAMES[0])
         )
         turn = (b.labels["static"] - video.labels["static"]) / 5
         hues = (np.array(video.media.hues) + turn) % 1

@@ -87,8 +87,8 @@ def test_the_hash_is_of_the_videos_not_of_where_they_are(tmp_path):
     hashes = []
     for name, workers in (("one", 1), ("two", 3)):
         root, out = write_set(tmp_path / name, LINES), tmp_path / f"index {name}"
-        index.index(Named(str(root)), out, workers)
-        hashes.append(indexed.load(out)[1]["hash"])
+        index.index_videos(Named(str(root)), out, workers)
+        hashes.append(indexed.load_manifest(out)[1]["hash"])
     assert hashes[0] == hashes[1]
     changes = (
         lambda root: (root / "list.txt").write_text("\n".join(["train,0,plain.mp4", *LINES[1:]])),
@@ -98,8 +98,8 @@ def test_the_hash_is_of_the_videos_not_of_where_they_are(tmp_path):
     for number, change in enumerate(changes):
         root, out = write_set(tmp_path / f"other {number}", LINES), tmp_path / f"index {number}"
         change(root)
-        index.index(Named(str(root)), out, workers=1)
-        hashes.append(indexed.load(out)[1]["hash"])
+        index.index_videos(Named(str(root)), out, workers=1)
+        hashes.append(indexed.load_manifest(out)[1]["hash"])
     assert len(set(hashes)) == 4
 
 
@@ -107,7 +107,7 @@ def test_what_hangs_or_crashes_is_written_down(tmp_path):
     lines = ["train,0,hang.mp4", "train,0,crash.mp4", "train,1,a.mp4", "train,1,crash 2.mp4"]
     lines += [f"test,0,{letter}.mp4" for letter in "bcdefg"]
     root, out = write_set(tmp_path / "set", lines), tmp_path / "index"
-    told = index.index(Named(str(root)), out, workers=2, time_limit=3.0)
+    told = index.index_videos(Named(str(root)), out, workers=2, time_limit=3.0)
     rows, _ = read(out)
     assert rows["hang.mp4"]["reason"] == "not done within 3 s"
     for name in ("crash.mp4", "crash 2.mp4"):
@@ -118,7 +118,7 @@ def test_what_hangs_or_crashes_is_written_down(tmp_path):
 
 def test_only_the_readable_are_in_the_data_set(tmp_path):
     root, out = write_set(tmp_path / "set", LINES), tmp_path / "index"
-    index.index(Named(str(root)), out)
+    index.index_videos(Named(str(root)), out)
     data = Indexed(str(out))
     assert isinstance(data, Splits)
     train, test = data.train(), data.test()
@@ -143,7 +143,7 @@ def test_a_manifest_that_is_not_finished_is_refused(tmp_path):
     ):
         Indexed(str(tmp_path)).train()
     root, out = write_set(tmp_path / "set", LINES[:4]), tmp_path / "index"
-    index.index(Named(str(root)), out)
+    index.index_videos(Named(str(root)), out)
     with pytest.raises(ValueError, match="no readable test video"):
         Indexed(str(out)).test()
     path = out / "manifest.jsonl"
@@ -158,7 +158,7 @@ def test_a_manifest_that_is_not_finished_is_refused(tmp_path):
 def test_videos_are_excluded(tmp_path, capsys):
     lines = [*LINES, "test,1,plain.mp4"]
     root, out = write_set(tmp_path / "set", lines), tmp_path / "index"
-    index.index(Named(str(root)), out)
+    index.index_videos(Named(str(root)), out)
     before, about = read(out)
     bad = tmp_path / "quarantine.jsonl"
     entries = [
@@ -185,22 +185,22 @@ def test_videos_are_excluded(tmp_path, capsys):
 
 def test_excluding_can_be_repeated_when_it_was_cut_off(tmp_path):
     root, out = write_set(tmp_path / "set", LINES), tmp_path / "index"
-    index.index(Named(str(root)), out)
+    index.index_videos(Named(str(root)), out)
     old, bad = (out / "dataset.json").read_text(), tmp_path / "bad.jsonl"
     bad.write_text('{"id": "plain.mp4", "reason": "broken"}\n')
-    index.exclude(bad, out)
+    index.exclude_videos(bad, out)
     new = (out / "dataset.json").read_text()
     (out / "dataset.json").write_text(old)  # as if killed between the two files
     with pytest.raises(ValueError, match="if excluding videos was interrupted, repeat it"):
         Indexed(str(out)).train()
-    index.exclude(bad, out)
+    index.exclude_videos(bad, out)
     assert (out / "dataset.json").read_text() == new
 
 
 def test_a_torn_line_is_ignored_and_what_is_known_is_not_read_again(tmp_path):
     root, out = write_set(tmp_path / "set", LINES), tmp_path / "index"
     source = Named(str(root))
-    index.index(source, out)
+    index.index_videos(source, out)
     whole = {name: (out / name).read_text() for name in os.listdir(out)}
     assert set(whole) == {"manifest.jsonl", "dataset.json"}
     lines = whole["manifest.jsonl"].splitlines(keepends=True)
@@ -210,17 +210,17 @@ def test_a_torn_line_is_ignored_and_what_is_known_is_not_read_again(tmp_path):
         for name in whole:
             (out / name).unlink()
         (out / index.PART).write_text(kept)
-        index.index(source, out)
+        index.index_videos(source, out)
         again = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
         assert again == [result, *lines[1:]] and set(os.listdir(out)) == set(whole)
     for name in whole:
         (out / name).unlink()
     (out / index.PART).write_text(made)
     with pytest.raises(ValueError, match="choose another folder"):
-        index.index(Named(str(root), True), out)
+        index.index_videos(Named(str(root), True), out)
     write_clip(root / "absent.mp4", frames=5)  # what came since is seen
     (out / index.PART).write_text(made + lines[2])
-    index.index(source, out)
+    index.index_videos(source, out)
     assert read(out)[0]["absent.mp4"]["frames"] == 5
 
 
@@ -250,7 +250,7 @@ def check_kills(tmp_path, rng, kills, videos):
     lines = [f"{'train' if n % 3 else 'test'},{n % 2},slow {n}.mp4" for n in range(videos)]
     root = write_set(tmp_path / "set", lines, frames=4)
     once, out = tmp_path / "once", tmp_path / "killed"
-    index.index(Named(str(root)), once)
+    index.index_videos(Named(str(root)), once)
     command = [sys.executable, "-m", "vrl_jax.data.index", FAKE, f"root={root}"]
     command += ["--workers=2", f"--out={out}"]
     assert kill_and_repeat(command, out, lambda at: progress(at / index.PART), rng, kills) == kills
@@ -270,12 +270,12 @@ def test_killing_often_changes_nothing(tmp_path, rng):
 
 
 def test_data_sets_are_built_from_the_command_line(tmp_path):
-    assert lookup.build("UCF101", ["root=/a b", "split=2"]) == UCF101("/a b", split=2)
-    lists = lookup.build("ListFile", ["root=/x=y", "mirror_safe=false", "first_label=1"])
+    assert lookup.build_dataset("UCF101", ["root=/a b", "split=2"]) == UCF101("/a b", split=2)
+    lists = lookup.build_dataset("ListFile", ["root=/x=y", "mirror_safe=false", "first_label=1"])
     assert lists == ListFile("/x=y", mirror_safe=False, first_label=1)
-    folders = lookup.build(str(tmp_path), ["test_folder=test"])
+    folders = lookup.build_dataset(str(tmp_path), ["test_folder=test"])
     assert folders == ClassFolders(str(tmp_path), test_folder="test")
-    assert lookup.build(FAKE, ["mirror=true"]) == Named(mirror=True)
+    assert lookup.build_dataset(FAKE, ["mirror=true"]) == Named(mirror=True)
 
 
 def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
@@ -305,7 +305,7 @@ def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
 )
 def test_a_data_set_that_is_none_is_refused(name, settings, says):
     with pytest.raises(ValueError, match=says):
-        lookup.build(name, settings)
+        lookup.build_dataset(name, settings)
 
 
 def test_other_media_than_files_are_refused(tmp_path):
@@ -315,17 +315,17 @@ def test_other_media_than_files_are_refused(tmp_path):
         for name in ("a.mp4", "a.cls"):
             tar.add(tmp_path / name, name)
     with pytest.raises(ValueError, match="only video files can be indexed, and Unlisted lists"):
-        index.index(Unlisted(), tmp_path / "index")
+        index.index_videos(Unlisted(), tmp_path / "index")
     with pytest.raises(ValueError, match="only video files can be indexed, and it is StoredVideo"):
-        index.index(WebDataset(str(tmp_path), str(tmp_path)), tmp_path / "index")
+        index.index_videos(WebDataset(str(tmp_path), str(tmp_path)), tmp_path / "index")
 
 
 def test_a_rotated_video_is_upright(videos, tmp_path):
     (tmp_path / "list.txt").write_text("video_90.mov 0\n")
     path = str(tmp_path / "list.txt")
     source = ListFile(str(videos / "diverse" / "decord"), path, path)
-    index.index(source, tmp_path / "index")
-    row = indexed.load(tmp_path / "index")[0][0]
+    index.index_videos(source, tmp_path / "index")
+    row = indexed.load_manifest(tmp_path / "index")[0][0]
     assert row.splits == ("train", "test", "pretrain")
     assert (row.height, row.width, row.rotation, row.frames) == (568, 320, -90, 3)
     video = Indexed(str(tmp_path / "index")).test()[0]

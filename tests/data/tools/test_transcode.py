@@ -30,7 +30,7 @@ def manifest_dir(tmp_path_factory):
     root = tmp_path_factory.mktemp("set")
     write_clip(root / "plain.mp4", frames=20, g=250, bf=3)
     write_clip(root / LINES[1].split(",")[2], frames=21, video=1, codec="mpeg4", g=12, bf=2)
-    index.index(Named(str(write_set(root, LINES))), root / "index")
+    index.index_videos(Named(str(write_set(root, LINES))), root / "index")
     return root / "index"
 
 
@@ -62,7 +62,7 @@ def test_every_frame_is_the_original_one(manifest_dir, tmp_path, capsys):
 
 
 def test_records_are_as_documented(manifest_dir, tmp_path):
-    assert transcode.prepare(manifest_dir, tmp_path, short_side=32) == 0
+    assert transcode.transcode_videos(manifest_dir, tmp_path, short_side=32) == 0
     assert sorted(os.listdir(tmp_path)) == [
         "dataset.json",
         "failed.jsonl",
@@ -74,7 +74,7 @@ def test_records_are_as_documented(manifest_dir, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "videos.jsonl").read_text().splitlines()]
     for line, video in zip(lines[:2], Prepared(str(tmp_path)).train().videos, strict=True):
         stored = ArrayRecord(str(tmp_path / line["shard"]), line["record"])
-        header, mp4 = transcoded.unpack(stored.read())
+        header, mp4 = transcoded.unpack_record(stored.read())
         assert header == {key: line[key] for key in transcoded.HEADER} and header["id"] == video.id
         (tmp_path / "video.mp4").write_bytes(mp4)
         with av.open(str(tmp_path / "video.mp4")) as container:
@@ -89,19 +89,19 @@ def test_records_are_as_documented(manifest_dir, tmp_path):
             assert all(packet.pts == packet.dts for packet in packets)  # no B-frame
     for record in (b"", b"abc", b"\xff\xff\xff\xffabc"):
         with pytest.raises(ValueError, match="is none of a transcoded video"):
-            transcoded.unpack(record)
+            transcoded.unpack_record(record)
 
 
 def test_shards_depend_on_the_manifest_alone(manifest_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(transcode, "BYTES_PER_PIXEL", 10)
     for name, workers in (("one", 1), ("three", 3)):
-        transcode.prepare(manifest_dir, tmp_path / name, 32, workers, shard_mb=1)
+        transcode.transcode_videos(manifest_dir, tmp_path / name, 32, workers, shard_mb=1)
     once = files(tmp_path / "one")
     assert once == files(tmp_path / "three")
     shards = [name for name in once if name.endswith(".array_record")]
     assert len(shards) == 2 and shards[1] == "videos-00001-of-00002.array_record"
     monkeypatch.setattr(transcode, "_finish", lambda *_: 0)  # as if killed before it
-    transcode.prepare(manifest_dir, tmp_path / "cut", 32, shard_mb=1)
+    transcode.transcode_videos(manifest_dir, tmp_path / "cut", 32, shard_mb=1)
     parts = files(tmp_path / "cut")
     first = tmp_path / "cut" / shards[0]
     before = first.stat()
@@ -111,14 +111,14 @@ def test_shards_depend_on_the_manifest_alone(manifest_dir, tmp_path, monkeypatch
     (tmp_path / "cut" / shards[1]).rename(tmp_path / "cut" / "videos-00001-of-00002.part")
     monkeypatch.undo()
     monkeypatch.setattr(transcode, "BYTES_PER_PIXEL", 10)
-    transcode.prepare(manifest_dir, tmp_path / "cut", 32, shard_mb=1)
+    transcode.transcode_videos(manifest_dir, tmp_path / "cut", 32, shard_mb=1)
     assert first.stat() == before and files(tmp_path / "cut") == once
     last = tmp_path / "three" / shards[1]
     before = (tmp_path / "three" / shards[0]).stat()
-    transcode.prepare(manifest_dir, tmp_path / "three", 32, shard_mb=1)
+    transcode.transcode_videos(manifest_dir, tmp_path / "three", 32, shard_mb=1)
     assert files(tmp_path / "three") == once
     with pytest.raises(ValueError, match="made with another short_side, shard_mb: choose another"):
-        transcode.prepare(manifest_dir, tmp_path / "three", 48, shard_mb=2)
+        transcode.transcode_videos(manifest_dir, tmp_path / "three", 48, shard_mb=2)
     assert (tmp_path / "three" / shards[0]).stat() == before
     last.unlink()
     with pytest.raises(ValueError, match="listed videos are absent"):
@@ -126,11 +126,11 @@ def test_shards_depend_on_the_manifest_alone(manifest_dir, tmp_path, monkeypatch
 
 
 def test_what_cannot_be_transcoded_is_written_down(manifest_dir, tmp_path, capsys):
-    rows, about = indexed.load(manifest_dir)
+    rows, about = indexed.load_manifest(manifest_dir)
     source, out = tmp_path / "index", tmp_path / "out"
     source.mkdir()
     longer = [Row(**{**vars(row), "frames": 50}) if row.frames == 21 else row for row in rows]
-    indexed.save(source, longer, about)
+    indexed.save_manifest(source, longer, about)
     name = LINES[1].split(",")[2]
     for _ in range(2):  # and says so again
         with pytest.raises(SystemExit, match="^error: 1 videos failed: .*failed.jsonl says"):
@@ -147,12 +147,12 @@ def test_what_cannot_be_transcoded_is_written_down(manifest_dir, tmp_path, capsy
     assert sum(data.listed(part).left_out for part in ("train", "test")) > 1
     with data.test()[0].media.open() as reader:  # the next record is not taken for the missing one
         assert reader.num_frames == 24
-    index.exclude(out / "failed.jsonl", source)
-    assert not indexed.load(source)[0][1].ok
+    index.exclude_videos(out / "failed.jsonl", source)
+    assert not indexed.load_manifest(source)[0][1].ok
 
 
 def test_a_damaged_record_is_a_video_error(manifest_dir, tmp_path):
-    transcode.prepare(manifest_dir, tmp_path, short_side=32)
+    transcode.transcode_videos(manifest_dir, tmp_path, short_side=32)
     path = tmp_path / "videos-00000-of-00001.array_record"
     data = bytearray(path.read_bytes())
     at = data.index(b"ftypisom") + 100
@@ -164,17 +164,19 @@ def test_a_damaged_record_is_a_video_error(manifest_dir, tmp_path):
 
 
 def test_a_shard_that_does_not_read_back_has_no_name(manifest_dir, tmp_path, monkeypatch):
-    pack = transcoded.pack
-    monkeypatch.setattr(transcoded, "pack", lambda header, mp4: pack(header, mp4[: len(mp4) // 2]))
+    pack = transcoded.pack_record
+    monkeypatch.setattr(
+        transcoded, "pack_record", lambda header, mp4: pack(header, mp4[: len(mp4) // 2])
+    )
     with pytest.raises(VideoError, match="part does not read back, plain.mp4: "):
-        transcode.prepare(manifest_dir, tmp_path, short_side=32, workers=1)
+        transcode.transcode_videos(manifest_dir, tmp_path, short_side=32, workers=1)
     assert not list(tmp_path.glob("*.array_record"))
     with pytest.raises(
         ValueError, match="no finished shards.*vrl_jax.data.tools.transcode MANIFEST_DIR"
     ):
         Prepared(str(tmp_path)).train()
     monkeypatch.undo()
-    assert transcode.prepare(manifest_dir, tmp_path, short_side=32, workers=1) == 0
+    assert transcode.transcode_videos(manifest_dir, tmp_path, short_side=32, workers=1) == 0
     assert len(Prepared(str(tmp_path)).train()) == 2
 
 
@@ -189,7 +191,7 @@ def test_a_shard_that_does_not_read_back_has_no_name(manifest_dir, tmp_path, mon
     ],
 )
 def test_the_short_side_is_scaled_and_all_are_even(size, wanted):
-    assert h264.scale(*size, 128) == wanted
+    assert h264.scaled_size(*size, 128) == wanted
 
 
 def test_colours_and_rate_stay(tmp_path):
@@ -203,7 +205,7 @@ def test_colours_and_rate_stay(tmp_path):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         file.mux(stream.encode())
     row = Row("a", ("train",), path, "a.mp4", {}, 5, float(rate), 64, 128)
-    with VideoBytes("a", h264.transcode(row, 32)).open() as reader:
+    with VideoBytes("a", h264.transcode_video(row, 32)).open() as reader:
         assert reader.fps == float(rate)
         pixels = reader.read(np.array([[4]]), (32, 64))[0, 0, 16, 8::16]
     np.testing.assert_allclose(pixels.astype(int), colours.astype(int), atol=6)
@@ -213,12 +215,12 @@ def test_a_rotated_video_becomes_upright(videos, tmp_path):
     (tmp_path / "list.txt").write_text("video_90.mov 0\n")
     path = str(tmp_path / "list.txt")
     source = ListFile(str(videos / "diverse" / "decord"), path, path)
-    index.index(source, tmp_path / "index")
-    transcode.prepare(tmp_path / "index", tmp_path / "out", short_side=64)
+    index.index_videos(source, tmp_path / "index")
+    transcode.transcode_videos(tmp_path / "index", tmp_path / "out", short_side=64)
     old, new = source.test()[0], Prepared(str(tmp_path / "out")).test()[0]
     with old.media.open() as was, new.media.open() as now:
         frames = np.array([[0, 2]])
-        size = h264.scale(568, 320, 64)
+        size = h264.scaled_size(568, 320, 64)
         gap = was.read(frames, size).astype(int) - now.read(frames, size)
     assert np.abs(gap).mean() < 6
 
@@ -226,7 +228,7 @@ def test_a_rotated_video_becomes_upright(videos, tmp_path):
 def check_kills(tmp_path, rng, kills, videos):
     lines = [f"{'train' if n % 3 else 'test'},{n % 2},{n}.mp4" for n in range(videos)]
     root = write_set(tmp_path / "set", lines, frames=90)
-    index.index(Named(str(root)), tmp_path / "index")
+    index.index_videos(Named(str(root)), tmp_path / "index")
     once, out = tmp_path / "once", tmp_path / "killed"
     code = "import sys; from vrl_jax.data import prepare; prepare.BYTES_PER_PIXEL = 5; "
     command = [sys.executable, "-c", code + "prepare.main(sys.argv[1:])", str(tmp_path / "index")]

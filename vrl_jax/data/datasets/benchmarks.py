@@ -17,14 +17,14 @@ from vrl_jax.data import storage
 from vrl_jax.data.dataset import VideoList
 from vrl_jax.data.datasets.file_lists import (
     Listed,
-    look_up,
+    locate_videos,
     need_file,
     need_folder,
     read_classes,
     read_lines,
-    spaced,
+    space_name,
 )
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class UCF101(_ThreeSplits):
         # The lists write HandStand where the archive's own file names have Handstand.
         alias = ("/v_HandStandPushups", "/v_HandstandPushups")
         places = ((path, label, (path, path.replace(*alias))) for path, label in rows)
-        return look_up(root, places, classes)
+        return locate_videos(root, places, classes)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class HMDB51(_ThreeSplits):
         root = need_folder("root", self.root)
         folder = need_folder("annotations", self.annotations)
         classes, rows = read_hmdb51(folder, part, self.split)
-        return look_up(root, ((path, label, (path,)) for path, label in rows), classes)
+        return locate_videos(root, ((path, label, (path,)) for path, label in rows), classes)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Diving48(Listed):
         classes = [" ".join(parts) for parts in _read_json(lists / "Diving48_vocab.json")]
         rows = _read_json(lists / f"Diving48_V2_{part}.json")
         places = ((row["vid_name"], row["label"], (row["vid_name"] + ".mp4",)) for row in rows)
-        return look_up(root, places, classes)
+        return locate_videos(root, places, classes)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SomethingSomethingV2(Listed):
             if name not in numbers:
                 raise ValueError(f"{path}: video {row['id']} has an unknown template, {name!r}")
             places.append((row["id"], numbers[name], (row["id"] + ".webm",)))
-        return look_up(root, places, sorted(numbers, key=numbers.get), mirror_safe=False)
+        return locate_videos(root, places, sorted(numbers, key=numbers.get), mirror_safe=False)
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,11 @@ class Kinetics400(Listed):
             (name, numbers[label], [f"{folder}/{at}{name}.mp4" for at in _class_folders(label)])
             for name, label in rows[part]
         )
-        return look_up(root, places, classes)
+        return locate_videos(root, places, classes)
 
 
 def read_ucf101(
-    annotations: Place, part: str, split: int
+    annotations: AnyPath, part: str, split: int
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     """Return the class names and the (path, class number from 0) rows of an official list.
 
@@ -181,7 +181,7 @@ def read_ucf101(
 
 
 def read_hmdb51(
-    annotations: Place, part: str, split: int
+    annotations: AnyPath, part: str, split: int
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     """Return the class names and the (path, class number) rows of a part of an official split.
 
@@ -208,7 +208,7 @@ def read_hmdb51(
     return tuple(classes), rows
 
 
-def read_kinetics(path: Place) -> list[tuple[str, str]]:
+def read_kinetics(path: AnyPath) -> list[tuple[str, str]]:
     """Return the (name without extension, spaced class name) rows of an official csv file."""
     with io.StringIO(storage.read_text(path)) as file:
         table = csv.DictReader(file)
@@ -220,7 +220,7 @@ def read_kinetics(path: Place) -> list[tuple[str, str]]:
             label, name, start, end = (row[column] or "" for column in wanted)
             if not (label and start.isdigit() and end.isdigit()):
                 raise ValueError(f"{path}, line {table.line_num}: wanted a label and times: {row}")
-            rows.append((f"{name}_{int(start):06d}_{int(end):06d}", spaced(label)))
+            rows.append((f"{name}_{int(start):06d}_{int(end):06d}", space_name(label)))
     if not rows:
         raise ValueError(f"{path} lists no video")
     return rows
@@ -233,7 +233,7 @@ def _class_folders(label: str) -> Iterator[str]:
         yield from (f"{name}/", f"{name.replace(' ', '_')}/")
 
 
-def _read_json(path: Place) -> Any:
+def _read_json(path: AnyPath) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     return json.loads(path.read_text(encoding="utf-8"))

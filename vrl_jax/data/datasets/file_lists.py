@@ -12,8 +12,8 @@ from pathlib import Path
 
 from vrl_jax import check
 from vrl_jax.data import storage
-from vrl_jax.data.dataset import Media, Source, Video, VideoList
-from vrl_jax.data.storage import Place
+from vrl_jax.data.dataset import Video, VideoDataset, VideoHandle, VideoList
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.data.video.containers import ZippedFrames
 from vrl_jax.data.video.decode import VideoFile
 
@@ -42,17 +42,17 @@ class Listed:
         check.one_of(PARTS, part=part)
         return self._listed("test" if part == "test" else "train")
 
-    def pretrain(self) -> Source:
+    def pretrain(self) -> VideoDataset:
         """Return the training videos, to learn a representation from."""
-        return found(self.listed("pretrain"))
+        return require_files(self.listed("pretrain"))
 
-    def train(self) -> Source:
+    def train(self) -> VideoDataset:
         """Return the training videos; raises `ValueError` naming what is missing."""
-        return found(self.listed("train"))
+        return require_files(self.listed("train"))
 
-    def test(self) -> Source:
+    def test(self) -> VideoDataset:
         """Return the test videos; raises `ValueError` naming what is missing."""
-        return found(self.listed("test"))
+        return require_files(self.listed("test"))
 
     def _listed(self, part: str) -> VideoList:
         """Return the videos that are named for "train" or "test"."""
@@ -71,7 +71,7 @@ class Listed:
         }
 
 
-def found(listed: VideoList) -> VideoList:
+def require_files(listed: VideoList) -> VideoList:
     """Return the videos if all of their files exist; raises `ValueError` otherwise."""
     shelves = _Shelves()
     paths = [video.media.path for video in listed.videos]
@@ -84,8 +84,8 @@ def found(listed: VideoList) -> VideoList:
     return listed
 
 
-def look_up(
-    root: Place,
+def locate_videos(
+    root: AnyPath,
     rows: Iterable[tuple[str, int, Sequence[str]]],
     classes: Sequence[str],
     mirror_safe: bool = True,
@@ -99,16 +99,16 @@ def look_up(
     for name, label, places in rows:
         paths = [os.path.join(root, place) for place in places]
         path = next(filter(None, map(shelves.find, paths)), paths[0])
-        videos.append(Video(name, open_as(path), {"class": label}))
+        videos.append(Video(name, open_handle(path), {"class": label}))
     return VideoList(tuple(videos), {"class": tuple(classes)}, mirror_safe)
 
 
-def open_as(path: str) -> Media:
+def open_handle(path: str) -> VideoHandle:
     """Return what opens the file: a zip holds a video's frames as images."""
     return ZippedFrames(path) if path.endswith(".zip") else VideoFile(path)
 
 
-def read_lines(path: Place) -> list[tuple[int, str]]:
+def read_lines(path: AnyPath) -> list[tuple[int, str]]:
     """Return the lines that are not blank, stripped, with their numbers from 1."""
     if not storage.is_file(path):
         raise ValueError(f"there is no file {path}")
@@ -117,7 +117,7 @@ def read_lines(path: Place) -> list[tuple[int, str]]:
 
 
 def read_list(
-    path: Place, first_label: int = 0, columns: str = "path label"
+    path: AnyPath, first_label: int = 0, columns: str = "path label"
 ) -> list[tuple[str, int | str]]:
     """Return the (path, class number from 0) rows of a list; see `ListFile` for its columns.
 
@@ -128,7 +128,7 @@ def read_list(
         match = COLUMNS[columns].fullmatch(line)
         if not match:
             raise ValueError(f"{path}, line {number}: wanted {columns!r}, got {line!r}")
-        label = match[2] if match.re.groups == 2 else spaced(Path(match[1]).parent.name)
+        label = match[2] if match.re.groups == 2 else space_name(Path(match[1]).parent.name)
         if match.re.groups == 2:
             label = int(label) - first_label
             if label < 0:
@@ -141,7 +141,7 @@ def read_list(
     return rows
 
 
-def read_classes(path: Place) -> tuple[tuple[str, ...], int]:
+def read_classes(path: AnyPath) -> tuple[tuple[str, ...], int]:
     """Return the class names of a file of lines `name`, or `number name`, and the first number."""
     lines = [line for _, line in read_lines(path)]
     rows = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
@@ -154,9 +154,9 @@ def read_classes(path: Place) -> tuple[tuple[str, ...], int]:
     return tuple(names[number] for number in sorted(names)), first
 
 
-def need_folder(key: str, path: str) -> Place:
+def need_folder(key: str, path: str) -> AnyPath:
     """Return the folder; raises `ValueError` naming the config's key where it is none."""
-    folder = storage.place(path)
+    folder = storage.to_path(path)
     if not path or not storage.is_folder(folder):
         raise ValueError(
             f"{key} must be a folder, got {path!r}: pass --config.data.{key}=/path/to/{key}"
@@ -164,9 +164,9 @@ def need_folder(key: str, path: str) -> Place:
     return folder
 
 
-def need_file(key: str, path: str) -> Place:
+def need_file(key: str, path: str) -> AnyPath:
     """Return the file; raises `ValueError` naming the config's key where it is none."""
-    file = storage.place(path)
+    file = storage.to_path(path)
     if not path or not storage.is_file(file):
         raise ValueError(
             f"{key} must be a file, got {path!r}: pass --config.data.{key}=/path/to/file"
@@ -174,14 +174,14 @@ def need_file(key: str, path: str) -> Place:
     return file
 
 
-def list_folders(root: Place) -> list[Place]:
+def list_folders(root: AnyPath) -> list[AnyPath]:
     """Return the folders in a folder, in the order of their spaced names; none without it."""
     folders = [at for at in root.iterdir() if at.is_dir()] if storage.is_folder(root) else []
     seen = [at for at in folders if not at.name.startswith(".")]
-    return sorted(seen, key=lambda at: (spaced(at.name), at.name))
+    return sorted(seen, key=lambda at: (space_name(at.name), at.name))
 
 
-def list_videos(folder: Place) -> list[Place]:
+def list_videos(folder: AnyPath) -> list[AnyPath]:
     """Return the video files in a folder, sorted."""
     return sorted(
         at
@@ -190,17 +190,17 @@ def list_videos(folder: Place) -> list[Place]:
     )
 
 
-def list_shards(key: str, shards: str, pattern: str) -> list[Place]:
+def list_shards(key: str, shards: str, pattern: str) -> list[AnyPath]:
     """Return the files of a pattern, or those in a folder whose names match, sorted.
 
     Raises:
       ValueError: there is none, or one of them is absent.
     """
-    folder = storage.place(shards)
+    folder = storage.to_path(shards)
     if shards and storage.is_folder(folder):
         paths = sorted(at for at in folder.iterdir() if re.fullmatch(pattern, at.name))
     else:
-        paths = [storage.place(path) for path in expand(shards) if path]
+        paths = [storage.to_path(path) for path in expand_pattern(shards) if path]
     if not paths:
         raise ValueError(
             f"{key} must be a folder of shards or a pattern, got {shards!r}: pass "
@@ -214,7 +214,7 @@ def list_shards(key: str, shards: str, pattern: str) -> list[Place]:
     return paths
 
 
-def expand(pattern: str) -> list[str]:
+def expand_pattern(pattern: str) -> list[str]:
     """Return the paths that `{000..123}` or a last `@64` stand for."""
     if match := re.fullmatch(r"(.+)@(\d+)", pattern):
         count = int(match[2])
@@ -223,11 +223,15 @@ def expand(pattern: str) -> list[str]:
     if not match:
         return [pattern]
     numbers = range(int(match[1]), int(match[2]) + 1)
-    before, after, width = pattern[: match.start()], expand(pattern[match.end() :]), len(match[1])
+    before, after, width = (
+        pattern[: match.start()],
+        expand_pattern(pattern[match.end() :]),
+        len(match[1]),
+    )
     return [f"{before}{number:0{width}}{end}" for number in numbers for end in after]
 
 
-def list_tfds_shards(root: Place, split: str) -> list[Place]:
+def list_tfds_shards(root: AnyPath, split: str) -> list[AnyPath]:
     """Return the shards of a split in order; raises `ValueError` where one is absent."""
     for kind in ("array_record", "tfrecord"):
         pattern = re.compile(rf".+-{re.escape(split)}\.{kind}-\d{{5}}-of-(\d{{5}})")
@@ -242,7 +246,7 @@ def list_tfds_shards(root: Place, split: str) -> list[Place]:
     raise ValueError(f"no shard in {root}: wanted files like name-{split}.tfrecord-00000-of-00001")
 
 
-def spaced(name: str) -> str:
+def space_name(name: str) -> str:
     """Return a class name with spaces for underscores."""
     return name.replace("_", " ")
 
@@ -274,7 +278,7 @@ class _Shelves:
 
 def _names(folder: str) -> set[str]:
     if storage.is_remote(folder):
-        return storage.names(folder)
+        return storage.list_names(folder)
     seen = os.scandir(folder) if os.path.isdir(folder) else ()
     return {at.name for at in seen if at.is_file()}
 

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 from vrl_jax import check
 from vrl_jax.data import frame_sampling
-from vrl_jax.data.dataset import Source, Video, VideoList
+from vrl_jax.data.dataset import Video, VideoDataset, VideoList
 from vrl_jax.data.datasets.file_lists import (
     COLUMNS,
     PARTS,
     Listed,
     list_folders,
     list_videos,
-    look_up,
+    locate_videos,
     need_file,
     need_folder,
-    open_as,
+    open_handle,
     read_classes,
     read_list,
-    spaced,
+    space_name,
 )
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.data.video.decode import Excerpt, VideoFile
 
 
@@ -48,13 +48,13 @@ class ClassFolders(Listed):
         key = f"{part}_folder"
         split = need_folder(key, str(root / getattr(self, key)))
         both = (root / self.train_folder, root / self.test_folder)
-        classes = sorted({spaced(path.name) for at in both for path in list_folders(at)})
+        classes = sorted({space_name(path.name) for at in both for path in list_folders(at)})
         numbers = {name: number for number, name in enumerate(classes)}
         videos = tuple(
             Video(
                 f"{folder.name}/{file.name}",
-                open_as(str(file)),
-                {"class": numbers[spaced(folder.name)]},
+                open_handle(str(file)),
+                {"class": numbers[space_name(folder.name)]},
             )
             for folder in list_folders(split)
             for file in list_videos(folder)
@@ -111,14 +111,14 @@ class ListFile(Listed):
         labels = {label for listed in rows.values() for _, label in listed}
         if self.columns == "path frames":
             names = names or tuple(sorted(labels))
-            known = {spaced(name): number for number, name in enumerate(names)}
+            known = {space_name(name): number for number, name in enumerate(names)}
         else:
             names = names or tuple(str(number + first) for number in range(1 + max(labels)))
             known = {number: number for number in range(len(names))}
         if unknown := sorted(labels - set(known)):
             raise ValueError(f"{self.classes} has {len(names)} classes, but not {unknown[0]!r}")
         places = ((path, known[label], (path,)) for path, label in rows[part])
-        return look_up(root, places, names, self.mirror_safe)
+        return locate_videos(root, places, names, self.mirror_safe)
 
 
 @dataclass(frozen=True)
@@ -162,24 +162,24 @@ class Weizmann(Listed):
         )
         return VideoList(videos, {"class": classes, "person": persons})
 
-    def train(self) -> Source:
+    def train(self) -> VideoDataset:
         """Return the windows; opens every clip for its length, so `VideoError` may be raised."""
         whole = self.pretrain()
         cuts = []
         for index in range(len(whole)):
             video = whole[index]
             with video.media.open() as reader:
-                starts = frame_sampling.windows(reader.num_frames, self.frames)
+                starts = frame_sampling.window_starts(reader.num_frames, self.frames)
             cuts += [
                 Video(f"{video.id}/{at}", Excerpt(video.media, at, at + self.frames), video.labels)
                 for at in starts
             ]
         return VideoList(tuple(cuts), whole.classes)
 
-    def test(self) -> Source:
+    def test(self) -> VideoDataset:
         """Return the same windows."""
         return self.train()
 
 
-def _person(file: Place) -> str:
+def _person(file: AnyPath) -> str:
     return file.stem.partition("_")[0]

@@ -17,7 +17,7 @@ from typing import Any
 from vrl_jax import check
 from vrl_jax.data.dataset import Video, VideoList
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, need_folder
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.data.video.decode import VideoFile
 
 MANIFEST, DATASET = "manifest.jsonl", "dataset.json"
@@ -87,7 +87,7 @@ class Indexed(Listed):
     def listed(self, part: str) -> VideoList:
         """Return the readable videos of a part; `ValueError` without a finished manifest."""
         check.one_of(PARTS, part=part)
-        rows, about = load(need_folder("manifest", self.manifest))
+        rows, about = load_manifest(need_folder("manifest", self.manifest))
         root = need_folder("root", self.root) if self.root else None
         videos = tuple(
             Video(row.id, VideoFile(str(root / row.relative) if root else row.path), row.labels)
@@ -101,13 +101,13 @@ class Indexed(Listed):
         return VideoList(videos, *told)
 
 
-def load(folder: Place) -> tuple[list[Row], dict[str, Any]]:
+def load_manifest(folder: AnyPath) -> tuple[list[Row], dict[str, Any]]:
     """Return the rows of a manifest and what `dataset.json` says of them.
 
     Raises:
       ValueError: the manifest is missing, unfinished or not what `dataset.json` was written for.
     """
-    rows, about = read(folder)
+    rows, about = read_manifest(folder)
     if hash_rows(rows) != about["hash"]:
         raise ValueError(
             f"{folder}: {MANIFEST} is not the one that {DATASET} was written for: if excluding "
@@ -116,7 +116,7 @@ def load(folder: Place) -> tuple[list[Row], dict[str, Any]]:
     return rows, about
 
 
-def read(folder: Place) -> tuple[list[Row], dict[str, Any]]:
+def read_manifest(folder: AnyPath) -> tuple[list[Row], dict[str, Any]]:
     """Return the same, without a look at whether the two files fit."""
     if not (folder / DATASET).is_file() or not (folder / MANIFEST).is_file():
         raise ValueError(
@@ -128,7 +128,7 @@ def read(folder: Place) -> tuple[list[Row], dict[str, Any]]:
     return rows, about
 
 
-def save(folder: Path, rows: list[Row], about: Mapping[str, Any]) -> None:
+def save_manifest(folder: Path, rows: list[Row], about: Mapping[str, Any]) -> None:
     """Write a manifest whose rows are final; `about` gains its counts and its hash."""
     good = [row for row in rows if row.ok]
     counts = {

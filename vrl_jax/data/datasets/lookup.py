@@ -16,7 +16,7 @@ MODULES = ("videos", "official", "shards", "manifest", "prepared", "synthetic")
 _PARSE = {str: str, int: int, float: float, bool: {"true": True, "false": False}.__getitem__}
 
 
-def build(name: str, settings: Iterable[str]) -> Splits:
+def build_dataset(name: str, settings: Iterable[str]) -> Splits:
     """Return the data set of a name, a folder or `module:Class`, its fields given as `key=value`.
 
     Raises:
@@ -39,7 +39,7 @@ def build(name: str, settings: Iterable[str]) -> Splits:
     return kind(**values)
 
 
-def describe(source: Splits) -> dict[str, Any]:
+def describe_dataset(source: Splits) -> dict[str, Any]:
     """Return the class and the fields of a data set, as JSON would have them."""
     kind = type(source)
     fields = json.loads(json.dumps(dataclasses.asdict(source)))

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from vrl_jax import check
 from vrl_jax.data import storage
-from vrl_jax.data.dataset import Media, Video, VideoList
+from vrl_jax.data.dataset import Video, VideoHandle, VideoList
 from vrl_jax.data.datasets.file_lists import (
     EXTENSIONS,
     Listed,
@@ -26,9 +26,9 @@ from vrl_jax.data.datasets.file_lists import (
     need_file,
     need_folder,
     read_classes,
-    spaced,
+    space_name,
 )
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.data.video import tfrecord
 from vrl_jax.data.video.containers import (
     ArrayRecord,
@@ -42,7 +42,7 @@ from vrl_jax.data.video.containers import (
 )
 
 THREADS = 8  # that read shards at once
-Row = tuple[str, Media, int]  # id, media, label as it is stored
+Row = tuple[str, VideoHandle, int]  # id, media, label as it is stored
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ class TfdsFolder(Listed):
         return _labelled(rows, names, 0, self.mirror_safe)
 
     def _labels(
-        self, kept: Place, shards: Sequence[Place], stored: Sequence[tuple[str, Stored]]
+        self, kept: AnyPath, shards: Sequence[AnyPath], stored: Sequence[tuple[str, Stored]]
     ) -> list[int]:
         """Return the records' labels, from the file that keeps them if it is of these shards."""
-        sizes = {path.name: storage.size(path) for path in shards}
+        sizes = {path.name: storage.file_size(path) for path in shards}
         if kept.is_file():
             saved = json.loads(kept.read_text(encoding="utf-8"))
             if saved["sizes"] == sizes:
@@ -181,9 +181,9 @@ class SequenceExamples(Listed):
         key = f"{part}_shards"
         shards = list_shards(key, getattr(self, key), pattern)
         names, first = read_classes(need_file("classes", self.classes))
-        numbers = {spaced(name): number for number, name in enumerate(names, first)}
+        numbers = {space_name(name): number for number, name in enumerate(names, first)}
 
-        def index(path: Place) -> list[Row]:
+        def index(path: AnyPath) -> list[Row]:
             rows = []
             for i, (offset, size) in enumerate(tfrecord.index_tfrecords(path)):
                 name, stored = f"{path.name}/{i}", ByteRange(str(path), offset, size)
@@ -200,13 +200,13 @@ class SequenceExamples(Listed):
             raise ValueError(f"{name}: no tf.train.SequenceExample: {error}") from error
         if "clip/label/text" not in context:
             return _one(name, "clip/label/index", context)
-        text = spaced(_one(name, "clip/label/text", context, bytes).decode(errors="replace"))
+        text = space_name(_one(name, "clip/label/text", context, bytes).decode(errors="replace"))
         if text not in numbers:
             raise ValueError(f"{name}: {self.classes} has no class {text!r}")
         return numbers[text]
 
 
-def index_tar(path: Place) -> list[Row]:
+def index_tar(path: AnyPath) -> list[Row]:
     """Return the samples of an uncompressed tar, reading headers and labels alone.
 
     Raises:
@@ -214,7 +214,7 @@ def index_tar(path: Place) -> list[Row]:
     """
     videos, labels, key = {}, {}, "no member"
     try:
-        with storage.skim(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with storage.open_sparse(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 folder, name = os.path.split(member.name)
                 stem, _, kind = name.partition(".")
@@ -239,12 +239,12 @@ def index_tar(path: Place) -> list[Row]:
     return [(names[key], StoredVideo(names[key], videos[key]), labels[key]) for key in videos]
 
 
-def _index_all(index: Callable[[Place], list[Row]], paths: Sequence[Place]) -> list[Row]:
+def _index_all(index: Callable[[AnyPath], list[Row]], paths: Sequence[AnyPath]) -> list[Row]:
     with ThreadPoolExecutor(THREADS) as pool:
         return list(chain(*pool.map(index, paths)))
 
 
-def _rows(path: Place) -> list[Stored]:
+def _rows(path: AnyPath) -> list[Stored]:
     """Return where each record of a TFDS shard is."""
     if ".array_record-" not in path.name:
         return [ByteRange(str(path), *where) for where in tfrecord.index_tfrecords(path)]

@@ -185,7 +185,7 @@ class Scene:
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         """Render the wanted frames at (height, width) `size`."""
         flat = frames.reshape(-1)
-        clip = (render_mask if self.masked else render)(self, flat, size)
+        clip = (render_mask if self.masked else render_frames)(self, flat, size)
         return clip.reshape(*frames.shape, *clip.shape[1:])
 
 
@@ -202,7 +202,7 @@ def _show(scene: Scene, shown: str, step: int, count: int) -> Scene:
     return scene
 
 
-def position(scene: Scene, frames: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t 2"]:
+def shape_centre(scene: Scene, frames: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t 2"]:
     """Return the shape's centre (x to the right, y downwards) on the unit torus at each frame."""
     way = scene.speed * SPEED * frames
     angle = way / TURN + math.tau * scene.phase
@@ -221,7 +221,7 @@ def position(scene: Scene, frames: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t
     return (np.stack(offset, -1) + scene.start) % 1
 
 
-def render(
+def render_frames(
     scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Draw the frames: background, and over it the shape with soft edges."""
@@ -253,7 +253,7 @@ def _shape_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each pixel's place on the shape, whose centre is 0 and whose radius is 1."""
     x, y = _pixels(size)
-    centre = position(scene, frames).astype(np.float32)
+    centre = shape_centre(scene, frames).astype(np.float32)
     across = (x - centre[:, 0, None, None] + 0.5) % 1 - 0.5
     down = (y - centre[:, 1, None, None] + 0.5) % 1 - 0.5
     return across / scene.radius, down / scene.radius  # columns and rows: they broadcast

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrl_jax import check
-from vrl_jax.data.dataset import Reader, Video, VideoError, VideoList
+from vrl_jax.data.dataset import FrameReader, Video, VideoError, VideoList
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, need_folder
 from vrl_jax.data.datasets.indexed import DATASET, hash_rows, read_classes
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.data.video.containers import ArrayRecord, need_local
 from vrl_jax.data.video.decode import VideoBytes
 
@@ -87,10 +87,10 @@ class PreparedVideo:
     number: int
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`, also where the shard is damaged."""
         try:
-            mp4 = unpack(ArrayRecord(self.path, self.number).read())[1]
+            mp4 = unpack_record(ArrayRecord(self.path, self.number).read())[1]
         except (RuntimeError, ValueError, IndexError, OSError) as error:  # the first is C++'s
             told = f"{self.name}: {self.path}, record {self.number}: {error}"
             raise VideoError(told) from error
@@ -113,9 +113,9 @@ class Prepared(Listed):
         check.one_of(PARTS, part=part)
         root = need_folder("root", self.root)
         need_local(root)
-        entries, about = load(root)
+        entries, about = load_entries(root)
         videos = tuple(
-            Video(entry.id, open_as(root, entry), entry.labels)
+            Video(entry.id, open_record(root, entry), entry.labels)
             for entry in entries
             if part in entry.splits
         )
@@ -126,12 +126,12 @@ class Prepared(Listed):
         return VideoList(videos, *told)
 
 
-def open_as(root: Place, entry: Entry) -> PreparedVideo:
+def open_record(root: AnyPath, entry: Entry) -> PreparedVideo:
     """Return what opens the video of an entry."""
     return PreparedVideo(entry.id, str(root / entry.shard), entry.record)
 
 
-def load(root: Place) -> tuple[list[Entry], dict[str, Any]]:
+def load_entries(root: AnyPath) -> tuple[list[Entry], dict[str, Any]]:
     """Return the entries of a prepared data set and what `dataset.json` says of them.
 
     Raises:
@@ -149,13 +149,13 @@ def load(root: Place) -> tuple[list[Entry], dict[str, Any]]:
     return entries, about
 
 
-def pack(header: Mapping[str, Any], mp4: bytes) -> bytes:
+def pack_record(header: Mapping[str, Any], mp4: bytes) -> bytes:
     """Return a record."""
     text = json.dumps(header).encode()
     return struct.pack("<I", len(text)) + text + mp4
 
 
-def unpack(record: bytes) -> tuple[dict[str, Any], bytes]:
+def unpack_record(record: bytes) -> tuple[dict[str, Any], bytes]:
     """Return the header and the mp4 file of a record; raises `ValueError` where it is none."""
     end = 4 + struct.unpack("<I", record[:4])[0] if len(record) >= 4 else 0
     if not 4 < end <= len(record):

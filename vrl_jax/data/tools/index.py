@@ -37,7 +37,7 @@ PART = "manifest.part.jsonl"  # what it is made of, then the rows so far
 ABSENT = "absent"
 
 
-def index(
+def index_videos(
     source: Splits, out: Path, workers: int = 2, time_limit: float = 120.0, sha256: bool = False
 ) -> str:
     """Write the manifest of a data set to the folder `out`.
@@ -57,12 +57,12 @@ def index(
     """
     if not isinstance(source, Listing):
         raise ValueError(f"only video files can be indexed, and {type(source).__name__} lists none")
-    made = {**lookup.describe(source), "sha256": sha256}
+    made = {**lookup.describe_dataset(source), "sha256": sha256}
     if (out / indexed.DATASET).is_file():
-        rows, about = indexed.load(out)
+        rows, about = indexed.load_manifest(out)
         _refuse_other(out, about["made"], made)
         (out / PART).unlink(missing_ok=True)
-        return f"{out} is finished (to index again, delete it)\n{summarise(rows, about)}"
+        return f"{out} is finished (to index again, delete it)\n{summarize_index(rows, about)}"
     rows, media, about = _list(source)
     out.mkdir(parents=True, exist_ok=True)
     done = _resume(out, made)
@@ -75,12 +75,12 @@ def index(
             row = rows[left[at]] = replace(rows[left[at]], **values)
             part.write(row.to_json())
             part.flush()
-    indexed.save(out, rows, {**about, "made": made})
+    indexed.save_manifest(out, rows, {**about, "made": made})
     (out / PART).unlink()
-    return summarise(*indexed.load(out))
+    return summarize_index(*indexed.load_manifest(out))
 
 
-def exclude(path: Path, out: Path) -> str:
+def exclude_videos(path: Path, out: Path) -> str:
     """Mark the videos of a quarantine list as unreadable; returns a summary.
 
     Args:
@@ -90,7 +90,7 @@ def exclude(path: Path, out: Path) -> str:
     Raises:
       ValueError: an id is unknown, or the index is not finished.
     """
-    rows, about = indexed.read(out)
+    rows, about = indexed.read_manifest(out)
     places = collections.defaultdict(list)
     for number, row in enumerate(rows):
         places[row.id].append(number)
@@ -102,11 +102,11 @@ def exclude(path: Path, out: Path) -> str:
             raise ValueError(f"{path}: {out} has no video {entry['id']!r} in {sorted(wanted)}")
         for number in at:
             rows[number] = replace(rows[number], ok=False, reason=entry["reason"])
-    indexed.save(out, rows, about)
-    return summarise(*indexed.load(out))
+    indexed.save_manifest(out, rows, about)
+    return summarize_index(*indexed.load_manifest(out))
 
 
-def summarise(rows: list[Row], about: Mapping[str, Any]) -> str:
+def summarize_index(rows: list[Row], about: Mapping[str, Any]) -> str:
     """Return what a person wants to know of an index, in a few lines."""
     splits = ", ".join(f"{count} {part}" for part, count in about["splits"].items())
     hours = sum(row.seconds for row in rows) / 3600
@@ -222,7 +222,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "source", nargs="*", help="data set (or folder), then its fields, key=value"
     )
-    parser.add_argument("--out", type=storage.local, required=True, help="folder for the index")
+    parser.add_argument(
+        "--out", type=storage.local_path, required=True, help="folder for the index"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for a video")
     parser.add_argument("--sha256", action="store_true", help="hash the files, too")
@@ -232,12 +234,12 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("give either a data set to index or --exclude")
     try:
         if given.exclude:
-            print(exclude(given.exclude, given.out))
+            print(exclude_videos(given.exclude, given.out))
         else:
-            source = lookup.build(given.source[0], given.source[1:])
+            source = lookup.build_dataset(given.source[0], given.source[1:])
             if not isinstance(source, Listing):
                 raise ValueError(f"{given.source[0]} is not a data set of video files")
-            print(index(source, given.out, given.workers, given.time_limit, given.sha256))
+            print(index_videos(source, given.out, given.workers, given.time_limit, given.sha256))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.data.", ""))
 

@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from vrl_jax import check
 from vrl_jax.data import storage
-from vrl_jax.data.dataset import Media, VideoError
+from vrl_jax.data.dataset import VideoError, VideoHandle
 from vrl_jax.data.datasets import indexed, transcoded
 from vrl_jax.data.datasets.indexed import Row
 from vrl_jax.data.datasets.transcoded import Entry
 from vrl_jax.data.frame_sampling import Sampling, random_clips
-from vrl_jax.data.tools.h264 import FPS, scale, transcode
+from vrl_jax.data.tools.h264 import FPS, scaled_size, transcode_video
 from vrl_jax.data.tools.worker_pool import Failure, Pool
 from vrl_jax.data.video.decode import VideoFile
 
@@ -40,7 +40,7 @@ BYTES_PER_PIXEL = 0.06  # what such files come to, roughly: it decides how many 
 SAMPLE = 32  # videos that the gain is measured on
 
 
-def prepare(
+def transcode_videos(
     source: Path,
     out: Path,
     short_side: int = 128,
@@ -67,14 +67,14 @@ def prepare(
     """
     check.at_least(2, short_side=short_side)
     check.at_least(1, shard_mb=shard_mb)
-    rows, about = indexed.load(source)
+    rows, about = indexed.load_manifest(source)
     made = {"manifest": about["hash"], "short_side": short_side, "shard_mb": shard_mb}
     if _started(out, made):
         _clean(out)
         return json.loads((out / indexed.DATASET).read_text())["failed"]
     if not about["readable"]:
         raise ValueError(f"{source} has no readable video")
-    shards = assign([row for row in rows if row.ok], short_side, shard_mb)
+    shards = assign_shards([row for row in rows if row.ok], short_side, shard_mb)
     paths = [
         out / f"videos-{number:05}-of-{len(shards):05}.array_record"
         for number in range(len(shards))
@@ -90,7 +90,7 @@ def prepare(
     return _finish(out, paths, rows, {**kept, **made})
 
 
-def assign(rows: list[Row], short_side: int, shard_mb: int) -> list[list[Row]]:
+def assign_shards(rows: list[Row], short_side: int, shard_mb: int) -> list[list[Row]]:
     """Return the videos of each shard, in order; a function of its arguments alone."""
     shards, limit, size = [], shard_mb * 1e6 / BYTES_PER_PIXEL, np.inf
     for row in rows:
@@ -98,7 +98,7 @@ def assign(rows: list[Row], short_side: int, shard_mb: int) -> list[list[Row]]:
             shards.append([])
             size = 0
         shards[-1].append(row)
-        height, width = scale(row.height, row.width, short_side)
+        height, width = scaled_size(row.height, row.width, short_side)
         size += row.frames * height * width
     return shards
 
@@ -133,10 +133,10 @@ def _write_shard(pool: Pool, path: Path, rows: list[Row], short_side: int, progr
         if isinstance(results[number], Failure):
             failed.append(json.dumps({"id": row.id, "reason": results[number].reason}) + "\n")
             continue
-        size = scale(row.height, row.width, short_side)
+        size = scaled_size(row.height, row.width, short_side)
         told = (row.id, row.splits, row.labels, row.frames, row.fps or FPS, *size, row.sha256)
         entries.append(Entry(*told, path.name, len(entries)))
-        writer.write(transcoded.pack(entries[-1].header(), results[number]))
+        writer.write(transcoded.pack_record(entries[-1].header(), results[number]))
     writer.close()
     for number, result in pool.map(_verify, [(part, entry) for entry in entries]):
         if isinstance(result, Failure):
@@ -147,14 +147,14 @@ def _write_shard(pool: Pool, path: Path, rows: list[Row], short_side: int, progr
 
 
 def _transcode(task: tuple[Row, int]) -> bytes:
-    return transcode(*task)
+    return transcode_video(*task)
 
 
 def _verify(task: tuple[Path, Entry]) -> None:
     """Raise `VideoError` unless a record holds the header and as many frames as were written."""
     path, entry = task
     with ArrayRecordDataSource([str(path)]) as shard:
-        header, mp4 = transcoded.unpack(shard[entry.record])
+        header, mp4 = transcoded.unpack_record(shard[entry.record])
     with av.open(io.BytesIO(mp4)) as container:
         frames = sum(1 for _ in container.decode(video=0))
     if frames != entry.frames or header != entry.header():
@@ -194,16 +194,16 @@ def measure_gain(source: Path, out: Path, short_side: int) -> tuple[float, float
 
     Both are read twice, and the second time counts: no disk is measured.
     """
-    paths = {row.id: row.path for row in indexed.load(source)[0]}
-    entries, _ = transcoded.load(out)
+    paths = {row.id: row.path for row in indexed.load_manifest(source)[0]}
+    entries, _ = transcoded.load_entries(out)
     chosen = np.linspace(0, len(entries) - 1, min(SAMPLE, len(entries))).round().astype(int)
     picked = [entries[number] for number in chosen]
-    old: list[Media] = [VideoFile(paths[entry.id]) for entry in picked]
-    new: list[Media] = [transcoded.open_as(out, entry) for entry in picked]
+    old: list[VideoHandle] = [VideoFile(paths[entry.id]) for entry in picked]
+    new: list[VideoHandle] = [transcoded.open_record(out, entry) for entry in picked]
     return tuple(_clips_per_second(media, short_side) for media in (old, old, new, new))[1::2]
 
 
-def _clips_per_second(media: list[Media], side: int) -> float:
+def _clips_per_second(media: list[VideoHandle], side: int) -> float:
     rng, start = np.random.default_rng(0), time.perf_counter()
     for each in media:
         with each.open() as reader:
@@ -218,8 +218,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m vrl_jax.data.prepare", description=__doc__, formatter_class=form
     )
-    parser.add_argument("manifest", type=storage.local, help="the folder of a finished index")
-    parser.add_argument("--out", type=storage.local, required=True, help="folder for the shards")
+    parser.add_argument("manifest", type=storage.local_path, help="the folder of a finished index")
+    parser.add_argument(
+        "--out", type=storage.local_path, required=True, help="folder for the shards"
+    )
     parser.add_argument("--short-side", type=int, default=128, help="of the frames, pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--shard-mb", type=int, default=256, help="megabytes in a shard, roughly")
@@ -227,8 +229,8 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     work = (given.manifest, given.out, given.short_side)
     try:
-        failed = prepare(*work, given.workers, given.shard_mb, given.time_limit)
-        about = transcoded.load(given.out)[1]
+        failed = transcode_videos(*work, given.workers, given.shard_mb, given.time_limit)
+        about = transcoded.load_entries(given.out)[1]
         print(f"{given.out}: {about['videos']} videos in {about['shards']} shards")
         if about["videos"]:
             old, new = measure_gain(*work)

@@ -20,10 +20,10 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from vrl_jax.data import storage
-from vrl_jax.data.dataset import Reader, VideoError
-from vrl_jax.data.storage import Place
+from vrl_jax.data.dataset import FrameReader, VideoError
+from vrl_jax.data.storage import AnyPath
 from vrl_jax.data.video import tfrecord
-from vrl_jax.data.video.decode import VideoBytes, convert, refuse_outside
+from vrl_jax.data.video.decode import VideoBytes, convert_frame, refuse_outside
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ByteRange:
     def read(self) -> bytes:
         """Return the bytes; raises `OSError` where the file has fewer."""
         if storage.is_remote(self.path):
-            data = storage.read(self.path, self.offset, self.offset + self.size)
+            data = storage.read_remote(self.path, self.offset, self.offset + self.size)
         else:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
@@ -79,7 +79,7 @@ def open_array_record(path: str) -> ArrayRecordDataSource:
     return ArrayRecordDataSource([path])
 
 
-def need_local(folder: Place) -> None:
+def need_local(folder: AnyPath) -> None:
     """Raise `ValueError` where a folder of ArrayRecord files is on an object store."""
     if storage.is_remote(folder):
         raise ValueError(
@@ -111,7 +111,7 @@ class StoredVideo(_Inside):
     """
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
         with _blame(self.name):
             data = self.data.read()
@@ -134,7 +134,7 @@ class StoredExample(_Inside):
     fps: float = 0.0
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
         with _blame(self.name):
             values = tfrecord.parse_example(self.data.read()).get(self.feature, [])
@@ -160,7 +160,7 @@ class StoredSequence(_Inside):
     fps: float = 0.0
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
         with _blame(self.name):
             values = tfrecord.parse_sequence(self.data.read()).get(self.feature, [])
@@ -178,11 +178,13 @@ class ZippedFrames:
     path: str
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
         with _blame(self.path):
             far = storage.is_remote(self.path)
-            archive = zipfile.ZipFile(io.BytesIO(storage.read(self.path)) if far else self.path)
+            archive = zipfile.ZipFile(
+                io.BytesIO(storage.read_remote(self.path)) if far else self.path
+            )
         with archive:
             names = [
                 name
@@ -219,7 +221,7 @@ class _ImageReader:
         with Image.open(io.BytesIO(self._fetch(number))) as image:
             pixels = np.asarray(image.convert("RGB"))
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        return convert(frame, size, self._reformatter)
+        return convert_frame(frame, size, self._reformatter)
 
 
 @contextmanager

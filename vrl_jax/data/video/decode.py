@@ -22,7 +22,7 @@ from jaxtyping import Int, UInt8
 
 from vrl_jax import check
 from vrl_jax.data import storage
-from vrl_jax.data.dataset import Media, Reader, VideoError
+from vrl_jax.data.dataset import FrameReader, VideoError, VideoHandle
 
 # What a video may hold in memory when it has to be decoded from its start.
 MAX_HELD_BYTES = 4 << 30
@@ -45,11 +45,11 @@ class VideoFile:
     path: str
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
         if storage.is_remote(self.path):
             with _blame(self.path):
-                data = storage.read(self.path)
+                data = storage.read_remote(self.path)
             opened = VideoBytes(self.path, data).open()
         else:
             opened = closing(_FileReader(self.path, lambda: self.path))
@@ -70,7 +70,7 @@ class VideoBytes:
     data: bytes = field(repr=False)
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
         with closing(_FileReader(self.name, lambda: io.BytesIO(self.data))) as reader:
             yield reader
@@ -86,7 +86,7 @@ class Excerpt:
       stop: one past the last frame.
     """
 
-    media: Media
+    media: VideoHandle
     start: int
     stop: int
 
@@ -96,7 +96,7 @@ class Excerpt:
         check.at_least(self.start + 1, stop=self.stop)
 
     @contextmanager
-    def open(self) -> Iterator[Reader]:
+    def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`, also where the video ends before `stop`."""
         with self.media.open() as whole:
             if whole.num_frames < self.stop:
@@ -105,7 +105,7 @@ class Excerpt:
 
 
 class _ExcerptReader:
-    def __init__(self, whole: Reader, excerpt: Excerpt) -> None:
+    def __init__(self, whole: FrameReader, excerpt: Excerpt) -> None:
         self.num_frames = excerpt.stop - excerpt.start
         self.fps = whole.fps
         self._whole, self._excerpt = whole, excerpt
@@ -157,7 +157,9 @@ class _FileReader:
         refuse_outside(self._name, frames, self.num_frames)
         with _blame(self._name):
             found = self._fetch(np.unique(frames))
-            images = {number: convert(found[number], size, self._reformatter) for number in found}
+            images = {
+                number: convert_frame(found[number], size, self._reformatter) for number in found
+            }
         clips = np.stack([images[number] for number in frames.flat])
         return clips.reshape(*frames.shape, *clips.shape[1:])
 
@@ -299,7 +301,7 @@ def _scan(
     return _Index(np.array(list(numbers)), numbers, keys[:, 0], keys[:, 1])
 
 
-def convert(
+def convert_frame(
     frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return upright RGB: scaled to cover `size` (height, width), then cut at the centre."""

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from vrl_jax.data import storage
-from vrl_jax.data.storage import Place
+from vrl_jax.data.storage import AnyPath
 
 # message -> fields (name, number, type, whether repeated)
 _MESSAGES = {
@@ -80,7 +80,7 @@ def parse_sequence(data: bytes) -> dict[str, list[list[Any]]]:
     }
 
 
-def index_tfrecords(path: Place) -> Iterator[tuple[int, int]]:
+def index_tfrecords(path: AnyPath) -> Iterator[tuple[int, int]]:
     """Yield where each record of a TFRecord file is: offset and size.
 
     A record is its length (u64), 4 bytes of checksum, its data, 4 bytes of checksum. Reads the
@@ -90,7 +90,7 @@ def index_tfrecords(path: Place) -> Iterator[tuple[int, int]]:
       ValueError: the file is cut off, compressed or no TFRecord file.
     """
     at, number = 0, 0
-    with storage.skim(path) as file:
+    with storage.open_sparse(path) as file:
         end = file.seek(0, os.SEEK_END)
         while at < end:
             file.seek(at)
@@ -105,12 +105,12 @@ def index_tfrecords(path: Place) -> Iterator[tuple[int, int]]:
             at, number = at + 12 + size + 4, number + 1
 
 
-def read_context(path: str | Place, offset: int, size: int) -> dict[str, list[Any]]:
+def read_context(path: str | AnyPath, offset: int, size: int) -> dict[str, list[Any]]:
     """Return the context of a SequenceExample in a file, without reading its frames.
 
     Writers put the context first; where it is not, all of the record is read.
     """
-    with storage.skim(path) as file:
+    with storage.open_sparse(path) as file:
         file.seek(offset)
         data = file.read(min(size, 11))
         if data[:1] == b"\x0a":  # field 1, then its length: 7 bits a byte, the lowest first
