@@ -131,13 +131,13 @@ class Pretraining:
             "workdir": f"{self.workdir.place}, at step {at}",
             "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",
             "length": f"{self.total_steps:,} steps, {epochs:.3g} epochs",
-            "batch": f"u8{list(clips.shape)}, {tree_bytes(clips) / 1e6:,.1f} MB a step to the devices",
+            "batch": f"u8{list(clips.shape)}, {tree_bytes(clips) / 1e6:,.1f} MB a step",
             "views": f"f32{[self.experiment.train.batch, *views]}",
-            "weights": f"{weights:,}, {tree_bytes(program.state) / 1e6:,.1f} MB with the whole state",
+            "weights": f"{weights:,}, the whole state {tree_bytes(program.state) / 1e6:,.1f} MB",
         }
-        found = analyze_step(program, self.experiment, self.mesh, chip_named(device))
-        told = [f"{name:10}{text}" for name, text in rows.items()]
-        return "\n".join([provenance.version_line(), *told, "", format_report(found)])
+        report = analyze_step(program, self.experiment, self.mesh, chip_named(device))
+        lines = [f"{name:10}{text}" for name, text in rows.items()]
+        return "\n".join([provenance.version_line(), *lines, "", format_report(report)])
 
     def _log(self, start: int) -> Log | NullLog:
         """Return what the first process writes and shows; the others keep still."""

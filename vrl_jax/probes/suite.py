@@ -44,7 +44,7 @@ class ProbeConfig:
     center: str = "none"
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
     knn: int = 20
-    linear_probe: LinearProbe = LinearProbe()
+    linear: LinearProbe = LinearProbe()
 
     def __post_init__(self):
         check.at_least(1, clips=self.clips, batch=self.batch, knn=self.knn, least_k=min(self.ks))
