@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from vrl_jax.data.dataset import Splits
 
-MODULES = ("videos", "official", "shards", "manifest", "prepared", "synthetic")
+MODULES = ("folders", "benchmarks", "shards", "indexed", "transcoded", "synthetic")
 _PARSE = {str: str, int: int, float: float, bool: {"true": True, "false": False}.__getitem__}
 
 
@@ -47,7 +47,7 @@ def describe_dataset(source: Splits) -> dict[str, Any]:
 
 
 def _kinds() -> dict[str, type]:
-    modules = [importlib.import_module(f"vrl_jax.data.{module}") for module in MODULES]
+    modules = [importlib.import_module(f"vrl_jax.data.datasets.{module}") for module in MODULES]
     return {
         key: kind
         for module in modules
