@@ -148,6 +148,17 @@ def test_chance_is_told_once_where_columns_agree():
     assert not built.chances
 
 
+def test_underscores_of_stamps_are_printed_as_blanks():
+    content = result("linear", "static", 0.9) | {"data": {"left_out": 3}}
+    content["protocol"] = {"input_mean": [0.4], "linear": {"held_out": 0.2}}
+    (built,) = table.build_tables([made(content)])
+    assert built.protocol == {
+        "input mean": "[0.4]",
+        "linear.held_out": "0.2",
+        "data.left out": "3",
+    }
+
+
 def test_order_of_protocol_keys_does_not_matter():
     one = result("linear", "static", 0.9)
     other = result("knn", "static", 0.8)

@@ -217,12 +217,20 @@ def _tabulate(results: list[Result]) -> Table:
     return Table(
         measure=results[0].measure,
         name=str(protocol.get("name", "")),
-        protocol={**flatten_dict(settings), **flatten_dict(results[0].data, "data.")},
+        protocol={
+            **flatten_dict(_without_underscores(settings)),
+            **flatten_dict(_without_underscores(results[0].data), "data."),
+        },
         differs={},
         changed=_changes(protocol.get("changed") or {}),
         columns=list(columns),
         rows=sorted(rows.values(), key=lambda row: row.untrained),
     )
+
+
+def _without_underscores(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return entries under the names that are printed; names of nested settings stay."""
+    return {key.replace("_", " "): value for key, value in entries.items()}
 
 
 def _model(model: dict[str, Any]) -> dict[str, str]:
