@@ -139,8 +139,8 @@ def test_the_batch_of_a_chip_is_that_of_all():
 def test_one_target_at_a_time():
     with flagsaver.flagsaver(topology="v5e:2x4", devices=8):
         with pytest.raises(ValueError, match="two targets: pass one"):
-            preflight.find_devices()
-    assert preflight.find_devices() == jax.devices()
+            preflight.devices_from_flags()
+    assert preflight.devices_from_flags() == jax.devices()
 
 
 def test_the_data_set_need_not_be_there(capsys):

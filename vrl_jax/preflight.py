@@ -83,7 +83,7 @@ def count_videos(experiment: Experiment) -> int:
         return experiment.train.batch
 
 
-def find_devices() -> list[jax.Device]:
+def devices_from_flags() -> list[jax.Device]:
     """Return the devices that the command line asks for.
 
     Raises:
@@ -106,7 +106,7 @@ def target_from_flags(experiment: Experiment | Evaluation) -> tuple[Experiment, 
         raise ValueError("the config is of an evaluation: it has no training step")
     if is_remote(_JSON.value):
         raise ValueError(f"json must be a file on this machine, got {_JSON.value}")
-    place = sharding.make_mesh(find_devices())
+    place = sharding.make_mesh(devices_from_flags())
     if _BATCH.value is not None:
         check.at_least(1, per_chip_batch=_BATCH.value)
         train = replace(experiment.train, batch=_BATCH.value * place.size)
@@ -137,7 +137,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # the time is that of compiling
     try:
         experiment, place = target_from_flags(config_from_flags())
-        chip = devices.chip_named(place.devices.flat[0].device_kind)
+        chip = devices.find_chip(place.devices.flat[0].device_kind)
         finding = compile_step(experiment, place, count_videos(experiment), chip)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -9,7 +9,13 @@ from vrl_jax.data.dataset import FrameReader, VideoError, VideoHandle
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.data.video.containers import ZippedFrames
 from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.detection.keyframes import KeyFrame, UnreadableVideo, fit_box, frame_size, place_boxes
+from vrl_jax.detection.keyframes import (
+    KeyFrame,
+    UnreadableVideo,
+    frame_size,
+    letterbox,
+    letterbox_boxes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def test_a_stride_at_another_rate(path):
 @pytest.mark.parametrize("size", [(32, 32), (20, 60), (64, 64)])
 def test_the_whole_frame_is_placed_with_its_aspect(path, size):
     got = read(KeyFrame(VideoFile(path), (64, 128), 0.8), Sampling(1, 1, 1), size)[0]
-    top, left, height, width = fit_box((64, 128), size)
+    top, left, height, width = letterbox((64, 128), size)
     assert (height, width) == {32: (16, 32), 20: (20, 40), 64: (32, 64)}[size[0]]
     with VideoFile(path).open() as whole:
         frame = whole.read(np.array([[20]]), (height, width))[0, 0]
@@ -63,12 +69,12 @@ def test_the_whole_frame_is_placed_with_its_aspect(path, size):
 def test_boxes_move_with_the_picture(rng, shape):
     size, corners = (40, 60), rng.uniform(0, 0.5, (9, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(0, 0.5, (9, 2))], 1)
-    top, left, height, width = fit_box(shape, size)
-    for box, moved in zip(boxes, place_boxes(boxes, shape, size), strict=True):
+    top, left, height, width = letterbox(shape, size)
+    for box, moved in zip(boxes, letterbox_boxes(boxes, shape, size), strict=True):
         for side in range(4):
             pixels = left + box[side] * width if side % 2 == 0 else top + box[side] * height
             assert moved[side] == pytest.approx(pixels / (60 if side % 2 == 0 else 40))
-    np.testing.assert_array_equal(place_boxes(boxes, (20, 30), size), boxes)
+    np.testing.assert_array_equal(letterbox_boxes(boxes, (20, 30), size), boxes)
 
 
 def test_what_is_not_there_is_told(path):

@@ -105,13 +105,13 @@ def test_a_left_out_group_is_not_learned_from(rng):
 
 def test_both_clips_of_a_video_lie_on_one_side_when_settings_are_chosen(rng, monkeypatch):
     seen = []
-    probe = frame_order.linear.probe
+    probe = frame_order.linear_probe.fit_probe
 
     def watch(*given, groups, members, **options):
         seen.append(groups[members])
         return probe(*given, groups=groups, members=members, **options)
 
-    monkeypatch.setattr(frame_order.linear, "probe", watch)
+    monkeypatch.setattr(frame_order.linear_probe, "fit_probe", watch)
     train, test = bank(rng, 20), bank(rng, 12)
     train.unreadable[4] = test.unreadable[2] = True
     right = frame_order.arrow_of_time(train, test, group="", settings=QUICK)

@@ -49,7 +49,7 @@ def test_stripes_go_at_all_angles(rng):
 def test_the_foreground_stays_and_the_background_goes(rng):
     clip = rng.integers(0, 256, (5, 16, 12, 3)).astype(np.uint8)
     mask = rng.random((5, 16, 12)) < 0.4
-    found = scuba.on_stripes(clip, mask, 3)
+    found = scuba.paste_on_stripes(clip, mask, 3)
     for t in range(5):
         for y in range(16):
             for x in range(12):
@@ -57,30 +57,30 @@ def test_the_foreground_stays_and_the_background_goes(rng):
                     assert (found[t, y, x] == clip[t, y, x]).all()
     outside = ~mask[0] & ~mask[4]
     np.testing.assert_array_equal(found[0][outside], found[4][outside])  # a still background
-    np.testing.assert_array_equal(found, scuba.on_stripes(clip, mask, 3))
+    np.testing.assert_array_equal(found, scuba.paste_on_stripes(clip, mask, 3))
     other = clip.copy()
     other[0, 0, 0] += 1
-    assert (scuba.on_stripes(other, mask, 3)[0] != found[0])[~mask[0]].any()
+    assert (scuba.paste_on_stripes(other, mask, 3)[0] != found[0])[~mask[0]].any()
 
 
 def test_strangers_share_as_little_as_can_be(rng):
     labels = {"a": rng.integers(0, 3, 50), "b": rng.integers(0, 2, 50)}
-    chosen = scuba.unlike_pairs(labels, 0)
+    chosen = scuba.draw_dissimilar(labels, 0)
     assert all((labels[name][chosen] != labels[name]).all() for name in labels)
-    np.testing.assert_array_equal(chosen, scuba.unlike_pairs(labels, 0))
-    assert not np.array_equal(chosen, scuba.unlike_pairs(labels, 1))
+    np.testing.assert_array_equal(chosen, scuba.draw_dissimilar(labels, 0))
+    assert not np.array_equal(chosen, scuba.draw_dissimilar(labels, 1))
     assert len(set(chosen.tolist())) > 15
     crowd = {"a": np.zeros(6, int), "b": np.array([0, 1, 1, 1, 1, 1])}
-    chosen = scuba.unlike_pairs(crowd, 0)
+    chosen = scuba.draw_dissimilar(crowd, 0)
     assert (chosen[1:] == 0).all() and chosen[0] != 0
-    alike = scuba.unlike_pairs({"a": np.zeros(3, int)}, 0)
+    alike = scuba.draw_dissimilar({"a": np.zeros(3, int)}, 0)
     assert (alike != np.arange(3)).all()  # never itself
 
 
 def test_stills_show_the_middle_frame_of_a_clip_of_another_class():
     source = Synthetic(test_videos=12, classes=3).test()
-    stills = pickle.loads(pickle.dumps(scuba.still_videos(source, 0)))
-    donors = scuba.unlike_pairs(
+    stills = pickle.loads(pickle.dumps(scuba.background_stills(source, 0)))
+    donors = scuba.draw_dissimilar(
         {name: np.array([source[i].labels[name] for i in range(12)]) for name in source.classes}, 0
     )
     for number in (0, 7):

@@ -26,10 +26,8 @@ def test_simulated_devices_must_come_first():
 
 
 def test_figures_of_chips():
-    assert devices.chip_named("TPU v5 lite") is devices.CHIPS["v5e"]
-    assert (
-        devices.chip_named("TPU v5") is devices.CHIPS["v5p"] and devices.chip_named("cpu") is None
-    )
+    assert devices.find_chip("TPU v5 lite") is devices.CHIPS["v5e"]
+    assert devices.find_chip("TPU v5") is devices.CHIPS["v5p"] and devices.find_chip("cpu") is None
     assert set(devices.KINDS.values()) == set(devices.CHIPS)
     with pytest.raises(ValueError, match="links must be above 0, got 0"):
         devices.Chip(memory=1.0, flops=1.0, bandwidth=1.0, links=0)

@@ -11,7 +11,7 @@ from vrl_jax.profiling.xla_costs import (
     Memory,
     compiled_costs,
     compiled_memory,
-    least_times,
+    estimate_times,
     list_collectives,
     memory_from_error,
 )
@@ -122,7 +122,7 @@ def test_kinds_are_told_apart_and_summed():
 
 def test_least_times_are_figures_over_peaks():
     chip = Chip(memory=1e9, flops=50.0, bandwidth=20.0, links=4.0)
-    found = least_times(
+    found = estimate_times(
         Costs(100.0, 10.0, (Collective("a", 1, 9, 3.0), Collective("b", 2, 9, 5.0))), chip
     )
     assert (found.compute, found.memory, found.communication) == (2.0, 0.5, 2.0)

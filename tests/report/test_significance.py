@@ -128,7 +128,7 @@ def test_plot_shows_the_largest_gains_and_losses_in_order():
     labels = np.repeat(np.arange(40), 10)
     first = np.tile(np.arange(10) < 5, 40)
     other = np.arange(10) < np.repeat(np.arange(40) % 10, 10).reshape(40, 10)
-    both = significance.Pairing(labels, first, other.ravel(), names)
+    both = significance.PairedPredictions(labels, first, other.ravel(), names)
     drawn = significance.draw_differences("b", both)
     assert drawn.title == "b: 16 classes gained, 20 lost"
     points = [int(p) for p in drawn.alt.split("in points: ")[1].replace(",", "").split()[2::3]]
@@ -140,7 +140,11 @@ def test_plot_shows_the_largest_gains_and_losses_in_order():
 def test_plot_leaves_out_classes_that_stay_the_same():
     names, labels = np.array(["up", "same", "down"]), np.array([0, 1, 2])
     first, other = np.array([False, True, True]), np.array([True, True, False])
-    drawn = significance.draw_differences("b", significance.Pairing(labels, first, other, names))
+    drawn = significance.draw_differences(
+        "b", significance.PairedPredictions(labels, first, other, names)
+    )
     assert drawn.alt.endswith("in points: up +100, down -100") and "same" not in drawn.svg
-    still = significance.draw_differences("b", significance.Pairing(labels, first, first, names))
+    still = significance.draw_differences(
+        "b", significance.PairedPredictions(labels, first, first, names)
+    )
     assert still.title == "b: 0 classes gained, 0 lost"

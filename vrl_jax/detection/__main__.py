@@ -207,7 +207,7 @@ def read_task(given: argparse.Namespace) -> DetectionTask:
     return DetectionTask(names, rows, found)
 
 
-def describe_command(model: Pretrained, given: argparse.Namespace) -> None:
+def write_run_files(model: Pretrained, given: argparse.Namespace) -> None:
     """Write what the report wants beside results: the options, software and machine."""
     path = given.out / "config.json"
     if path.is_file() and "kind" in json.loads(path.read_text()):
@@ -265,7 +265,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def judge_encoders(given: argparse.Namespace) -> list[dict[str, Any]]:
+def evaluate_encoders(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Return what the command finds, for the encoder and for the same one untrained.
 
     Raises:
@@ -278,7 +278,7 @@ def judge_encoders(given: argparse.Namespace) -> list[dict[str, Any]]:
     check.one_of(("independent", "centred"), layout=protocol.sampling.layout)
     loader = replace(protocol.loader, max_failed=given.max_failed)
     protocol = replace(protocol, loader=loader)
-    describe_command(model, given)
+    write_run_files(model, given)
     found = [detect_actions(model, given.model, protocol, given.out, given, task)]
     if given.untrained:
         plain = pretrained.init_untrained(model.encoder, model.augment, protocol.sampling.frames)
@@ -293,7 +293,7 @@ def main(argv: list[str] | None = None) -> None:
     given = make_parser().parse_args(argv)
     enable_cache()
     try:
-        found = judge_encoders(given)
+        found = evaluate_encoders(given)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.", "--"))
     results.write_results(given.out / "results", found)

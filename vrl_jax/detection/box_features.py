@@ -17,7 +17,7 @@ from vrl_jax.data.datasets import file_lists
 from vrl_jax.data.loader import eval_batches, failed_videos
 from vrl_jax.data.video.decode import VideoFile
 from vrl_jax.detection.ava import Boxes, Instances
-from vrl_jax.detection.keyframes import KeyFrame, UnreadableVideo, frame_size, place_boxes
+from vrl_jax.detection.keyframes import KeyFrame, UnreadableVideo, frame_size, letterbox_boxes
 from vrl_jax.detection.metrics import roi_align
 from vrl_jax.evaluation.encode import EncodeConfig, compile_encoder, pad_rows
 from vrl_jax.pretrained import Pretrained
@@ -147,7 +147,7 @@ def _add_parts(
             counts = first[numbers + 1] - first[numbers]
             for row, number in enumerate(numbers):
                 own = found.boxes.box[first[number] : first[number + 1]]
-                boxes[row, : len(own)] = place_boxes(own, shapes[number], protocol.resize)
+                boxes[row, : len(own)] = letterbox_boxes(own, shapes[number], protocol.resize)
             frames, regions = encode(pad_rows(each["clips"][:, 0], batch), boxes)
             frames, regions = np.array(frames[: len(numbers)]), np.array(regions)
             reasons = np.full(len(numbers), "", object)

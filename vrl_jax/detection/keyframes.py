@@ -105,25 +105,25 @@ class _Around:
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         wanted = np.clip(frames - REACH + self.frame, 0, self.whole.num_frames - 1)
-        top, left, height, width = fit_box(self.shape, size)
+        top, left, height, width = letterbox(self.shape, size)
         canvas = np.zeros((*frames.shape, *size, 3), np.uint8)
         inside = self.whole.read(wanted, (height, width))
         canvas[:, :, top : top + height, left : left + width] = inside
         return canvas
 
 
-def fit_box(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def letterbox(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a frame scaled to fit into `size`, centred."""
     scale = min(size[0] / shape[0], size[1] / shape[1])
     height, width = (max(1, round(side * scale)) for side in shape)
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
-def place_boxes(
+def letterbox_boxes(
     boxes: Float[np.ndarray, "n 4"], shape: tuple[int, int], size: tuple[int, int]
 ) -> Float[np.ndarray, "n 4"]:
     """Return boxes of a frame as boxes of the canvas that it is fitted into, both normalised."""
-    top, left, height, width = fit_box(shape, size)
+    top, left, height, width = letterbox(shape, size)
     scale = np.array([width / size[1], height / size[0]] * 2)
     return boxes * scale + np.array([left / size[1], top / size[0]] * 2)
 

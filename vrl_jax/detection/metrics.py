@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from vrl_jax import check
 from vrl_jax.detection.ava import Boxes
 
-OVERLAP = 0.5  # of a box with the true one, intersection over union
+MIN_IOU = 0.5  # of a box with the true one, intersection over union
 
 
 def roi_align(
@@ -147,7 +147,7 @@ def _match(truth: Boxes, found: Boxes) -> Bool[np.ndarray, "n"]:
             shares = box_iou(found.box[number], truth.box[places[key]])
             best = int(shares.argmax())
             place = places[key][best]
-            hits[number] = shares[best] >= OVERLAP and place not in taken
+            hits[number] = shares[best] >= MIN_IOU and place not in taken
             if hits[number]:
                 taken.add(place)
     return hits

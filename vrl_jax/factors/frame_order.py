@@ -157,7 +157,7 @@ def probe_folds(
         yield learn & (groups != value), ask[groups[ask] == value]
 
 
-def balanced_accuracy(
+def summarize_accuracy(
     right: Float[np.ndarray, "n"] | Bool[np.ndarray, "n"],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
@@ -186,10 +186,10 @@ def compare_orders(
     """
     shuffles = [found for name, found in right.items() if name.startswith("shuffled")]
     averaged = {**right, "shuffled": np.mean(shuffles, axis=0)}
-    whole = balanced_accuracy(averaged["ordered"], labels, classes)
+    whole = summarize_accuracy(averaged["ordered"], labels, classes)
     results = [{"name": "order/ordered", **whole}]
     for name in ("shuffled", "reversed", "frozen", "held"):
-        found = balanced_accuracy(averaged[name], labels, classes)
+        found = summarize_accuracy(averaged[name], labels, classes)
         drops = {c: whole["per_class"][c] - part for c, part in found["per_class"].items()}
         drop = whole["value"] - found["value"]
         results.append({"name": f"order/{name}", **found, "drop": drop, "drop_per_class": drops})

@@ -16,7 +16,7 @@ from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.factors import frame_order, spectrum, units
 from vrl_jax.factors.frame_order import ViewFeatures
 from vrl_jax.factors.spectrum import ClipOperators
-from vrl_jax.factors.test_views import ViewPass
+from vrl_jax.factors.test_views import ViewExtractor
 from vrl_jax.probes.linear_probe import LinearProbe
 from vrl_jax.probes.results import Result
 
@@ -103,7 +103,7 @@ def report_factors(
       twins: the test videos changed in motion alone, and in appearance alone: for units by pairs
         of known factors.
     """
-    reader = ViewPass(encode, batches, rows, hosts, config.seed)
+    reader = ViewExtractor(encode, batches, rows, hosts, config.seed)
     fitted: list[ClipOperators] = []
 
     def fit(clips):
@@ -173,7 +173,7 @@ def _of_label(
     results = frame_order.compare_orders(_under("order", encoded), labels, classes)
     for floor in ("floor/appearance", "floor/motion"):
         found = right(floor, (floor,))[floor]
-        results.append({"name": floor, **frame_order.balanced_accuracy(found, labels, classes)})
+        results.append({"name": floor, **frame_order.summarize_accuracy(found, labels, classes)})
     masked = _masked(asked)
     for name, background in BACKGROUNDS.items() if masked.any() else ():
         contrast = _contrast(_under(name, encoded), masked, labels, classes)
@@ -193,11 +193,11 @@ def _contrast(
     A blind guess, right or wrong on both, has a contrasted accuracy of 0.
     """
     scuba, scufo, labels = right["scuba"][masked], right["scufo"][masked], labels[masked]
-    contrasted = frame_order.balanced_accuracy(scuba & ~scufo, labels, classes)
+    contrasted = frame_order.summarize_accuracy(scuba & ~scufo, labels, classes)
     contrasted |= {"metric": "contrasted accuracy", "chance": 0.0}
     return [
-        {"name": "scuba", **frame_order.balanced_accuracy(scuba, labels, classes)},
-        {"name": "scufo", **frame_order.balanced_accuracy(scufo, labels, classes)},
+        {"name": "scuba", **frame_order.summarize_accuracy(scuba, labels, classes)},
+        {"name": "scufo", **frame_order.summarize_accuracy(scufo, labels, classes)},
         {"name": "contrasted", **contrasted},
     ]
 

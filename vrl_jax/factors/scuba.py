@@ -53,7 +53,7 @@ def draw_stripes(rng: np.random.Generator, size: tuple[int, int]) -> UInt8[np.nd
     return np.round(255 * np.where(band, 1 - colour, colour)).astype(np.uint8)
 
 
-def on_stripes(
+def paste_on_stripes(
     clip: UInt8[np.ndarray, "t h w 3"], mask: Bool[np.ndarray, "t h w"], seed: int
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """Return the clip where its mask is, and stripes of its own elsewhere."""
@@ -76,21 +76,21 @@ def load_masks(folder: str, source: VideoDataset) -> VideoList:
     rows = [(video.id, 0, (video.id.lstrip("/"),)) for video in videos]
     found = locate_videos(need_folder("masks", folder), rows, ("mask",))
     paired = zip(videos, found.videos, strict=True)
-    return _beside(source, [Aligned(mask.media, video.media) for video, mask in paired])
+    return _beside(source, [AlignedMask(mask.media, video.media) for video, mask in paired])
 
 
-def still_videos(source: VideoDataset, seed: int) -> VideoList:
+def background_stills(source: VideoDataset, seed: int) -> VideoList:
     """Return for each video the still of another one, drawn from those that share no label.
 
     Where every other video shares one, it is drawn from those that share fewest.
     """
     videos = [source[index] for index in range(len(source))]
     labels = {name: np.array([video.labels[name] for video in videos]) for name in source.classes}
-    donors = unlike_pairs(labels, seed)
-    return _beside(source, [Still(videos[donor].media) for donor in donors])
+    donors = draw_dissimilar(labels, seed)
+    return _beside(source, [StillVideo(videos[donor].media) for donor in donors])
 
 
-def unlike_pairs(labels: Mapping[str, Int[np.ndarray, "n"]], seed: int) -> Int[np.ndarray, "n"]:
+def draw_dissimilar(labels: Mapping[str, Int[np.ndarray, "n"]], seed: int) -> Int[np.ndarray, "n"]:
     """Return for each item another one, at random from those that share fewest labels with it."""
     rng = np.random.default_rng(seed)
     count = len(next(iter(labels.values())))
@@ -103,7 +103,7 @@ def unlike_pairs(labels: Mapping[str, Int[np.ndarray, "n"]], seed: int) -> Int[n
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignedMask:
     """A mask video that has the length and the rate of the video that it masks.
 
     Attributes:
@@ -134,7 +134,7 @@ class _Rated:
 
 
 @dataclass(frozen=True)
-class Still:
+class StillVideo:
     """A video of which every clip shows its middle frame alone.
 
     Attributes:

@@ -19,7 +19,7 @@ ClipView = Callable[[Clips], dict[str, Float[np.ndarray, "_ _"]]]
 
 
 @dataclass(frozen=True)
-class ViewPass:
+class ViewExtractor:
     """Reads and encodes a source once.
 
     Attributes:
@@ -84,12 +84,12 @@ class ViewPass:
                 views |= self._on_other_backgrounds(clips, mask, stills)
             return views
 
-        beside = () if masks is None else (masks, scuba.still_videos(source, self.seed))
+        beside = () if masks is None else (masks, scuba.background_stills(source, self.seed))
         return self._read(source, look, *beside)
 
     def _on_other_backgrounds(self, clips: Clips, masks: Clips, stills: Clips):
         mask = masks[..., 0] > 127
-        striped = _each(scuba.on_stripes, clips, mask, seed=self.seed)
+        striped = _each(scuba.paste_on_stripes, clips, mask, seed=self.seed)
         moved = np.where(mask[..., None], clips, stills)
         return {
             "scuba/scuba": self.encode(striped),

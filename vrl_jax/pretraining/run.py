@@ -12,7 +12,7 @@ from vrl_jax.data.storage import AnyPath
 from vrl_jax.experiment import Experiment
 from vrl_jax.pretraining.online_probes import OnlineProbes
 from vrl_jax.pretraining.program import make_program
-from vrl_jax.profiling.devices import chip_named
+from vrl_jax.profiling.devices import find_chip
 from vrl_jax.profiling.step_report import analyze_step, format_report, tree_bytes
 from vrl_jax.report import html
 from vrl_jax.train import loop, provenance, sharding
@@ -135,7 +135,7 @@ class Pretraining:
             "views": f"f32{[self.experiment.train.batch, *views]}",
             "weights": f"{weights:,}, the whole state {tree_bytes(program.state) / 1e6:,.1f} MB",
         }
-        report = analyze_step(program, self.experiment, self.mesh, chip_named(device))
+        report = analyze_step(program, self.experiment, self.mesh, find_chip(device))
         lines = [f"{name:10}{text}" for name, text in rows.items()]
         return "\n".join([provenance.version_line(), *lines, "", format_report(report)])
 

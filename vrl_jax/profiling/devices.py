@@ -63,7 +63,7 @@ COMPILE_ONLY = {
 }
 
 
-def chip_named(kind: str) -> Chip | None:
+def find_chip(kind: str) -> Chip | None:
     """Return the figures of a device by its `device_kind`, if it is one of `CHIPS`."""
     return CHIPS[KINDS[kind]] if kind in KINDS else None
 

@@ -106,7 +106,7 @@ def analyze_step(
         capacity=chip.memory if chip else None,
         seconds=time.perf_counter() - began,
         costs=costs,
-        times=xla_costs.least_times(costs, chip) if costs and chip else None,
+        times=xla_costs.estimate_times(costs, chip) if costs and chip else None,
     )
 
 

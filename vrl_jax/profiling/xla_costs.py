@@ -119,7 +119,7 @@ def compiled_costs(compiled: jax.stages.Compiled, chips: int) -> Costs:
     )
 
 
-def least_times(costs: Costs, chip: Chip) -> Times:
+def estimate_times(costs: Costs, chip: Chip) -> Times:
     """Return how long a program takes at least."""
     return Times(
         compute=costs.flops / chip.flops,

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 [markdown.format_markdown(folders)] if wanted.markdown else _pages(wanted, folders)
             )
         except (ValueError, OSError) as error:
-            parser.exit(1, f"{parser.prog}: {storage.with_addresses(str(error), copies)}\n")
+            parser.exit(1, f"{parser.prog}: {storage.restore_urls(str(error), copies)}\n")
     for text in printed:
         print(text)
 

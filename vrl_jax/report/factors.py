@@ -19,7 +19,7 @@ MOST_CLASSES = 16
 HATCHES = {"solid": "", "dashed": "////", "dashdot": "...."}  # as curves are dashed
 
 
-class Kind(NamedTuple):
+class FactorGroup(NamedTuple):
     """Results of one kind: `plots` show what `tables` say in numbers.
 
     Attributes:
@@ -44,7 +44,7 @@ class Bars(NamedTuple):
     cells: dict[table.Column, table.Cell]
 
 
-def factor_groups(results: list[Result], runs: list[str]) -> list[Kind]:
+def factor_groups(results: list[Result], runs: list[str]) -> list[FactorGroup]:
     """Return the results whose names have a prefix, by prefix.
 
     Columns that were measured in different ways share a plot only as long as each was measured in
@@ -55,18 +55,18 @@ def factor_groups(results: list[Result], runs: list[str]) -> list[Kind]:
       runs: the names of all runs on the page; their order decides on colours.
     """
     found = []
-    for kind, own in by_kind(results).items():
+    for kind, own in group_by_prefix(results).items():
         tables = table.build_tables(own)
         columns = [column for part in tables for column in part.columns]
         parts = [tables] if len(set(columns)) == len(columns) else [[part] for part in tables]
         for part in parts:
             measures = {one.measure for one in part}
             classes = _classes([r for r in own if r.measure in measures], len(runs) > 1)
-            found.append(Kind(kind, part, _plots(part, runs), classes))
+            found.append(FactorGroup(kind, part, _plots(part, runs), classes))
     return found
 
 
-def by_kind(results: list[Result]) -> dict[str, list[Result]]:
+def group_by_prefix(results: list[Result]) -> dict[str, list[Result]]:
     """Return the results whose names have a prefix, by prefix and without it."""
     kinds: dict[str, list[Result]] = {}
     for result in results:

@@ -11,7 +11,10 @@ def format_markdown(workdirs: list[Path]) -> str:
     Raises `ValueError` naming the file where a folder, or what it holds, is not in order.
     """
     results = [result for run in read.read_runs(workdirs).values() for result in run.results]
-    groups = {"": [result for result in results if not result.kind], **factors.by_kind(results)}
+    groups = {
+        "": [result for result in results if not result.kind],
+        **factors.group_by_prefix(results),
+    }
     return "\n".join(
         _section(kind, part) for kind, own in groups.items() for part in table.build_tables(own)
     )

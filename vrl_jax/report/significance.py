@@ -16,7 +16,7 @@ LONGEST = 30  # letters of a name along the axis
 GAIN, LOSS = plot.PALETTE[0], plot.PALETTE[1]
 
 
-class Pairing(NamedTuple):
+class PairedPredictions(NamedTuple):
     """Two runs' predictions for the videos that both judged, in the same order.
 
     Attributes:
@@ -39,7 +39,7 @@ class Pairing(NamedTuple):
         )
 
 
-class Contest(NamedTuple):
+class RunComparison(NamedTuple):
     """What one evaluation says of several runs: a row and a plot for each but the first."""
 
     title: str
@@ -47,7 +47,7 @@ class Contest(NamedTuple):
     plots: list[plot.Plot]
 
 
-def compare_runs(results: list[Result]) -> list[Contest]:
+def compare_runs(results: list[Result]) -> list[RunComparison]:
     """Return one entry for each evaluation that the first of the runs and others went through.
 
     Only results of one protocol and data set meet, and those of trained encoders.
@@ -86,7 +86,7 @@ def mcnemar_p(one: int, other: int) -> float:
     return min(1.0, 2 * below / 2**total)
 
 
-def pair_predictions(first: Predictions, other: Predictions) -> Pairing:
+def pair_predictions(first: Predictions, other: Predictions) -> PairedPredictions:
     """Return what two runs said of the videos that both could read and named once.
 
     Raises `ValueError` naming the files where classes or labels disagree.
@@ -103,7 +103,7 @@ def pair_predictions(first: Predictions, other: Predictions) -> Pairing:
             f"{first.path} and {other.path} give {common[differs.argmax()]} different labels"
         )
     right = first.predictions[here] == labels, other.predictions[there] == labels
-    return Pairing(labels, *right, first.classes)
+    return PairedPredictions(labels, *right, first.classes)
 
 
 def _places(found: Predictions) -> dict[str, int]:
@@ -113,7 +113,7 @@ def _places(found: Predictions) -> dict[str, int]:
     return dict(zip(ids[kept].tolist(), places[kept].tolist(), strict=True))
 
 
-def _contest(title: str, first: Result, others: list[Result]) -> Contest:
+def _contest(title: str, first: Result, others: list[Result]) -> RunComparison:
     rows, plots = [], []
     for other in others:
         both = pair_predictions(first.predictions, other.predictions)
@@ -127,10 +127,10 @@ def _contest(title: str, first: Result, others: list[Result]) -> Contest:
         plots.append(draw_differences(other.run, both))
     header = ["run", "videos", "right", "first run right", "only this run right"]
     header += ["only first run right", "p"]
-    return Contest(f"{title}, against {first.run}", table.Grid(header, rows), plots)
+    return RunComparison(f"{title}, against {first.run}", table.Grid(header, rows), plots)
 
 
-def class_differences(both: Pairing) -> tuple[np.ndarray, np.ndarray]:
+def class_differences(both: PairedPredictions) -> tuple[np.ndarray, np.ndarray]:
     """Return the other run's accuracy less the first one's, and the videos, f64[c] and int[c]."""
     size = len(both.classes)
     videos = np.bincount(both.labels, minlength=size)
@@ -139,7 +139,7 @@ def class_differences(both: Pairing) -> tuple[np.ndarray, np.ndarray]:
     return sums / np.maximum(videos, 1), videos
 
 
-def draw_differences(title: str, both: Pairing) -> plot.Plot:
+def draw_differences(title: str, both: PairedPredictions) -> plot.Plot:
     """Draw the classes that gained and lost most, with their numbers of videos."""
     change, videos = class_differences(both)
     order = np.argsort(-change, kind="stable")

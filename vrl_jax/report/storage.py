@@ -55,7 +55,7 @@ def fetch_folder(url: str, into: Path) -> Path:
     return folder
 
 
-def with_addresses(text: str, into: Path) -> str:
+def restore_urls(text: str, into: Path) -> str:
     """Return a text in which runs that were copied to `into` are called by their addresses."""
     return re.sub(rf"{re.escape(str(into))}/(\w+)/", r"\1://", text)
 

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from vrl_jax.report.plot import STYLE, curve_style
 
-Found = Mapping[str, Mapping[str, list[float]]]  # by value of the setting, by probe, over seeds
+# One value per seed, by value of the setting and name of the probe.
+SweepResults = Mapping[str, Mapping[str, list[float]]]
 
 
-def draw_sweep(path: pathlib.Path, experiments: Mapping[str, Found], setting: str) -> None:
+def draw_sweep(path: pathlib.Path, experiments: Mapping[str, SweepResults], setting: str) -> None:
     """Draw mean and standard deviation over seeds: a panel a probe, a curve an experiment.
 
     Args:
