@@ -1,10 +1,16 @@
-"""What the README shows runs: its Python as it stands, and its configs exist."""
+"""The README's Python runs as it stands, it stays short, and every config is documented."""
 
 import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+CONFIGS = {path.name for path in (ROOT / "configs").glob("[a-z]*.py")}
+MOST_LINES = 150
+
+
+def test_it_is_short():
+    assert len(TEXT.splitlines()) <= MOST_LINES
 
 
 def test_python_examples_run():
@@ -15,6 +21,14 @@ def test_python_examples_run():
 
 
 def test_every_config_named_exists_and_every_config_is_named():
-    named = set(re.findall(r"`(?:configs/)?(\w+\.py)`", TEXT))
-    present = {path.name for path in (ROOT / "configs").glob("[a-z]*.py")}
-    assert present <= named
+    assert config_names(TEXT) <= CONFIGS
+    assert config_names((ROOT / "docs" / "configs.md").read_text()) == CONFIGS
+
+
+def config_names(text: str) -> set[str]:
+    return set(re.findall(r"`(?:configs/)?(\w+\.py)`", text))
+
+
+def test_links_lead_to_files():
+    for link in re.findall(r"\]\(([^)#]+)", TEXT):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
