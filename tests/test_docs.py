@@ -45,7 +45,9 @@ def test_figures_elsewhere_are_those_of_the_results():
 
 
 def test_every_command_is_on_its_page():
-    shown = re.findall(r"<!-- help: (\S+) -->", (DOCS / "commands.md").read_text())
+    page = (DOCS / "commands.md").read_text()
+    shown = set(re.findall(r"<!-- help: (\S+) -->", page))
+    shown |= set(re.findall(r"`(\S+)` is another name of", page))
     programs = [
         path.relative_to(ROOT).with_suffix("")
         for path in (ROOT / "vrl_jax").rglob("*.py")
@@ -53,6 +55,18 @@ def test_every_command_is_on_its_page():
     ]
     names = [".".join(path.parts).removesuffix(".__main__") for path in programs]
     assert sorted(shown) == sorted(names)
+
+
+def test_every_public_module_is_in_the_reference_once():
+    pages = "\n".join(path.read_text() for path in PAGES)
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "vrl_jax").rglob("[a-z]*.py")
+        if "\nif __name__" not in path.read_text()  # commands have their page
+    ]
+    for module in modules:
+        entries = re.findall(rf"^::: {re.escape(module)}(?:\.[A-Z]\w+)?$", pages, re.M)
+        assert len(entries) == 1, f"{module}: {entries}"
 
 
 def test_every_notebook_is_linked():

@@ -242,7 +242,3 @@ def main(argv: list[str] | None = None) -> None:
             print(index_videos(source, given.out, given.workers, given.time_limit, given.sha256))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.data.", ""))
-
-
-if __name__ == "__main__":
-    main()

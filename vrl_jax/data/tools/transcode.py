@@ -239,7 +239,3 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     if failed:
         sys.exit(f"error: {failed} videos failed: {given.out / FAILED} says why")
-
-
-if __name__ == "__main__":
-    main()
