@@ -2,7 +2,7 @@
 
 import argparse
 import ast
-import importlib
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -98,6 +98,18 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "--workdir" in (tmp_path / "commands/index.html").read_text()
     assert "150 epochs of 32" in (tmp_path / "evaluation/index.html").read_text()
     assert "https://" not in "".join(re.findall(r"<(?:script|link)[^>]*>", page))
+
+
+def test_bars_of_norms_are_delimiters_that_do_not_stretch():
+    pytest.importorskip("latex2mathml")
+    spec = importlib.util.spec_from_file_location("maths", DOCS / "hooks" / "maths.py")
+    maths = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maths)
+    mathml = maths.to_mathml(r"\lVert x \rVert^2 + \left\lVert y \right\rVert", "inline")
+    bars = re.findall(r"<mo ([^>]*)>&#x02016;</mo>", mathml)
+    assert [re.search(r'form="(\w+)"', bar)[1] for bar in bars] == ["prefix", "postfix"] * 2
+    assert [re.search(r'stretchy="(\w+)"', bar)[1] for bar in bars] == ["false"] * 2 + ["true"] * 2
+    assert "<mo>&#x02016;" not in mathml
 
 
 # Python

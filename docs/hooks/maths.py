@@ -1,4 +1,4 @@
-"""Formulas become MathML while the site is built: no script, and nothing to download."""
+"""Convert formulas to MathML while the site is built: no script, and nothing to download."""
 
 import html
 import re
@@ -6,8 +6,10 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-# What pymdownx.arithmatex leaves of `$...$` and `$$...$$`.
+# The output of pymdownx.arithmatex for `$...$` and `$$...$$`.
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
+PLAIN_BAR = re.compile(r"(?<!\\left)(?<!\\right)\\([lr])Vert")
+ANGLES = {"&#x027E8;": "prefix", "&#x027E9;": "postfix"}
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -15,7 +17,29 @@ def on_page_content(content: str, **_: Any) -> str:
     return FORMULA.sub(_convert, content)
 
 
-def _convert(found: re.Match) -> str:
-    tag, formula = found.groups()
+def to_mathml(formula: str, display: str) -> str:
+    """Convert LaTeX to MathML, with delimiters that browsers set as delimiters.
+
+    latex2mathml emits the bars of `\\lVert x \\rVert^2` as plain operators. A browser takes them for
+    infix operators that stretch, so that a bar with an exponent hangs below the line.
+    """
+    sides = iter(PLAIN_BAR.findall(formula))
+    mathml = convert(formula, display=display)
+    mathml = re.sub(
+        "<mo>&#x02016;</mo>",
+        lambda _: _delimiter("&#x02016;", "prefix" if next(sides) == "l" else "postfix"),
+        mathml,
+    )
+    for angle, form in ANGLES.items():
+        mathml = mathml.replace(f"<mi>{angle}</mi>", _delimiter(angle, form))
+    return mathml.replace("<mo>&#x0002F;</mo>", '<mo lspace="0em" rspace="0em">&#x0002F;</mo>')
+
+
+def _delimiter(character: str, form: str) -> str:
+    return f'<mo stretchy="false" fence="true" form="{form}">{character}</mo>'
+
+
+def _convert(match: re.Match) -> str:
+    tag, formula = match.groups()
     display = "block" if tag == "div" else "inline"
-    return f'<{tag} class="formula">{convert(html.unescape(formula), display=display)}</{tag}>'
+    return f'<{tag} class="formula">{to_mathml(html.unescape(formula), display)}</{tag}>'
