@@ -20,8 +20,8 @@ def on_page_content(content: str, **_: Any) -> str:
 def to_mathml(formula: str, display: str) -> str:
     """Convert LaTeX to MathML, with delimiters that browsers set as delimiters.
 
-    latex2mathml emits the bars of `\\lVert x \\rVert^2` as plain operators. A browser takes them for
-    infix operators that stretch, so that a bar with an exponent hangs below the line.
+    latex2mathml emits the bars of `\\lVert x \\rVert^2` as plain operators. A browser takes them
+    for infix operators that stretch, and a bar with an exponent hangs below the line.
     """
     sides = iter(PLAIN_BAR.findall(formula))
     mathml = convert(formula, display=display)
