@@ -230,12 +230,8 @@ def test_a_run_is_exported(rng, tmp_path, capsys, encoder, note):
     described.encoder = config.describe(encoder)
     run.mkdir()
     (run / "config.json").write_text(described.to_json())
-    tree = {
-        "params": {"network": {"encoder": wrote.variables["params"]}},
-        "state": {"stats": {"encoder": wrote.variables["batch_stats"]}},
-    }
     with ocp.CheckpointManager(run / "checkpoints") as manager:
-        manager.save(5, args=ocp.args.Composite(state=ocp.args.StandardSave(tree)))
+        manager.save(5, args=ocp.args.Composite(encoder=ocp.args.StandardSave(wrote.variables)))
     main([str(run), "--to=torchvision", f"--out={tmp_path / 'theirs.safetensors'}"])
     assert ("halves time three times" in capsys.readouterr().out) == note
     read, _ = files.read_weights(tmp_path / "theirs.safetensors")

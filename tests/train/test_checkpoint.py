@@ -75,10 +75,13 @@ def test_restores_onto_another_mesh(tmp_path):
 
 
 def test_an_encoder_is_read_without_what_stood_around_it(tmp_path, caplog):
+    def select(train):
+        return {"params": train.params["trunk"], "batch_stats": train.state["moments"]}
+
     encoder = {"kernel": jnp.arange(6.0).reshape(2, 3)}
-    params = {"network": {"encoder": encoder, "heads": {"w": jnp.ones(3)}}, "framework": {}}
-    kept = {"stats": {"encoder": {"mean": jnp.full(3, 2.0)}}, "queue": jnp.ones((5, 2))}
-    with Checkpoints(tmp_path, 3, {}) as checkpoints:
+    params = {"trunk": encoder, "heads": {"w": jnp.ones(3)}}
+    kept = {"moments": {"mean": jnp.full(3, 2.0)}, "queue": jnp.ones((5, 2))}
+    with Checkpoints(tmp_path, 3, {}, encoder=select) as checkpoints:
         for step in (1, 2):
             scaled = jax.tree.map(lambda x, step=step: step * x, params)
             checkpoints.save(TrainState(jnp.int32(step), scaled, kept, {"m": jnp.ones(3)}), 0.0)
@@ -94,6 +97,24 @@ def test_an_encoder_is_read_without_what_stood_around_it(tmp_path, caplog):
     assert not caplog.records, caplog.text
     with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*: there are \[1, 2\]"):
         restore_encoder(tmp_path, 7)
+
+
+def test_an_encoder_without_statistics_is_read(tmp_path):
+    def select(train):
+        return {"params": train.params, "batch_stats": {}}
+
+    with Checkpoints(tmp_path, 1, {}, encoder=select) as checkpoints:
+        checkpoints.save(state(1, 7.0), 0.0)
+    step, found = restore_encoder(tmp_path)
+    assert step == 1 and found["batch_stats"] == {}
+    np.testing.assert_array_equal(found["params"]["w"], 7.0)
+
+
+def test_a_checkpoint_without_an_encoder_is_refused_by_name(tmp_path):
+    with Checkpoints(tmp_path, 1, {}) as checkpoints:
+        checkpoints.save(state(1), 0.0)
+    with pytest.raises(ValueError, match="step 1 in .* has no item 'encoder': .* train again$"):
+        restore_encoder(tmp_path)
 
 
 def test_another_config_is_refused_with_what_differs(tmp_path):

@@ -38,6 +38,18 @@ class Inner(NamedTuple):
     hypergradient: str
 
 
+class Operators(NamedTuple):
+    """Linear operators of clips, for the spectrum that a run records.
+
+    Attributes:
+      matrix: takes each frame vector of a clip to the next one, in the method's own coordinates.
+      radius: eigenvalues of `matrix` at most this far from 1 count as static.
+    """
+
+    matrix: Float[Array, "*n m m"]
+    radius: Float[Array, ""] | float
+
+
 class Method(NamedTuple):
     """A self-supervised method as the train step sees it.
 
@@ -47,8 +59,10 @@ class Method(NamedTuple):
       loss: (params, state, clips, key, step) -> (scalar, (aux, metrics)).
       update: (params, state, aux, step) -> (params, state): teachers, queues, statistics.
       encode: (params, state, clips f32[n t h w 3]) -> Features, with fixed statistics.
-      frames: (params, state, clips f32[n t h w 3]) -> f32[n t d], the vectors whose dynamics the
-        method looks at; None where it looks at none.
+      encoder: (params, state) -> {"params": ..., "batch_stats": ...}, the variables of the encoder
+        that is kept; a network without batch statistics has {} there.
+      operators: (params, state, clips f32[n t h w 3]) -> Operators, with fixed statistics; None
+        where the method fits none.
       inner: the lower level, or None.
     """
 
@@ -57,7 +71,8 @@ class Method(NamedTuple):
     loss: Callable[..., tuple[Float[Array, ""], tuple[Tree, dict[str, Float[Array, ""]]]]]
     update: Callable[..., tuple[Tree, Tree]]
     encode: Callable[..., Features]
-    frames: Callable[..., Float[Array, "n t d"]] | None = None
+    encoder: Callable[..., Tree]
+    operators: Callable[..., Operators] | None = None
     inner: Inner | None = None
 
     @property
@@ -108,7 +123,7 @@ def compose(
     prepare: Callable[..., tuple[Float[Array, "b v t h w 3"], Tree]] | None = None,
     passes: tuple[tuple[int, ...], ...] | None = None,
     terms: ExtraLosses | None = None,
-    frames: Callable[[Outputs], Float[Array, "b v t d"]] | None = None,
+    operators: Callable[[Outputs], Operators] | None = None,
     inner: Inner | None = None,
 ) -> Method:
     """Put a method together from what is embedded and how embeddings are compared.
@@ -127,7 +142,7 @@ def compose(
       passes: views that share batch statistics, in order of their numbers; by default all views
         do. Views after the last one named are for a teacher alone.
       terms: losses of the method's own.
-      frames: the frame vectors whose dynamics the method looks at, if it does.
+      operators: a network's outputs to the operators of their clips, matrix f32[b v m m].
       inner: the lower level; its `loss` is given here as a function of outputs.
 
     Raises:
@@ -187,8 +202,13 @@ def compose(
     def encode(params, state, clips):
         return network.apply(variables(params, state), clips, method="encode")
 
-    def frame_vectors(params, state, clips):
-        return frames(network.apply(variables(params, state), clips[:, None], False))[:, 0]
+    def encoder(params, state):
+        stats = state["stats"].get("encoder", {})
+        return {"params": params["network"]["encoder"], "batch_stats": stats}
+
+    def clip_operators(params, state, clips):
+        fitted = operators(network.apply(variables(params, state), clips[:, None], False))
+        return fitted._replace(matrix=fitted.matrix[:, 0])
 
     def inner_loss(params, state, clips, key, step):
         weights = Weights(own.hold(params["network"], step), state["stats"])
@@ -200,7 +220,8 @@ def compose(
         loss=loss,
         update=update,
         encode=encode,
-        frames=frame_vectors if frames else None,
+        encoder=encoder,
+        operators=clip_operators if operators else None,
         inner=inner._replace(loss=inner_loss) if inner else None,
     )
 

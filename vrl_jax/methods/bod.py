@@ -23,7 +23,7 @@ from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.frameworks.swav import SwAV
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import safe_norm
-from vrl_jax.methods.base import ExtraLosses, Inner, Method, compose, with_reversed
+from vrl_jax.methods.base import ExtraLosses, Inner, Method, Operators, compose, with_reversed
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Slot, TrainLength, View
 
@@ -154,6 +154,9 @@ class BOD:
         def frames(outputs):
             return outputs.projected["frames"] if at_head else self._frames(outputs.features)
 
+        def operators(outputs):
+            return Operators(koopman.fit(frames(outputs), ridge=self.ridge).matrix, self.radius)
+
         def predictability(outputs):
             seen = outputs.projected["forecast"] if shared else frames(outputs)
             return self._predictability(seen)
@@ -182,7 +185,7 @@ class BOD:
             project=self._project if at_head else lambda outputs: (outputs.projected, {}),
             horizon=horizon,
             prepare=with_reversed if self.reversed_negatives else None,
-            frames=frames,
+            operators=operators,
             terms=terms,
             inner=Inner(
                 lambda outputs: predictability(outputs)[0],

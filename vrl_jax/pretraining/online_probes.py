@@ -17,7 +17,6 @@ from vrl_jax.data.loader import eval_row
 from vrl_jax.evaluation.extract import extract_bank, over_devices, own_batches
 from vrl_jax.evaluation.gallery import find_neighbours
 from vrl_jax.experiment import Experiment
-from vrl_jax.losses import koopman
 from vrl_jax.methods.base import Method
 from vrl_jax.probes import feature_file, results
 from vrl_jax.probes.features import FeatureBank
@@ -102,7 +101,7 @@ class OnlineProbes:
         """Judge a state during training; `score` is what choosing a checkpoint may look at."""
         videos = self._experiment.evaluate.probe_videos
         _, test, results = self._judge(state, videos)
-        if self._method.frames:
+        if self._method.operators:
             self._add_spectrum(state, take_subset(self._test, videos), test)
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
         return {**summarize_probes(results, test), "score": float(np.mean(held_out))}
@@ -171,8 +170,7 @@ class OnlineProbes:
 
     def _clip_operators(self, weights, clips):
         view = center_view(clips, self._experiment.augment)
-        frames = self._method.frames(*weights, view)
-        return koopman.fit(frames, ridge=self._experiment.method.ridge).matrix
+        return self._method.operators(*weights, view)
 
     def _add_spectrum(self, state: TrainState, source: VideoDataset, bank: FeatureBank) -> None:
         """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`.
@@ -182,7 +180,8 @@ class OnlineProbes:
         chosen = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
         rows = [self._read(source, i) for i in chosen.tolist()]
         clips = np.stack([row["clips"][0] for row in rows])
-        matrices = np.asarray(self._operators((state.params, state.state), clips), np.float64)
+        matrices, radius = self._operators((state.params, state.state), clips)
+        matrices = np.asarray(matrices, np.float64)
         if jax.process_index():
             return
         values = np.linalg.eigvals(matrices).astype(np.complex64)[None]
@@ -194,8 +193,8 @@ class OnlineProbes:
                 kept = saved["steps"] < step
                 steps = np.append(saved["steps"][kept], steps)
                 eigenvalues = join_spectra(saved["eigenvalues"][kept], values)
-        radius = self._experiment.method.radius
-        feature_file.save_npz(path, {"steps": steps, "eigenvalues": eigenvalues, "radius": radius})
+        arrays = {"steps": steps, "eigenvalues": eigenvalues, "radius": np.asarray(radius)}
+        feature_file.save_npz(path, arrays)
 
     def _read(self, source: VideoDataset, index: int) -> dict[str, Any]:
         """Return a video's row as the evaluation sees it."""
@@ -206,10 +205,8 @@ class OnlineProbes:
         """Return what every result says of protocol, model and data."""
         experiment, config = self._experiment, self._experiment.evaluate
         size = experiment.augment.size
-        encoder = {
-            "params": state.params["network"]["encoder"],
-            "stats": state.state["stats"].get("encoder", {}),
-        }
+        variables = self._method.encoder(state.params, state.state)
+        encoder = {"params": variables["params"], "stats": variables["batch_stats"]}
         parameters = sum(leaf.size for leaf in jax.tree.leaves(encoder["params"]))
         split = f"leave one {config.group} out" if config.group else "train, test"
         return {

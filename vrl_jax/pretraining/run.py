@@ -65,6 +65,7 @@ class Pretraining:
             {"config": run_identity(experiment), "data": fingerprint(self.videos)},
             accept_changes,
             self.workdir.push,
+            lambda train: self.program.method.encoder(train.params, train.state),
         )
 
     def __call__(self) -> bool:

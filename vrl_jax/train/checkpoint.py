@@ -31,6 +31,8 @@ class Checkpoints:
       identity: what a run must have in common with the checkpoint it resumes from, as JSON.
       accept_changes: resume although that differs.
       before_save: is called first whenever a state is to be saved.
+      encoder: the train state to the encoder's {"params": ..., "batch_stats": ...}, which every
+        checkpoint then holds as an item of its own, for `restore_encoder`; None stores no encoder.
 
     Raises:
       Changed: the folder holds checkpoints of another config or data set; the message lists what
@@ -44,9 +46,10 @@ class Checkpoints:
         identity: dict[str, Any],
         accept_changes: bool = False,
         before_save: Callable[[], None] = lambda: None,
+        encoder: Callable[[TrainState], dict[str, Any]] | None = None,
     ):
         self._folder, self._keep = _absolute(folder), keep
-        self._identity, self._before_save = identity, before_save
+        self._identity, self._before_save, self._encoder = identity, before_save, encoder
         there = self._folder.is_dir()  # a folder is made when it is needed
         if there and self.latest() is not None and not accept_changes:
             self._check_identity()
@@ -77,11 +80,14 @@ class Checkpoints:
         step = int(train.step)
         if step == self.latest():
             return
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(train._asdict()),
-            identity=ocp.args.JsonSave(self._identity),
-        )
-        if not self._manager.save(step, args=items, metrics={"score": score}, force=True):
+        items = {
+            "state": ocp.args.StandardSave(train._asdict()),
+            "identity": ocp.args.JsonSave(self._identity),
+        }
+        if self._encoder is not None:
+            items["encoder"] = ocp.args.StandardSave(self._encoder(train))
+        args = ocp.args.Composite(**items)
+        if not self._manager.save(step, args=args, metrics={"score": score}, force=True):
             raise OSError(f"the checkpoint of step {step} was not written")
 
     def restore(self, like: TrainState) -> TrainState:
@@ -110,7 +116,7 @@ def steps_in(folder: AnyPath) -> list[int]:
 
 
 def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict[str, Any]]:
-    """Read an encoder alone from a run's checkpoints, whatever was trained around it.
+    """Read the encoder of a run's checkpoint, whatever was trained around it.
 
     Args:
       folder: the checkpoints.
@@ -120,7 +126,7 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
       the step, and {"params": ..., "batch_stats": ...} as NumPy arrays.
 
     Raises:
-      ValueError: there is no such checkpoint.
+      ValueError: there is no such checkpoint, or it has no encoder of its own.
     """
     steps = steps_in(folder)
     if not steps:
@@ -128,22 +134,18 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
     step = max(steps) if step is None else step
     if step not in steps:
         raise ValueError(f"no checkpoint of step {step} in {folder}: there are {sorted(steps)}")
-    path = _absolute(folder) / str(step) / "state"
+    path = _absolute(folder) / str(step) / "encoder"
+    if not path.is_dir():
+        raise ValueError(
+            f"the checkpoint of step {step} in {folder} has no item 'encoder': it was written by a "
+            "version before 0.1.0, train again"
+        )
     handler = ocp.PyTreeCheckpointHandler()
     with ocp.Checkpointer(handler) as reader:
         stored = handler.metadata(path).tree  # `reader.metadata` misses a file of whole steps
-        wanted = {"params": {"network": {"encoder": stored["params"]["network"]["encoder"]}}}
-        stats = stored["state"].get("stats", {})
-        if "encoder" in stats:  # a transformer has none
-            wanted["state"] = {"stats": {"encoder": stats["encoder"]}}
-        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        given = ocp.args.PyTreeRestore(wanted, restore_args=plain, partial_restore=True)
-        found = reader.restore(path, args=given)
-    encoder = {
-        "params": found["params"]["network"]["encoder"],
-        "batch_stats": found["state"]["stats"]["encoder"] if "state" in wanted else {},
-    }
-    return step, encoder
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+        encoder = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=plain))
+    return step, {"batch_stats": {}, **encoder}
 
 
 def _score(metrics: dict[str, float]) -> float:
