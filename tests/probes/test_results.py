@@ -77,7 +77,7 @@ def test_files_are_named_by_what_they_hold_and_earlier_ones_go(tmp_path):
     with np.load(tmp_path / "linear-class.npz") as kept:
         assert kept["ids"].tolist() == ["v"] and kept["predictions"].tolist() == [1]
         assert kept["labels"].tolist() == [1] and kept["classes"].tolist() == ["a", "b"]
-    assert json.loads((tmp_path / "linear-class.json").read_text())["place"] == 1
+    assert json.loads((tmp_path / "linear-class.json").read_text())["position"] == 1
     plain = {**result("linear", 0.5), "model": {"init": "untrained"}}
     results.write_results(tmp_path, [plain])
     names = {p.name for p in tmp_path.iterdir()}  # what is of another kind is not touched

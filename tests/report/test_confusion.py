@@ -37,8 +37,8 @@ def test_words_tell_mistakes_and_extremes():
     (one,) = confusion.confusion_matrices([made(content, found=found(labels, guesses))])
     assert one.title == "linear class (dualvar)"
     assert one.note == (
-        "17 videos of 3 classes; 1 unreadable count as wrong; "
-        "1 of the classes without videos (grey)."
+        "17 videos of 3 classes; unreadable videos, counted as wrong: 1; "
+        "classes without videos (grey): 1."
     )
     assert one.pairs.rows == [
         ["square", "star", "4 of 8"],
@@ -47,7 +47,7 @@ def test_words_tell_mistakes_and_extremes():
     ]
     assert one.best.rows == [["star", "100.0 %", "4"], ["circle", "60.0 %", "5"]]
     assert one.worst.rows == [["square", "12.5 %", "8"]]
-    assert "57.5% right in the mean of classes" in one.drawing.alt
+    assert "mean class accuracy 57.5%" in one.drawing.alt
 
 
 def test_best_and_worst_never_meet(rng):
@@ -61,7 +61,7 @@ def test_best_and_worst_never_meet(rng):
         accuracy[name] = (given["predictions"][own] == i).mean()
     ranked = sorted(accuracy.values())
     shown = [[accuracy[row[0]] for row in part.rows] for part in (one.best, one.worst)]
-    assert shown == [ranked[: -confusion.EXTREMES - 1 : -1], ranked[: confusion.EXTREMES]]
+    assert shown == [ranked[: -confusion.MAX_EXTREMES - 1 : -1], ranked[: confusion.MAX_EXTREMES]]
 
 
 @pytest.mark.parametrize("size", [8, 48, 101, 400])
@@ -70,10 +70,10 @@ def test_picture_has_a_pixel_a_cell_and_names_where_they_fit(rng, size):
     shares = rng.dirichlet(np.full(size, 0.1), size)
     shares[3] = np.nan
     svg = confusion.draw_matrix("mine", shares, names).svg
-    named = size <= confusion.MOST_NAMED
+    named = size <= confusion.MAX_TICK_LABELS
     assert svg.count("a rather long name of som…") == (2 * size if named else 0)
     written = [f">{100 * shares[i, i]:.0f}<" in svg for i in range(8) if i != 3]
-    assert all(written) or size > confusion.MOST_WRITTEN
+    assert all(written) or size > confusion.MAX_ANNOTATED
     pictures = re.findall(r"base64,\s*([^\"]+)", svg)
     sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in pictures]
     assert (size, size) in sizes

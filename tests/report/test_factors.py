@@ -34,7 +34,10 @@ def test_runs_stand_side_by_side_in_a_plot_a_label():
         for label in ("static", "dynamic")
     ]
     (one,) = factors.factor_groups(results, ["a", "b"])
-    assert [plot.title for plot in one.plots] == ["static", "dynamic"]
+    assert [plot.title for plot in one.plots] == [
+        "static, top-1 accuracy",
+        "dynamic, top-1 accuracy",
+    ]
     assert one.plots[0].alt == "Bars: a: ordered 50.0 %; b: ordered 25.0 %"
 
 
@@ -77,6 +80,6 @@ def test_classes_with_the_widest_spread_come_first():
     (one,) = factors.factor_groups(results, ["a"])
     ((title, grid),) = one.classes.items()
     assert title == "static" and grid.header == ["class", "ordered", "reversed"]
-    assert len(grid.rows) == factors.MOST_CLASSES
+    assert len(grid.rows) == factors.MAX_CLASSES
     assert grid.rows[0] == ["class 29", "90.0 %", "17.5 %"]
     assert [row[0] for row in grid.rows[:3]] == ["class 29", "class 28", "class 27"]

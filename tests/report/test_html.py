@@ -213,7 +213,7 @@ def test_comparison_tells_whether_runs_differ(workdir, other_workdir, tmp_path):
     read = (first["predictions"] >= 0) & (other["predictions"] >= 0)
     right, also = (f["predictions"][read] == f["labels"][read] for f in (first, other))
     page = html.write_comparison([workdir, other_workdir], tmp_path / "both.html").read_text()
-    (row,) = re.findall(r"only first run right.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)
+    (row,) = re.findall(r"only first run correct.*?<tbody>\s*<tr>(.*?)</tr>", page, re.DOTALL)
     cells = re.findall(r">([^<>]+)</t[hd]>", row)
     only = [int((also & ~right).sum()), int((right & ~also).sum())]
     shares = [f"{100 * x.mean():.1f} %" for x in (also, right)]
@@ -239,7 +239,7 @@ def test_runs_of_one_name_are_told_apart(workdir, tmp_path):
     dump(twin / "config.json", {"seed": 5})
     page = Page(html.write_comparison([workdir, twin], tmp_path / "both.html"))
     assert "later/tiny_bod" in page.text and f"{tmp_path.name}/tiny_bod" in page.text
-    with pytest.raises(ValueError, match="given twice"):
+    with pytest.raises(ValueError, match="listed twice"):
         html.write_comparison([workdir, workdir], tmp_path / "both.html")
 
 

@@ -40,14 +40,14 @@ def test_same_data_make_the_same_drawing():
     assert first == second
 
 
-@pytest.mark.parametrize("n", [1, plot.MOST_POINTS, plot.MOST_POINTS + 1, 1000])
+@pytest.mark.parametrize("n", [1, plot.MAX_POINTS, plot.MAX_POINTS + 1, 1000])
 def test_thin_keeps_short_curves_and_means_of_long_ones(rng, n):
     values = rng.normal(size=n)
     thinned = plot.thin_curve(values)
-    if n <= plot.MOST_POINTS:
+    if n <= plot.MAX_POINTS:
         np.testing.assert_array_equal(thinned, values)
         return
-    edges = [n * i // plot.MOST_POINTS for i in range(plot.MOST_POINTS + 1)]
+    edges = [n * i // plot.MAX_POINTS for i in range(plot.MAX_POINTS + 1)]
     expected = [values[0]]
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         expected.append(sum(values[start:stop]) / (stop - start))
@@ -64,7 +64,7 @@ def test_static_share_counts_the_disc(rng, radius):
 def test_spectrum_survives_eigenvalues_that_are_far_or_not_numbers():
     drawing = plot.draw_spectrum("a", np.array([1, 40j, np.nan, 0.5]), 0.1)
     assert "33.3% inside" in drawing.alt
-    assert "1 outside the picture" in drawing.alt
+    assert "1 outside the axes" in drawing.alt
 
 
 def test_curves_say_in_words_what_they_show():

@@ -14,7 +14,7 @@ def test_file_with_predictions_is_read(tmp_path, rng):
     arrays = predictions(rng)
     np.savez(path.with_suffix(".npz"), **arrays)
     found = results.load_result(path, "mine")
-    assert (found.run, found.kind, found.label) == ("mine", "order", "static")
+    assert (found.run, found.prefix, found.label) == ("mine", "order", "static")
     assert (found.values, found.chance) == ({"": 0.5}, {"": 0.125})
     assert found.per_class == {"a": 0.25} and not found.untrained
     np.testing.assert_array_equal(found.predictions.predictions, arrays["predictions"])
@@ -58,11 +58,11 @@ def test_what_is_wrong_is_told_with_the_file(changed, complaint):
     ("changed", "complaint"),
     [
         ({"ids": None}, "lacks ids"),
-        ({"labels": np.zeros(3, int)}, "one label and prediction an id"),
-        ({"predictions": np.full(200, 3)}, "predictions must be whole numbers from -1 to 2"),
-        ({"predictions": np.full(200, -2)}, "predictions must be whole numbers from -1 to 2"),
-        ({"labels": np.full(200, -1)}, "labels must be whole numbers from 0 to 2"),
-        ({"labels": np.full(200, 0.5)}, "labels must be whole numbers"),
+        ({"labels": np.zeros(3, int)}, "one label and one prediction per id"),
+        ({"predictions": np.full(200, 3)}, "predictions must be integers from -1 to 2"),
+        ({"predictions": np.full(200, -2)}, "predictions must be integers from -1 to 2"),
+        ({"labels": np.full(200, -1)}, "labels must be integers from 0 to 2"),
+        ({"labels": np.full(200, 0.5)}, "labels must be integers"),
     ],
 )
 def test_predictions_that_contradict_themselves_are_refused(tmp_path, rng, changed, complaint):

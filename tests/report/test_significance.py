@@ -74,10 +74,10 @@ def test_videos_named_twice_are_left_out(rng):
 def test_disagreement_on_the_truth_is_told_with_the_files(rng):
     first = predictions(rng)
     other = first | {"labels": (first["labels"] + 1) % 3}
-    with pytest.raises(ValueError, match=r"a\.npz and b\.npz give video\d+ different labels"):
+    with pytest.raises(ValueError, match=r"a\.npz and b\.npz have different labels for video\d+"):
         significance.pair_predictions(judged(first, "a.npz"), judged(other, "b.npz"))
     other = first | {"classes": first["classes"][::-1]}
-    with pytest.raises(ValueError, match=r"a\.npz and b\.npz name different classes"):
+    with pytest.raises(ValueError, match=r"a\.npz and b\.npz have different classes"):
         significance.pair_predictions(judged(first, "a.npz"), judged(other, "b.npz"))
     other = first | {"ids": np.char.add("x", first["ids"])}
     results = [
@@ -117,7 +117,7 @@ def test_runs_meet_the_first_one_in_one_protocol_and_data_set_alone(rng):
         f"{100 * both.other.mean():.1f} %",
         f"{100 * both.first.mean():.1f} %",
         *map(str, only),
-        f"{both.p:.2g}" if both.p >= significance.TINY else "below 1e-06",
+        f"{both.p:.2g}" if both.p >= significance.MIN_P else "below 1e-06",
     ]
     assert contest.grid.rows[1][4:] == ["0", "0", "1"]
     assert significance.compare_runs(results[3:]) == []
@@ -133,7 +133,7 @@ def test_plot_shows_the_largest_gains_and_losses_in_order():
     assert drawn.title == "b: 16 classes gained, 20 lost"
     points = [int(p) for p in drawn.alt.split("in points: ")[1].replace(",", "").split()[2::3]]
     gained = sorted((10 * (i % 10) - 50 for i in range(40)), reverse=True)
-    assert points == gained[: significance.MOST] + gained[-significance.MOST :]
+    assert points == gained[: significance.MAX_CLASSES] + gained[-significance.MAX_CLASSES :]
     assert "class 9 (10)" in drawn.svg and "class 5 (10)" not in drawn.svg
 
 

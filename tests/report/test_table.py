@@ -81,9 +81,9 @@ def test_headings_tell_names_and_differences():
     ]
     contents = [result("linear", "static", 0.5) | {"protocol": p} for p in protocols]
     lss, whole, changed = table.build_tables([made(content) for content in contents])
-    assert lss.heading == "lss, clips 10, crops not given"
+    assert lss.heading == "lss, clips 10, crops not set"
     assert whole.heading == "dualvar, clips 10, crops 1"
-    assert changed.heading == "dualvar (changed), clips 5, crops not given"
+    assert changed.heading == "dualvar (changed), clips 5, crops not set"
     assert changed.changed == [
         "epochs 2 (the protocol has 150)",
         "steps [1] (the protocol has [60, 120])",

@@ -123,9 +123,9 @@ def write_results(
     for kind in {result["name"].partition("/")[0] for result in results}:
         for earlier in folder.glob(f"{kind}-*"):
             earlier.unlink()
-    for place, (stem, result) in enumerate(zip(stems, results, strict=True)):
+    for position, (stem, result) in enumerate(zip(stems, results, strict=True)):
         kept = {key: item for key, item in result.items() if key != "predictions"}
-        kept["place"] = place
+        kept["position"] = position
         (folder / f"{stem}.json").write_text(json.dumps(kept, indent=2))
         if "predictions" in result:
             videos = [test[number] for number in range(len(test))]

@@ -1,6 +1,6 @@
-"""Rebuild the report of a run, or compare several: `python -m vrl_jax.report WORKDIR...`.
+"""Rebuild a run's report, or compare several runs: `python -m vrl_jax.report WORKDIR...`.
 
-A run on an object store is read from there, and its report is written where `--out` says.
+A run on an object store is downloaded first; its report is written to `--out`.
 """
 
 import argparse
@@ -12,22 +12,22 @@ from pathlib import Path
 from vrl_jax.report import html, markdown, storage
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the report of every run named, and with several a page that compares them."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the report of each run, and for several runs a page that compares them."""
     parser = argparse.ArgumentParser(prog="python -m vrl_jax.report", description=__doc__)
-    parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="a run's folder")
+    parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
     parser.add_argument(
         "--out",
         type=Path,
-        help="where the comparison of several runs goes (default: ./comparison.html), or the "
-        "report of a single one on an object store (default: ./report.html)",
+        help="file for the comparison of several runs (default: ./comparison.html), or for the "
+        "report of one run on an object store (default: ./report.html)",
     )
     parser.add_argument(
         "--markdown",
         action="store_true",
-        help="print the tables of results as Markdown, and write no page",
+        help="print the tables of results as Markdown instead of writing a page",
     )
-    wanted = parser.parse_args(arguments)
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as copies:
         copies = Path(copies).resolve()
         try:
@@ -35,26 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 storage.fetch_folder(workdir, copies)
                 if storage.is_remote(workdir)
                 else Path(workdir)
-                for workdir in wanted.workdirs
+                for workdir in args.workdirs
             ]
-            printed = (
-                [markdown.format_markdown(folders)] if wanted.markdown else _pages(wanted, folders)
+            output = (
+                [markdown.format_markdown(folders)]
+                if args.markdown
+                else _write_pages(args, folders)
             )
         except (ValueError, OSError) as error:
             parser.exit(1, f"{parser.prog}: {storage.restore_urls(str(error), copies)}\n")
-    for text in printed:
+    for text in output:
         print(text)
 
 
-def _pages(wanted: argparse.Namespace, folders: list[Path]) -> list[Path]:
+def _write_pages(args: argparse.Namespace, folders: list[Path]) -> list[Path]:
+    """Write all pages and return those that outlast the temporary copies."""
     pages = [html.write_report(folder) for folder in folders]
-    own = zip(pages, wanted.workdirs, strict=True)
-    kept = [page for page, workdir in own if not storage.is_remote(workdir)]
+    paired = zip(pages, args.workdirs, strict=True)
+    local = [page for page, workdir in paired if not storage.is_remote(workdir)]
     if len(pages) > 1:
-        kept.append(html.write_comparison(folders, wanted.out or Path("comparison.html")))
-    elif not kept:
-        kept.append(Path(shutil.copy(pages[0], wanted.out or Path("report.html"))))
-    return kept
+        local.append(html.write_comparison(folders, args.out or Path("comparison.html")))
+    elif not local:
+        local.append(Path(shutil.copy(pages[0], args.out or Path("report.html"))))
+    return local
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a heat map of each result, and its extremes in words."""
+"""Confusion matrices and per-class accuracies of results."""
 
 from typing import NamedTuple
 
@@ -10,23 +10,23 @@ from matplotlib.figure import Figure
 from vrl_jax.report import plot, table
 from vrl_jax.report.results import Predictions, Result
 
-MOST_NAMED = 50  # classes whose names fit along the axes
-MOST_WRITTEN = 12  # classes whose shares fit into the cells
-PAIRS = 10
-EXTREMES = 8  # best and worst classes
-LONGEST = 26  # letters of a name along an axis
+MAX_TICK_LABELS = 50  # classes; beyond that their names do not fit along the axes
+MAX_ANNOTATED = 12  # classes; beyond that percentages do not fit into the cells
+MAX_PAIRS = 10  # confusions listed
+MAX_EXTREMES = 8  # best and worst classes listed
+MAX_NAME = 26  # letters of a class name along an axis
 
 
 class Confusion(NamedTuple):
-    """What one result says class by class.
+    """Per-class accuracy of one result.
 
     Attributes:
-      title: the result.
-      note: how many videos and classes.
-      drawing: the heat map; None where only the classes' accuracies are known.
-      pairs: the most frequent mistakes: class, what it was taken for, how often.
-      best: the classes told best: name, accuracy, videos.
-      worst: the others.
+      title: of the result.
+      note: the numbers of videos and classes.
+      drawing: the confusion matrix; None where only per-class accuracies are available.
+      pairs: the most frequent confusions: true class, predicted class, number of videos.
+      best: the classes with the highest accuracy: name, accuracy, number of videos.
+      worst: the classes with the lowest accuracy.
     """
 
     title: str
@@ -38,23 +38,23 @@ class Confusion(NamedTuple):
 
 
 def confusion_matrices(results: list[Result]) -> list[Confusion]:
-    """Return one entry per result that tells classes apart, those of untrained encoders last."""
-    told = [result for result in results if result.predictions or result.per_class]
-    told.sort(key=lambda result: result.untrained)
-    headings = table.table_heading(told)
-    return [_entry(result, matrix_title(result, headings[result.measure])) for result in told]
+    """Return one entry per result with per-class information, untrained encoders last."""
+    by_class = [result for result in results if result.predictions or result.per_class]
+    by_class.sort(key=lambda result: result.untrained)
+    headings = table.table_heading(by_class)
+    return [_entry(result, matrix_title(result, headings[result.measure])) for result in by_class]
 
 
-def count_predictions(found: Predictions) -> np.ndarray:
-    """Return int[c, c + 1]: videos of each class by prediction, the unreadable ones last."""
-    size = len(found.classes)
+def count_predictions(predicted: Predictions) -> np.ndarray:
+    """Return int[c, c + 1], videos by true and predicted class; unreadable ones come last."""
+    size = len(predicted.classes)
     matrix = np.zeros((size, size + 1), int)
-    np.add.at(matrix, (found.labels, found.predictions), 1)  # -1 is the last column
+    np.add.at(matrix, (predicted.labels, predicted.predictions), 1)  # -1 is the last column
     return matrix
 
 
 def matrix_title(result: Result, heading: str) -> str:
-    """Return what a result is of, in a few words."""
+    """Return a short title of a result, with its protocol in parentheses."""
     words = " ".join(filter(None, [result.name, result.label, "untrained" * result.untrained]))
     return f"{words} ({heading})" if heading else words
 
@@ -63,7 +63,7 @@ def _entry(result: Result, title: str) -> Confusion:
     if not result.predictions:
         percent = table.is_fraction(result.metric)
         classes = [(k, v, table.format_number(v, percent), "") for k, v in result.per_class.items()]
-        note = f"{len(classes):,} classes; predictions of single videos were not kept."
+        note = f"{len(classes):,} classes; predictions of single videos are not available."
         return Confusion(title, note, None, table.Grid([], []), *_extremes(classes))
     matrix, names = count_predictions(result.predictions), result.predictions.classes.tolist()
     videos = matrix.sum(1)
@@ -75,7 +75,7 @@ def _entry(result: Result, title: str) -> Confusion:
         if videos[i]
     ]
     drawing = draw_matrix(title, shares[:, :-1], names)
-    pairs = _pairs(matrix[:, :-1], videos, names)
+    pairs = _confused_pairs(matrix[:, :-1], videos, names)
     return Confusion(title, _note(matrix), drawing, pairs, *_extremes(classes))
 
 
@@ -83,62 +83,66 @@ def _note(matrix: np.ndarray) -> str:
     videos, unreadable = matrix.sum(1), matrix[:, -1].sum()
     notes = [f"{videos.sum():,} videos of {np.count_nonzero(videos):,} classes"]
     if unreadable:
-        notes.append(f"{unreadable:,} unreadable count as wrong")
+        notes.append(f"unreadable videos, counted as wrong: {unreadable:,}")
     if not videos.all():
-        notes.append(f"{np.count_nonzero(videos == 0):,} of the classes without videos (grey)")
+        notes.append(f"classes without videos (grey): {np.count_nonzero(videos == 0):,}")
     return "; ".join(notes) + "."
 
 
-def _pairs(matrix: np.ndarray, videos: np.ndarray, names: list[str]) -> table.Grid:
-    """Return the most frequent mistakes; of equally many, those of smaller classes first."""
+def _confused_pairs(matrix: np.ndarray, videos: np.ndarray, names: list[str]) -> table.Grid:
+    """Return the most frequent confusions; ties are ordered by class size, smallest first."""
     wrong = [
         (-matrix[i, j], videos[i], i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j
     ]
-    rows = [[names[i], names[j], f"{-many} of {of}"] for many, of, i, j in sorted(wrong)[:PAIRS]]
-    return table.Grid(["most frequent mistakes", "taken for", "videos"], rows)
+    rows = [
+        [names[i], names[j], f"{-count} of {total}"]
+        for count, total, i, j in sorted(wrong)[:MAX_PAIRS]
+    ]
+    return table.Grid(["most frequent confusions", "predicted as", "videos"], rows)
 
 
 def _extremes(classes: list[tuple[str, float, str, str]]) -> tuple[table.Grid, table.Grid]:
-    """Return the best classes, best first, and the worst, worst first; none is in both."""
+    """Return the best classes, best first, and the worst, worst first, without overlap."""
     rows = [[name, *texts] for name, _, *texts in sorted(classes, key=lambda row: -row[1])]
-    most = min(EXTREMES, (len(rows) + 1) // 2)
+    count = min(MAX_EXTREMES, (len(rows) + 1) // 2)
     return (
-        table.Grid(["best classes", "right", "videos"], rows[:most]),
-        table.Grid(["worst classes", "right", "videos"], rows[most:][: -most - 1 : -1]),
+        table.Grid(["best classes", "accuracy", "videos"], rows[:count]),
+        table.Grid(["worst classes", "accuracy", "videos"], rows[count:][: -count - 1 : -1]),
     )
 
 
 def draw_matrix(title: str, shares: np.ndarray, names: list[str]) -> plot.Plot:
-    """Draw a confusion matrix; beyond `MOST_NAMED` classes without their names.
+    """Draw a confusion matrix, with class names up to `MAX_TICK_LABELS` classes.
 
     Args:
       title: of the drawing.
-      shares: float[c, c], of the videos of each class (a row) by prediction; NaN without any.
+      shares: float[c, c], the share of each true class (a row) by prediction; NaN in rows of
+        classes without videos.
       names: of the classes.
     """
     size = len(names)
-    named = size <= MOST_NAMED
-    side = 2.6 + 0.13 * size if named else 4.6
+    labelled = size <= MAX_TICK_LABELS
+    side = 2.6 + 0.13 * size if labelled else 4.6
     with matplotlib.rc_context(plot.STYLE | {"axes.grid": False, "font.size": 7}):
         figure = Figure(figsize=(side + 0.5, side), layout="compressed")
-        axes = figure.add_subplot(xlabel="taken for", ylabel="class")
+        axes = figure.add_subplot(xlabel="predicted class", ylabel="true class")
         colors = matplotlib.colormaps["Blues"].with_extremes(bad="#eeeeee")
         image = axes.imshow(
             shares, cmap=colors, norm=PowerNorm(0.5, 0, 1), interpolation="none"
-        )  # "none" keeps one pixel a cell in the file; the root shows rare mistakes too
+        )  # "none" stores one pixel per cell; the square root makes rare confusions visible
         bar = figure.colorbar(image, shrink=0.6, aspect=30, format=plot.format_percent)
         bar.solids.set_rasterized(True)
         bar.set_ticks([0, 0.05, 0.25, 0.5, 1])
-        if named:
-            short = [n if len(n) <= LONGEST else n[: LONGEST - 1] + "…" for n in names]
+        if labelled:
+            short = [n if len(n) <= MAX_NAME else n[: MAX_NAME - 1] + "…" for n in names]
             axes.set_xticks(range(size), short, rotation=90)
             axes.set_yticks(range(size), short)
-        if size <= MOST_WRITTEN:
+        if size <= MAX_ANNOTATED:
             for i, j in zip(*np.nonzero(shares > 0), strict=True):
                 color = "white" if shares[i, j] > 0.4 else "#333333"
                 text = f"{100 * shares[i, j]:.0f}"
                 axes.text(j, i, text, ha="center", va="center", color=color)
         drawing = plot.figure_svg(figure, title)
     mean = float(np.nanmean(np.diag(shares)))
-    words = f"Confusion matrix of {title}: {size} classes, {mean:.1%} right in the mean of classes"
-    return plot.Plot("", drawing, words, wide=named and size > 20)
+    alt = f"Confusion matrix of {title}: {size} classes, mean class accuracy {mean:.1%}"
+    return plot.Plot("", drawing, alt, wide=labelled and size > 20)

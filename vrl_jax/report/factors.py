@@ -1,4 +1,7 @@
-"""Results of a kind, such as "order/shuffled" and "order/reversed": bars beside their table."""
+"""Results whose names share a prefix, such as "order/shuffled" and "order/reversed".
+
+Each prefix becomes a group of tables and bar plots.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,6 +9,7 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -13,20 +17,56 @@ from matplotlib.ticker import MaxNLocator
 from vrl_jax.report import plot, table
 from vrl_jax.report.results import Result
 
-MOST_WRITTEN = 12  # bars with their numbers above them
-NARROW = 10  # bars that fit a drawing of the usual width
-MOST_CLASSES = 16
-HATCHES = {"solid": "", "dashed": "////", "dashdot": "...."}  # as curves are dashed
+MAX_ANNOTATED = 12  # bars; beyond that numbers above them would overlap
+MAX_NARROW = 10  # bars in a drawing of the usual width
+MAX_CLASSES = 16
+HATCHES = {"solid": "", "dashed": "////", "dashdot": "...."}  # by the dash of curves
+
+# Title and explanation of the groups that `vrl_jax.factors` makes.
+DESCRIPTIONS = {
+    "order": (
+        "Frame order",
+        "Linear probe trained on ordered clips, tested on the test clips with their frames in "
+        "order, shuffled (mean over permutations), reversed, frozen (the middle frame repeated) "
+        "and held (every second frame shown twice).",
+    ),
+    "arrow": ("Arrow of time", "Linear probe that separates forward from backward clips."),
+    "floor": (
+        "Pixel baselines",
+        "Linear probe on 32 × 32 pixels without an encoder: the middle frame in grey (appearance) "
+        "and the mean absolute difference of successive frames (motion).",
+    ),
+    "scuba": (
+        "SCUBA and SCUFO on stripes",
+        "The masked foreground of the test videos on sinusoidal stripes. scuba: moving; scufo: one "
+        "frame repeated; contrasted: correct on scuba and wrong on scufo.",
+    ),
+    "scuba-stills": (
+        "SCUBA and SCUFO on other videos",
+        "The masked foreground of the test videos on a still of another video. scuba: moving; "
+        "scufo: one frame repeated; contrasted: correct on scuba and wrong on scufo.",
+    ),
+    "units": (
+        "Static and dynamic units",
+        "Shares of channels whose responses correlate between clips of the same appearance "
+        "(static), of the same motion (dynamic), in both cases (joint) or in neither (residual).",
+    ),
+    "koopman": (
+        "Koopman operators",
+        "Operators fitted to the frame features of each clip. static: share of eigenvalues close "
+        "to 1; angle: mean rotation per frame; residual: error of forecasting held-out frames.",
+    ),
+}
 
 
 class FactorGroup(NamedTuple):
-    """Results of one kind: `plots` show what `tables` say in numbers.
+    """Results whose names share a prefix.
 
     Attributes:
-      heading: the prefix that their names share.
-      tables: one for each way in which they were measured.
-      plots: the bars, one plot for each unit; with several runs and label.
-      classes: by title, what differs most from class to class.
+      heading: the prefix.
+      tables: one per protocol.
+      plots: the same numbers as bars, one plot per unit; with several runs, also per label.
+      classes: by title, the classes whose results differ most.
     """
 
     heading: str
@@ -34,9 +74,19 @@ class FactorGroup(NamedTuple):
     plots: list[plot.Plot]
     classes: dict[str, table.Grid]
 
+    @property
+    def title(self) -> str:
+        """A readable name of the group."""
+        return DESCRIPTIONS.get(self.heading, (self.heading, ""))[0]
+
+    @property
+    def note(self) -> str:
+        """An explanation of the columns; "" for prefixes of other origin."""
+        return DESCRIPTIONS.get(self.heading, ("", ""))[1]
+
 
 class Bars(NamedTuple):
-    """Bars that look alike: a number for each of some columns."""
+    """Bars of one colour: one number for each of some columns."""
 
     label: str
     color: str
@@ -45,47 +95,47 @@ class Bars(NamedTuple):
 
 
 def factor_groups(results: list[Result], runs: list[str]) -> list[FactorGroup]:
-    """Return the results whose names have a prefix, by prefix.
+    """Return the groups of the results whose names have a prefix.
 
-    Columns that were measured in different ways share a plot only as long as each was measured in
-    one way alone.
+    Columns of several protocols share a plot as long as each column has one protocol only.
 
     Args:
       results: of one run or several.
-      runs: the names of all runs on the page; their order decides on colours.
+      runs: names of all runs on the page, whose order determines the colours.
     """
-    found = []
-    for kind, own in group_by_prefix(results).items():
-        tables = table.build_tables(own)
+    groups = []
+    for prefix, members in group_by_prefix(results).items():
+        tables = table.build_tables(members)
         columns = [column for part in tables for column in part.columns]
         parts = [tables] if len(set(columns)) == len(columns) else [[part] for part in tables]
         for part in parts:
             measures = {one.measure for one in part}
-            classes = _classes([r for r in own if r.measure in measures], len(runs) > 1)
-            found.append(FactorGroup(kind, part, _plots(part, runs), classes))
-    return found
+            classes = _classes([r for r in members if r.measure in measures], len(runs) > 1)
+            groups.append(FactorGroup(prefix, part, _plots(part, runs), classes))
+    return groups
 
 
 def group_by_prefix(results: list[Result]) -> dict[str, list[Result]]:
-    """Return the results whose names have a prefix, by prefix and without it."""
-    kinds: dict[str, list[Result]] = {}
+    """Return the results whose names have a prefix, by prefix; the prefix is removed from names."""
+    groups: dict[str, list[Result]] = {}
     for result in results:
-        if result.kind:
-            name = result.name.removeprefix(f"{result.kind}/")
-            kinds.setdefault(result.kind, []).append(replace(result, name=name))
-    return kinds
+        if result.prefix:
+            name = result.name.removeprefix(f"{result.prefix}/")
+            groups.setdefault(result.prefix, []).append(replace(result, name=name))
+    return groups
 
 
 def _plots(tables: list[table.Table], runs: list[str]) -> list[plot.Plot]:
     columns = table.leading_columns([column for part in tables for column in part.columns])
     rows = sorted((row for part in tables for row in part.rows), key=lambda row: row.untrained)
     labels = list(dict.fromkeys(row.label for row in rows))
-    scales: dict[str, list[table.Column]] = {}
+    by_unit: dict[str, list[table.Column]] = {}
     for column in columns:
-        scales.setdefault("" if column.percent else column.metric, []).append(column)
+        by_unit.setdefault("percent" if column.percent else column.metric, []).append(column)
+    scales = [(", ".join(dict.fromkeys(c.metric for c in own)), own) for own in by_unit.values()]
     if len(runs) == 1:
         bars = _bars(rows, labels, lambda row: row.label)
-        return [draw_bars(scale, own, bars, len(bars) > 1) for scale, own in scales.items()]
+        return [draw_bars(scale, own, bars, len(bars) > 1) for scale, own in scales]
     return [
         draw_bars(
             ", ".join(filter(None, [label, scale])),
@@ -94,7 +144,7 @@ def _plots(tables: list[table.Table], runs: list[str]) -> list[plot.Plot]:
             legend=False,
         )
         for label in labels
-        for scale, own in scales.items()
+        for scale, own in scales
     ]
 
 
@@ -108,34 +158,21 @@ def _bars(rows: list[table.Row], order: list[str], name: Callable[[table.Row], s
         label = " ".join(filter(None, [name(row), "untrained" * row.untrained]))
         key = (row.run, row.label, row.untrained, *row.model.items())
         while key in bars and bars[key].cells.keys() & row.cells.keys():
-            key = (*key, "again")  # a second result of the same kind gets a bar of its own
+            key = (*key, "repeated")  # a second result of the same kind gets a bar of its own
         bars.setdefault(key, Bars(label, color, HATCHES[dash], {})).cells.update(row.cells)
     return list(bars.values())
 
 
 def draw_bars(title: str, columns: list[table.Column], bars: list[Bars], legend: bool) -> plot.Plot:
-    """Draw a group of bars a column, one of each colour; dotted lines are chance."""
-    wide = len(columns) * len(bars) > NARROW
-    percent = all(column.percent for column in columns)
+    """Draw a group of bars per column, one bar of each colour; dotted lines mark chance."""
+    wide = len(columns) * len(bars) > MAX_NARROW
+    annotate = len(columns) * len(bars) <= MAX_ANNOTATED
     with matplotlib.rc_context(plot.STYLE | {"axes.grid.axis": "y"}):
         figure = Figure(figsize=(7.0 if wide else 3.4, 2.3), layout="constrained")
         axes = figure.add_subplot()
-        thick = 0.8 / len(bars)
-        for place, one in enumerate(bars):
-            given = [i for i, column in enumerate(columns) if column in one.cells]
-            cells = [one.cells[columns[i]] for i in given]
-            centers = np.array(given) + (place - (len(bars) - 1) / 2) * thick
-            drawn = axes.bar(
-                centers, [c.value for c in cells], 0.92 * thick, color=one.color, hatch=one.hatch,
-                edgecolor="white", linewidth=0,
-            )  # fmt: skip
-            if len(columns) * len(bars) <= MOST_WRITTEN:
-                texts = [c.text.split()[0] for c in cells]
-                axes.bar_label(drawn, texts, fontsize=7, color="#444444")
-            for center, cell in zip(centers, cells, strict=True):
-                if cell.chance is not None:
-                    ends = (center - thick / 2, center + thick / 2)
-                    axes.plot(ends, [cell.chance] * 2, color="#000000", ls="dotted", lw=1.3)
+        width = 0.8 / len(bars)
+        for index, one in enumerate(bars):
+            _draw_bars(axes, one, columns, (index - (len(bars) - 1) / 2) * width, width, annotate)
         axes.axhline(0, color="#888888", lw=0.8)
         axes.set_xlim(-0.6, len(columns) - 0.4)
         names = [column.name for column in columns]
@@ -143,41 +180,57 @@ def draw_bars(title: str, columns: list[table.Column], bars: list[Bars], legend:
         slant = {"rotation": 25, "ha": "right"} if slanted else {}
         axes.set_xticks(range(len(names)), names, **slant)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        if percent:
+        if all(column.percent for column in columns):
             axes.yaxis.set_major_formatter(plot.format_percent)
         drawing = plot.figure_svg(figure, title)
-    said = (
+    texts = (
         f"{one.label}: " + ", ".join(f"{c.name} {one.cells[c].text}" for c in one.cells)
         for one in bars
     )
     lines = tuple(plot.Line(b.label, np.empty(0), np.empty(0), b.color) for b in bars)
-    return plot.Plot(title, drawing, f"Bars: {'; '.join(said)}", lines if legend else (), wide)
+    return plot.Plot(title, drawing, f"Bars: {'; '.join(texts)}", lines if legend else (), wide)
+
+
+def _draw_bars(
+    axes: Axes, bars: Bars, columns: list[table.Column], shift: float, width: float, annotate: bool
+) -> None:
+    """Draw the bars of one colour, each `shift` beside the centre of its column."""
+    positions = [i for i, column in enumerate(columns) if column in bars.cells]
+    cells = [bars.cells[columns[i]] for i in positions]
+    centers = np.array(positions) + shift
+    container = axes.bar(
+        centers, [c.value for c in cells], 0.92 * width, color=bars.color, hatch=bars.hatch,
+        edgecolor="white", linewidth=0,
+    )  # fmt: skip
+    if annotate:
+        texts = [c.text.split()[0] for c in cells]
+        axes.bar_label(container, texts, fontsize=7, color="#444444")
+    for center, cell in zip(centers, cells, strict=True):
+        if cell.chance is not None:
+            ends = (center - width / 2, center + width / 2)
+            axes.plot(ends, [cell.chance] * 2, color="#000000", ls="dotted", lw=1.3)
 
 
 def _classes(results: list[Result], several: bool) -> dict[str, table.Grid]:
-    """Return, for each run and label, the classes between whose results most lies."""
+    """Return, for each run and label, the classes whose results differ most between columns."""
     groups: dict[str, dict[str, Result]] = {}
     for result in results:
         if result.per_class:
             words = [result.run * several, result.label, "untrained" * result.untrained]
             groups.setdefault(" ".join(filter(None, words)), {})[result.name] = result
-    return {title: _grid(own) for title, own in groups.items()}
+    return {title: _class_grid(by_name) for title, by_name in groups.items()}
 
 
-def _grid(results: dict[str, Result]) -> table.Grid:
+def _class_grid(results: dict[str, Result]) -> table.Grid:
     names = dict.fromkeys(name for result in results.values() for name in result.per_class)
-    found = {n: [r.per_class.get(n) for r in results.values()] for n in names}
-    spread = {n: np.ptp([v for v in values if v is not None]) for n, values in found.items()}
+    values = {n: [r.per_class.get(n) for r in results.values()] for n in names}
+    spread = {n: np.ptp([v for v in row if v is not None]) for n, row in values.items()}
     rows = []
-    for name in sorted(names, key=lambda name: -spread[name])[:MOST_CLASSES]:
-        cells = zip(found[name], results.values(), strict=True)
-        rows.append(
-            [
-                name,
-                *(
-                    "—" if v is None else table.format_number(v, table.is_fraction(r.metric))
-                    for v, r in cells
-                ),
-            ]
+    for name in sorted(names, key=lambda name: -spread[name])[:MAX_CLASSES]:
+        cells = zip(values[name], results.values(), strict=True)
+        texts = (
+            "—" if v is None else table.format_number(v, table.is_fraction(r.metric))
+            for v, r in cells
         )
+        rows.append([name, *texts])
     return table.Grid(["class", *results], rows)

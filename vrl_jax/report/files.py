@@ -1,4 +1,4 @@
-"""JSON and arrays from files; what is wrong with one is told with its name."""
+"""Reading of JSON and npz files, with errors that name the file."""
 
 import json
 import zipfile
@@ -11,8 +11,12 @@ import numpy as np
 Record = dict[str, Any]
 
 
-def json_object(path: Path) -> Record:
-    """Return the JSON object in a file; `ValueError` where it holds none."""
+def read_json(path: Path) -> Record:
+    """Return the JSON object in a file.
+
+    Raises:
+      ValueError: the file is not JSON, or holds something else than an object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -23,13 +27,17 @@ def json_object(path: Path) -> Record:
 
 
 def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Return all arrays in an npz; `ValueError` where one of those named is missing."""
+    """Return all arrays of an npz file.
+
+    Raises:
+      ValueError: the file cannot be read, or lacks one of the arrays `names`.
+    """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
+            arrays = {name: npz[name] for name in npz.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    absent = [name for name in names if name not in found]
+    absent = [name for name in names if name not in arrays]
     if absent:
-        raise ValueError(f"{path} lacks {', '.join(absent)}; it has {', '.join(found)}")
-    return found
+        raise ValueError(f"{path} lacks {', '.join(absent)}; it has {', '.join(arrays)}")
+    return arrays

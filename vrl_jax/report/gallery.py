@@ -1,14 +1,21 @@
-"""Query clips as film strips, with the clips nearest to them."""
+"""Query clips as film strips, with their nearest neighbours."""
 
 from typing import NamedTuple
 
 from vrl_jax.report import plot, read, table
 
-MOST_CLIPS = 60  # film strips on a page, which keeps it at a size that can be mailed
+MAX_CLIPS = 60  # film strips on a page, which keeps the file small enough to mail
 
 
 class Clip(NamedTuple):
-    """One clip as a film strip; `agrees` says for each label whether it is the query's."""
+    """One clip as a film strip.
+
+    Attributes:
+      source: data URI of the picture.
+      label: class names of the clip.
+      similarity: cosine similarity with the query; "" for the query.
+      agrees: for each label, whether the clip has the query's class.
+    """
 
     source: str
     label: str
@@ -16,32 +23,34 @@ class Clip(NamedTuple):
     agrees: dict[str, bool]
 
 
-def build_gallery(found: read.Neighbours | None) -> tuple[list[list[Clip]], str]:
-    """Return queries, each followed by its neighbours, and a note on how well they agree."""
-    if found is None:
+def build_gallery(neighbours: read.Neighbours | None) -> tuple[list[list[Clip]], str]:
+    """Return queries, each followed by its neighbours, and a note on their agreement."""
+    if neighbours is None:
         return [], ""
-    names = found.label_names.tolist()
-    shown = max(1, MOST_CLIPS // (1 + found.gallery.shape[1]))
-    queries = [
+    names = neighbours.label_names.tolist()
+    count = neighbours.gallery.shape[1]
+    rows = [
         [
-            Clip(plot.film_strip(found.queries[q]), str(found.query_labels[q]), "", {}),
-            *(_neighbour(found, q, k, names) for k in range(found.gallery.shape[1])),
+            Clip(plot.film_strip(neighbours.queries[q]), str(neighbours.query_labels[q]), "", {}),
+            *(_neighbour(neighbours, q, k, names) for k in range(count)),
         ]
-        for q in range(min(shown, len(found.queries)))
+        for q in range(min(max(1, MAX_CLIPS // (1 + count)), len(neighbours.queries)))
     ]
-    shares = zip(names, found.same.reshape(-1, len(names)).mean(0).tolist(), strict=True)
+    shares = zip(names, neighbours.same.reshape(-1, len(names)).mean(0).tolist(), strict=True)
     agreement = ", ".join(f"{name} {table.format_number(share, True)}" for name, share in shares)
     note = (
-        f"{len(queries)} of {len(found.queries)} queries with their nearest clips, by cosine "
-        f"similarity. Neighbours that share the query's label, over all queries: {agreement}."
+        f"{len(rows)} of {len(neighbours.queries)} query clips with their nearest clips; below "
+        "each, the cosine similarity to the query. Frame: green, all labels agree with the "
+        "query's; dashed yellow, some; orange, none. Agreement over all queries: "
+        f"{agreement}."
     )
-    return queries, note
+    return rows, note
 
 
-def _neighbour(found: read.Neighbours, q: int, k: int, names: list[str]) -> Clip:
+def _neighbour(neighbours: read.Neighbours, q: int, k: int, names: list[str]) -> Clip:
     return Clip(
-        plot.film_strip(found.gallery[q, k]),
-        str(found.gallery_labels[q, k]),
-        f"{found.similarity[q, k]:.3f}",
-        dict(zip(names, found.same[q, k].tolist(), strict=True)),
+        plot.film_strip(neighbours.gallery[q, k]),
+        str(neighbours.gallery_labels[q, k]),
+        f"{neighbours.similarity[q, k]:.3f}",
+        dict(zip(names, neighbours.same[q, k].tolist(), strict=True)),
     )

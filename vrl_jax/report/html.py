@@ -1,4 +1,4 @@
-"""One file a person opens: what a run reached, how it got there, what it looks like."""
+"""The HTML report of a run, and the comparison of several runs, as one self-contained file."""
 
 import os
 from pathlib import Path
@@ -21,21 +21,22 @@ from vrl_jax.report import (
 from vrl_jax.report.results import Result
 
 ABSENT = "—"
-MEANS = f"Curves of more than {plot.MOST_POINTS} points show means of neighbouring ones."
-KINDS = (
+THINNING = f"Curves with more than {plot.MAX_POINTS} points are averaged over neighbouring points."
+FACTORS = (
     "results/*.json with a name such as order/reversed",
-    "What features know of appearance and of motion. Dotted lines: chance; pale bars: encoders "
-    "that were not trained.",
+    "Appearance and motion in the features. Dotted lines mark chance; pale bars are untrained "
+    "encoders.",
 )
 CONFUSION = (
-    "Rows are classes, columns what their videos were taken for, as shares of the row, on a "
-    "root scale that shows rare mistakes too."
+    "Rows are true classes, columns predicted classes; each row sums to 100 %. The colour scale is "
+    "a square root, which makes rare confusions visible."
 )
-CONTESTS = (
+COMPARISONS = (
     "results/*.npz of two runs under one protocol",
-    "Runs against the first one, on the videos that both could read. p: how likely chance alone "
-    "would make them disagree so one-sidedly (McNemar's exact test), not corrected for the number "
-    "of comparisons. Plots: accuracy gained or lost by class, with its number of videos.",
+    "Each run against the first one, on the videos that both could read. p is the two-sided "
+    "p-value of McNemar's exact test: the probability of a disagreement at least as one-sided if "
+    "both runs were equally accurate. It is not corrected for multiple comparisons. The plots show "
+    "the change of accuracy by class, with the number of videos in parentheses.",
 )
 
 
@@ -44,14 +45,14 @@ class Section(NamedTuple):
 
     Attributes:
       title: its heading.
-      kind: the macro of the template that shows the content.
-      content: what is shown; a section whose content is empty is left out.
-      source: what it is made of; a page without the section says that there is none.
+      macro: the macro of the template that renders the content.
+      content: what to render; a section with empty content is left out.
+      source: the files it is made of, printed where the section is left out.
       note: how to read it.
     """
 
     title: str
-    kind: str
+    macro: str
     content: Any
     source: str
     note: str = ""
@@ -60,13 +61,14 @@ class Section(NamedTuple):
 def write_report(workdir: Path) -> Path:
     """Write report.html into a run's folder and return its path.
 
-    Raises `ValueError` naming the file where the folder, or what it holds, is not in order.
+    Raises:
+      ValueError: the folder is not a run's, or one of its files is damaged.
     """
     run = read.read_run(workdir)
-    plain = [result for result in run.results if not result.kind]
+    plain = [result for result in run.results if not result.prefix]
     tables = table.build_tables(plain)
     classes = confusion.confusion_matrices(plain)
-    clips, shown = gallery.build_gallery(run.neighbours)
+    clips, agreement = gallery.build_gallery(run.neighbours)
     return _render(
         run.folder / "report.html",
         title=run.name,
@@ -80,10 +82,10 @@ def write_report(workdir: Path) -> Path:
             Section("Classes", "confusions", classes, "results/*.npz", CONFUSION),
             Section("Probes", "plots", panels.probe_plots(run.probes), "probes.jsonl"),
             Section(
-                "Training", "plots", panels.training_plots(run.metrics), "metrics.jsonl", MEANS
+                "Training", "plots", panels.training_plots(run.metrics), "metrics.jsonl", THINNING
             ),
             _spectrum(run.spectrum),
-            Section("Nearest neighbours", "neighbours", clips, "neighbours.npz", shown),
+            Section("Nearest neighbours", "neighbours", clips, "neighbours.npz", agreement),
             Section("Config", "settings", table.flatten_dict(run.config), "setting in config.json"),
             Section(
                 "Environment", "settings", table.flatten_dict(run.environment), "environment.json"
@@ -93,13 +95,14 @@ def write_report(workdir: Path) -> Path:
 
 
 def write_comparison(workdirs: list[Path], out: Path) -> Path:
-    """Write one page with the curves and results of several runs together and return its path.
+    """Write one page with the curves and results of several runs and return its path.
 
-    Raises `ValueError` as `write` does, and where a folder is given twice.
+    Raises:
+      ValueError: as `write_report`, or a folder is listed twice.
     """
     runs = read.read_runs(workdirs)
     results = [result for run in runs.values() for result in run.results]
-    plain = [result for result in results if not result.kind]
+    plain = [result for result in results if not result.prefix]
     probes = panels.overlay_runs({name: run.probes for name, run in runs.items()})
     metrics = panels.overlay_runs({name: run.metrics for name, run in runs.items()})
     return _render(
@@ -118,29 +121,32 @@ def write_comparison(workdirs: list[Path], out: Path) -> Path:
             Section("Runs", "grid", _overview(runs), ""),
             Section("Results", "tables", table.build_tables(plain), "results/*.json"),
             _factors(results, list(runs)),
-            Section("Class by class", "contests", significance.compare_runs(plain), *CONTESTS),
+            Section(
+                "Class by class", "comparisons", significance.compare_runs(plain), *COMPARISONS
+            ),
             Section("Probes", "plots", probes, "probes.jsonl"),
-            Section("Training", "plots", metrics, "metrics.jsonl", MEANS),
+            Section("Training", "plots", metrics, "metrics.jsonl", THINNING),
             Section("Settings that differ", "grid", _differences(runs), "setting that differs"),
         ],
     )
 
 
 def _factors(results: list[Result], runs: list[str]) -> Section:
-    kinds = factors.factor_groups(results, runs)
-    skipped = {name: why for result in results for name, why in result.skipped.items()}
-    reasons = [f"{name}: {why}" for name, why in skipped.items()]
-    note = KINDS[1] + f" Not asked: {', '.join(reasons)}." * bool(reasons)
-    return Section("Static and dynamic", "kinds", kinds, KINDS[0], note)
+    groups = factors.factor_groups(results, runs)
+    skipped = {name: reason for result in results for name, reason in result.skipped.items()}
+    reasons = [f"{name} ({reason})" for name, reason in skipped.items()]
+    note = FACTORS[1] + f" Not measured: {', '.join(reasons)}." * bool(reasons)
+    return Section("Static and dynamic", "factor_groups", groups, FACTORS[0], note)
 
 
 def _spectrum(spectrum: read.Spectrum | None) -> Section:
     if spectrum is None:
         return Section("Koopman spectrum", "plots", [], "spectrum.npz")
     note = (
-        "Eigenvalues of the operators fitted to the frames of each clip, at the first, a middle "
-        "and the last probe. Those in the green disc, "
-        f"|λ − 1| ≤ {table.format_number(spectrum.radius)}, carry what stays the same in a clip."
+        "Eigenvalues λ of the Koopman operators fitted to the frame features of each clip, at the "
+        "first, the middle and the last probe, with the unit circle. Modes in the green disc, "
+        f"|λ − 1| ≤ {table.format_number(spectrum.radius)}, are static: they do not change within "
+        "a clip."
     )
     return Section(
         "Koopman spectrum", "plots", panels.spectrum_plots(spectrum), "spectrum.npz", note
@@ -156,7 +162,7 @@ def _overview(runs: dict[str, read.Run]) -> table.Grid:
         rows.append(
             [name, summary.run_subtitle(run) or ABSENT, *(texts.get(t, ABSENT) for t in titles)]
         )
-    return table.Grid(["run", "what", *titles], rows)
+    return table.Grid(["run", "components", *titles], rows)
 
 
 def _differences(runs: dict[str, read.Run]) -> table.Grid | None:
@@ -168,7 +174,7 @@ def _differences(runs: dict[str, read.Run]) -> table.Grid | None:
 
 
 def _render(out: Path, sections: list[Section], **content: Any) -> Path:
-    """Fill the template and put the file in place in one move: a reader never meets half a page."""
+    """Fill the template and move the file into place, so that readers never see half a page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

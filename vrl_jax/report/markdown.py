@@ -1,4 +1,4 @@
-"""The tables as Markdown, for the README of a paper's repository."""
+"""The tables of results as Markdown."""
 
 from pathlib import Path
 
@@ -8,29 +8,32 @@ from vrl_jax.report import factors, read, table
 def format_markdown(workdirs: list[Path]) -> str:
     """Return the tables of some runs' results as Markdown.
 
-    Raises `ValueError` naming the file where a folder, or what it holds, is not in order.
+    Raises:
+      ValueError: a folder is not a run's, or one of its files is damaged.
     """
     results = [result for run in read.read_runs(workdirs).values() for result in run.results]
     groups = {
-        "": [result for result in results if not result.kind],
+        "": [result for result in results if not result.prefix],
         **factors.group_by_prefix(results),
     }
     return "\n".join(
-        _section(kind, part) for kind, own in groups.items() for part in table.build_tables(own)
+        _section(prefix, part)
+        for prefix, members in groups.items()
+        for part in table.build_tables(members)
     )
 
 
-def _section(kind: str, part: table.Table) -> str:
-    heading = ": ".join(filter(None, [kind, part.heading])) or "Results"
+def _section(prefix: str, part: table.Table) -> str:
+    heading = ": ".join(filter(None, [prefix, part.heading])) or "Results"
     header, *rows = _rows(part)
     rule = ["---"] * 3 + ["--:"] * (len(header) - 3)
     settings = "; ".join(f"{key} {table.shorten_hash(text)}" for key, text in part.protocol.items())
     sentences = [_spreads(part), f"Protocol: {settings}."]
     lines = [
-        f"### {_plain(heading)}",
-        *(f"> **Warning:** {_plain(text)}" for text in part.changed),
+        f"### {_escape(heading)}",
+        *(f"> **Warning:** {_escape(text)}" for text in part.changed),
         "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows)),
-        " ".join(_plain(sentence) for sentence in sentences if sentence),
+        " ".join(_escape(sentence) for sentence in sentences if sentence),
     ]
     return "\n\n".join(lines) + "\n"
 
@@ -41,7 +44,7 @@ def _rows(part: table.Table) -> list[list[str]]:
     header += [f"chance ({', '.join(part.chances)})"] if part.chances else []
     rows = [
         [
-            _who(row, part.details),
+            _name(row, part.details),
             row.model.get("encoder", ""),
             row.label,
             *(row.cells[c].text if c in row.cells else "" for c in part.columns),
@@ -49,14 +52,14 @@ def _rows(part: table.Table) -> list[list[str]]:
         ]
         for row in part.rows
     ]
-    return [[_plain(text) for text in row] for row in (header, *rows)]
+    return [[_escape(text) for text in row] for row in (header, *rows)]
 
 
-def _who(row: table.Row, details: list[str]) -> str:
-    """Return the run, and what of its model differs from the other rows'."""
-    own = [f"{key} {table.shorten_hash(row.model[key])}" for key in details if key in row.model]
-    told = f" ({', '.join(own)})" if own else ""
-    return row.run + ", untrained" * row.untrained + told
+def _name(row: table.Row, details: list[str]) -> str:
+    """Return the run, with the details of its model that differ between rows."""
+    texts = [f"{key} {table.shorten_hash(row.model[key])}" for key in details if key in row.model]
+    suffix = f" ({', '.join(texts)})" if texts else ""
+    return row.run + ", untrained" * row.untrained + suffix
 
 
 def _spreads(part: table.Table) -> str:
@@ -65,8 +68,8 @@ def _spreads(part: table.Table) -> str:
     return f"± is the standard deviation over {' or '.join(over)}." if over else ""
 
 
-def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is."""
+def _escape(text: str) -> str:
+    """Return text with Markdown's special characters escaped."""
     for sign in "\\`*_[]<>|":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

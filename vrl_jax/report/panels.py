@@ -1,4 +1,4 @@
-"""Which quantities share a plot: the curves of one run, of several, and a run's spectra."""
+"""Plots of the training curves, probes and Koopman spectra, grouped for the page."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,26 @@ from vrl_jax.report import plot, read
 
 History = list[read.Record]
 
-# Quantities that warn of collapse: what they are, and the least a healthy run shows.
+# Indicators of collapse: a description, and the value below which features count as collapsed.
 COLLAPSE = {
     "collapse/feature_std": ("standard deviation of the features", 0.1),
     "collapse/effective_rank": ("effective rank of the features", 2.0),
 }
 ACCURACIES = {"linear": "Linear probe accuracy", "knn": "kNN accuracy"}
+SHARES = {**ACCURACIES, "retrieval": "Retrieval recall at the smallest k"}  # curves from 0 to 100 %
+TITLES = {"score": "score (mean held-out probe accuracy)"}
 GREY = "#777777"
 
 
 class Group(NamedTuple):
-    """Plots that belong together; the first of a section has no heading."""
+    """Plots under one heading; the first group of a section has none."""
 
     heading: str
     plots: list[plot.Plot]
 
 
 def training_plots(metrics: History) -> list[Group]:
-    """Return a run's loss with its terms in one plot, then every other quantity in its own."""
+    """Return one plot of the loss and its terms, and one of every other quantity."""
     groups = []
     for heading, keys in _by_prefix(metrics).items():
         loss = [key for key in keys if key == "loss" or key.startswith("loss/")]
@@ -36,14 +38,14 @@ def training_plots(metrics: History) -> list[Group]:
 
 
 def probe_plots(history: History) -> list[Group]:
-    """Return a run's probe accuracies, one plot per kind of probe, and the collapse watch."""
+    """Return one plot per kind of probe, and one of every other quantity such as collapse."""
     plots = []
     keys = read.history_keys(history)
-    for prefix, title in ACCURACIES.items():
+    for prefix, title in SHARES.items():
         labels = [key.split("/", 1)[1] for key in keys if key.startswith(f"{prefix}/")]
         if labels:
             plots.append(_accuracy(title, prefix, history, labels))
-    rest = [key for key in keys if key.split("/")[0] not in (*ACCURACIES, "chance")]
+    rest = [key for key in keys if key.split("/")[0] not in (*SHARES, "chance")]
     plots += [_single(history, key) for key in rest]
     return [Group("", plots)] if plots else []
 
@@ -59,7 +61,7 @@ def overlay_runs(histories: dict[str, History]) -> list[Group]:
 
 
 def spectrum_plots(spectrum: read.Spectrum) -> list[Group]:
-    """Return the eigenvalues at the first, middle and last probe, and their course over time."""
+    """Return the eigenvalues at the first, middle and last probe, and their development."""
     steps = spectrum.steps.astype(float)
     chosen = sorted({0, len(steps) // 2, len(steps) - 1})
     planes = [
@@ -67,9 +69,9 @@ def spectrum_plots(spectrum: read.Spectrum) -> list[Group]:
         for i in chosen
     ]
     share = [plot.static_share(values, spectrum.radius) for values in spectrum.eigenvalues]
-    courses = {"Share of eigenvalues in the static disc": (np.array(share), True)}
+    curves = {"Share of eigenvalues in the static disc": (np.array(share), True)}
     if spectrum.static_rank is not None:
-        courses["Effective static rank tr f(S), mean over clips"] = (
+        curves["Effective static rank tr f(S), mean over clips"] = (
             spectrum.static_rank.mean(1),
             False,
         )
@@ -77,13 +79,13 @@ def spectrum_plots(spectrum: read.Spectrum) -> list[Group]:
         plot.draw_curves(
             title, [plot.Line(title, steps, values, plot.PALETTE[0])], percent, legend=False
         )
-        for title, (values, percent) in courses.items()
+        for title, (values, percent) in curves.items()
     ]
     return [Group("", planes), Group("Over training", over_time)]
 
 
 def _by_prefix(history: History) -> dict[str, list[str]]:
-    """Return heading to keys: the loss, its terms and plain names first, under no heading."""
+    """Return keys by heading: the loss, its terms and names without a prefix come first."""
     keys = read.history_keys(history)
     groups = {"": [key for key in keys if key == "loss"]}
     groups[""] += [key for key in keys if key.startswith("loss/")]
@@ -106,8 +108,8 @@ def _single(history: History, key: str) -> plot.Plot:
     steps, values = read.history_series(history, key)
     lines = [plot.Line(key, steps, values, plot.PALETTE[0])]
     if key in COLLAPSE:
-        lines.append(_level("collapsed below", steps, COLLAPSE[key][1], plot.WARNING))
-    return plot.draw_curves(key, lines, legend=key in COLLAPSE)
+        lines.append(_level("collapse threshold", steps, COLLAPSE[key][1], plot.WARNING))
+    return plot.draw_curves(TITLES.get(key, key), lines, legend=key in COLLAPSE)
 
 
 def _accuracy(title: str, prefix: str, history: History, labels: list[str]) -> plot.Plot:
@@ -118,7 +120,7 @@ def _accuracy(title: str, prefix: str, history: History, labels: list[str]) -> p
             plot.Line(label, *read.history_series(history, f"{prefix}/{label}"), color, dash)
         )
         steps, values = read.history_series(history, f"chance/{label}")
-        if len(steps):
+        if prefix in ACCURACIES and len(steps):
             chances.append(plot.Line(f"chance, {label}", steps, values, color, "dotted"))
     return plot.draw_curves(title, curves + chances, percent=True, wide=prefix == "linear")
 
@@ -135,8 +137,10 @@ def _overlaid(histories: dict[str, History], key: str) -> plot.Plot:
         if prefix in ACCURACIES and len(steps):
             levels.append(plot.Line(f"chance of {name}", steps, values, GREY, "dotted"))
         if key in COLLAPSE:
-            levels.append(_level("collapsed below", lines[-1].steps, COLLAPSE[key][1], GREY))
-    return plot.draw_curves(key, lines + levels, percent=prefix in ACCURACIES, legend=False)
+            levels.append(_level("collapse threshold", lines[-1].steps, COLLAPSE[key][1], GREY))
+    return plot.draw_curves(
+        TITLES.get(key, key), lines + levels, percent=prefix in SHARES, legend=False
+    )
 
 
 def _level(label: str, steps: np.ndarray, value: float, color: str) -> plot.Line:

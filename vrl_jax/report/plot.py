@@ -1,4 +1,4 @@
-"""Drawings for the page: curves and spectra as SVG, clips as film strips."""
+"""Curves and spectra as SVG, clips as film strips."""
 
 import base64
 import hashlib
@@ -14,18 +14,18 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from PIL import Image
 
-# Okabe and Ito (2008): told apart with every kind of colour vision.
+# Okabe and Ito (2008): distinguishable with every kind of colour vision.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("solid", "dashed", "dashdot")
 WARNING = "#d55e00"
-MOST_POINTS = 160  # of a curve; means over longer stretches show its course, not its noise
-REACH = 1.5  # eigenvalues further out do not stretch the picture
+MAX_POINTS = 160  # of a curve; longer ones are averaged over neighbouring points
+MAX_MODULUS = 1.5  # eigenvalues further out do not enlarge the axes
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
     "text.parse_math": False,  # a "$" in a name is a "$"
     "svg.hashsalt": "report",  # the same data make the same page
-    "font.sans-serif": ["DejaVu Sans"],  # wider than what browsers put in its place
+    "font.sans-serif": ["DejaVu Sans"],  # wider than the fonts that browsers substitute
     "font.size": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,7 +44,7 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: `values` over `steps`, both float[n]; a dotted line is a level to compare with."""
+    """One curve: `values` over `steps`, both float[n]; a dotted line is a reference level."""
 
     label: str
     steps: np.ndarray
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing with the words around it."""
+    """One drawing with its title, alternative text and legend."""
 
     title: str
     svg: str
@@ -69,8 +69,8 @@ def curve_style(index: int) -> tuple[str, str]:
     return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
 
 
-def format_percent(value: float, place: int | None = None) -> str:
-    """Return the label of a fraction on an axis; `place` is matplotlib's, for formatters."""
+def format_percent(value: float, position: int | None = None) -> str:
+    """Return the tick label of a fraction; matplotlib passes a `position` to formatters."""
     return f"{100 * value:.4g}%"
 
 
@@ -81,14 +81,14 @@ def draw_curves(
     wide: bool = False,
     legend: bool = True,
 ) -> Plot:
-    """Draw curves over the training step; long ones as means of neighbouring points.
+    """Draw curves over the training step; long ones are averaged over neighbouring points.
 
     Args:
-      title: shown above the plot.
-      lines: what to draw, in order.
+      title: above the plot.
+      lines: the curves, in drawing order.
       percent: whether the values are fractions, drawn on an axis from 0 to 100 %.
-      wide: whether the plot takes the room of two.
-      legend: whether the plot carries its own legend.
+      wide: whether the plot is two columns wide.
+      legend: whether the plot has a legend of its own.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0 if wide else 3.4, 2.1), layout="constrained")
@@ -96,6 +96,8 @@ def draw_curves(
         for line in lines:
             _draw(axes, line)
         axes.set_xlabel("step")
+        if len(steps := np.unique(np.concatenate([[], *(line.steps for line in lines)]))) == 1:
+            axes.set_xlim(steps[0] - 1, steps[0] + 1)  # else all ticks would have one label
         axes.xaxis.set_major_locator(
             MaxNLocator(7 if wide else 4, steps=[1, 2, 2.5, 5, 10], integer=True)
         )
@@ -107,17 +109,17 @@ def draw_curves(
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
             axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
         drawing = figure_svg(figure, title)
-    words = "; ".join(_describe(line) for line in lines)
+    texts = "; ".join(_describe(line) for line in lines)
     return Plot(
-        title, drawing, f"{title} over steps. {words}", tuple(lines) if legend else (), wide
+        title, drawing, f"{title} over steps. {texts}", tuple(lines) if legend else (), wide
     )
 
 
 def draw_spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
     """Draw eigenvalues, complex[...], with the unit circle and the static disc |λ − 1| ≤ radius."""
     values = eigenvalues[np.isfinite(eigenvalues)]
-    least = 1.08 + radius  # the whole disc
-    limit = max(least, min(1.05 * np.abs(values).max(initial=0), REACH))
+    whole_disc = 1.08 + radius
+    limit = max(whole_disc, min(1.05 * np.abs(values).max(initial=0), MAX_MODULUS))
     beyond = int((np.maximum(abs(values.real), abs(values.imag)) > limit).sum())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4, 3.2), layout="constrained")
@@ -132,7 +134,7 @@ def draw_spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
             color=PALETTE[0],
             alpha=float(np.clip(300 / max(values.size, 1), 0.1, 0.6)),
             linewidths=0,
-            rasterized=True,  # thousands of dots as one small picture
+            rasterized=True,  # thousands of dots become one small picture
         )
         axes.set_xlabel("Re λ", labelpad=1)
         axes.set_ylabel("Im λ", labelpad=0)
@@ -142,7 +144,7 @@ def draw_spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
     share = static_share(eigenvalues, radius)
     alt = (
         f"{title}: {values.size} eigenvalues in the complex plane, "
-        f"{share:.1%} inside the static disc, {beyond} outside the picture"
+        f"{share:.1%} inside the static disc, {beyond} outside the axes"
     )
     return Plot(title, drawing, alt)
 
@@ -154,12 +156,13 @@ def static_share(eigenvalues: np.ndarray, radius: float) -> float:
 
 
 def film_strip(clip: np.ndarray, frames: int = 6, height: int = 72) -> str:
-    """Return a clip, u8[t, h, w, 3], as a data URI: some of its frames side by side."""
+    """Return evenly spaced frames of a clip, u8[t, h, w, 3], side by side as a data URI."""
     chosen = np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int)
     width = round(height * clip.shape[2] / clip.shape[1])
     film = Image.new("RGB", (len(chosen) * (width + 2) - 2, height), "white")
-    for place, index in enumerate(chosen):
-        film.paste(Image.fromarray(clip[index]).resize((width, height)), (place * (width + 2), 0))
+    for position, index in enumerate(chosen):
+        frame = Image.fromarray(clip[index]).resize((width, height))
+        film.paste(frame, (position * (width + 2), 0))
     stream = io.BytesIO()
     film.save(stream, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -181,10 +184,10 @@ def _draw(axes: Axes, line: Line) -> None:
 
 
 def thin_curve(values: np.ndarray) -> np.ndarray:
-    """Return float[n] as its first value and `MOST_POINTS` means over equally long stretches."""
-    if len(values) <= MOST_POINTS:
+    """Return float[n] as its first value and `MAX_POINTS` means over segments of equal length."""
+    if len(values) <= MAX_POINTS:
         return values
-    edges = np.linspace(0, len(values), MOST_POINTS + 1).astype(int)
+    edges = np.linspace(0, len(values), MAX_POINTS + 1).astype(int)
     means = np.add.reduceat(values, edges[:-1]) / np.diff(edges)
     return np.append(values[0], means)
 
@@ -197,14 +200,14 @@ def _describe(line: Line) -> str:
 
 
 def figure_svg(figure: Figure, title: str) -> str:
-    """Return the figure as SVG to stand inside a page next to others.
+    """Return the figure as SVG for embedding in a page with others.
 
-    Many drawings share the page, so ids get a prefix of their own; what only a file of its own
-    needs (declarations, name spaces, metadata, a style sheet for `*`) is left out.
+    Ids get a prefix that is unique on the page. Parts that only a standalone file needs are
+    removed: declarations, namespaces, metadata, a style sheet for `*`.
     """
     stream = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", dpi=200, metadata=nothing)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(stream, format="svg", dpi=200, metadata=no_metadata)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)

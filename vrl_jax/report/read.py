@@ -1,4 +1,4 @@
-"""The files of one run's folder, as data."""
+"""Loading of a run's folder."""
 
 import json
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from vrl_jax.report import files
 from vrl_jax.report.files import Record
 from vrl_jax.report.results import Result, load_result
 
-CLOCKS = ("step", "epoch", "wall_seconds")  # what time it is, rather than how things are
+CLOCKS = ("step", "epoch", "wall_seconds")  # measures of time, which are not plotted
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Spectrum:
       steps: int[p].
       eigenvalues: complex64[p, clips, n].
       radius: an eigenvalue counts as static where |λ − 1| is at most this.
-      static_rank: float[p, clips], the trace of the static filter; None where not stored.
+      static_rank: float[p, clips], the trace of the static filter; None where absent.
     """
 
     steps: np.ndarray
@@ -55,7 +55,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a run's folder holds for the report; what is absent is empty or None."""
+    """The contents of a run's folder; absent files give empty values or None."""
 
     folder: Path
     config: Record
@@ -73,7 +73,11 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run's folder; raises `ValueError` saying which file is wrong and how."""
+    """Read one run's folder.
+
+    Raises:
+      ValueError: the folder is not a run's, or one of its files is damaged.
+    """
     folder = folder.resolve()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; pass the --workdir of a run")
@@ -83,39 +87,42 @@ def read_run(folder: Path) -> Run:
     results = [load_result(path, folder.name) for path in sorted(folder.glob("results/*.json"))]
     return Run(
         folder=folder,
-        config=files.json_object(folder / "config.json"),
-        environment=files.json_object(environment) if environment.is_file() else {},
+        config=files.read_json(folder / "config.json"),
+        environment=files.read_json(environment) if environment.is_file() else {},
         metrics=read_records(folder / "metrics.jsonl"),
         probes=read_records(folder / "probes.jsonl"),
-        results=sorted(results, key=lambda result: result.place),
+        results=sorted(results, key=lambda result: result.position),
         spectrum=_spectrum(folder / "spectrum.npz"),
         neighbours=_neighbours(folder / "neighbours.npz"),
     )
 
 
 def read_runs(folders: list[Path]) -> dict[str, Run]:
-    """Read several runs by name: the shortest ends of their paths that tell them apart.
+    """Read several runs, named by the shortest suffixes of their paths that are unique.
 
-    Raises `ValueError` as `run` does, and where a folder is given twice.
+    Raises:
+      ValueError: as `read_run`, or a folder is listed twice.
     """
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
-        raise ValueError(f"a run is given twice among {', '.join(map(str, folders))}")
+        raise ValueError(f"a run is listed twice among {', '.join(map(str, folders))}")
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1
-    found = {"/".join(path.parts[-depth:]): read_run(path) for path in paths}
+    runs = {"/".join(path.parts[-depth:]): read_run(path) for path in paths}
     return {
-        name: replace(one, results=[replace(result, run=name) for result in one.results])
-        for name, one in found.items()
+        name: replace(run, results=[replace(result, run=name) for result in run.results])
+        for name, run in runs.items()
     }
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return the records of a JSON-lines file by step; the last record of a step wins.
+    """Return the records of a JSON-lines file, ordered by step; the last record of a step wins.
 
-    A run that was killed may leave a last line without its end: that one is skipped. Any other
-    line that is not a JSON object with a step raises `ValueError` naming file and line.
+    An incomplete last line, as a killed run leaves it, is skipped.
+
+    Raises:
+      ValueError: another line is not a JSON object with a step.
     """
     if not path.is_file():
         return []
@@ -128,13 +135,13 @@ def read_records(path: Path) -> list[Record]:
                 break
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
         if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
-            raise ValueError(f'{path}, line {number} must be an object with a number "step"')
+            raise ValueError(f'{path}, line {number} must be an object with a numeric "step"')
         by_step[record["step"]] = record
     return [by_step[step] for step in sorted(by_step)]
 
 
 def history_keys(history: list[Record]) -> list[str]:
-    """Return the quantities in some records, clocks aside, in order of first appearance."""
+    """Return the quantities in some records except `CLOCKS`, in order of first appearance."""
     names = (
         name
         for record in history
@@ -145,7 +152,7 @@ def history_keys(history: list[Record]) -> list[str]:
 
 
 def history_series(history: list[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps and values of one quantity; a JSON null reads as not a number."""
+    """Return the steps and values of one quantity; a JSON null becomes NaN."""
     points = [(record["step"], record[key]) for record in history if key in record]
     steps, values = np.array(points, dtype=float).reshape(-1, 2).T
     return steps, values

@@ -1,4 +1,4 @@
-"""One evaluation's result: its file, checked, and the predictions beside it."""
+"""Loading and validation of result files and their predictions."""
 
 import json
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ import numpy as np
 from vrl_jax.report import files
 
 MORE = {"top5": "top-5 accuracy", "mean_class_accuracy": "mean class accuracy"}
-PARTS = ("splits", "groups")  # what the mean in a result may be taken over
+PARTS = ("splits", "groups")  # a result may be a mean over one of these
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What an evaluation said of each video.
+    """The predicted class of each test video.
 
     Attributes:
-      path: of their file.
+      path: of the file.
       ids: str[n], of the videos.
-      labels: int[n].
+      labels: int[n], true classes.
       predictions: int[n], -1 where the video could not be read.
       classes: str[c].
     """
@@ -35,27 +35,28 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Result:
-    """What one evaluation found.
+    """One measured quantity with its protocol, data and model.
 
     Attributes:
       path: of its file.
-      run: whose it is.
-      name: what was done, such as "linear"; those of a kind share a prefix, as in "order/reversed".
-      label: what was to be told.
-      metric: what `values` are.
+      run: name of the run.
+      name: the evaluation, such as "linear", or with a prefix for a group, as in "order/reversed".
+      label: the predicted label.
+      metric: the metric of `values`.
       values: by the k of a metric "at k"; a single number under "".
-      chance: what guessing scores, where that is known, by the same keys.
-      more: what else was found, by metric.
-      part: what a mean was taken over: "splits", "groups", or "".
-      parts: the number found for each of them.
-      std: over the parts.
+      chance: chance level, where known, by the same keys.
+      more: further metrics.
+      part: the dimension of a mean: "splits", "groups", or "".
+      parts: the value of each split or group.
+      std: standard deviation over the parts.
       per_class: by class name.
-      protocol: how it was measured; "changed" in it tells what deviates from the named protocol.
-      data: on what.
-      model: of what, with the commit of the code.
-      predictions: for each video, where they were kept.
-      place: among the results of one evaluation.
-      skipped: what was not asked, and why.
+      protocol: settings of the evaluation; its entry "changed" lists deviations from the named
+        protocol.
+      data: identity of the data.
+      model: identity of the encoder, with the commit of the code.
+      predictions: for each video, where available.
+      position: in the list of results of one evaluation.
+      skipped: evaluations that could not be run, with the reason.
     """
 
     path: Path
@@ -74,51 +75,57 @@ class Result:
     data: files.Record
     model: files.Record
     predictions: Predictions | None
-    place: int
+    position: int
     skipped: dict[str, str]
 
     @property
-    def kind(self) -> str:
-        """What stands before the last "/" of the name."""
+    def prefix(self) -> str:
+        """The name up to its last "/"."""
         return self.name.rpartition("/")[0]
 
     @property
     def untrained(self) -> bool:
-        """Whether the encoder still has the weights that it began with."""
+        """Whether the encoder has its initial weights."""
         return self.model.get("init") == "untrained"
 
     @property
     def measure(self) -> str:
-        """How and on what it was measured; only results that agree in it may be compared."""
+        """Protocol and data as text; only results with the same text are comparable."""
         return json.dumps([self.protocol, self.data], sort_keys=True)
 
 
 def load_result(path: Path, run: str) -> Result:
-    """Read a result's file; raises `ValueError` naming the file and what is wrong in it."""
-    beside = path.with_suffix(".npz")
+    """Read a result and, from the npz file of the same name, its predictions.
+
+    Raises:
+      ValueError: one of the files is damaged or incomplete.
+    """
+    npz = path.with_suffix(".npz")
     return parse_result(
-        files.json_object(path), path, run, load_predictions(beside) if beside.is_file() else None
+        files.read_json(path), path, run, load_predictions(npz) if npz.is_file() else None
     )
 
 
 def parse_result(
     content: files.Record, path: Path, run: str, predictions: Predictions | None = None
 ) -> Result:
-    """Return the content of a file as a result; raises `ValueError` as `load` does."""
-    wanted = {"name", "protocol", "data"} - content.keys()
-    if wanted or not {"value", "values"} & content.keys():
+    """Return the content of a file as a result; raises `ValueError` as `load_result`."""
+    absent = {"name", "protocol", "data"} - content.keys()
+    if absent or not {"value", "values"} & content.keys():
         has = ", ".join(content) or "nothing"
-        raise ValueError(f"{path} must have name, protocol, data, value or values; it has {has}")
+        raise ValueError(
+            f"{path} must have name, protocol, data, and value or values; it has {has}"
+        )
     single = "value" in content
     values = _numbers(path, content, "value" if single else "values")
     part = next((key for key in PARTS if content.get(key)), "")
     parts = _numbers(path, content, part)
     spread = float(np.std(list(parts.values()))) if parts else None
-    told = {"commit": content["commit"]} if "commit" in content else {}
+    provenance = {"commit": content["commit"]} if "commit" in content else {}
     unreadable = _numbers(path, content, "unreadable") if content.get("unreadable") else {}
-    unreadable = {part: count for part, count in unreadable.items() if count}
-    if unreadable:
-        told["unreadable"] = ", ".join(f"{count} of {part}" for part, count in unreadable.items())
+    texts = [f"{count} of {part}" for part, count in unreadable.items() if count]
+    if texts:
+        provenance["unreadable"] = ", ".join(texts)
     return Result(
         path=path,
         run=run,
@@ -135,42 +142,48 @@ def parse_result(
         std=_numbers(path, content, "std").get("", spread),
         per_class=_numbers(path, content, "per_class"),
         protocol=_protocol(path, content),
-        data=_filled(path, content, "data"),
-        model={**(_filled(path, content, "model") if "model" in content else {}), **told},
+        data=_section(path, content, "data"),
+        model={**(_section(path, content, "model") if "model" in content else {}), **provenance},
         predictions=predictions,
-        place=content.get("place", 0),
+        position=content.get("position", 0),
         skipped=content.get("skipped", {}),
     )
 
 
 def load_predictions(path: Path) -> Predictions:
-    """Read predictions; raises `ValueError` naming the file where they contradict themselves."""
+    """Read predictions.
+
+    Raises:
+      ValueError: the file is damaged, its arrays differ in length, or a class does not exist.
+    """
     names = ["ids", "labels", "predictions", "classes"]
-    given = files.read_arrays(path, names)
-    found = Predictions(path, *(given[name] for name in names))
-    sizes = [len(array) for array in (found.ids, found.labels, found.predictions)]
+    arrays = files.read_arrays(path, names)
+    predictions = Predictions(path, *(arrays[name] for name in names))
+    sizes = [len(arrays[name]) for name in ("ids", "labels", "predictions")]
     if len(set(sizes)) > 1:
-        raise ValueError(f"{path} must have one label and prediction an id, got {sizes} of them")
-    count = len(found.classes)
-    for name, least in (("labels", 0), ("predictions", -1)):
-        array = given[name]
-        if array.dtype.kind not in "iu" or ((array < least) | (array >= count)).any():
-            raise ValueError(f"{path}: {name} must be whole numbers from {least} to {count - 1}")
-    return found
+        raise ValueError(
+            f"{path} must have one label and one prediction per id, got lengths {sizes}"
+        )
+    count = len(predictions.classes)
+    for name, minimum in (("labels", 0), ("predictions", -1)):
+        array = arrays[name]
+        if array.dtype.kind not in "iu" or ((array < minimum) | (array >= count)).any():
+            raise ValueError(f"{path}: {name} must be integers from {minimum} to {count - 1}")
+    return predictions
 
 
 def _numbers(path: Path, content: files.Record, key: str) -> dict[str, float]:
-    """Return the numbers under a key by their own keys; a bare number stands under ""."""
-    given = content.get(key)
-    if given is None and key not in ("value", "values"):
+    """Return the numbers under a key; a single number gets the key ""."""
+    entry = content.get(key)
+    if entry is None and key not in ("value", "values"):
         return {}
-    numbers = given if isinstance(given, dict) else {"": given}
+    numbers = entry if isinstance(entry, dict) else {"": entry}
     if not numbers or not all(type(value) in (int, float) for value in numbers.values()):
-        raise ValueError(f"{path}: {key} must hold numbers, got {json.dumps(given)}")
+        raise ValueError(f"{path}: {key} must hold numbers, got {json.dumps(entry)}")
     return numbers
 
 
-def _filled(path: Path, content: files.Record, key: str) -> files.Record:
+def _section(path: Path, content: files.Record, key: str) -> files.Record:
     if not isinstance(content[key], dict) or not content[key]:
         got = json.dumps(content[key])
         raise ValueError(f"{path}: {key} must be an object with entries, got {got}")
@@ -178,12 +191,12 @@ def _filled(path: Path, content: files.Record, key: str) -> files.Record:
 
 
 def _protocol(path: Path, content: files.Record) -> files.Record:
-    protocol = _filled(path, content, "protocol")
+    protocol = _section(path, content, "protocol")
     changed: Mapping[str, Any] = protocol.get("changed") or {}
     for key, pair in changed.items():
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(
-                f"{path}: protocol.changed.{key} must be [what was done, what the protocol has], "
-                f"got {json.dumps(pair)}"
+                f"{path}: protocol.changed.{key} must be [actual setting, setting of the "
+                f"protocol], got {json.dumps(pair)}"
             )
     return protocol

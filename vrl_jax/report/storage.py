@@ -1,4 +1,4 @@
-"""Runs on object stores, `gs://bucket/...`: what they left is copied to this machine."""
+"""Download of run folders from object stores such as `gs://bucket/...`."""
 
 import re
 from collections.abc import Iterator
@@ -7,9 +7,10 @@ from pathlib import Path
 import fsspec
 
 CHECKPOINTS = "checkpoints"
-WANDB = "wandb"  # what another program writes, at any time
-# What tells a run's folder, also of one that began just now; an evaluation's has those of trials.
-SIGNS = re.compile(
+WANDB = "wandb"  # Weights & Biases writes there at any time
+# Names by which a run's folder is recognised, also one that has just been started. The folder of
+# an evaluation contains folders of encoders.
+RUN_CONTENTS = re.compile(
     r"(config|environment)\.json|(metrics|probes|quarantine.*)\.jsonl|"
     rf"{CHECKPOINTS}|(given|untrained)(-split\d+)?"
 )
@@ -21,60 +22,60 @@ def is_remote(workdir: str) -> bool:
 
 
 def fetch_folder(url: str, into: Path) -> Path:
-    """Copy a run's folder, and return the copy: empty if there is none.
+    """Copy a run's folder and return the copy, which is empty where the folder does not exist.
 
-    Checkpoints and Weights & Biases' own files are left out. The copy's path ends as the address
-    does, by which reports name runs.
+    Checkpoints and the files of Weights & Biases are not copied. The path of the copy ends like
+    the URL, since reports name runs by their paths.
 
     Raises:
-      ValueError: nothing is known of such an address, or its client is not installed; it cannot be
-        read, or is no run's.
+      ValueError: the protocol is unknown or its client is not installed, the folder cannot be
+        read, or it is not a run's.
     """
     try:
-        files, root = fsspec.url_to_fs(url)
+        store, root = fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{url}: {error} (gs:// wants pip install 'vrl-jax[gcs]')") from error
+        raise ValueError(f"{url}: {error} (gs:// needs pip install 'vrl-jax[gcs]')") from error
     scheme, _, rest = url.partition("://")
     folder = into / scheme / rest
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        files.invalidate_cache()  # the run may be going on
-        names = sorted(_list(files, root))
-        known = any(map(SIGNS.fullmatch, names))
-        found = list(_find(files, root)) if known else []
-        if found:
-            files.get([f"{root}/{name}" for name in found], [str(folder / name) for name in found])
-    except Exception as error:  # clients have errors of their own
+        store.invalidate_cache()  # the run may still be writing
+        names = sorted(_list(store, root))
+        is_run = any(map(RUN_CONTENTS.fullmatch, names))
+        paths = list(_find(store, root)) if is_run else []
+        if paths:
+            store.get([f"{root}/{path}" for path in paths], [str(folder / path) for path in paths])
+    except Exception as error:  # every client raises its own types
         reason = str(error) or type(error).__name__
         raise ValueError(f"{url} cannot be read: {reason}") from error
-    if names and not known:
+    if names and not is_run:
         raise ValueError(
-            f"{url} must be a run's folder, or a new one: it has neither config.json nor "
+            f"{url} must be a run's folder, or a new one; it has neither config.json nor "
             f"{CHECKPOINTS}, but {', '.join(names[:3])}{' ...' * (len(names) > 3)}"
         )
     return folder
 
 
 def restore_urls(text: str, into: Path) -> str:
-    """Return a text in which runs that were copied to `into` are called by their addresses."""
+    """Return a text in which paths of copies in `into` are replaced by the URLs of the runs."""
     return re.sub(rf"{re.escape(str(into))}/(\w+)/", r"\1://", text)
 
 
-def _find(files: fsspec.AbstractFileSystem, folder: str) -> Iterator[str]:
-    """Yield the paths in a folder of the files that are copied."""
-    for name, kind in _list(files, folder).items():
+def _find(store: fsspec.AbstractFileSystem, folder: str) -> Iterator[str]:
+    """Yield the relative paths of the files to copy."""
+    for name, kind in _list(store, folder).items():
         if kind == "file":
             yield name
         elif name not in (CHECKPOINTS, WANDB):
-            yield from (f"{name}/{path}" for path in _find(files, f"{folder}/{name}"))
+            yield from (f"{name}/{path}" for path in _find(store, f"{folder}/{name}"))
 
 
-def _list(files: fsspec.AbstractFileSystem, folder: str) -> dict[str, str]:
-    """Return what is in a folder, "file" or "directory" by name; nothing where it is absent."""
+def _list(store: fsspec.AbstractFileSystem, folder: str) -> dict[str, str]:
+    """Return "file" or "directory" by the names in a folder; an absent folder is empty."""
     try:
-        listed = files.ls(folder, detail=True)
+        listing = store.ls(folder, detail=True)
     except FileNotFoundError:
         return {}
-    found = {at["name"].rstrip("/"): at["type"] for at in listed}
-    found.pop(folder, None)  # an empty object that marks the folder
-    return {path.rpartition("/")[2]: kind for path, kind in found.items()}
+    kinds = {entry["name"].rstrip("/"): entry["type"] for entry in listing}
+    kinds.pop(folder, None)  # an empty object that marks the folder
+    return {path.rpartition("/")[2]: kind for path, kind in kinds.items()}

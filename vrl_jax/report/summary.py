@@ -1,4 +1,4 @@
-"""The head of a page: what a run is, the numbers that matter, and what should worry its reader."""
+"""The header of a page: the run's components, its headline numbers, and warnings."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from vrl_jax.report.panels import ACCURACIES, COLLAPSE
 
 
 class Card(NamedTuple):
-    """One headline number; `note` puts it in proportion."""
+    """One headline number; `note` gives a reference for it, such as chance."""
 
     title: str
     text: str
@@ -18,7 +18,7 @@ class Card(NamedTuple):
 
 
 def run_subtitle(run: read.Run) -> str:
-    """Return the method, framework and encoder of a run, by the classes that its config names."""
+    """Return the names of the classes of a run's method, framework and encoder."""
     parts = []
     for part in ("method", "framework", "encoder"):
         if part in run.config:
@@ -27,38 +27,39 @@ def run_subtitle(run: read.Run) -> str:
 
 
 def summary_cards(run: read.Run, tables: list[table.Table]) -> list[Card]:
-    """Return the headline numbers: results, or else the last probe; then how training ended."""
+    """Return the headline numbers: final results or else the last probe, then training."""
     return (_results(tables) or _probes(run.probes)) + training_cards(run.metrics)
 
 
 def training_cards(metrics: list[read.Record]) -> list[Card]:
-    """Return the last step, its loss, and the time it took, as far as they were logged."""
+    """Return the last logged step, its loss, and the wall time, where they were logged."""
     cards = []
     if metrics:
         epoch = last_value(metrics, "epoch")
         note = "" if epoch is None else f"epoch {table.format_number(epoch)}"
-        cards.append(Card("final step", f"{last_value(metrics, 'step'):,.0f}", note))
+        cards.append(Card("last logged step", f"{last_value(metrics, 'step'):,.0f}", note))
     loss = last_value(metrics, "loss")
     if loss is not None:
         first = read.history_series(metrics, "loss")[1][0]
-        note = f"from {table.format_number(first)}"
-        cards.append(Card("final loss", table.format_number(loss), note))
-    seconds = last_value(metrics, "wall_seconds")
-    if seconds is not None:
-        minutes, rest = divmod(round(seconds), 60)
-        cards.append(Card("wall time", f"{minutes // 60}:{minutes % 60:02}:{rest:02}", "h:mm:ss"))
+        note = f"at first {table.format_number(first)}"
+        cards.append(Card("last logged loss", table.format_number(loss), note))
+    total = last_value(metrics, "wall_seconds")
+    if total is not None:
+        minutes, seconds = divmod(round(total), 60)
+        text = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        cards.append(Card("wall time", text, "h:mm:ss"))
     return cards
 
 
 def run_warnings(run: read.Run) -> list[str]:
-    """Return a sentence for each sign that the features collapsed or the loss is not a number."""
+    """Return a sentence for each indicator of collapsed features or a diverged loss."""
     sentences = []
-    for key, (name, least) in COLLAPSE.items():
+    for key, (name, threshold) in COLLAPSE.items():
         value = last_value(run.probes, key)
-        if value is not None and not value >= least:  # a NaN warns too
+        if value is not None and not value >= threshold:  # NaN warns, too
             sentences.append(
                 f"The features have collapsed: at the last probe the {name} is "
-                f"{table.format_number(value)}, below {table.format_number(least)}."
+                f"{table.format_number(value)}, below {table.format_number(threshold)}."
             )
     loss = last_value(run.metrics, "loss")
     if loss is not None and not np.isfinite(loss):
@@ -67,22 +68,23 @@ def run_warnings(run: read.Run) -> list[str]:
 
 
 def last_value(history: list[read.Record], key: str) -> float | None:
-    """Return the last value of a quantity, None where it was never recorded."""
+    """Return the last value of a quantity, or None where it was never logged."""
     values = read.history_series(history, key)[1]
     return float(values[-1]) if len(values) else None
 
 
 def _results(tables: list[table.Table]) -> list[Card]:
-    names = Counter(part.title for part in tables)
+    counts = Counter(part.title for part in tables)
     cards = []
     for part in tables:
-        own = [f"{key} {value}" for key, value in part.differs.items()]
-        apart = [part.title, *(own if names[part.title] > 1 else [])]
+        differences = [f"{key} {value}" for key, value in part.differs.items()]
+        name = f"protocol {part.title}" if part.title else ""
+        protocol = [name, *(differences if counts[part.title] > 1 else [])]
         for row in part.rows:
             for column in table.leading_columns(part.columns):
                 if column in row.cells and not row.untrained:
                     cell = row.cells[column]
-                    note = ", ".join(filter(None, [_chance(cell), *apart]))
+                    note = ", ".join(filter(None, [_chance(cell), *protocol]))
                     cards.append(Card(f"{column.title} {row.label}".strip(), cell.text, note))
     return cards
 

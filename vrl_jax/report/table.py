@@ -1,4 +1,4 @@
-"""Results side by side, one table per evaluation protocol: a column never mixes two."""
+"""Tables of results, one per evaluation protocol and data set."""
 
 import json
 from collections import Counter
@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 
 from vrl_jax.report.results import Result
 
-FRACTIONS = ("accuracy", "recall", "precision", "share")  # metrics that are shown in per cent
-ABSENT = "not given"
+FRACTIONS = ("accuracy", "recall", "precision", "share")  # metrics printed in per cent
+ABSENT = "not set"
 
 
 class Grid(NamedTuple):
-    """A plain table of text; the first column names the row."""
+    """A table of text; the first column is the heading of the row."""
 
     header: list[str]
     rows: list[list[str]]
 
 
 class Column(NamedTuple):
-    """One measured quantity; `rank` is the k of a metric "at k", else empty."""
+    """One measured quantity; `rank` is the k of a metric "at k", else ""."""
 
     name: str
     rank: str
@@ -37,7 +37,16 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One number; what guessing would score; for a mean, of what and how far apart they are."""
+    """One number.
+
+    Attributes:
+      value: the number.
+      percent: whether it is a fraction, printed in per cent.
+      chance: chance level, where known.
+      std: standard deviation over `parts`, for a mean.
+      part: the dimension of the mean, "splits" or "groups".
+      parts: the averaged values.
+    """
 
     value: int | float
     percent: bool
@@ -48,7 +57,7 @@ class Cell(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The number as it is shown."""
+        """The formatted number, with its standard deviation."""
         if self.std is None:
             return format_number(self.value, self.percent)
         texts = (
@@ -59,16 +68,16 @@ class Cell(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What a mean is of and between which numbers it lies, or nothing."""
+        """The number and range of the averaged values; "" where the value is not a mean."""
         if not self.parts:
             return ""
-        least, most = (format_number(f(self.parts), self.percent) for f in (min, max))
-        return f"{len(self.parts)} {self.part}: {least} to {most}"
+        low, high = (format_number(f(self.parts), self.percent) for f in (min, max))
+        return f"{len(self.parts)} {self.part}: {low} to {high}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one model scored for one label; `model` describes the model and the code."""
+    """Scores of one model on one label; `model` identifies the encoder and the code."""
 
     run: str
     label: str
@@ -78,9 +87,9 @@ class Row:
 
     @property
     def chance(self) -> str:
-        """What guessing scores: once where all columns agree, else for each that knows."""
-        known = {k.title: c for k, c in self.cells.items() if c.chance is not None}
-        texts = {title: format_number(cell.chance, cell.percent) for title, cell in known.items()}
+        """The chance level: one number where all columns agree, else one per column."""
+        cells = {k.title: c for k, c in self.cells.items() if c.chance is not None}
+        texts = {title: format_number(cell.chance, cell.percent) for title, cell in cells.items()}
         if len(set(texts.values())) > 1:
             return ", ".join(f"{title} {text}" for title, text in texts.items())
         return next(iter(texts.values()), "")
@@ -88,17 +97,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Results that were measured in the same way.
+    """Results under one protocol on one data set.
 
     Attributes:
-      measure: protocol and data, as results have it.
+      measure: protocol and data, see `Result.measure`.
       name: of the protocol; "" where it has none.
-      protocol: dotted setting to its text, including the identity of the data.
-      differs: the settings in which this table and others of its name, or with a column in
-        common, disagree.
+      protocol: text of each dotted setting, including the identity of the data.
+      differs: the settings in which this table differs from others of its name, or with a column
+        in common.
       changed: a sentence for each setting that deviates from the named protocol.
-      columns: what was measured.
-      rows: one per run, label and model; those of untrained encoders last.
+      columns: measured quantities.
+      rows: one per run, label and model, untrained encoders last.
     """
 
     measure: str
@@ -111,36 +120,36 @@ class Table:
 
     @property
     def title(self) -> str:
-        """The protocol's name, which is no longer its own where something was changed."""
+        """The protocol's name, marked where a setting deviates."""
         return f"{self.name} (changed)" if self.changed else self.name
 
     @property
     def heading(self) -> str:
-        """The title, and what tells this table from others."""
+        """The title with the settings in which this table differs from others."""
         differs = [f"{key} {value}" for key, value in self.differs.items()]
         return ", ".join(filter(None, [self.title, *differs]))
 
     @property
     def chances(self) -> list[str]:
-        """The metrics of which some row knows what guessing scores."""
-        known = [k.metric for r in self.rows for k, c in r.cells.items() if c.chance is not None]
-        return list(dict.fromkeys(known))
+        """The metrics with a chance level in some row."""
+        metrics = [k.metric for r in self.rows for k, c in r.cells.items() if c.chance is not None]
+        return list(dict.fromkeys(metrics))
 
     @property
     def details(self) -> list[str]:
-        """What of the models differs between rows, beside the encoder."""
+        """The entries of `Row.model` that differ between rows."""
         keys = dict.fromkeys(key for row in self.rows for key in row.model)
         return [key for key in keys if len({row.model.get(key) for row in self.rows}) > 1]
 
     @property
     def shared(self) -> dict[str, str]:
-        """What all rows' models have in common."""
-        varies = {*self.details}
-        return {k: v for k, v in self.rows[0].model.items() if k not in varies}
+        """The entries of `Row.model` that all rows have in common."""
+        details = {*self.details}
+        return {k: v for k, v in self.rows[0].model.items() if k not in details}
 
 
 def build_tables(results: list[Result]) -> list[Table]:
-    """Return one table for each distinct protocol and data among the results of some runs."""
+    """Return one table for each protocol and data set among the results."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.measure, []).append(result)
@@ -149,17 +158,17 @@ def build_tables(results: list[Result]) -> list[Table]:
 
 
 def table_heading(results: list[Result]) -> dict[str, str]:
-    """Return the heading of the table that results belong to, by their measure."""
+    """Return the headings of the tables of some results, by `Result.measure`."""
     return {table.measure: table.heading for table in build_tables(results)}
 
 
 def leading_columns(columns: list[Column]) -> list[Column]:
-    """Return the first column of each name: of @1 and @5, say, @1."""
+    """Return the first column of each name, such as @1 of @1 and @5."""
     return list({column.name: column for column in reversed(columns)}.values())[::-1]
 
 
 def is_fraction(metric: str) -> bool:
-    """Return whether a metric is shown in per cent."""
+    """Return whether a metric is printed in per cent."""
     return any(word in metric for word in FRACTIONS)
 
 
@@ -175,7 +184,7 @@ def flatten_dict(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def format_number(value: int | float | None, percent: bool = False) -> str:
-    """Return a number as a person reads it: 0.9713 as 97.1 %, 12345 as 12,345."""
+    """Return a number as text: 0.9713 as 97.1 %, 12345 as 12,345."""
     if value is None:
         return "none"
     if percent:
@@ -184,7 +193,7 @@ def format_number(value: int | float | None, percent: bool = False) -> str:
 
 
 def encoder_name(model: dict[str, Any]) -> str:
-    """Return an encoder's name with its size: R2Plus1D (31.3 M parameters)."""
+    """Return an encoder's name with its size, such as R2Plus1D (31.3 M parameters)."""
     name, count = str(model.get("encoder", "")), model.get("parameters")
     if not isinstance(count, int):
         return name
@@ -195,7 +204,7 @@ def encoder_name(model: dict[str, Any]) -> str:
 
 
 def shorten_hash(text: str) -> str:
-    """Return a hash by its first digits, and other text as it is."""
+    """Return the first digits of a hash, and other text unchanged."""
     is_hash = len(text) >= 32 and not set(text) - set("0123456789abcdef")
     return f"{text[:10]}…" if is_hash else text
 
@@ -203,14 +212,14 @@ def shorten_hash(text: str) -> str:
 def _tabulate(results: list[Result]) -> Table:
     rows: dict[tuple, Row] = {}
     columns: dict[Column, None] = {}
-    seen: Counter = Counter()
+    repeats: Counter = Counter()
     for result in results:
         model = _model(result.model)
         row = Row(result.run, result.label, result.untrained, model, {})
         for column, cell in _cells(result).items():
             key = (row.run, row.label, *model.items())
-            seen[key, column] += 1  # a second result of the same kind gets a row of its own
-            rows.setdefault((*key, seen[key, column]), row).cells[column] = cell
+            repeats[key, column] += 1  # a second result of the same kind gets a row of its own
+            rows.setdefault((*key, repeats[key, column]), row).cells[column] = cell
             columns[column] = None
     protocol = results[0].protocol
     settings = {key: value for key, value in protocol.items() if key not in ("name", "changed")}
@@ -229,18 +238,18 @@ def _tabulate(results: list[Result]) -> Table:
 
 
 def _without_underscores(entries: dict[str, Any]) -> dict[str, Any]:
-    """Return entries under the names that are printed; names of nested settings stay."""
+    """Return entries with printable names; names of nested settings are unchanged."""
     return {key.replace("_", " "): value for key, value in entries.items()}
 
 
 def _model(model: dict[str, Any]) -> dict[str, str]:
-    """Return what describes a model as text, its name and size in one."""
-    rest = {
+    """Return the entries of a model as text, its name and size in one."""
+    details = {
         k: v
         for k, v in model.items()
-        if k not in ("encoder", "parameters") and (k, v) != ("init", "untrained")
+        if k not in ("encoder", "parameters") and (k != "init" or v not in ("", "untrained"))
     }
-    return {"encoder": encoder_name(model), **flatten_dict(rest)} if model else {}
+    return {"encoder": encoder_name(model), **flatten_dict(details)} if model else {}
 
 
 def _cells(result: Result) -> dict[Column, Cell]:
@@ -259,20 +268,20 @@ def _cells(result: Result) -> dict[Column, Cell]:
 def _changes(changed: dict[str, list]) -> list[str]:
     sentences = []
     for key, pair in changed.items():
-        did, has = (value if isinstance(value, str) else json.dumps(value) for value in pair)
-        sentences.append(f"{key} {did} (the protocol has {has})")
+        actual, named = (value if isinstance(value, str) else json.dumps(value) for value in pair)
+        sentences.append(f"{key} {actual} (the protocol has {named})")
     return sentences
 
 
 def _differences(table: Table, tables: list[Table]) -> dict[str, str]:
-    rivals = [
+    related = [
         other
         for other in tables
         if other.name == table.name or set(other.columns) & set(table.columns)
     ]
-    keys = dict.fromkeys(key for other in (table, *rivals) for key in other.protocol)
+    keys = dict.fromkeys(key for other in (table, *related) for key in other.protocol)
     return {
         key: shorten_hash(table.protocol.get(key, ABSENT))
         for key in keys
-        if len({other.protocol.get(key) for other in (table, *rivals)}) > 1
+        if len({other.protocol.get(key) for other in (table, *related)}) > 1
     }
