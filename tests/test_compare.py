@@ -66,7 +66,9 @@ def test_untrained_encoders_are_a_row_and_each_counts_once(tmp_path):
 
 def test_the_spread_within_a_result_stands_beside_it(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(compare.sweep, "write", lambda path, found, setting: drawn.append(found))
+    monkeypatch.setattr(
+        compare.sweep, "draw_sweep", lambda path, found, setting: drawn.append(found)
+    )
     for seed, (value, spread) in enumerate([(0.5, 0.1), (0.7, 0.2)]):
         fake(tmp_path / f"one-seed{seed}")
         result = {"name": "linear", "label": "class", "value": value, "std": spread}
@@ -100,7 +102,7 @@ def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path
         fake(tmp_path / f"data.cooccurrence={value}" / "one-seed0", linear_static=found)
     settings = ["--seeds=0", "--vary=data.cooccurrence=0.5,1,0.9", f"--out={tmp_path}"]
     drawn = []
-    monkeypatch.setattr(compare.sweep, "write", lambda *given: drawn.append(given))
+    monkeypatch.setattr(compare.sweep, "draw_sweep", lambda *given: drawn.append(given))
     compare.main(["configs/one.py", *settings])
     (command,) = commands  # two of the three are there
     assert command[-1] == f"--workdir={tmp_path / 'data.cooccurrence=0.9' / 'one-seed0'}"
@@ -152,9 +154,7 @@ time.sleep(60)
 
 
 def test_a_run_is_told_to_stop_and_its_status_kept():
-    here = (
-        f"from vrl_jax import compare; print(compare.wait([{sys.executable!r}, '-c', {CHILD!r}]))"
-    )
+    here = f"from vrl_jax import compare; print(compare.wait_for([{sys.executable!r}, '-c', {CHILD!r}]))"
     parent = subprocess.Popen(
         [sys.executable, "-c", here],
         cwd=pathlib.Path(__file__).parents[1],

@@ -92,12 +92,7 @@ def test_the_commands_that_prepare_are_whole(tmp_path):
     assert made[0][:3] == ["python", "-m", "vrl_jax.data.index"]
     index.main([*made[0][3:], "--workers=1"])
     assert len(Indexed(str(out)).train()) == 1
-    assert made[1][2:] == [
-        "vrl_jax.data.tools.transcode",
-        str(out),
-        "--out=SHARDS",
-        "--short-side=96",
-    ]
+    assert made[1][2:] == ["vrl_jax.data.prepare", str(out), "--out=SHARDS", "--short-side=96"]
     assert commands[2].strip() == "--data='Prepared root=SHARDS'"
     again = prepare_commands(Indexed(str(out)), 96).splitlines()
     assert len(again) == 2 and shlex.split(again[0]) == made[1]

@@ -171,9 +171,7 @@ def test_a_shard_that_does_not_read_back_has_no_name(manifest_dir, tmp_path, mon
     with pytest.raises(VideoError, match="part does not read back, plain.mp4: "):
         transcode.transcode_videos(manifest_dir, tmp_path, short_side=32, workers=1)
     assert not list(tmp_path.glob("*.array_record"))
-    with pytest.raises(
-        ValueError, match="no finished shards.*vrl_jax.data.tools.transcode MANIFEST_DIR"
-    ):
+    with pytest.raises(ValueError, match="no finished shards.*vrl_jax.data.prepare MANIFEST_DIR"):
         Prepared(str(tmp_path)).train()
     monkeypatch.undo()
     assert transcode.transcode_videos(manifest_dir, tmp_path, short_side=32, workers=1) == 0
@@ -230,8 +228,8 @@ def check_kills(tmp_path, rng, kills, videos):
     root = write_set(tmp_path / "set", lines, frames=90)
     index.index_videos(Named(str(root)), tmp_path / "index")
     once, out = tmp_path / "once", tmp_path / "killed"
-    code = "import sys; from vrl_jax.data import prepare; prepare.BYTES_PER_PIXEL = 5; "
-    command = [sys.executable, "-c", code + "prepare.main(sys.argv[1:])", str(tmp_path / "index")]
+    code = "import sys; from vrl_jax.data.tools import transcode; transcode.BYTES_PER_PIXEL = 5; "
+    command = [sys.executable, "-c", code + "transcode.main(sys.argv[1:])", str(tmp_path / "index")]
     command += ["--short-side=64", "--workers=2", "--shard-mb=4"]
 
     def shards(out):
