@@ -89,7 +89,9 @@ def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     (command,) = commands
     given = ["--config=configs/one.py", "--config.train.seed=3", "--config.train.steps=2"]
     assert command[1:] == ["-m", "vrl_jax.main", *given, f"--workdir={tmp_path / 'one-seed3'}"]
-    with pytest.raises(SystemExit, match="of another command, .*train.steps=2"):
+    with pytest.raises(
+        SystemExit, match="^error: .*was made with other settings: command: was .*steps=2', is "
+    ):
         compare.main([*arguments[:-1], "--config.train.steps=3"])
     compare.main(arguments)  # it was interrupted: goes on
     assert len(commands) == 2
@@ -154,7 +156,8 @@ time.sleep(60)
 
 
 def test_a_run_is_told_to_stop_and_its_status_kept():
-    here = f"from vrl_jax import compare; print(compare.wait_for([{sys.executable!r}, '-c', {CHILD!r}]))"
+    command = f"[{sys.executable!r}, '-c', {CHILD!r}]"
+    here = f"from vrl_jax import compare; print(compare.wait_for({command}))"
     parent = subprocess.Popen(
         [sys.executable, "-c", here],
         cwd=pathlib.Path(__file__).parents[1],

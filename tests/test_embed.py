@@ -120,7 +120,7 @@ def test_other_videos_of_the_same_names_are_other_data(tmp_path, model):
     out = f"--out={tmp_path}/a.npz"
     run(model, tmp_path / "one", out, *CUT)
     run(model, tmp_path / "same", out, *CUT)
-    with pytest.raises(SystemExit, match="data.fingerprint was"):
+    with pytest.raises(SystemExit, match="data.fingerprint: was"):
         run(model, tmp_path / "two", out, *CUT)
 
 
@@ -173,10 +173,10 @@ def test_parts_and_files_of_another_command_are_refused(tmp_path, model, capsys,
         run(model, *data)
     assert len(list((tmp_path / "a.npz.parts").glob("*.npz"))) == 1
     changed = {
-        "model.weights was": (str(other), data),
-        "protocol.stride was 3, is 2": (model, (*data, "--stride=2")),
-        "data.fingerprint was": (model, (*data, "--part=train", "train_videos=9")),
-        "protocol.pooling was": (model, (*data, "--per-clip")),
+        "model.weights: was": (str(other), data),
+        "protocol.stride: was 3, is 2": (model, (*data, "--stride=2")),
+        "data.fingerprint: was": (model, (*data, "--part=train", "train_videos=9")),
+        "protocol.pooling: was": (model, (*data, "--per-clip")),
     }
     for message, (path, arguments) in changed.items():
         with pytest.raises(SystemExit, match=message):

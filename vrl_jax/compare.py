@@ -11,12 +11,14 @@ import argparse
 import collections
 import json
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
 
 import numpy as np
 
+from vrl_jax import files
 from vrl_jax.report import sweep
 from vrl_jax.report.storage import is_remote
 
@@ -26,19 +28,23 @@ UNTRAINED = "untrained"
 def run_experiment(config: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> None:
     """Train, judge and report one config with one seed, unless that is done already.
 
-    A folder that another command filled ends the comparison, and so does a run that fails or stops.
+    A run that fails or stops ends the comparison with its exit status.
+
+    Raises:
+      ConfigMismatch: the folder holds the run of another command.
     """
     given = [f"--config={config}", f"--config.train.seed={seed}", *overrides]
     kept, results = workdir / "command.json", any(workdir.glob("results/*.json"))
     finished = results and (workdir / "report.html").exists()  # which is written last
     earlier = json.loads(kept.read_text()) if kept.exists() else []
-    if (earlier or finished) and earlier != given:
-        sys.exit(f"{workdir} is of another command, {' '.join(earlier)}: give another --out")
+    if earlier or finished:
+        commands = ({"command": shlex.join(line)} for line in (earlier, given))
+        files.check_same_settings(workdir, *commands, "--out")
     if finished:
         return
     print(f"{config}, seed {seed}: {workdir}", flush=True)
     workdir.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(given))
+    files.write_text(kept, json.dumps(given))
     code = wait_for([sys.executable, "-m", "vrl_jax.main", *given, f"--workdir={workdir}"])
     if code:
         sys.exit(code)  # the run has said why
@@ -143,7 +149,10 @@ def main(argv: list[str] | None = None) -> None:
             name = pathlib.Path(config).stem
             workdirs = [folder / f"{name}-seed{seed}" for seed in seeds]
             for seed, workdir in zip(seeds, workdirs, strict=True):
-                run_experiment(config, seed, workdir, [*varied, *overrides])
+                try:
+                    run_experiment(config, seed, workdir, [*varied, *overrides])
+                except files.ConfigMismatch as error:
+                    sys.exit(f"error: {error}")
             everything += workdirs
             experiments.setdefault(name, {})[value] = gather_results(workdirs, arguments.probe)
             rows[format_label(name, setting, value)] = make_row(workdirs, arguments.probe)
@@ -156,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     if untrained:
         experiments[UNTRAINED] = untrained
     table = format_table(rows)
-    (out / "table.md").write_text(table + "\n")
+    files.write_text(out / "table.md", table + "\n")
     sweep.draw_sweep(out / "plot.png", experiments, setting)
     print(table)
 

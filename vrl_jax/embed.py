@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 import vrl_jax
-from vrl_jax import pretrained
+from vrl_jax import files, pretrained
 from vrl_jax.data import storage
 from vrl_jax.data.dataset import Video, VideoDataset, VideoError, VideoList, fingerprint
 from vrl_jax.data.datasets import lookup
@@ -76,7 +76,7 @@ def write_features(
         "parts": {"batch": protocol.batch},
     }
     if out.exists():
-        feature_file.check_same(out, feature_file.read_about(out), about)
+        files.check_same_settings(out, feature_file.read_about(out), about, "--out")
         feature_file.FeatureParts(out, about).remove()  # it may have been killed just before that
         return f"{out} is finished (to make it again, delete it)"
     parts = feature_file.FeatureParts(out, about)

@@ -35,8 +35,8 @@ from vrl_jax.data.dataset import VideoError
 from vrl_jax.evaluation.config import Evaluation
 from vrl_jax.evaluation.run import EvaluationRun
 from vrl_jax.experiment import Experiment
+from vrl_jax.files import ConfigMismatch
 from vrl_jax.pretraining.run import Pretraining
-from vrl_jax.train.checkpoint import ConfigMismatch
 
 _WORKDIR = absl_flags.DEFINE_string(
     "workdir", "", "Folder of the run, or gs://bucket/folder; by default runs/ and a name."

@@ -186,9 +186,9 @@ def test_goes_on_where_it_was(world, tmp_path, monkeypatch):
         assert (tmp_path / "stopped" / name).read_bytes() == (
             tmp_path / "whole" / name
         ).read_bytes()
-    with pytest.raises(SystemExit, match="protocol.stride was 2, is 1"):
+    with pytest.raises(SystemExit, match="protocol.stride: was 2, is 1"):
         run(world, tmp_path / "whole", "--stride=1")
-    with pytest.raises(SystemExit, match="data.boxes was"):
+    with pytest.raises(SystemExit, match="data.boxes: was"):
         run(world, tmp_path / "whole", f"--train={world}/test.csv")
 
 

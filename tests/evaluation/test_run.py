@@ -25,10 +25,10 @@ from vrl_jax.evaluation.protocols import Change
 from vrl_jax.evaluation.run import EvaluationRun, check_no_test_leakage
 from vrl_jax.evaluation.tasks import require_unchanged
 from vrl_jax.factors.report import FactorConfig
+from vrl_jax.files import ConfigMismatch
 from vrl_jax.probes import results
 from vrl_jax.probes.linear_probe import LinearProbe
 from vrl_jax.probes.suite import ProbeConfig
-from vrl_jax.train.checkpoint import ConfigMismatch
 from vrl_jax.train.preemption import PreemptionGuard
 
 UNITS = ("static", "dynamic", "joint", "residual")

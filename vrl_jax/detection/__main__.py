@@ -25,9 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vrl_jax import check, config, pretrained
+from vrl_jax import check, config, files, pretrained
 from vrl_jax.data import storage
-from vrl_jax.data.datasets.indexed import write_text
 from vrl_jax.data.loader import Loader
 from vrl_jax.detection import ava, multilabel_probe
 from vrl_jax.detection.ava import Boxes, Instances
@@ -214,8 +213,8 @@ def write_run_files(model: Pretrained, given: argparse.Namespace) -> None:
         raise ValueError(f"--out must not be the folder of a run, got {given.out}")
     given.out.mkdir(parents=True, exist_ok=True)
     encoder = json.loads(config.describe(model.encoder).to_json())
-    write_text(path, json.dumps({**vars(given), "encoder": encoder}, indent=2, default=str))
-    write_text(
+    files.write_text(path, json.dumps({**vars(given), "encoder": encoder}, indent=2, default=str))
+    files.write_text(
         given.out / "environment.json", json.dumps(provenance.describe_environment(), indent=2)
     )
 

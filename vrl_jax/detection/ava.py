@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from vrl_jax.data.datasets.indexed import write_text
+from vrl_jax import files
 
 NONE = -1  # an action or a person that is not given
 BEYOND = 0.5  # share of a frame's side by which a box may reach out; pixels reach farther
@@ -181,7 +181,7 @@ def _write(path: Path, rows: Boxes, last: Iterable[str]) -> None:
     told = zip(rows.keys(), rows.box, map(_number, rows.action.tolist()), last, strict=True)
     for (video, time), box, action, end in told:
         lines.writerow([video, f"{time:04.10g}", *map(str, box), action, end])
-    write_text(path, text.getvalue())
+    files.write_text(path, text.getvalue())
 
 
 def _number(value: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
+from vrl_jax import files
 from vrl_jax.data.dataset import Video, VideoError, VideoList
 from vrl_jax.data.datasets import file_lists
 from vrl_jax.data.loader import eval_batches, failed_videos
@@ -102,7 +103,7 @@ def encode_boxes(
     about = {**about, "data": {"boxes": hash_boxes(found)}, "parts": {"batch": protocol.batch}}
     path = out.with_name(f"{out.name}-boxes.npz")
     if path.exists():
-        feature_file.check_same(path, feature_file.read_about(path), about)
+        files.check_same_settings(path, feature_file.read_about(path), about, "--out")
         feature_file.FeatureParts(path, about).remove()  # it may have been killed just before that
     else:
         parts = feature_file.FeatureParts(path, about)

@@ -63,7 +63,7 @@ class EvalTask:
         """Judge, write and return the results; None where training was asked to stop.
 
         Raises:
-          Changed: the folder holds the checkpoints of another evaluation.
+          ConfigMismatch: the folder holds the checkpoints of another evaluation.
           VideoError: too many videos that cannot be read.
         """
         first = not jax.process_index()

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from vrl_jax import config
+from vrl_jax import config, files
 from vrl_jax.data.datasets.synthetic import Scenes
 from vrl_jax.data.loader import eval_row, failed_videos
 from vrl_jax.evaluation.classifier import ClassifierTrainer
 from vrl_jax.evaluation.gallery import find_neighbours
 from vrl_jax.evaluation.task import EvalTask
 from vrl_jax.factors import report, scuba
-from vrl_jax.probes import feature_file, results, retrieval
+from vrl_jax.probes import results, retrieval
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.results import Result
 from vrl_jax.probes.suite import run_probes
@@ -86,7 +86,7 @@ class RetrievalEval(EvalTask):
             group="",
             center=self.recipe.center,
         )
-        feature_file.save_npz(self.folder / GALLERY, shown)
+        files.write_npz(self.folder / GALLERY, shown)
 
 
 class ProbeEval(EvalTask):
@@ -141,7 +141,7 @@ class FactorEval(EvalTask):
             twins=test.twins() if known else None,
         )
         if not jax.process_index():
-            np.savez_compressed(self.folder / "factors.npz", **found.arrays)
+            files.write_npz(self.folder / "factors.npz", found.arrays, compress=True)
         unreadable = {part: int(any_process(flags).sum()) for part, flags in lost.items()}
         for part, source in (("train", self.train), ("test", test)):
             quarantine.check(part, source, unreadable[part])

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Complex
 
+from vrl_jax import files
 from vrl_jax.augment.views import center_view
 from vrl_jax.data.dataset import VideoDataset, fingerprint, take_subset
 from vrl_jax.data.frame_sampling import Sampling
@@ -18,7 +19,7 @@ from vrl_jax.evaluation.extract import extract_bank, over_devices, own_batches
 from vrl_jax.evaluation.gallery import find_neighbours
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.base import Method
-from vrl_jax.probes import feature_file, results
+from vrl_jax.probes import results
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.results import Result
 from vrl_jax.probes.suite import ProbeConfig, check_group, run_probes, summarize_probes
@@ -129,7 +130,7 @@ class OnlineProbes:
                 group=config.group,
                 center=config.center,
             )
-            feature_file.save_npz(self._workdir / "neighbours.npz", shown)
+            files.write_npz(self._workdir / "neighbours.npz", shown)
 
     def _judge(self, state: TrainState, videos: int, init: str = ""):
         """Return feature banks and results on that many videos; the last ones are remembered."""
@@ -194,7 +195,7 @@ class OnlineProbes:
                 steps = np.append(saved["steps"][kept], steps)
                 eigenvalues = join_spectra(saved["eigenvalues"][kept], values)
         arrays = {"steps": steps, "eigenvalues": eigenvalues, "radius": np.asarray(radius)}
-        feature_file.save_npz(path, arrays)
+        files.write_npz(path, arrays)
 
     def _read(self, source: VideoDataset, index: int) -> dict[str, Any]:
         """Return a video's row as the evaluation sees it."""

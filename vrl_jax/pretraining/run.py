@@ -10,13 +10,14 @@ from vrl_jax.data.dataset import VideoDataset, fingerprint
 from vrl_jax.data.loader import failed_videos, train_batches
 from vrl_jax.data.storage import AnyPath
 from vrl_jax.experiment import Experiment
+from vrl_jax.files import ConfigMismatch
 from vrl_jax.pretraining.online_probes import OnlineProbes
 from vrl_jax.pretraining.program import make_program
 from vrl_jax.profiling.devices import find_chip
 from vrl_jax.profiling.step_report import analyze_step, format_report, tree_bytes
 from vrl_jax.report import html
 from vrl_jax.train import loop, provenance, sharding
-from vrl_jax.train.checkpoint import Checkpoints, ConfigMismatch, steps_in
+from vrl_jax.train.checkpoint import Checkpoints, steps_in
 from vrl_jax.train.compilation import BackgroundCompile
 from vrl_jax.train.log import Log, NullLog
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
@@ -72,7 +73,7 @@ class Pretraining:
         """Continue from the newest checkpoint; return whether the end was reached.
 
         Raises:
-          Changed: it went past the end already.
+          ConfigMismatch: it went past the end already.
           FloatingPointError: a loss that is not finite.
           VideoError: too many videos that cannot be read.
         """

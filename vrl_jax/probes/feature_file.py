@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vrl_jax.data.datasets.indexed import publish, write_text
+from vrl_jax import files
 
 ABOUT = "about"
 SUFFIXES = (".npz", ".parquet")
@@ -42,12 +42,12 @@ class FeatureParts:
         self.folder = path.with_name(f"{path.name}.parts")
         made = self.folder / f"{ABOUT}.json"
         if made.is_file():
-            check_same(self.folder, json.loads(made.read_text()), about)
+            files.check_same_settings(self.folder, json.loads(made.read_text()), about, "--out")
         else:
             if self.folder.exists():  # nobody knows what made its parts
                 self.remove()
             self.folder.mkdir(parents=True)
-            write_text(made, json.dumps(about, indent=2))
+            files.write_text(made, json.dumps(about, indent=2))
 
     def __len__(self) -> int:
         """Return the number of whole parts."""
@@ -56,7 +56,7 @@ class FeatureParts:
     def add(self, **columns: np.ndarray) -> None:
         """Write the next part."""
         path = self.folder / f"{len(self):07}.npz"
-        save_npz(path, columns)
+        files.write_npz(path, columns)
 
     def join(self) -> dict[str, np.ndarray]:
         """Return the columns of all parts, one after the other."""
@@ -74,11 +74,10 @@ class FeatureParts:
 def write_columns(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write a file that is whole or not there; the same columns give the same bytes."""
     if path.suffix != ".parquet":
-        save_npz(path, {**columns, ABOUT: np.array(json.dumps(about))})
+        files.write_npz(path, {**columns, ABOUT: np.array(json.dumps(about))})
         return
-    part = _beside(path)
-    _save_parquet(part, columns, about)
-    publish(part, path)
+    with files.atomic_path(path) as partial:
+        _save_parquet(partial, columns, about)
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -93,34 +92,6 @@ def read_about(path: Path) -> dict[str, Any]:
     if text is None:
         raise ValueError(f"{path} is there, but this command did not write it")
     return json.loads(text)
-
-
-def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise `ValueError` that says in what two descriptions of what made a file differ."""
-    told = [
-        f"{group}.{key} was {olds.get(key)!r}, is {news.get(key)!r}"
-        for group in sorted(old.keys() | new.keys())
-        for olds, news in [(old.get(group, {}), new.get(group, {}))]
-        for key in sorted(olds.keys() | news.keys())
-        if olds.get(key) != news.get(key)
-    ]
-    if told:
-        raise ValueError(
-            f"{path} was made in another way: {'; '.join(told)}. Give the old settings, another "
-            "--out, or delete it"
-        )
-
-
-def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a file that is whole or not there."""
-    part = _beside(path)
-    with part.open("wb") as file:  # given a name, NumPy would change it
-        np.savez(file, **arrays)
-    publish(part, path)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
 
 
 def _save_parquet(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:

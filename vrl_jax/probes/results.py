@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from vrl_jax import files
 from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.probes.features import FeatureBank
 
@@ -126,16 +127,16 @@ def write_results(
     for position, (stem, result) in enumerate(zip(stems, results, strict=True)):
         kept = {key: item for key, item in result.items() if key != "predictions"}
         kept["position"] = position
-        (folder / f"{stem}.json").write_text(json.dumps(kept, indent=2))
+        files.write_text(folder / f"{stem}.json", json.dumps(kept, indent=2))
         if "predictions" in result:
             videos = [test[number] for number in range(len(test))]
-            np.savez_compressed(
-                folder / f"{stem}.npz",
-                ids=np.array([video.id for video in videos]),
-                labels=np.array([video.labels[result["label"]] for video in videos]),
-                predictions=result["predictions"],
-                classes=np.array(test.classes[result["label"]]),
-            )
+            arrays = {
+                "ids": np.array([video.id for video in videos]),
+                "labels": np.array([video.labels[result["label"]] for video in videos]),
+                "predictions": result["predictions"],
+                "classes": np.array(test.classes[result["label"]]),
+            }
+            files.write_npz(folder / f"{stem}.npz", arrays, compress=True)
 
 
 def _stem(result: Result) -> str:

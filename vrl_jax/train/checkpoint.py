@@ -15,11 +15,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from vrl_jax.data.storage import AnyPath
+from vrl_jax.files import check_same_settings
 from vrl_jax.train.step import TrainState
-
-
-class ConfigMismatch(ValueError):
-    """A folder holds the checkpoints of another config or other data; the message lists how."""
 
 
 class Checkpoints:
@@ -35,8 +32,7 @@ class Checkpoints:
         checkpoint then holds as an item of its own, for `restore_encoder`; None stores no encoder.
 
     Raises:
-      Changed: the folder holds checkpoints of another config or data set; the message lists what
-        differs.
+      ConfigMismatch: the folder holds checkpoints of another config or data set.
     """
 
     def __init__(
@@ -101,12 +97,8 @@ class Checkpoints:
     def _check_identity(self) -> None:
         items = ocp.args.Composite(identity=ocp.args.JsonRestore())
         saved = self._manager.restore(self.latest(), args=items)["identity"]
-        differing = sorted(_differences(saved, self._identity))
-        if differing:
-            raise ConfigMismatch(
-                f"the run in {self._manager.directory.parent} was started with other settings: "
-                f"{'; '.join(differing)}. Give the old ones, or another --workdir"
-            )
+        folder = self._manager.directory.parent
+        check_same_settings(folder, saved, self._identity, "--workdir")
 
 
 def steps_in(folder: AnyPath) -> list[int]:
@@ -154,17 +146,3 @@ def _score(metrics: dict[str, float]) -> float:
 
 def _absolute(folder: AnyPath) -> AnyPath:
     return folder if folder.is_absolute() else folder.absolute()  # which breaks `gs://`
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """List the leaves in which two JSON trees differ, as `a.b: was 1, is 2`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = old.keys() | new.keys()
-        return [
-            line
-            for key in keys
-            for line in _differences(
-                old.get(key), new.get(key), f"{path}.{key}" if path else str(key)
-            )
-        ]
-    return [] if old == new else [f"{path}: was {old!r}, is {new!r}"]

@@ -10,6 +10,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from vrl_jax import files
 from vrl_jax.train.wandb import WandbWriter
 
 
@@ -28,9 +29,7 @@ class JsonlWriter:
     def __init__(self, path: pathlib.Path, step: int):
         told = [json.loads(line) for line in _whole_lines(path)]
         self.kept = [record for record in told if step and record["step"] <= step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(f"{json.dumps(record)}\n" for record in self.kept))
-        partial.replace(path)
+        files.write_text(path, "".join(f"{json.dumps(record)}\n" for record in self.kept))
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import vrl_jax
-from vrl_jax import config
+from vrl_jax import config, files
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
@@ -20,8 +20,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def write_provenance(workdir: pathlib.Path, experiment: Any) -> None:
     """Write `config.json` and `environment.json` into the run's folder."""
     text = config.describe(experiment).to_json(indent=2)
-    (workdir / "config.json").write_text(text)
-    (workdir / "environment.json").write_text(json.dumps(describe_environment(), indent=2))
+    files.write_text(workdir / "config.json", text)
+    environment = json.dumps(describe_environment(), indent=2)
+    files.write_text(workdir / "environment.json", environment)
 
 
 def describe_environment() -> dict[str, str]:

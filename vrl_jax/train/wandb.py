@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from vrl_jax import files
+
 ID = "wandb_id"  # file in the run's folder
 
 
@@ -26,7 +28,7 @@ class WandbWriter:
 
         kept = workdir / ID
         if not kept.exists():
-            kept.write_text(uuid.uuid4().hex[:8])
+            files.write_text(kept, uuid.uuid4().hex[:8])
         self._run = wandb.init(
             project=project,
             id=kept.read_text(),

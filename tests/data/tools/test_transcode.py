@@ -108,7 +108,7 @@ def test_shards_depend_on_the_manifest_alone(manifest_dir, tmp_path, monkeypatch
     assert parts[shards[0]] == once[shards[0]] and "dataset.json" not in parts
     with pytest.raises(ValueError, match="no finished shards"):
         Prepared(str(tmp_path / "cut")).test()
-    (tmp_path / "cut" / shards[1]).rename(tmp_path / "cut" / "videos-00001-of-00002.part")
+    (tmp_path / "cut" / shards[1]).rename(tmp_path / "cut" / f"{shards[1]}.part")
     monkeypatch.undo()
     monkeypatch.setattr(transcode, "BYTES_PER_PIXEL", 10)
     transcode.transcode_videos(manifest_dir, tmp_path / "cut", 32, shard_mb=1)
@@ -117,7 +117,7 @@ def test_shards_depend_on_the_manifest_alone(manifest_dir, tmp_path, monkeypatch
     before = (tmp_path / "three" / shards[0]).stat()
     transcode.transcode_videos(manifest_dir, tmp_path / "three", 32, shard_mb=1)
     assert files(tmp_path / "three") == once
-    with pytest.raises(ValueError, match="made with another short_side, shard_mb: choose another"):
+    with pytest.raises(ValueError, match="short_side: was 32, is 48.* choose another --out"):
         transcode.transcode_videos(manifest_dir, tmp_path / "three", 48, shard_mb=2)
     assert (tmp_path / "three" / shards[0]).stat() == before
     last.unlink()

@@ -7,14 +7,13 @@ Nothing here imports JAX.
 import dataclasses
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrl_jax import check
+from vrl_jax import check, files
 from vrl_jax.data.dataset import Video, VideoList
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, need_folder
 from vrl_jax.data.storage import AnyPath
@@ -137,8 +136,8 @@ def save_manifest(folder: Path, rows: list[Row], about: Mapping[str, Any]) -> No
         "splits": count_splits(good),
         "hash": hash_rows(rows),
     }
-    write_text(folder / MANIFEST, "".join(row.to_json() for row in rows))
-    write_text(folder / DATASET, json.dumps({**about, **counts}, indent=2) + "\n")
+    files.write_text(folder / MANIFEST, "".join(row.to_json() for row in rows))
+    files.write_text(folder / DATASET, json.dumps({**about, **counts}, indent=2) + "\n")
 
 
 def hash_rows(rows: Iterable[Any]) -> str:
@@ -159,25 +158,3 @@ def count_splits(rows: Iterable[Any]) -> dict[str, int]:
 def read_classes(about: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return the class names that a `dataset.json` holds."""
     return {label: tuple(names) for label, names in about["classes"].items()}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole or not there, also when the machine fails."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    publish(part, path)
-
-
-def publish(part: Path, path: Path) -> None:
-    """Give a finished file its name, once the disk has it."""
-    _sync(part)
-    os.replace(part, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from vrl_jax import files
 from vrl_jax.data import storage
 from vrl_jax.data.dataset import Listing, Splits, Video, VideoError
 from vrl_jax.data.datasets import indexed, lookup
@@ -60,7 +61,7 @@ def index_videos(
     made = {**lookup.describe_dataset(source), "sha256": sha256}
     if (out / indexed.DATASET).is_file():
         rows, about = indexed.load_manifest(out)
-        _refuse_other(out, about["made"], made)
+        files.check_same_settings(out, about["made"], made, "--out")
         (out / PART).unlink(missing_ok=True)
         return f"{out} is finished (to index again, delete it)\n{summarize_index(rows, about)}"
     rows, media, about = _list(source)
@@ -166,15 +167,10 @@ def _resume(out: Path, made: Mapping[str, Any]) -> dict[tuple, Row]:
     path = out / PART
     text = path.read_text() if path.is_file() else ""
     header, *lines = text[: text.rfind("\n") + 1].splitlines() or [json.dumps(made)]
-    _refuse_other(out, json.loads(header), made)
-    indexed.write_text(path, "".join(f"{line}\n" for line in (header, *lines)))
+    files.check_same_settings(out, json.loads(header), made, "--out")
+    files.write_text(path, "".join(f"{line}\n" for line in (header, *lines)))
     rows = map(Row.from_json, lines)
     return {_key(row): row for row in rows if row.reason != ABSENT}
-
-
-def _refuse_other(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    if old != new:
-        raise ValueError(f"{out} is the index of {old}, not of {new}: choose another folder")
 
 
 def _examine(task: tuple[VideoFile, bool]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from vrl_jax import check
+from vrl_jax import check, files
 from vrl_jax.data import storage
 from vrl_jax.data.dataset import VideoError, VideoHandle
 from vrl_jax.data.datasets import indexed, transcoded
@@ -111,13 +111,10 @@ def _started(out: Path, made: dict[str, Any]) -> bool:
         path = out / indexed.DATASET
     if path.is_file():
         old = json.loads(path.read_text())
-        if other := [key for key in made if old.get(key) != made[key]]:
-            raise ValueError(
-                f"{out} was made with another {', '.join(other)}: choose another folder"
-            )
+        files.check_same_settings(out, {key: old.get(key) for key in made}, made, "--out")
     else:
         out.mkdir(parents=True, exist_ok=True)
-        indexed.write_text(path, json.dumps(made))
+        files.write_text(path, json.dumps(made))
     return finished
 
 
@@ -127,23 +124,25 @@ def _write_shard(pool: Pool, path: Path, rows: list[Row], short_side: int, progr
     for number, result in pool.map(_transcode, [(row, short_side) for row in rows]):
         results[number] = result
         progress.update()
-    entries, failed, part = [], [], path.with_suffix(".part")
-    writer = ArrayRecordWriter(str(part), RECORDS)
+    entries, failed = [], []
     for number, row in enumerate(rows):
         if isinstance(results[number], Failure):
             failed.append(json.dumps({"id": row.id, "reason": results[number].reason}) + "\n")
             continue
         size = scaled_size(row.height, row.width, short_side)
-        told = (row.id, row.splits, row.labels, row.frames, row.fps or FPS, *size, row.sha256)
-        entries.append(Entry(*told, path.name, len(entries)))
-        writer.write(transcoded.pack_record(entries[-1].header(), results[number]))
-    writer.close()
-    for number, result in pool.map(_verify, [(part, entry) for entry in entries]):
-        if isinstance(result, Failure):
-            raise VideoError(f"{part} does not read back, {entries[number].id}: {result.reason}")
-    text = "".join([*(entry.to_json() for entry in entries), *failed])
-    indexed.write_text(path.with_suffix(".jsonl"), text)
-    indexed.publish(part, path)
+        values = (row.id, row.splits, row.labels, row.frames, row.fps or FPS, *size, row.sha256)
+        entries.append((Entry(*values, path.name, len(entries)), results[number]))
+    with files.atomic_path(path) as partial:
+        writer = ArrayRecordWriter(str(partial), RECORDS)
+        for entry, mp4 in entries:
+            writer.write(transcoded.pack_record(entry.header(), mp4))
+        writer.close()
+        for number, result in pool.map(_verify, [(partial, entry) for entry, _ in entries]):
+            if isinstance(result, Failure):
+                name = entries[number][0].id
+                raise VideoError(f"{partial} does not read back, {name}: {result.reason}")
+        text = "".join([*(entry.to_json() for entry, _ in entries), *failed])
+        files.write_text(path.with_suffix(".jsonl"), text)
 
 
 def _transcode(task: tuple[Row, int]) -> bytes:
@@ -168,7 +167,7 @@ def _finish(out: Path, paths: list[Path], named: list[Row], about: dict[str, Any
     failed = [line for line in lines if "reason" in json.loads(line)]
     entries = [line for line in lines if "reason" not in json.loads(line)]
     for name, some in ((transcoded.VIDEOS, entries), (FAILED, failed)):
-        indexed.write_text(out / name, "".join(some))
+        files.write_text(out / name, "".join(some))
     rows = list(map(Entry.from_json, entries))
     here = {row.id for row in rows}
     counts = {
@@ -179,7 +178,7 @@ def _finish(out: Path, paths: list[Path], named: list[Row], about: dict[str, Any
         "shards": len(paths),
         "hash": indexed.hash_rows(rows),
     }
-    indexed.write_text(out / indexed.DATASET, json.dumps({**about, **counts}, indent=2) + "\n")
+    files.write_text(out / indexed.DATASET, json.dumps({**about, **counts}, indent=2) + "\n")
     _clean(out)
     return len(failed)
 
