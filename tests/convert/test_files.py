@@ -43,9 +43,9 @@ def narrow(monkeypatch):
         monkeypatch.setattr(module, "WIDTHS", (4, 5, 6, 8))
     monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
     monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),) * 2,) * 3)
-    match.their_names.cache_clear()
+    match.torch_arrays.cache_clear()
     yield
-    match.their_names.cache_clear()
+    match.torch_arrays.cache_clear()
 
 
 @pytest.fixture

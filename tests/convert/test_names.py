@@ -71,8 +71,8 @@ FILES = {
 
 def arrays_of(encoder, layout):
     """Arrays of the right names and shapes that take no memory."""
-    table = match.their_names(encoder, layout)
-    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in table.values()}
+    table = match.torch_arrays(encoder, layout)
+    return {x.name: np.broadcast_to(np.float32(0), x.shape) for x in table.values()}
 
 
 @pytest.mark.parametrize("network", FILES)

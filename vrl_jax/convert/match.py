@@ -2,25 +2,19 @@
 
 import functools
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from vrl_jax.convert.layer_kinds import KINDS, record_kinds
 from vrl_jax.convert.names import LAYOUTS, Layout
 from vrl_jax.methods.network import EncoderConfig
 
 Arrays = Mapping[str, np.ndarray]
 
-LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 COUNTER = "num_batches_tracked"  # PyTorch reads it only where momentum is None
 SHOWN = 5
 
@@ -67,9 +61,12 @@ def to_ours(
         if not (name.startswith(heads) or name.endswith(COUNTER))
     }
     encoder = layout.encoder(theirs)
-    named = their_names(encoder, layout)
-    _check(theirs, dict(named.values()), encoder)
-    flat = {ours: _to_ours(theirs[name]) for ours, (name, _) in named.items()}
+    expected = torch_arrays(encoder, layout)
+    _check(theirs, {array.name: array.shape for array in expected.values()}, encoder)
+    flat = {
+        path: np.asarray(theirs[array.name], np.float32).transpose(np.argsort(array.axes))
+        for path, array in expected.items()
+    }
     used = {prefix + name for name in theirs}
     left_out = sorted(name for name in arrays.keys() - used if not name.endswith(COUNTER))
     return encoder, unflatten_dict(flat, sep="/"), left_out
@@ -81,26 +78,54 @@ def to_theirs(
     """Return the arrays that PyTorch's `load_state_dict` takes for the encoder."""
     flat = flatten_dict(variables, sep="/")
     arrays = {}
-    for ours, (name, _) in their_names(encoder, layout).items():
-        array = np.asarray(flat[ours])
-        arrays[name] = array.transpose(4, 3, 0, 1, 2) if array.ndim == 5 else array
+    for path, (name, _, axes) in torch_arrays(encoder, layout).items():
+        arrays[name] = np.asarray(flat[path]).transpose(axes)
         if name.endswith("running_var"):
             arrays[name.replace("running_var", COUNTER)] = np.zeros((), np.int64)
     return arrays
 
 
+class TorchArray(NamedTuple):
+    """One of our arrays as PyTorch stores it.
+
+    Attributes:
+      name: its name there.
+      shape: its shape there.
+      axes: the permutation of our axes that gives theirs.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
 @functools.cache
-def their_names(encoder: EncoderConfig, layout: Layout) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the name and shape that each of our arrays has in theirs."""
+def torch_arrays(encoder: EncoderConfig, layout: Layout) -> dict[str, TorchArray]:
+    """Return the name, shape and axes in PyTorch of each of our arrays.
+
+    Raises:
+      ValueError: an array of a layer whose kind is not in `layer_kinds.KINDS`.
+    """
     clips = jnp.zeros((1, 8, 32, 32, 3))
     module, key = encoder.module(), jax.random.key(0)
-    ours = flatten_dict(jax.eval_shape(lambda: module.init(key, clips, False)), sep="/")
-    named = {}
-    for path, leaf in sorted(ours.items()):
-        module_path, _, name = path.partition("/")[2].rpartition("/")
-        shape = leaf.shape if len(leaf.shape) < 5 else (*leaf.shape[:2:-1], *leaf.shape[:3])
-        named[path] = f"{layout.rename(module_path)}.{LEAVES[name]}", shape
-    return named
+    with record_kinds() as kinds:
+        leaves = flatten_dict(jax.eval_shape(lambda: module.init(key, clips, False)), sep="/")
+    arrays = {}
+    for path, leaf in sorted(leaves.items()):
+        layer, _, name = path.partition("/")[2].rpartition("/")
+        if layer not in kinds:
+            raise ValueError(
+                f"{path} of {encoder} must be an array of a layer with a known kind "
+                f"({', '.join(each.__name__ for each in KINDS)}): add the layer's class to "
+                "vrl_jax.convert.layer_kinds.KINDS"
+            )
+        try:
+            axes = kinds[layer].axes_of(name, leaf.ndim)
+        except ValueError as error:
+            raise ValueError(f"{path} of {encoder}: {error}") from error
+        torch_name = f"{layout.rename(layer)}.{kinds[layer].names[name]}"
+        arrays[path] = TorchArray(torch_name, tuple(leaf.shape[axis] for axis in axes), axes)
+    return arrays
 
 
 def _check(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], encoder: EncoderConfig) -> None:
@@ -116,11 +141,6 @@ def _check(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], encoder: Encod
     ][:SHOWN]
     if wrong:
         raise ValueError(f"these are no weights of {encoder}: {'; '.join(wrong)}")
-
-
-def _to_ours(array: np.ndarray) -> np.ndarray:
-    array = np.asarray(array, np.float32)
-    return array.transpose(2, 3, 4, 1, 0) if array.ndim == 5 else array
 
 
 def _some(names: Collection[str]) -> str:

@@ -1,0 +1,77 @@
+"""Kinds of layers: how Flax and PyTorch name and lay out the arrays of each."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import flax.linen as nn
+
+from vrl_jax.encoders.layers import Conv3d
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """A kind of layer, as both libraries store it.
+
+    Attributes:
+      names: Flax's name of each of its arrays to PyTorch's.
+      axes: Flax's name of each array that PyTorch transposes to the permutation of our axes that
+        gives theirs, as of `numpy.transpose`.
+    """
+
+    names: Mapping[str, str]
+    axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def axes_of(self, name: str, ndim: int) -> tuple[int, ...]:
+        """Return the permutation of the axes of an array, the identity if both store it alike.
+
+        Raises:
+          ValueError: the kind has no such array, or one with another number of axes.
+        """
+        if name not in self.names:
+            raise ValueError(f"arrays must be among {', '.join(self.names)}, got {name}")
+        axes = self.axes.get(name, tuple(range(ndim)))
+        if len(axes) != ndim:
+            raise ValueError(f"{name} must have {len(axes)} axes, got {ndim}")
+        return axes
+
+
+_WEIGHT_AND_BIAS = {"kernel": "weight", "bias": "bias"}
+_AFFINE = {"scale": "weight", "bias": "bias"}
+
+CONVOLUTION_3D = LayerKind(
+    _WEIGHT_AND_BIAS, {"kernel": (4, 3, 0, 1, 2)}
+)  # (t h w i o), (o i t h w)
+DENSE = LayerKind(_WEIGHT_AND_BIAS, {"kernel": (1, 0)})  # (i o), (o i)
+BATCH_NORM = LayerKind({**_AFFINE, "mean": "running_mean", "var": "running_var"})
+LAYER_NORM = LayerKind(_AFFINE)
+EMBEDDING = LayerKind({"embedding": "weight"})  # (n d) in both
+
+KINDS: dict[type[nn.Module], LayerKind] = {
+    Conv3d: CONVOLUTION_3D,
+    nn.Dense: DENSE,
+    nn.BatchNorm: BATCH_NORM,
+    nn.LayerNorm: LAYER_NORM,
+    nn.Embed: EMBEDDING,
+}
+
+
+@contextlib.contextmanager
+def record_kinds() -> Iterator[dict[str, LayerKind]]:
+    """Record the kind of every layer that is called in the block, by its path in the network.
+
+    The class of a layer decides, never the shapes of its arrays: a square kernel of a dense layer
+    and an embedding table look the same.
+    """
+    kinds = {}
+
+    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        layer = context.module
+        for layer_class, kind in KINDS.items():
+            if isinstance(layer, layer_class):
+                kinds["/".join(layer.path)] = kind
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        yield kinds
