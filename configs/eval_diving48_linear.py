@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_diving48_linear.py --config.init=ru
     --config.data.root=/path/to/diving48 \
     --config.data.annotations=/path/to/lists
 
-`--config.protocol` is one of lss, severe, coclr.
+`--config=configs/eval_diving48_linear.py:PAPER` takes another paper's recipe:
+lss, severe, coclr.
 None is of a paper that has Diving48, and every result says so.
 """
 
@@ -12,14 +13,14 @@ from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import Diving48
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=Diving48(),
-            task="linear",
-            protocol="severe",
+            protocol=published_recipe(arg or "severe", "linear")("diving48"),
             loader=Loader(workers=16, threads=1),
         )
     )

@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_hmdb51_linear.py --config.init=runs
     --config.data.root=/path/to/hmdb51 \
     --config.data.annotations=/path/to/testTrainMulti_7030_splits
 
-`--config.protocol` is one of lss, severe, coclr.
+`--config=configs/eval_hmdb51_linear.py:PAPER` takes another paper's recipe:
+lss, severe, coclr.
 The papers of lss and severe have no such figure on HMDB51, and their results say so.
 """
 
@@ -12,14 +13,14 @@ from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import HMDB51
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=HMDB51(),
-            task="linear",
-            protocol="coclr",
+            protocol=published_recipe(arg or "coclr", "linear")("hmdb51"),
             splits=(1,),
             loader=Loader(workers=16, threads=1),
         )

@@ -4,22 +4,23 @@ python -m vrl_jax.main --config=configs/eval_hmdb51_retrieval.py --config.init=r
     --config.data.root=/path/to/hmdb51 \
     --config.data.annotations=/path/to/testTrainMulti_7030_splits
 
-`--config.protocol` is one of coclr, dualvar.
-DualVar's paper has no retrieval on HMDB51, and its results say so.
+`--config=configs/eval_hmdb51_retrieval.py:PAPER` takes another paper's recipe:
+coclr, dualvar.
+DualVar's paper has no retrieval on HMDB51, and results say so.
 """
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import HMDB51
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=HMDB51(),
-            task="retrieval",
-            protocol="coclr",
+            protocol=published_recipe(arg or "coclr", "retrieval")("hmdb51"),
             splits=(1,),
             loader=Loader(workers=16, threads=1),
         )

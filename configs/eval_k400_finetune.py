@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_k400_finetune.py --config.init=runs
     --config.data.root=/path/to/k400 \
     --config.data.train_list=/path/to/train.csv --config.data.test_list=/path/to/val.csv
 
-`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+`--config=configs/eval_k400_finetune.py:PAPER` takes another paper's recipe:
+lss, severe, ctp, coclr, dualvar.
 Of these papers SEVERE alone fine-tunes on Kinetics-400; results by the others say so.
 """
 
@@ -12,14 +13,14 @@ from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import Kinetics400
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=Kinetics400(),
-            task="finetune",
-            protocol="severe",
+            protocol=published_recipe(arg or "severe", "finetune")("k400"),
             loader=Loader(workers=16, threads=1),
         )
     )

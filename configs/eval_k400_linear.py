@@ -4,22 +4,23 @@ python -m vrl_jax.main --config=configs/eval_k400_linear.py --config.init=runs/m
     --config.data.root=/path/to/k400 \
     --config.data.train_list=/path/to/train.csv --config.data.test_list=/path/to/val.csv
 
-`--config.protocol` is one of lss, severe, coclr.
-CoCLR's paper has no Kinetics-400, and its results say so.
+`--config=configs/eval_k400_linear.py:PAPER` takes another paper's recipe:
+lss, severe, coclr.
+CoCLR's paper has no Kinetics-400, and results say so.
 """
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import Kinetics400
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=Kinetics400(),
-            task="linear",
-            protocol="lss",
+            protocol=published_recipe(arg or "lss", "linear")("k400"),
             loader=Loader(workers=16, threads=1),
         )
     )

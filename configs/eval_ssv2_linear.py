@@ -4,22 +4,24 @@ python -m vrl_jax.main --config=configs/eval_ssv2_linear.py --config.init=runs/m
     --config.data.root=/path/to/ssv2 \
     --config.data.annotations=/path/to/lists
 
-`--config.protocol` is one of lss, severe; coclr judges mirrored crops, which
-have other labels here. The paper of lss has no linear figure on SSv2, and its results say so.
+`--config=configs/eval_ssv2_linear.py:PAPER` takes another paper's recipe:
+lss, severe.
+CoCLR tests on mirrored crops, which
+have other labels here. The paper of lss has no linear figure on SSv2, and results say so.
 """
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import SomethingSomethingV2
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=SomethingSomethingV2(),
-            task="linear",
-            protocol="severe",
+            protocol=published_recipe(arg or "severe", "linear")("ssv2"),
             loader=Loader(workers=16, threads=1),
         )
     )

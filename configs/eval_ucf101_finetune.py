@@ -4,21 +4,22 @@ python -m vrl_jax.main --config=configs/eval_ucf101_finetune.py --config.init=ru
     --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-`--config.protocol` is one of lss, severe, ctp, coclr, dualvar.
+`--config=configs/eval_ucf101_finetune.py:PAPER` takes another paper's recipe:
+lss, severe, ctp, coclr, dualvar.
 """
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import UCF101
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=UCF101(),
-            task="finetune",
-            protocol="dualvar",
+            protocol=published_recipe(arg or "dualvar", "finetune")("ucf101"),
             splits=(1,),
             loader=Loader(workers=16, threads=1),
         )

@@ -4,22 +4,23 @@ python -m vrl_jax.main --config=configs/eval_ucf101_linear.py --config.init=runs
     --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-`--config.protocol` is one of lss, severe, coclr.
-The paper of lss has no linear figure on UCF101, and its results say so.
+`--config=configs/eval_ucf101_linear.py:PAPER` takes another paper's recipe:
+lss, severe, coclr.
+The paper of lss has no linear figure on UCF101, and results say so.
 """
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import UCF101
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=UCF101(),
-            task="linear",
-            protocol="coclr",
+            protocol=published_recipe(arg or "coclr", "linear")("ucf101"),
             splits=(1,),
             loader=Loader(workers=16, threads=1),
         )

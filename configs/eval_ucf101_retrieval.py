@@ -4,21 +4,22 @@ python -m vrl_jax.main --config=configs/eval_ucf101_retrieval.py --config.init=r
     --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-`--config.protocol` is one of coclr, dualvar.
+`--config=configs/eval_ucf101_retrieval.py:PAPER` takes another paper's recipe:
+coclr, dualvar.
 """
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import UCF101
 from vrl_jax.data.loader import Loader
 from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.recipes import published_recipe
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=UCF101(),
-            task="retrieval",
-            protocol="dualvar",
+            protocol=published_recipe(arg or "dualvar", "retrieval")("ucf101"),
             splits=(1,),
             loader=Loader(workers=16, threads=1),
         )

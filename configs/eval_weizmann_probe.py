@@ -1,4 +1,4 @@
-"""Any encoder on the Weizmann actions, judged on persons that its probe has not seen.
+"""Any encoder on the Weizmann actions, tested on persons that its probe was not trained on.
 
 python -m vrl_jax.main --config=configs/eval_weizmann_probe.py --config.init=runs/mine \
     --config.data.root=/path/to/weizmann
@@ -7,16 +7,14 @@ python -m vrl_jax.main --config=configs/eval_weizmann_probe.py --config.init=run
 from vrl_jax import config
 from vrl_jax.data.datasets.folders import Weizmann
 from vrl_jax.evaluation.config import Evaluation
-from vrl_jax.probes.suite import ProbeConfig
+from vrl_jax.evaluation.protocols.probes import Probes
 
 
 def get_config(arg: str = ""):
     return config.describe(
         Evaluation(
             data=Weizmann(frames=16),
-            task="probe",
-            protocol="own",
+            protocol=Probes(group="person"),
             batch=32,
-            probe=ProbeConfig(group="person"),
         )
     )

@@ -8,7 +8,7 @@ import pytest
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import UCF101
-from vrl_jax.evaluation import protocols
+from vrl_jax.evaluation.base import find_deviations
 from vrl_jax.evaluation.config import Evaluation
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.bod import BOD
@@ -30,11 +30,11 @@ def test_every_config_is_one_of_two_kinds_and_survives_json(name):
     experiment = config.build(load(name))
     kind = Evaluation if name.startswith("eval_") else Experiment
     assert isinstance(experiment, kind)
-    if name.startswith("eval_") and experiment.task in protocols.TASKS:
-        assert name == f"eval_{experiment.data_set}_{experiment.task}"
-        assert protocols.published_recipe(
-            experiment.protocol, experiment.task, experiment.data_set
-        ).test
+    if isinstance(experiment, Evaluation) and experiment.protocol.published:
+        benchmark = experiment.benchmark_used
+        assert name == f"eval_{benchmark}_{experiment.protocol.task}"
+        assert experiment.protocol.published.endswith(f":{benchmark}")
+        assert find_deviations(experiment.protocol, benchmark) == {}
     assert config.build(json.loads(load(name).to_json())) == experiment
     assert f"--config=configs/{name}.py" in importlib.import_module(f"configs.{name}").__doc__
 

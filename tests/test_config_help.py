@@ -11,17 +11,15 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-import vrl_jax.data
-import vrl_jax.encoders
-import vrl_jax.frameworks
-import vrl_jax.methods
 from tests.test_config import CONFIGS, load
-from vrl_jax import config
+from vrl_jax import config, encoders, frameworks, methods
 from vrl_jax.config_help import explain_config, field_docs, first_line, walk_components
+from vrl_jax.data import datasets
+from vrl_jax.evaluation import protocols
 from vrl_jax.train import optim
 
-PACKAGES = vrl_jax.data, vrl_jax.encoders, vrl_jax.frameworks, vrl_jax.methods
-MARKS = "pretrain", "module", "build"  # what data sets, encoders, frameworks and methods have
+PACKAGES = datasets, encoders, frameworks, methods, protocols
+MARKS = "pretrain", "module", "build", "evaluate"  # methods of the components in them
 
 
 def components():
@@ -51,7 +49,16 @@ def test_every_field_of_every_component_has_a_sentence(kind):
 
 def test_components_are_found():
     names = {kind.__name__ for kind in components()}
-    assert {"BOD", "LARS", "ViT", "Prepared", "SwAV", "Evaluation", "LinearProbe"} <= names
+    assert {
+        "BOD",
+        "LARS",
+        "ViT",
+        "Prepared",
+        "SwAV",
+        "Evaluation",
+        "LinearProbe",
+        "Retrieval",
+    } <= names
     assert len(names) > 35
 
 

@@ -31,10 +31,10 @@ from vrl_jax.evaluation.encode import (
     EncodeConfig,
     add_options,
     compile_encoder,
-    describe_model,
     pad_rows,
     read_encode_config,
 )
+from vrl_jax.evaluation.stamp import describe_model
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 from vrl_jax.train.compilation import enable_cache
@@ -68,7 +68,7 @@ def write_features(
     feature_file.check_path(out)
     pooling = "mean over time and space" + (", clips apart" * per_clip or ", mean over clips")
     about = {
-        "model": describe_model(model),
+        "model": {"config": repr(model.encoder), **describe_model(model)},
         "data": {"part": part, "videos": len(source), "fingerprint": fingerprint(source)},
         "protocol": protocol.describe(model, pooling),
         "classes": {label: list(names) for label, names in source.classes.items()},

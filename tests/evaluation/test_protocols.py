@@ -1,9 +1,13 @@
 """Every number of the published recipes, and what a change of one tells."""
 
+from dataclasses import replace
+
 import pytest
 
-from vrl_jax.evaluation import protocols
-from vrl_jax.evaluation.protocols import Change, apply_change, published_recipe
+from tests.evaluation.shrink import shrink
+from vrl_jax.evaluation.base import find_deviations
+from vrl_jax.evaluation.protocols.retrieval import Retrieval
+from vrl_jax.evaluation.recipes import list_recipes, published_recipe
 
 # frames, stride, fps, clips, crops, side; rate, epochs, batch, decay; drops in epochs, their factor
 TEST = {
@@ -32,15 +36,15 @@ FIT = {
 
 @pytest.mark.parametrize("name, task", TEST)
 def test_the_recipes_are_those_of_the_papers(name, task):
-    made = published_recipe(name, task)
+    made = published_recipe(name, task)()
     sampling, crops = made.test.sampling, made.test.crops
     told = (sampling.frames, sampling.stride, sampling.fps, sampling.clips, len(crops))
     assert (*told, made.test.size) == TEST[name, task]
-    assert made.center == ("each" if task == "retrieval" else "none")
-    assert (made.fit is None) == (task == "retrieval")
-    if made.fit:
-        assert pinned(made.fit) == FIT[name, task]
-        assert (made.fit.sampling.frames, made.fit.sampling.clips) == (sampling.frames, 1)
+    if task == "retrieval":
+        assert made.center == "each"
+    else:
+        assert pinned(made) == FIT[name, task]
+        assert (made.train.sampling.frames, made.train.sampling.clips) == (sampling.frames, 1)
 
 
 def pinned(fit):
@@ -57,89 +61,92 @@ def pinned(fit):
 
 
 def test_what_sets_one_recipe_apart():
-    lss, coclr = published_recipe("lss", "linear").fit, published_recipe("coclr", "linear").fit
+    lss, coclr = published_recipe("lss", "linear")(), published_recipe("coclr", "linear")()
     assert lss.optim.reference_batch == 512 and lss.optim.warmup == 8 / 60
-    assert lss.dropout == 0 and published_recipe("lss", "finetune").fit.dropout == 0.8
+    assert lss.dropout == 0 and published_recipe("lss", "finetune")().dropout == 0.8
     assert coclr.normed and not lss.normed
-    tuned = published_recipe("coclr", "finetune").fit
+    tuned = published_recipe("coclr", "finetune")()
     assert (tuned.encoder_rate, tuned.dropout) == (0.1, 0.9)
-    seen = tuned.augment
+    seen = tuned.train.augment
     assert (seen.area, seen.jitter, seen.flip) == ((0.2, 1.0), 0.3, 0.5)
     assert (seen.brightness, seen.contrast, seen.saturation, seen.hue) == (0.4, 0.4, 0.4, 0.1)
     for task, places in (("linear", "ten"), ("retrieval", "center")):
-        crops = published_recipe("coclr", task).test.crops
+        crops = published_recipe("coclr", task)().test.crops
         assert crops.places == places and crops.share == 128 / 146  # 224 of 256
-    ctp = published_recipe("ctp", "finetune").fit
-    assert (ctp.dropout, ctp.optim.clip_norm, ctp.augment.flip) == (0.5, 40, 0.35)
-    severe = published_recipe("severe", "finetune").fit
-    assert severe.repeats == 10 and severe.augment.area[0] == 0.08 and severe.augment.hue == 0.2
-    assert published_recipe("severe", "linear", "ucf101").fit.repeats == 10
-    assert published_recipe("severe", "linear", "k400").fit.repeats == 1
+    ctp = published_recipe("ctp", "finetune")()
+    assert (ctp.dropout, ctp.optim.clip_norm, ctp.train.augment.flip) == (0.5, 40, 0.35)
+    severe = published_recipe("severe", "finetune")()
+    assert severe.train.repeats == 10
+    assert severe.train.augment.area[0] == 0.08 and severe.train.augment.hue == 0.2
+    assert published_recipe("severe", "linear")("ucf101").train.repeats == 10
+    assert published_recipe("severe", "linear")("k400").train.repeats == 1
     for task in ("linear", "finetune"):
-        assert published_recipe("severe", task, "ssv2").fit.repeats == 2
-    dualvar = published_recipe("dualvar", "finetune")
+        assert published_recipe("severe", task)("ssv2").train.repeats == 2
+    dualvar = published_recipe("dualvar", "finetune")()
     assert dualvar.test.resize == (128, 171) and dualvar.test.crops.share * 128 == 112
-    assert dualvar.fit.augment.crop == "plain" and dualvar.fit.augment.jitter == 0.8
+    assert dualvar.train.augment.crop == "plain" and dualvar.train.augment.jitter == 0.8
     assert dualvar.test.sampling.layout == "centred"
 
 
 def test_data_sets_have_recipes_of_their_own():
-    ssv2 = published_recipe("lss", "finetune", "ssv2")
-    assert pinned(ssv2.fit) == ("SGD", 0.12, 22, 64, 1e-6, (14, 18), 0.1)
-    assert ssv2.fit.augment.flip == 0 and ssv2.fit.dropout == 0.5
+    ssv2 = published_recipe("lss", "finetune")("ssv2")
+    assert pinned(ssv2) == ("SGD", 0.12, 22, 64, 1e-6, (14, 18), 0.1)
+    assert ssv2.train.augment.flip == 0 and ssv2.dropout == 0.5
     assert (ssv2.test.sampling.layout, ssv2.test.sampling.clips) == ("segments", 1)
-    assert ssv2.fit.sampling.layout == "segments" and len(ssv2.test.crops) == 1
-    severe = published_recipe("severe", "finetune", "ssv2").fit
-    assert pinned(severe)[2:] == (22, 32, 0.0, (12, 17, 20), 0.3) and severe.augment.flip == 0
-    linear = published_recipe("severe", "linear", "ssv2").fit
-    assert linear.augment.flip == 0 and pinned(linear) == FIT["severe", "linear"]
-    kinetics = published_recipe("severe", "linear", "k400").fit
+    assert ssv2.train.sampling.layout == "segments" and len(ssv2.test.crops) == 1
+    severe = published_recipe("severe", "finetune")("ssv2")
+    assert pinned(severe)[2:] == (22, 32, 0.0, (12, 17, 20), 0.3) and severe.train.augment.flip == 0
+    linear = published_recipe("severe", "linear")("ssv2")
+    assert linear.train.augment.flip == 0 and pinned(linear) == FIT["severe", "linear"]
+    kinetics = published_recipe("severe", "linear")("k400")
     assert pinned(kinetics)[2:] == (40, 64, 0.0, (10, 20, 30), 0.3)
 
 
-def test_a_recipe_says_whether_the_paper_has_it_for_the_data():
-    assert published_recipe("dualvar", "retrieval", "ucf101").published
-    assert not published_recipe("dualvar", "retrieval", "hmdb51").published
-    for name, task in TEST:
-        assert not published_recipe(name, task, "diving48").published
-        assert not published_recipe(name, task).published
+def test_a_recipe_tells_the_data_sets_of_its_paper():
+    assert published_recipe("dualvar", "retrieval").benchmarks == ("ucf101",)
+    benchmarks = {name for _, recipe in list_recipes() for name in recipe.benchmarks}
+    assert benchmarks == {"ucf101", "hmdb51", "ssv2", "k400"}
 
 
 @pytest.mark.parametrize(
-    "given, told",
+    "paper, task, message",
     [
-        (("lss", "retrieval"), "'lss' has no retrieval, but linear, finetune; retrieval is of coc"),
-        (("ctp", "linear"), "'ctp' has no linear"),
-        (("byol", "linear"), "protocol"),
-        (("lss", "guess"), "task"),
+        ("lss", "retrieval", "only for linear, finetune; 'retrieval' is in coclr, dualvar"),
+        ("ctp", "linear", "ctp has no recipe for 'linear'"),
+        ("byol", "linear", "paper must be one of"),
+        ("lss", "guess", "in no paper"),
     ],
 )
-def test_what_no_paper_has_is_refused(given, told):
-    with pytest.raises(ValueError, match=told):
-        published_recipe(*given)
+def test_what_no_paper_has_is_refused(paper, task, message):
+    with pytest.raises(ValueError, match=message):
+        published_recipe(paper, task)
 
 
-def test_a_change_is_made_and_told():
-    made = published_recipe("dualvar", "finetune", "ucf101")
-    same, told = apply_change(made, Change(epochs=150, size=112))
-    assert same == made and told == {}
-    new, told = apply_change(made, Change(epochs=2, size=56, clips=3, batch=4, learning_rate=0.1))
-    assert told == {
-        "clips": (3, 10),
-        "size": (56, 112),
-        "learning_rate": (0.1, 0.05),
-        "epochs": (2, 150.0),
-        "batch": (4, 16),
+def test_deviations_are_all_that_differs_from_the_recipe():
+    protocol = published_recipe("dualvar", "finetune")("ucf101")
+    assert find_deviations(protocol, "ucf101") == find_deviations(protocol, "") == {}
+    assert find_deviations(replace(protocol, published=""), "ucf101") == {}
+    used = shrink(protocol, size=56, frames=16, clips=3, epochs=2.0, batch=4, learning_rate=0.1)
+    assert find_deviations(used, "ucf101") == {
+        "test.sampling.clips": [3, 10],
+        "test.resize": [[64, 86], [128, 171]],
+        "test.size": [56, 112],
+        "train.resize": [[64, 86], [128, 171]],
+        "train.augment.size": [56, 112],
+        "optim.learning_rate": [0.1, 0.05],
+        "epochs": [2.0, 150.0],
+        "batch": [4, 16],
     }
-    assert new.test.resize == (64, 86) and new.fit.resize == (64, 86) and new.fit.augment.size == 56
-    assert (new.test.sampling.clips, new.fit.sampling.clips) == (3, 1)
-    assert (new.fit.epochs, new.fit.batch, new.fit.optim.learning_rate) == (2, 4, 0.1)
-    frames, told = apply_change(made, Change(frames=4))
-    assert frames.test.sampling.frames == frames.fit.sampling.frames == 4
-    assert told == {"frames": (4, 16)}
-    with pytest.raises(ValueError, match="change.epochs, .* got 2, 0 and 0"):
-        apply_change(published_recipe("dualvar", "retrieval"), Change(epochs=2))
+    own = published_recipe("severe", "finetune")("ssv2")
+    assert find_deviations(own, "ssv2") == find_deviations(own, "") == {}
+    assert "epochs" in find_deviations(own, "ucf101")  # which has settings of its own
+    other = Retrieval(protocol.test, published=protocol.published)
+    assert find_deviations(other, "ucf101")["kind"][0].endswith(":Retrieval")
 
 
-def test_every_protocol_has_a_task():
-    assert set(TEST) == set(protocols._RECIPES)
+def test_every_recipe_is_pinned():
+    names = {
+        recipe.__name__: (paper, recipe.__name__.removeprefix(f"{paper}_"))
+        for paper, recipe in list_recipes()
+    }
+    assert set(names.values()) == set(TEST)

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from tests.evaluation.shrink import shrink
 from vrl_jax import config, pretrained
 from vrl_jax.augment.crops import Crops, fixed_crops
 from vrl_jax.augment.views import Augment, normalize
@@ -20,21 +21,21 @@ from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.evaluation.base import RunInput
 from vrl_jax.evaluation.config import Evaluation
-from vrl_jax.evaluation.protocols import Change
+from vrl_jax.evaluation.protocols.classifier import require_unchanged
+from vrl_jax.evaluation.protocols.factors import Factors
+from vrl_jax.evaluation.protocols.probes import Probes
+from vrl_jax.evaluation.recipes import published_recipe
 from vrl_jax.evaluation.run import EvaluationRun, check_no_test_leakage
-from vrl_jax.evaluation.tasks import require_unchanged
-from vrl_jax.factors.report import FactorConfig
 from vrl_jax.files import ConfigMismatch
 from vrl_jax.probes import results
 from vrl_jax.probes.linear_probe import LinearProbe
-from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.preemption import PreemptionGuard
 
 UNITS = ("static", "dynamic", "joint", "residual")
-FACTORS = {"task": "factors", "protocol": "own", "splits": (), "change": {}}
 ENCODER = Tiny(widths=(4, 8), strides=(4, 2))
-SMALL = {"size": 16, "frames": 4, "clips": 2}
+INPUT = RunInput(size=16, frames=4, clips=2)
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,14 @@ class Split(Synthetic):
         return VideoList(tuple(scenes[i] for i in range(len(scenes))), scenes.classes)
 
 
-def evaluation(task, protocol, **settings):
+def evaluation(protocol, **settings):
+    """Return an evaluation by a protocol, or by a small published one, `(paper, task)`."""
     data = settings.pop("data", Split(train_videos=16, test_videos=16, frames=12))
-    change = Change(**{**SMALL, **settings.pop("change", {})})
-    given = {"label": "static", "encoder": ENCODER, "splits": (1,), "untrained": False}
-    loader = Loader(max_failed=0.5)
-    return Evaluation(data, task, protocol, change=change, loader=loader, **{**given, **settings})
+    changes = settings.pop("change", {})
+    if isinstance(protocol, tuple):
+        protocol = shrink(published_recipe(*protocol)(settings.get("benchmark", "")), **changes)
+    defaults = {"label": "static", "encoder": ENCODER, "splits": (1,), "untrained": False}
+    return Evaluation(data, protocol, loader=Loader(max_failed=0.5), **{**defaults, **settings})
 
 
 def read(folder):
@@ -123,8 +126,8 @@ def by_hand(model, source, crops, clips=2, stride=4, size=16, resize=(18, 24)):
 
 
 def test_retrieval_is_what_the_features_say(tmp_path, weights):
-    wanted = evaluation("retrieval", "dualvar", init=weights, untrained=True, set="ucf101")
-    wanted = replace(wanted, probe=ProbeConfig(ks=(1, 5)))
+    options = {"init": weights, "untrained": True, "benchmark": "ucf101"}
+    wanted = evaluation(("dualvar", "retrieval"), change={"ks": (1, 5)}, **options)
     assert EvaluationRun(wanted, tmp_path / "run", quiet=True)()
     found = read(tmp_path / "run")
     assert set(found) == {
@@ -149,10 +152,15 @@ def test_retrieval_is_what_the_features_say(tmp_path, weights):
         assert shown["gallery"].shape == (6, 4, 4, 18, 24, 3)
     stamp = found["retrieval-static-each"]
     assert stamp["protocol"]["changed"] == {
-        "frames": [4, 16], "clips": [2, 10], "size": [16, 112]
-    }  # fmt: skip
+        "test.sampling.frames": [4, 16],
+        "test.sampling.clips": [2, 10],
+        "test.resize": [[18, 24], [128, 171]],
+        "test.size": [16, 112],
+        "ks": [[1, 5], [1, 5, 10, 20, 50]],
+    }
+    assert stamp["protocol"]["name"] == "dualvar_retrieval"
     assert stamp["protocol"]["of"] == "ucf101" and stamp["protocol"]["split"] == "split 1"
-    assert stamp["protocol"]["input mean"] == [0.4, 0.5, 0.6]
+    assert stamp["protocol"]["input_mean"] == [0.4, 0.5, 0.6]
     assert stamp["model"]["init"] == weights and stamp["model"]["weights"] == model.weights()
     untrained = found["retrieval-static-each-untrained"]["model"]
     assert untrained["init"] == "untrained" and untrained["weights"] != model.weights()
@@ -162,9 +170,9 @@ def test_retrieval_is_what_the_features_say(tmp_path, weights):
 def tuned(tmp_path_factory):
     """A fine-tuning on two splits that ran to its end: its folder and what was evaluated."""
     folder = tmp_path_factory.mktemp("tuned")
-    change = {"epochs": 4, "batch": 8}
+    change = {"epochs": 4.0, "batch": 8}
     wanted = evaluation(
-        "finetune", "dualvar", splits=(1, 2), change=change, untrained=True, save_every=3
+        ("dualvar", "finetune"), splits=(1, 2), change=change, untrained=True, save_every=3
     )
     assert EvaluationRun(wanted, folder, quiet=True)()
     return folder, wanted
@@ -238,7 +246,7 @@ def test_a_linear_evaluation_learns_and_never_sees_the_test_labels(tmp_path):
     kept = {}
     for name, labels in (("own", 0), ("other", 3)):
         wanted = evaluation(
-            "linear", "lss", init=weights, change=change, data=replace(data, label_seed=labels)
+            ("lss", "linear"), init=weights, change=change, data=replace(data, label_seed=labels)
         )
         assert EvaluationRun(wanted, tmp_path / name, quiet=True)()
         kept[name] = predicted(tmp_path / name / "results" / "linear-static.npz")
@@ -249,15 +257,15 @@ def test_a_linear_evaluation_learns_and_never_sees_the_test_labels(tmp_path):
 
 def test_a_video_that_cannot_be_read_is_wrong(tmp_path, weights):
     data = Split(train_videos=16, test_videos=16, frames=12, broken=5)
-    wanted = evaluation("retrieval", "dualvar", init=weights, data=data)
-    wanted = replace(wanted, probe=ProbeConfig(ks=(16,)))
+    wanted = evaluation(("dualvar", "retrieval"), init=weights, data=data, change={"ks": (16,)})
     EvaluationRun(wanted, tmp_path / "run", quiet=True)()
     result = read(tmp_path / "run")["retrieval-static-none"]
     assert result["unreadable"] == {"train": 0, "test": 5}
     assert result["values"]["16"] <= 11 / 16  # a neighbour of the class is among all of them
-    lines = (tmp_path / "run" / "given-split1" / "quarantine.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run" / "trained-split1" / "quarantine.jsonl").read_text().splitlines()
     assert len(lines) == 5 and "it is broken" in lines[0]
-    wanted = evaluation("linear", "lss", init=weights, data=data, change={"epochs": 1, "batch": 8})
+    change = {"epochs": 1, "batch": 8}
+    wanted = evaluation(("lss", "linear"), init=weights, data=data, change=change)
     EvaluationRun(wanted, tmp_path / "fit", quiet=True)()
     kept = predicted(tmp_path / "fit" / "results" / "linear-static.npz")
     assert kept["predictions"].tolist()[:5] == [results.UNREADABLE] * 5
@@ -270,14 +278,14 @@ def test_a_video_that_cannot_be_read_is_wrong(tmp_path, weights):
 
 @pytest.mark.slow
 def test_probes_of_pretraining_judge_any_encoder(tmp_path, weights):
-    wanted = evaluation("probe", "own", init=weights, splits=())
-    wanted = replace(wanted, data=Synthetic(train_videos=24, test_videos=16, frames=12))
-    wanted = replace(wanted, probe=ProbeConfig(ks=(1,), knn=3))
+    data = Synthetic(train_videos=24, test_videos=16, frames=12)
+    protocol = Probes(ks=(1,), knn=3, test=INPUT)
+    wanted = evaluation(protocol, init=weights, splits=(), data=data)
     EvaluationRun(wanted, tmp_path / "run", quiet=True)()
     found = read(tmp_path / "run")
     assert {name for name, _ in (s.split("-")[:2] for s in found)} == {"linear", "knn", "retrieval"}
     assert found["linear-dynamic"]["protocol"]["clips"] == 2
-    assert found["linear-dynamic"]["protocol"]["name"] == "own"
+    assert found["linear-dynamic"]["protocol"]["name"] == "probe"
 
 
 @pytest.mark.slow
@@ -285,9 +293,9 @@ def test_what_is_appearance_and_what_is_motion_of_a_trained_and_an_untrained_enc
     tmp_path, weights
 ):
     data = Synthetic(train_videos=24, test_videos=20, frames=12)
-    factors = FactorConfig(permutations=2, linear=LinearProbe(steps=30))
-    wanted = evaluation("factors", "own", init=weights, splits=(), untrained=True, data=data)
-    wanted = replace(wanted, factors=factors, change=Change(frames=8, size=16, clips=1))
+    test = RunInput(frames=8, size=16, clips=1)
+    protocol = Factors(permutations=2, linear=LinearProbe(steps=30), test=test)
+    wanted = evaluation(protocol, init=weights, splits=(), untrained=True, data=data)
     assert EvaluationRun(wanted, tmp_path, quiet=True)()
     found = read(tmp_path)
     groups = ("order", "floor", "scuba", "arrow", "units", "koopman")
@@ -297,13 +305,13 @@ def test_what_is_appearance_and_what_is_motion_of_a_trained_and_an_untrained_enc
     assert found["order-shuffled-static"]["protocol"]["factors"]["permutations"] == 2
     units = [found[f"units-{kind}-restyled"]["value"] for kind in UNITS]
     assert sum(units) == pytest.approx(1)
-    with np.load(tmp_path / "given" / "factors.npz") as arrays:
+    with np.load(tmp_path / "trained" / "factors.npz") as arrays:
         assert arrays["koopman/eigenvalues"].shape == (20, 1, 7)
 
 
 def test_real_videos_have_no_masks_and_short_maps_no_spectrum(tmp_path, weights):
-    wanted = evaluation("factors", "own", init=weights, data=Split(train_videos=24, test_videos=20))
-    wanted = replace(wanted, factors=FactorConfig(permutations=1, linear=LinearProbe(steps=20)))
+    protocol = Factors(permutations=1, linear=LinearProbe(steps=20), test=INPUT)
+    wanted = evaluation(protocol, init=weights, data=Split(train_videos=24, test_videos=20))
     assert EvaluationRun(wanted, tmp_path, quiet=True)()
     found = read(tmp_path)
     assert not any(name.startswith(("scuba", "koopman")) for name in found)
@@ -324,30 +332,27 @@ def test_a_frozen_encoder_that_changed_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "settings, told",
+    "settings, message",
     [
-        ({"task": "probe", "protocol": "ctp"}, "'own' is of the tasks .*got 'ctp' with 'probe'"),
-        ({"task": "linear", "protocol": "own"}, "got 'own' with 'linear'"),
-        ({"task": "linear", "protocol": "ctp"}, "'ctp' has no linear"),
         ({"data": Synthetic(), "splits": (1,)}, "Synthetic has no official splits"),
-        ({"change": {"batch": 3}}, "change.batch must be a multiple of the 8 devices, got 3"),
+        ({"change": {"batch": 3}}, "protocol.batch must be a multiple of the 8 devices, got 3"),
         ({"batch": 3}, "batch must be a multiple of the 8 devices, got 3"),
         ({"label": "class"}, "label must be one of"),
-        ({"splits": (1, 1)}, "splits must be different ones"),
-        ({"masks": "/masks"}, "masks are of the task 'factors'"),
+        ({"splits": (1, 1)}, "splits must differ"),
         ({"init": "untrained"}, "move the run"),
-        ({**FACTORS, "factors": FactorConfig(group="person")}, "factors.group must be one of"),
-        ({**FACTORS, "masks": "/masks"}, "/masks"),
-        ({"task": "retrieval", "change": {}}, "probe.ks asks for 50 neighbours among 16"),
-        ({"protocol": "coclr", "splits": (), "data": Synthetic()}, "mirrored crops"),
+        ({"protocol": Factors(group="person"), "splits": ()}, "protocol.group must be one of"),
+        ({"protocol": Factors(masks="/masks"), "splits": ()}, "/masks"),
+        ({"protocol": ("dualvar", "retrieval"), "change": {}}, "requests 50 neighbours among 16"),
+        ({"protocol": ("coclr", "finetune"), "splits": (), "data": Synthetic()}, "are mirrored"),
+        ({"protocol": Probes(published="x:y")}, "no recipe 'x:y'"),
         ({"init": "/no/such/run"}, "/no/such/run"),
         ({"step": -2}, "step"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_before_it_starts(tmp_path, settings, told):
-    with pytest.raises(ValueError, match=told):
-        given = {"task": "finetune", "protocol": "dualvar", "change": {"batch": 8}, **settings}
-        EvaluationRun(evaluation(**given), tmp_path)
+def test_an_invalid_evaluation_is_refused_before_it_starts(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        options = {"protocol": ("dualvar", "finetune"), "change": {"batch": 8}, **settings}
+        EvaluationRun(evaluation(**options), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -359,20 +364,23 @@ def test_an_encoder_is_not_judged_on_videos_that_it_was_pretrained_on():
         check_no_test_leakage(Split(split=2), Split(split=1))
 
 
-def test_the_data_say_which_set_they_are():
-    ours = {"task": "linear", "protocol": "severe"}
-    assert Evaluation(HMDB51(), **ours).data_set == "hmdb51"
-    assert Evaluation(Synthetic(), **ours, set="ssv2").data_set == "ssv2"
-    with pytest.raises(ValueError, match="the data are hmdb51, but set is 'ucf101'"):
-        Evaluation(HMDB51(), **ours, set="ucf101")
+def test_the_data_tell_their_benchmark():
+    protocol = published_recipe("severe", "linear")("ssv2")
+    assert Evaluation(HMDB51(), protocol).benchmark_used == "hmdb51"
+    assert Evaluation(HMDB51(), protocol).benchmark_name() == "hmdb51, not in the paper"
+    assert Evaluation(Synthetic(), protocol, benchmark="ssv2").benchmark_name() == "ssv2"
+    with pytest.raises(ValueError, match="the data are hmdb51, but benchmark is 'ucf101'"):
+        Evaluation(HMDB51(), protocol, benchmark="ucf101")
 
 
-def test_mirror_images_are_left_out_where_they_have_another_label(tmp_path):
-    wanted = evaluation("finetune", "dualvar", data=Synthetic(), splits=(), change={"batch": 8})
-    (trials,) = EvaluationRun(wanted, tmp_path)._trials
-    assert trials[0].recipe.fit.augment.flip == 0 and trials[0].changes["flip"] == (0.0, 0.5)
+def test_nothing_is_mirrored_where_mirror_images_change_labels(tmp_path):
+    protocol = ("dualvar", "finetune")
+    wanted = evaluation(protocol, data=Synthetic(), splits=(), change={"batch": 8})
+    ((task,),) = EvaluationRun(wanted, tmp_path)._tasks
+    assert task.protocol.train.augment.flip == 0
+    assert task.deviations["train.augment.flip"] == [0.0, 0.5]
 
 
 def test_a_described_evaluation_is_built_again():
-    wanted = evaluation("linear", "lss", change={"epochs": 2})
+    wanted = evaluation(("lss", "linear"), change={"epochs": 2.0})
     assert config.build(json.loads(config.describe(wanted).to_json())) == wanted

@@ -46,7 +46,7 @@ def start(head, frozen, devices=1, norm=False, **settings):
     encoder = Pixels(norm)
     weights = encoder.init(jax.random.key(1), jnp.ones((2, 1, 2, 2, 3)), False)
     classifier = Classifier(encoder, head, frozen)
-    state = init_classifier(classifier, optimizer, weights, DIM, 0, place)
+    state = init_classifier(classifier, optimizer, weights, (2, 1, 2, 2, 3), 0, place)
     step = make_supervised_step(classifier, optimizer, PLAIN, 0, place, **settings)
 
     def take(state, clips, labels):

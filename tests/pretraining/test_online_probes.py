@@ -11,7 +11,7 @@ from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.data.dataset import Video, VideoList, take_subset
 from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.pretraining.online_probes import OnlineProbes, check_neighbours
+from vrl_jax.pretraining.online_probes import OnlineProbes
 from vrl_jax.pretraining.program import make_program
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.suite import ProbeConfig, check_group
@@ -19,15 +19,16 @@ from vrl_jax.train.sharding import make_mesh
 
 
 def test_more_neighbours_than_training_videos_are_refused():
-    check_neighbours(ProbeConfig(), 50)
+    labels = ("class", "person")
+    ProbeConfig().check_data("evaluate", labels, 50)
     with pytest.raises(ValueError, match=r"50 neighbours among 49 .* --config.evaluate.ks$"):
-        check_neighbours(ProbeConfig(), 49)
+        ProbeConfig().check_data("evaluate", labels, 49)
     with pytest.raises(ValueError, match=r"20 neighbours among 19 .* --config.evaluate.knn$"):
-        check_neighbours(ProbeConfig(ks=(1,)), 19)
+        ProbeConfig(ks=(1,)).check_data("evaluate", labels, 19)
     with pytest.raises(ValueError, match="50 neighbours among 30 "):
-        check_neighbours(ProbeConfig(probe_videos=30), 1000)
-    check_neighbours(ProbeConfig(probe_videos=0), 1000)
-    check_neighbours(ProbeConfig(group="person"), 3)
+        ProbeConfig(probe_videos=30).check_data("evaluate", labels, 1000)
+    ProbeConfig(probe_videos=0).check_data("evaluate", labels, 1000)
+    ProbeConfig(group="person").check_data("evaluate", labels, 3)
 
 
 def test_groups_must_be_of_a_label_and_leave_another():
@@ -44,7 +45,7 @@ def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
     data = dataclasses.replace(experiment.data, train_videos=30)
     horizon = experiment.train.horizon(64)
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
-    with pytest.raises(ValueError, match="evaluate.ks asks for 50 neighbours among 30"):
+    with pytest.raises(ValueError, match="evaluate.ks requests 50 neighbours among 30"):
         OnlineProbes(dataclasses.replace(experiment, data=data), method, make_mesh(), tmp_path)
 
 

@@ -303,15 +303,15 @@ from absl import flags
 from tests.evaluation.test_run import evaluation
 from vrl_jax.data.loader import Loader
 from vrl_jax.data.datasets.folders import ClassFolders
-from vrl_jax.evaluation.run import Judgement
+from vrl_jax.evaluation.run import EvaluationRun
 
 flags.FLAGS.mark_as_parsed()
-change = dict(batch=4, epochs=4)
-given = dict(label="class", splits=(), change=change, save_every=3, set="ucf101")
+change = dict(batch=4, epochs=4.0)
+given = dict(label="class", splits=(), change=change, save_every=3, benchmark="ucf101")
 data, init = ClassFolders("{0}/set"), "{0}/w.safetensors"
-wanted = evaluation("finetune", "dualvar", data=data, init=init, **given)
+wanted = evaluation(("dualvar", "finetune"), data=data, init=init, **given)
 wanted = replace(wanted, loader=Loader(workers=1, max_failed=0.5))
-job = Judgement(wanted, "{0}/judged", quiet=True)
+job = EvaluationRun(wanted, "{0}/judged", quiet=True)
 assert job()
 files, root = fsspec.url_to_fs("{0}/judged")
 for path in sorted(path for path in files.find(root) if "/results/" in path):
@@ -327,4 +327,4 @@ for path in sorted(path for path in files.find(root) if "/results/" in path):
     found = {name.removeprefix("bucket/judged/") for name in python(code, store)}
     wanted = {str(at.relative_to(tmp_path / "judged")) for at in tmp_path.glob("judged/**/*.json*")}
     assert {name for name in wanted if "checkpoints" not in name} <= found
-    assert "given/checkpoints/8/commit_success.txt" in found
+    assert "trained/checkpoints/8/commit_success.txt" in found

@@ -39,7 +39,8 @@ from vrl_jax.detection.box_features import (
     hash_boxes,
 )
 from vrl_jax.detection.metrics import frame_map
-from vrl_jax.evaluation.encode import EncodeConfig, add_options, describe_model, read_encode_config
+from vrl_jax.evaluation.encode import EncodeConfig, add_options, read_encode_config
+from vrl_jax.evaluation.stamp import describe_model
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import results
 from vrl_jax.probes.linear_probe import LinearProbe, hold_out
@@ -140,7 +141,7 @@ def detect_actions(
     out.mkdir(parents=True, exist_ok=True)
     footage = KeyFrameVideos(given.root, given.start, given.times == "seconds")
     about = {
-        "model": describe_model(model),
+        "model": {"config": repr(model.encoder), **describe_model(model)},
         "protocol": {
             **protocol.describe(model, POOLING),
             "placing": "the whole frame, fitted into a black square",

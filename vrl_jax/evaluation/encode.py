@@ -13,6 +13,8 @@ from jaxtyping import Array
 from vrl_jax.augment.views import center_view
 from vrl_jax.data.frame_sampling import LAYOUTS, Sampling
 from vrl_jax.data.loader import Loader
+from vrl_jax.evaluation.base import EvalInput
+from vrl_jax.evaluation.stamp import describe_input
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.train.sharding import (
     batch_sharding,
@@ -41,33 +43,9 @@ class EncodeConfig:
     loader: Loader
 
     def describe(self, model: Pretrained, pooling: str) -> dict[str, Any]:
-        """Return all that numbers depend on beside weights and videos, as JSON."""
-        size = model.augment.size
-        return {
-            "clips": self.sampling.clips,
-            "crops": 1,
-            "frames": self.sampling.frames,
-            "stride": self.sampling.stride,
-            "fps": self.sampling.fps,
-            "layout": self.sampling.layout,
-            "decoded": "{} x {}".format(*self.resize),
-            "resolution": f"{size} x {size}",
-            "pooling": pooling,
-            "input mean": list(model.augment.mean),
-            "input std": list(model.augment.std),
-            "background": "subtracted" if model.augment.subtract_background else "kept",
-        }
-
-
-def describe_model(model: Pretrained) -> dict[str, Any]:
-    """Return what an encoder is, where it is from and the identity of its weights, as JSON."""
-    return {
-        "encoder": type(model.encoder).__name__,
-        "config": repr(model.encoder),
-        "parameters": model.parameters(),
-        "origin": model.origin,
-        "weights": model.weights(),
-    }
+        """Return all settings that features depend on besides weights and videos, as JSON."""
+        test = EvalInput(self.sampling, self.resize, model.augment.size)
+        return {**describe_input(test, model.augment), "pooling": pooling}
 
 
 def compile_encoder(model: Pretrained, pick: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,24 +87,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read_encode_config(
     model: Pretrained,
-    given: argparse.Namespace,
+    args: argparse.Namespace,
     clips: int,
     resize: tuple[int, int] | None = None,
 ) -> EncodeConfig:
     """Return the protocol that options name; what they leave out is the run's.
 
-    Without a run frames are decoded to what the weights expect.
+    Without a run, frames are decoded to the size that the weights expect.
 
     Raises:
       ValueError: neither options nor a run say how clips are cut, or a batch cannot be shared.
     """
-    named = ("frames", "stride", "fps", "layout")
-    told = {name: vars(given)[name] for name in named if vars(given)[name] is not None}
-    if run := model.experiment:
-        told = {name: getattr(run.sampling, name) for name in named} | told
-    elif not {"frames", "stride"} <= told.keys():
-        raise ValueError(f"{given.model} does not say how clips are cut: give --frames, --stride")
+    options = vars(args)
+    cut = {name: options[name] for name in ("frames", "stride", "fps", "layout")}
+    cut = {name: value for name, value in cut.items() if value is not None}
+    run = model.experiment
+    if not run and not {"frames", "stride"} <= cut.keys():
+        raise ValueError(f"{args.model} does not say how clips are cut: pass --frames, --stride")
+    cut |= {"clips": clips, "max_stride": 0.0}  # a stride is drawn in pretraining alone
+    sampling = replace(run.sampling if run else Sampling(), **cut)
     resize = resize or (run.resize if run else (model.augment.size, model.augment.size))
-    check_batch(make_mesh(jax.local_devices()), "batch", given.batch)
-    loader = Loader(workers=given.workers, time_limit=given.time_limit)
-    return EncodeConfig(Sampling(**told, clips=clips), resize, given.batch, loader)
+    check_batch(make_mesh(jax.local_devices()), "batch", args.batch)
+    loader = Loader(workers=args.workers, time_limit=args.time_limit)
+    return EncodeConfig(sampling, resize, args.batch, loader)

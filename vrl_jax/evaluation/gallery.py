@@ -1,4 +1,4 @@
-"""A few test videos with the training videos nearest to them: what the report's gallery shows."""
+"""Some test videos with their nearest training videos, for the report."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,7 @@ from vrl_jax.data.dataset import VideoDataset
 from vrl_jax.probes import retrieval
 from vrl_jax.probes.features import FeatureBank
 
+GALLERY = "neighbours.npz"
 NEIGHBOURS = 4
 
 

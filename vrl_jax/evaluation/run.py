@@ -1,8 +1,8 @@
-"""An encoder judged as papers do: `--config=configs/eval_ucf101_finetune.py --config.init=RUN`.
+"""An evaluation in its folder: `--config=configs/eval_ucf101_finetune.py --config.init=RUN`.
 
-A classifier is trained upon it, or its features are compared, on each official split, and the same
-is done for the same encoder untrained. Every one of these has a folder of its own in the workdir;
-an interrupted evaluation goes on from the checkpoints there.
+The encoder is evaluated on each official split, and the same encoder without training as well. Each
+of these tasks has its own folder in the workdir, from whose checkpoints an interrupted evaluation
+continues.
 """
 
 import shutil
@@ -10,22 +10,17 @@ from dataclasses import replace
 
 import jax
 
-from vrl_jax import check, pretrained
-from vrl_jax.augment.crops import Crops
+from vrl_jax import pretrained
 from vrl_jax.augment.views import Augment
-from vrl_jax.data.dataset import Splits, VideoDataset
-from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.dataset import Splits
 from vrl_jax.data.storage import AnyPath
-from vrl_jax.evaluation import protocols
+from vrl_jax.evaluation.base import find_deviations
 from vrl_jax.evaluation.config import Evaluation
-from vrl_jax.evaluation.protocols import Recipe, Test
-from vrl_jax.evaluation.task import Changes, EvalTask, group_label
-from vrl_jax.evaluation.tasks import GALLERY, TASKS
-from vrl_jax.factors import scuba
+from vrl_jax.evaluation.gallery import GALLERY
+from vrl_jax.evaluation.task import EvalTask
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import results
 from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import check_group
 from vrl_jax.report import html
 from vrl_jax.train import provenance, sharding
 from vrl_jax.train.workdir import open_workdir
@@ -37,189 +32,140 @@ class EvaluationRun:
     """An evaluation in its folder: everything is checked on construction, no video is read.
 
     Args:
-      evaluation: what is judged and how.
-      workdir: gets `results/`, `report.html`, and a folder for each encoder and split; may be on
-        an object store.
+      evaluation: the settings.
+      workdir: gets `results/`, `report.html`, and a folder per encoder and split; may be on an
+        object store.
       quiet: show no progress bar.
 
     Raises:
-      ValueError: data or weights that are not there, a protocol that has no such task, a batch that
-        cannot be split over the devices, neighbours that there are not so many of.
+      ValueError: missing data or weights, a batch that the devices cannot share, or settings that
+        the data do not allow.
     """
 
     def __init__(self, evaluation: Evaluation, workdir: str | AnyPath, quiet: bool = False):
         self._workdir, self._quiet = open_workdir(workdir), quiet
-        given = _load(evaluation)
-        if given:
-            evaluation = replace(evaluation, encoder=given.encoder)
-        recipe, changes = protocols.apply_change(_recipe(evaluation, given), evaluation.change)
-        models = [(evaluation.init, given)] if given else []
-        if evaluation.untrained or not given:
-            augment = replace(given.augment if given else Augment(), size=recipe.test.size)
-            frames = recipe.test.sampling.frames
-            plain = pretrained.init_untrained(evaluation.encoder, augment, frames, evaluation.seed)
+        trained = _load_encoder(evaluation)
+        if trained:
+            evaluation = replace(evaluation, encoder=trained.encoder)
+        models = [(evaluation.init, trained)] if trained else []
+        self._input = test = evaluation.protocol.input_for(trained)
+        if evaluation.untrained or not trained:
+            augment = replace(trained.augment if trained else Augment(), size=test.size)
+            frames, seed = test.sampling.frames, evaluation.seed
+            plain = pretrained.init_untrained(evaluation.encoder, augment, frames, seed)
             models.append((UNTRAINED, plain))
         self._evaluation = evaluation
         splits = evaluation.splits or (0,)
-        self._trials = [
-            [self._trial(init, model, split, recipe, changes) for split in splits]
-            for init, model in models
+        self._tasks = [
+            [self._task(init, model, split) for split in splits] for init, model in models
         ]
 
     def __call__(self) -> bool:
-        """Judge everything; return whether the end was reached.
+        """Run every task; return whether all were finished.
 
         Raises:
-          Changed: the folder holds the checkpoints of another evaluation.
+          ConfigMismatch: the folder holds the checkpoints of another evaluation.
           FloatingPointError: a loss that is not finite.
-          VideoError: too many videos that cannot be read.
+          VideoError: too many videos cannot be read.
         """
-        found = []
+        all_results = []
         with self._workdir:
-            for trials in self._trials:
+            for tasks in self._tasks:
                 by_split = {}
-                for trial in trials:
-                    by_split[trial.split] = trial.run(self._quiet)
-                    if by_split[trial.split] is None:
+                for task in tasks:
+                    by_split[task.split] = task.run()
+                    if by_split[task.split] is None:
                         return False
-                found += (
-                    results.average_splits(by_split) if len(trials) > 1 else by_split[trial.split]
+                several = len(tasks) > 1
+                all_results += (
+                    results.average_splits(by_split) if several else by_split[tasks[0].split]
                 )
             if not jax.process_index():
-                self._tell(found)
+                self._write(all_results)
         return True
 
     def plan(self) -> str:
-        """Return what would be judged, and how."""
-        evaluation, rows = self._evaluation, []
-        for trial in (trial for trials in self._trials for trial in trials):
-            videos = (
-                f"{len(trial.train):,} videos to learn from, {len(trial.test):,} to be judged on"
-            )
-            rows.append(f"{trial.init or UNTRAINED}, split {trial.split or 'none'}: {videos}")
-        test = self._trials[0][0].recipe.test
-        clips = (
-            f"{test.sampling.clips} clips of {test.sampling.frames} frames at {test.size} pixels"
-        )
-        changes = self._trials[0][0].changes
-        told = [f"{name} is {now}, not {was}" for name, (now, was) in changes.items()]
+        """Return the tasks and their settings, for `--dry_run`."""
+        evaluation, first = self._evaluation, self._tasks[0][0]
+        rows = [
+            f"{task.init or UNTRAINED}, split {task.split or 'none'}: {len(task.train):,} training "
+            f"and {len(task.test):,} test videos"
+            for tasks in self._tasks
+            for task in tasks
+        ]
+        test, protocol = first.input, first.protocol
+        clips = f"{test.sampling.clips} clips of {test.sampling.frames} frames, {test.size} pixels"
+        changes = [
+            f"{name} is {used}, published {published}"
+            for name, (used, published) in first.deviations.items()
+        ]
         return "\n".join(
             [
                 provenance.version_line(),
                 f"workdir   {self._workdir.place}",
-                f"task      {evaluation.task}, protocol {evaluation.protocol}: {clips}",
-                f"changes   {'; '.join(told) or 'none'}",
-                *[f"trial     {row}" for row in rows],
+                f"protocol  {evaluation.protocol.task}, {protocol.published or 'own'}: {clips}",
+                f"changes   {'; '.join(changes) or 'none'}",
+                *[f"task      {row}" for row in rows],
             ]
         )
 
-    def _tell(self, found: list[Result]) -> None:
-        first = self._trials[0][0]
+    def _write(self, all_results: list[Result]) -> None:
+        first = self._tasks[0][0]
         provenance.write_provenance(self._workdir.local, self._evaluation)
-        results.write_results(self._workdir / "results", found, first.test)
-        shown = self._workdir / GALLERY
-        shown.unlink(missing_ok=True)
+        results.write_results(self._workdir / "results", all_results, first.test)
+        gallery = self._workdir / GALLERY
+        gallery.unlink(missing_ok=True)
         if (first.folder / GALLERY).exists():
-            shutil.copy(first.folder / GALLERY, shown)
+            shutil.copy(first.folder / GALLERY, gallery)
         report = html.write_report(self._workdir.local)
         print(f"report: {self._workdir.place / report.name}")
 
-    def _trial(
-        self, init: str, model: Pretrained, split: int, recipe: Recipe, changes: Changes
-    ) -> EvalTask:
-        evaluation, place = self._evaluation, sharding.make_mesh()
+    def _task(self, init: str, model: Pretrained, split: int) -> EvalTask:
+        evaluation, mesh = self._evaluation, sharding.make_mesh()
         data = replace(evaluation.data, split=split) if split else evaluation.data
         test = data.test()
-        train = test if group_label(evaluation) else data.train()
-        recipe, changes = without_flip(recipe, changes, test)
-        check_evaluation(evaluation, train, test)
+        protocol = evaluation.protocol.adapt(test)
+        train = test if protocol.group else data.train()
+        folder = UNTRAINED if init == UNTRAINED else "trained"
+        task = EvalTask(
+            evaluation=evaluation,
+            protocol=protocol,
+            input=self._input,
+            deviations=find_deviations(protocol, evaluation.benchmark_used),
+            model=model,
+            init=init,
+            split=split,
+            train=train,
+            test=test,
+            folder=self._workdir.part(f"{folder}-split{split}" if split else folder),
+            mesh=mesh,
+            quiet=self._quiet,
+        )
         check_no_test_leakage(model.experiment and model.experiment.data, data)
-        sharding.check_batch(place, "batch", evaluation.batch)
-        if recipe.fit:
-            sharding.check_batch(place, "change.batch", recipe.fit.batch)
-        folder = UNTRAINED if init == UNTRAINED else "given"
-        if split:
-            folder = f"{folder}-split{split}"
-        workdir = self._workdir.part(folder)
-        given = evaluation, model, init, split, train, test, recipe, changes, workdir, place
-        return TASKS[evaluation.task](*given)
+        sharding.check_batch(mesh, "batch", evaluation.batch)
+        protocol.check(task)
+        return task
 
 
-def check_evaluation(evaluation: Evaluation, train: VideoDataset, test: VideoDataset) -> None:
-    """Raise `ValueError` where an evaluation asks for labels or neighbours that are not there."""
-    labels = tuple(test.classes)
-    if evaluation.task in protocols.TASKS:
-        check.one_of(labels, label=evaluation.label)
-    group, asked = group_label(evaluation), evaluation.probe
-    check_group(f"{evaluation.task}.group", group, labels)
-    wanted = {"retrieval": {"ks": max(asked.ks)}, "probe": {"ks": max(asked.ks), "knn": asked.knn}}
-    for name, count in wanted.get(evaluation.task, {}).items():
-        if count > len(train) and not group:
-            raise ValueError(
-                f"probe.{name} asks for {count} neighbours among {len(train)} training videos: "
-                f"pass a smaller --config.probe.{name}"
-            )
-    if evaluation.masks:
-        scuba.load_masks(evaluation.masks, test)
-
-
-def check_no_test_leakage(seen: Splits | None, data: Splits) -> None:
-    """Raise `ValueError` where an encoder saw, in pretraining, test videos: those of another split.
+def check_no_test_leakage(pretraining: Splits | None, data: Splits) -> None:
+    """Raise `ValueError` if an encoder was pretrained on another split, which has test videos.
 
     Args:
-      seen: what it was pretrained on, if that is known.
-      data: what it is judged on.
+      pretraining: data of pretraining, where known.
+      data: data of the evaluation.
     """
-    if type(seen) is type(data) and getattr(seen, "split", 0) != getattr(data, "split", 0):
+    if type(pretraining) is type(data) and getattr(pretraining, "split", 0) != getattr(
+        data, "split", 0
+    ):
         raise ValueError(
-            f"the encoder was pretrained on split {seen.split}, which has test videos of split "
-            f"{data.split}: pass --config.splits='({seen.split},)'"
+            f"the encoder was pretrained on split {pretraining.split}, which has test videos of "
+            f"split {data.split}: pass --config.splits='({pretraining.split},)'"
         )
 
 
-def without_flip(recipe: Recipe, changes: Changes, source: VideoDataset) -> tuple[Recipe, Changes]:
-    """Return the recipe without mirror images where they have other labels.
-
-    Raises:
-      ValueError: it judges by mirrored crops.
-    """
-    if source.mirror_safe:
-        return recipe, changes
-    if recipe.test.crops.places == "ten":
-        raise ValueError(
-            "this protocol judges mirrored crops, and a mirror image has another label in this "
-            "data set: take another protocol"
-        )
-    if not recipe.fit or not recipe.fit.augment.flip:
-        return recipe, changes
-    flip = {"flip": (0.0, recipe.fit.augment.flip)}
-    augment = replace(recipe.fit.augment, flip=0.0)
-    return replace(recipe, fit=replace(recipe.fit, augment=augment)), {**changes, **flip}
-
-
-def _load(evaluation: Evaluation) -> Pretrained | None:
+def _load_encoder(evaluation: Evaluation) -> Pretrained | None:
     if evaluation.init == UNTRAINED:
-        raise ValueError(f"init={UNTRAINED!r} is what results call the untrained: move the run")
+        raise ValueError(f"init={UNTRAINED!r} is the name of the untrained encoder: move the run")
     if not evaluation.init:
         return None
     return pretrained.load(evaluation.init, None if evaluation.step < 0 else evaluation.step)
-
-
-def _recipe(evaluation: Evaluation, model: Pretrained | None) -> Recipe:
-    if evaluation.task in protocols.TASKS:
-        return protocols.published_recipe(evaluation.protocol, evaluation.task, evaluation.data_set)
-    if model is not None and model.experiment:
-        own = model.experiment
-        sampling = Sampling(
-            own.sampling.frames, own.sampling.stride, own.evaluate.clips, own.sampling.fps
-        )
-        return Recipe(Test(sampling, own.resize, own.augment.size))
-    size = model.augment.size if model else Augment().size
-    return Recipe(
-        Test(
-            Sampling(16, 2, 10),
-            (round(size * 8 / 7), round(size * 171 / 112)),
-            size,
-            Crops(share=7 / 8),
-        ),
-    )

@@ -1,4 +1,4 @@
-"""A classifier upon an encoder, and the compiled step that trains it: what evaluation fits."""
+"""A classifier on an encoder, and the compiled step that trains it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,19 +13,19 @@ from jaxtyping import Array, Float
 from vrl_jax.augment.views import Augment, make_views
 from vrl_jax.train.sharding import replicated_sharding
 from vrl_jax.train.step import Metrics, TrainState, compile_step, key_for
-from vrl_jax.types import View
+from vrl_jax.types import Features, View
 
 Tree = Any
 INITIAL_STD = 0.01
 
 
 class LinearHead(nn.Module):
-    """What names the class of pooled features.
+    """Linear classifier of pooled features.
 
     Attributes:
-      classes: how many there are.
-      dropout: share of the features that training hides.
-      normed: scale features to unit length and normalise them by the batch first.
+      classes: number of classes.
+      dropout: probability of dropping a feature in training.
+      normed: scale features to unit length and batch-normalise them first.
     """
 
     classes: int
@@ -51,23 +51,31 @@ class Classifier(NamedTuple):
 
     Attributes:
       encoder: the network.
-      head: upon its features.
-      frozen: whether the encoder stays as it was, its statistics included.
+      head: (inputs, train) -> logits f32[b c].
+      frozen: whether the encoder, statistics included, stays unchanged.
+      inputs: the encoder's features to the head's inputs.
     """
 
     encoder: nn.Module
-    head: LinearHead
+    head: nn.Module
     frozen: bool
+    inputs: Callable[[Features], Array] = lambda features: features.clip
 
-    def init(self, key: jax.Array, dim: int, encoder: Mapping[str, Tree]) -> tuple[Tree, Tree]:
+    def init(
+        self, key: jax.Array, encoder: Mapping[str, Tree], views: tuple[int, ...]
+    ) -> tuple[Tree, Tree]:
         """Return params and state.
 
         Args:
           key: of the head's weights.
-          dim: width of the features.
           encoder: {"params": ..., "batch_stats": ...}.
+          views: shape of a batch of views, (b, t, h, w, 3).
         """
-        head = self.head.init(key, jnp.zeros((2, dim)), False)
+        inputs = jax.eval_shape(
+            lambda views: self.inputs(self.encoder.apply(encoder, views, False)),
+            jax.ShapeDtypeStruct(views, jnp.float32),
+        )
+        head = self.head.init(key, jnp.zeros(inputs.shape, inputs.dtype), False)
         stats = {"head": head.get("batch_stats", {})}
         if self.frozen:
             return {"head": head["params"]}, {**stats, "frozen": dict(encoder)}
@@ -84,7 +92,7 @@ class Classifier(NamedTuple):
         """Return the classes' logits f32[b c], with fixed statistics."""
         features = self.encoder.apply(self.encoder_variables(params, state), views, False)
         head = {"params": params["head"], "batch_stats": state["head"]}
-        return self.head.apply(head, features.clip, False)
+        return self.head.apply(head, self.inputs(features), False)
 
     def train(
         self, params: Tree, state: Tree, views: Float[Array, "b t h w 3"], key: jax.Array
@@ -98,7 +106,7 @@ class Classifier(NamedTuple):
             kept = {"encoder": changed.get("batch_stats", {})}
         head = {"params": params["head"], "batch_stats": state["head"]}
         logits, changed = self.head.apply(
-            head, features.clip, True, rngs={"dropout": key}, mutable=["batch_stats"]
+            head, self.inputs(features), True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
         return logits, {**state, **kept, "head": changed.get("batch_stats", {})}
 
@@ -107,14 +115,14 @@ def init_classifier(
     classifier: Classifier,
     optimizer: optax.GradientTransformation,
     encoder: Mapping[str, Tree],
-    dim: int,
+    views: tuple[int, ...],
     seed: int,
     mesh: Mesh,
 ) -> TrainState:
     """Return the state before the first step, on every device of the mesh."""
 
     def init(key, encoder):
-        params, state = classifier.init(key, dim, encoder)
+        params, state = classifier.init(key, encoder, views)
         return TrainState(jnp.int32(0), params, state, optimizer.init(params))
 
     return jax.jit(init, out_shardings=replicated_sharding(mesh))(key_for(seed, "init", 0), encoder)

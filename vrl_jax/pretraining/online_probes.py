@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import jax
@@ -12,36 +12,29 @@ from jaxtyping import Complex
 
 from vrl_jax import files
 from vrl_jax.augment.views import center_view
-from vrl_jax.data.dataset import VideoDataset, fingerprint, take_subset
-from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.dataset import VideoDataset, take_subset
 from vrl_jax.data.loader import eval_row
+from vrl_jax.evaluation.base import EvalInput
 from vrl_jax.evaluation.extract import extract_bank, over_devices, own_batches
 from vrl_jax.evaluation.gallery import find_neighbours
+from vrl_jax.evaluation.stamp import (
+    describe_data,
+    describe_input,
+    describe_model,
+    stamp_result,
+)
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.base import Method
+from vrl_jax.pretrained import of_run
 from vrl_jax.probes import results
 from vrl_jax.probes.features import FeatureBank
 from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import ProbeConfig, check_group, run_probes, summarize_probes
-from vrl_jax.train import provenance
+from vrl_jax.probes.suite import check_group, run_probes, summarize_probes
 from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.sharding import replicated_sharding
 from vrl_jax.train.step import TrainState
 
 SPECTRUM_CLIPS = 64
-
-
-def check_neighbours(asked: ProbeConfig, videos: int) -> None:
-    """Raise `ValueError` where probes ask for more neighbours than they have training videos."""
-    if asked.group:  # then they look for none
-        return
-    videos = min(videos, asked.probe_videos or videos)
-    for name, count in {"ks": max(asked.ks), "knn": asked.knn}.items():
-        if count > videos:
-            raise ValueError(
-                f"evaluate.{name} asks for {count} neighbours among {videos} training videos: "
-                f"pass a smaller --config.evaluate.{name}"
-            )
 
 
 def join_spectra(
@@ -79,18 +72,15 @@ class OnlineProbes:
     def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
         self._experiment, self._method, self._workdir = experiment, method, workdir
         self._test = experiment.data.test()
-        check_group("evaluate.group", experiment.evaluate.group, tuple(self._test.classes))
+        evaluate = experiment.evaluate
+        check_group("evaluate.group", evaluate.group, tuple(self._test.classes))
         # Leaving groups out needs the test videos alone; opening a data set may take a while.
-        self._train = self._test if experiment.evaluate.group else experiment.data.train()
-        check_neighbours(experiment.evaluate, len(self._train))
-        self._data = {"set": type(experiment.data).__name__, "test": fingerprint(self._test)}
-        if not experiment.evaluate.group:
-            self._data["train"] = fingerprint(self._train)
-        self._commit = provenance.source_commit()
-        sampling = experiment.sampling
-        self._sampling = Sampling(
-            sampling.frames, sampling.stride, experiment.evaluate.clips, sampling.fps
-        )
+        self._train = self._test if evaluate.group else experiment.data.train()
+        evaluate.check_data("evaluate", tuple(self._test.classes), len(self._train))
+        train = None if evaluate.group else self._train
+        self._data = describe_data(experiment.data, self._test, train)
+        sampling = replace(experiment.sampling, clips=evaluate.clips)
+        self._input = EvalInput(sampling, experiment.resize, experiment.augment.size)
         self._encode = over_devices(self._clip_features, mesh)
         everywhere = replicated_sharding(mesh)
         self._operators = jax.jit(
@@ -145,7 +135,7 @@ class OnlineProbes:
                 else self._bank(state, "train", take_subset(self._train, videos))
             )
             unreadable = {"train": int(train.unreadable.sum()), "test": int(test.unreadable.sum())}
-            stamp = {**self._stamp(state, init), "unreadable": unreadable}
+            stamp = self._stamp(state, init, unreadable)
             found = run_probes(train, test, self._test.classes, config, stamp)
             self._last = wanted, train, test, found
         return self._last[1:]
@@ -153,7 +143,11 @@ class OnlineProbes:
     def _bank(self, state: TrainState, part: str, source: VideoDataset) -> FeatureBank:
         experiment = self._experiment
         batches = own_batches(
-            source, self._sampling, experiment.resize, experiment.evaluate.batch, experiment.loader
+            source,
+            self._input.sampling,
+            experiment.resize,
+            experiment.evaluate.batch,
+            experiment.loader,
         )
         return extract_bank(
             functools.partial(self._encode, (state.params, state.state)),
@@ -200,44 +194,22 @@ class OnlineProbes:
     def _read(self, source: VideoDataset, index: int) -> dict[str, Any]:
         """Return a video's row as the evaluation sees it."""
         experiment = self._experiment
-        return eval_row(source, index, self._sampling, experiment.resize, experiment.loader)
+        return eval_row(source, index, self._input.sampling, experiment.resize, experiment.loader)
 
-    def _stamp(self, state: TrainState, init: str) -> dict[str, Any]:
-        """Return what every result says of protocol, model and data."""
+    def _stamp(self, state: TrainState, init: str, unreadable: dict[str, int]) -> dict[str, Any]:
+        """Return what every result carries: protocol, encoder and data."""
         experiment, config = self._experiment, self._experiment.evaluate
-        size = experiment.augment.size
-        variables = self._method.encoder(state.params, state.state)
-        encoder = {"params": variables["params"], "stats": variables["batch_stats"]}
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(encoder["params"]))
-        split = f"leave one {config.group} out" if config.group else "train, test"
-        return {
-            "protocol": {
-                "name": "probe",
-                "split": split,
-                "clips": config.clips,
-                "crops": 1,
-                "frames": experiment.sampling.frames,
-                "stride": experiment.sampling.stride,
-                "fps": experiment.sampling.fps,
-                "decoded": "{} x {}".format(*experiment.resize),
-                "resolution": f"{size} x {size}",
-                "pooling": "mean over time and space, mean over clips",
-                "centring": config.center,
-                "input mean": list(experiment.augment.mean),
-                "input std": list(experiment.augment.std),
-                "background": "subtracted" if experiment.augment.subtract_background else "kept",
-                "knn": config.knn,
-                "linear": asdict(config.linear),
-            },
-            "model": {
-                "encoder": type(experiment.encoder).__name__,
-                "method": type(experiment.method).__name__,
-                "framework": type(experiment.framework).__name__,
-                "parameters": parameters,
-                "weights": provenance.weight_hash(encoder),
-                "step": int(state.step),
-                "init": init,
-            },
-            "data": self._data,
-            "commit": self._commit,
+        protocol = {
+            "name": "probe",
+            "split": f"leave one {config.group} out" if config.group else "train, test",
+            **describe_input(self._input, experiment.augment),
+            "pooling": "mean over time and space, mean over clips",
+            "centring": config.center,
+            "knn": config.knn,
+            "linear": asdict(config.linear),
         }
+        variables = self._method.encoder(state.params, state.state)
+        model = of_run(experiment, int(state.step), variables)
+        return stamp_result(
+            protocol, {**describe_model(model), "init": init}, self._data, unreadable
+        )

@@ -7,20 +7,19 @@ import jax
 
 from vrl_jax.config import run_identity
 from vrl_jax.data.dataset import VideoDataset, fingerprint
-from vrl_jax.data.loader import failed_videos, train_batches
 from vrl_jax.data.storage import AnyPath
 from vrl_jax.experiment import Experiment
-from vrl_jax.files import ConfigMismatch
 from vrl_jax.pretraining.online_probes import OnlineProbes
 from vrl_jax.pretraining.program import make_program
 from vrl_jax.profiling.devices import find_chip
 from vrl_jax.profiling.step_report import analyze_step, format_report, tree_bytes
 from vrl_jax.report import html
-from vrl_jax.train import loop, provenance, sharding
+from vrl_jax.train import provenance, sharding
 from vrl_jax.train.checkpoint import Checkpoints, steps_in
 from vrl_jax.train.compilation import BackgroundCompile
 from vrl_jax.train.log import Log, NullLog
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
+from vrl_jax.train.session import host_batches, run_session
 from vrl_jax.train.wandb import WandbWriter, check_installed
 from vrl_jax.train.workdir import open_workdir
 
@@ -70,47 +69,33 @@ class Pretraining:
         )
 
     def __call__(self) -> bool:
-        """Continue from the newest checkpoint; return whether the end was reached.
+        """Continue from the newest checkpoint; return whether the last step was reached.
 
         Raises:
-          ConfigMismatch: it went past the end already.
-          FloatingPointError: a loss that is not finite.
-          VideoError: too many videos that cannot be read.
+          ConfigMismatch: the checkpoint lies beyond the last step.
+          FloatingPointError: a metric is not finite.
+          VideoError: too many videos cannot be read.
         """
         experiment, train = self.experiment, self.experiment.train
         with self.workdir, self.checkpoints as checkpoints:
-            state = self.program.init()
-            if checkpoints.latest() is not None:
-                state = checkpoints.restore(state)
-            start, limit = int(state.step), experiment.loader.max_failed
-            if start > self.total_steps:
-                raise ConfigMismatch(
-                    f"{self.workdir.place} is at step {start}, past {self.total_steps}, the end"
-                )
-            with (
-                self._log(start) as log,
-                contextlib.closing(open_quarantine(self.workdir.local, start, limit)) as quarantine,
-                contextlib.closing(self._batches(start, quarantine)) as batches,
-            ):
-                log.say(provenance.version_line())
-                log.say(f"workdir {self.workdir.place}: step {start} of {self.total_steps}")
+            limit = experiment.loader.max_failed
+            quarantine = open_quarantine(self.workdir.local, checkpoints.latest() or 0, limit)
+            with contextlib.closing(quarantine):
                 self.probes.quarantine = quarantine
-                rate = experiment.optim.schedule(train.batch, self.total_steps)
-                meter = loop.MetricsReader(
-                    log, train, len(self.videos), rate, lambda: len(quarantine)
+                state = run_session(
+                    self.program.init,
+                    lambda say: BackgroundCompile(self.program.step, say),
+                    lambda start: self._batches(start, quarantine),
+                    workdir=self.workdir,
+                    checkpoints=checkpoints,
+                    config=train,
+                    total_steps=self.total_steps,
+                    clips_per_epoch=len(self.videos),
+                    schedule=experiment.optim.schedule(train.batch, self.total_steps),
+                    open_log=self._log,
+                    quarantine=quarantine,
+                    probe=self.probes.follow,
                 )
-                if start < self.total_steps:
-                    state = loop.run_loop(
-                        state,
-                        BackgroundCompile(self.program.step, log.say),
-                        batches,
-                        config=train,
-                        total_steps=self.total_steps,
-                        probe=self.probes.follow,
-                        meter=meter,
-                        checkpoints=checkpoints,
-                        log=log,
-                    )
                 finished = int(state.step) == self.total_steps
                 if finished:
                     untrained = experiment.evaluate.untrained
@@ -153,21 +138,20 @@ class Pretraining:
     def _batches(self, start: int, quarantine: Quarantine) -> Iterator[jax.Array]:
         """Yield global batches from step `start` on, placed one step ahead of their use."""
         experiment = self.experiment
-        rows = train_batches(
+        rows = host_batches(
             self.videos,
             experiment.sampling,
             experiment.resize,
             batch=self.program.clips.shape[0],
             seed=experiment.train.seed,
             start=start,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
             loader=experiment.loader,
+            quarantine=quarantine,
+            part="pretrain",
         )
         with contextlib.closing(rows):
             ready = None
-            for step, batch in enumerate(rows, start + 1):
-                quarantine.take("pretrain", self.videos, failed_videos(batch), step)
+            for batch in rows:
                 ahead = sharding.shard_rows(self.mesh, batch["clips"])
                 if ready is not None:
                     yield ready

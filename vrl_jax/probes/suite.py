@@ -17,39 +17,84 @@ from vrl_jax.probes.results import Result, chance_level, expand_predictions
 
 
 @dataclass(frozen=True)
-class ProbeConfig:
-    """How a frozen representation is judged.
+class ProbeSuite:
+    """Linear probe, kNN and retrieval on frozen features.
 
     Attributes:
-      clips: a video; their features are averaged.
-      batch: videos encoded at a time, over all devices.
-      probe_videos: of train and of test, evenly spaced, for the probes during training; 0 takes
-        all. The results at the end are always of all.
-      group: label by which one group at a time is left out (a person, say), over the test videos
-        alone; "" learns from the train and judges on the test videos.
-      untrained: list the encoder as it was before training in the results, too.
-      neighbours: test videos shown with their nearest neighbours in the report; 0 shows none.
-      center: "none", "train" or "each", before cosines in retrieval and kNN.
-      ks: retrieval looks at this many neighbours.
+      group: label whose groups (persons, say) are left out one at a time, over the test videos;
+        "" trains on the training videos and tests on the test videos.
+      center: mean subtracted before cosines in retrieval and kNN: "none", "train" or "each".
+      ks: numbers of neighbours in retrieval.
       knn: neighbours that vote.
       linear: the linear probe.
     """
 
-    clips: int = 1
-    batch: int = 64
-    probe_videos: int = 2048
     group: str = ""
-    untrained: bool = True
-    neighbours: int = 6
     center: str = "none"
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
     knn: int = 20
     linear: LinearProbe = LinearProbe()
 
     def __post_init__(self):
-        check.at_least(1, clips=self.clips, batch=self.batch, knn=self.knn, least_k=min(self.ks))
-        check.at_least(0, neighbours=self.neighbours, probe_videos=self.probe_videos)
+        check.at_least(1, knn=self.knn, ks=min(self.ks))
         check.one_of(("none", "train", "each"), center=self.center)
+
+    def check_data(self, prefix: str, labels: tuple[str, ...], train_videos: int) -> None:
+        """Raise `ValueError` for an unknown group, or more neighbours than training videos.
+
+        Args:
+          prefix: path of these settings in the config, for the message.
+          labels: labels of the videos.
+          train_videos: number of training videos.
+        """
+        check_group(f"{prefix}.group", self.group, labels)
+        if not self.group:  # neighbours of left-out groups are not searched
+            check_neighbours(prefix, {"ks": max(self.ks), "knn": self.knn}, train_videos)
+
+
+@dataclass(frozen=True)
+class ProbeConfig(ProbeSuite):
+    """Probes of a pretraining run.
+
+    Attributes:
+      clips: clips of a video; their features are averaged.
+      batch: videos encoded at a time, over all devices.
+      probe_videos: videos of train and of test, evenly spaced, for the probes during training; 0
+        takes all. The final results are always on all videos.
+      untrained: list the encoder before training in the results as well.
+      neighbours: test videos shown with their nearest neighbours in the report; 0 shows none.
+    """
+
+    clips: int = 1
+    batch: int = 64
+    probe_videos: int = 2048
+    untrained: bool = True
+    neighbours: int = 6
+
+    def __post_init__(self):
+        super().__post_init__()
+        check.at_least(1, clips=self.clips, batch=self.batch)
+        check.at_least(0, neighbours=self.neighbours, probe_videos=self.probe_videos)
+
+    def check_data(self, prefix: str, labels: tuple[str, ...], train_videos: int) -> None:
+        """Raise `ValueError` as `ProbeSuite` does, for the probes during training as well."""
+        super().check_data(prefix, labels, min(train_videos, self.probe_videos or train_videos))
+
+
+def check_neighbours(prefix: str, counts: Mapping[str, int], train_videos: int) -> None:
+    """Raise `ValueError` where more neighbours are requested than there are training videos.
+
+    Args:
+      prefix: path of the settings in the config, for the message.
+      counts: neighbours by setting.
+      train_videos: number of training videos.
+    """
+    for name, count in counts.items():
+        if count > train_videos:
+            raise ValueError(
+                f"{prefix}.{name} requests {count} neighbours among {train_videos} training "
+                f"videos: pass a smaller --config.{prefix}.{name}"
+            )
 
 
 def check_group(name: str, group: str, labels: tuple[str, ...]) -> None:
@@ -63,7 +108,7 @@ def run_probes(
     train: FeatureBank,
     test: FeatureBank,
     classes: Mapping[str, tuple[str, ...]],
-    config: ProbeConfig,
+    config: ProbeSuite,
     stamp: Mapping[str, Any],
 ) -> list[Result]:
     """Return the result of every probe on every label.

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vrl_jax import check
 from vrl_jax.data import storage
@@ -47,6 +47,8 @@ class UCF101(_ThreeSplits):
       split: 1, 2 or 3.
     """
 
+    benchmark: ClassVar[str] = "ucf101"
+
     def _listed(self, part: str) -> VideoList:
         root = need_folder("root", self.root)
         folder = need_folder("annotations", self.annotations)
@@ -67,6 +69,8 @@ class HMDB51(_ThreeSplits):
       split: 1, 2 or 3.
     """
 
+    benchmark: ClassVar[str] = "hmdb51"
+
     def _listed(self, part: str) -> VideoList:
         root = need_folder("root", self.root)
         folder = need_folder("annotations", self.annotations)
@@ -84,6 +88,8 @@ class Diving48(Listed):
         `Diving48_V2_test.json`.
       folder: in `root`, with `<vid_name>.mp4`.
     """
+
+    benchmark: ClassVar[str] = "diving48"
 
     root: str = ""
     annotations: str = ""
@@ -109,6 +115,8 @@ class SomethingSomethingV2(Listed):
       annotations: folder with `something-something-v2-labels.json`, `-train.json` and
         `-validation.json`, or with `labels.json`, `train.json` and `validation.json`.
     """
+
+    benchmark: ClassVar[str] = "ssv2"
 
     root: str = ""
     annotations: str = ""
@@ -146,6 +154,8 @@ class Kinetics400(Listed):
       train_folder: in `root`, of the training videos.
       test_folder: in `root`, of the test videos.
     """
+
+    benchmark: ClassVar[str] = "k400"
 
     root: str = ""
     train_list: str = ""

@@ -1,0 +1,149 @@
+"""A classifier trained on an encoder: the base of linear, attentive and fine-tuning protocols."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from vrl_jax import check, config
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.dataset import VideoDataset
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.evaluation.base import EvalInput, seen_input
+from vrl_jax.evaluation.classifier import ClassifierTrainer
+from vrl_jax.evaluation.supervised_step import LinearHead
+from vrl_jax.evaluation.task import EvalTask
+from vrl_jax.pretrained import Pretrained
+from vrl_jax.probes import results
+from vrl_jax.probes.results import Result
+from vrl_jax.train.optim import Optimizer
+from vrl_jax.train.sharding import check_batch
+from vrl_jax.types import Features
+
+
+@dataclass(frozen=True)
+class TrainInput:
+    """Input of the encoder while a classifier is trained.
+
+    Attributes:
+      sampling: frames of a clip; one clip per video and pass.
+      resize: height and width that frames are decoded to.
+      augment: how a clip becomes a view; mean and std are those of the encoder's pretraining.
+      repeats: clips of a video in an epoch.
+    """
+
+    sampling: Sampling
+    resize: tuple[int, int]
+    augment: Augment
+    repeats: int = 1
+
+    def __post_init__(self):
+        check.at_least(1, **{"train.repeats": self.repeats})
+
+
+@dataclass(frozen=True)
+class ClassifierEval:
+    """A classifier trained on an encoder, tested by the mean of its class probabilities.
+
+    Attributes:
+      test: input at test time.
+      train: input in training.
+      optim: optimiser of the classifier, and of the encoder unless it is frozen.
+      epochs: passes over `train.repeats` clips of each training video.
+      batch: clips per step, over all devices.
+      dropout: probability of dropping a feature before the classifier.
+      normed: scale features to unit length and batch-normalise them before the classifier.
+      published: `module:function[:benchmark]` of the published recipe; "" for none.
+    """
+
+    test: EvalInput
+    train: TrainInput
+    optim: Optimizer
+    epochs: float
+    batch: int
+    dropout: float = 0.0
+    normed: bool = False
+    published: str = ""
+
+    task: ClassVar[str] = "classifier"
+    frozen: ClassVar[bool] = True
+    encoder_rate: ClassVar[float] = 1.0
+
+    def __post_init__(self):
+        check.positive(epochs=self.epochs)
+        check.at_least(1, batch=self.batch)
+
+    @property
+    def group(self) -> str:
+        """No groups are left out."""
+        return ""
+
+    def head(self, classes: int) -> nn.Module:
+        """Return the classifier, a module `(inputs, train) -> logits f32[b classes]`."""
+        return LinearHead(classes, self.dropout, self.normed)
+
+    def head_inputs(self, features: Features) -> Array:
+        """Return what the classifier reads of an encoder's features, by default f32[b d]."""
+        return features.clip
+
+    def input_for(self, model: Pretrained | None) -> EvalInput:
+        """Return the input at test time."""
+        return self.test
+
+    def adapt(self, dataset: VideoDataset) -> "ClassifierEval":
+        """Return this protocol without mirror images where they change labels."""
+        if dataset.mirror_safe:
+            return self
+        refuse_mirrored_crops(self.test)
+        augment = replace(self.train.augment, flip=0.0)
+        return replace(self, train=replace(self.train, augment=augment))
+
+    def check(self, task: EvalTask) -> None:
+        """Raise `ValueError` for an unknown label or a batch that the devices cannot share."""
+        check.one_of(tuple(task.test.classes), label=task.evaluation.label)
+        check_batch(task.mesh, "protocol.batch", self.batch)
+
+    def stamp(self, task: EvalTask) -> dict[str, Any]:
+        """Return how the classifier is trained."""
+        augment = seen_input(self.train.augment, task.model.augment)
+        used = replace(self, train=replace(self.train, augment=augment))
+        settings = json.loads(config.describe(used).to_json())
+        del settings["test"], settings["published"]
+        return {"fit": settings, "seed": task.evaluation.seed}
+
+    def evaluate(self, task: EvalTask) -> list[Result] | None:
+        """Train the classifier; return its accuracies after the last step."""
+        trainer = ClassifierTrainer(self, task)
+        state = trainer.run()
+        if state is None:
+            return None
+        classifier = trainer.classifier
+        if classifier.frozen:
+            require_unchanged(task.model.variables, state.state["frozen"])
+
+        def probabilities(weights, views):
+            return jax.nn.softmax(classifier.score(*weights, views))
+
+        bank = task.bank(probabilities, (state.params, state.state), "test")
+        accuracies = results.top_accuracies(self.task, bank, task.evaluation.label)
+        return [{**task.stamp("class probabilities", test=bank), **accuracies}]
+
+
+def refuse_mirrored_crops(test: EvalInput) -> None:
+    """Raise `ValueError` where crops are mirrored although mirror images change labels."""
+    if test.crops.places == "ten":
+        raise ValueError(
+            "protocol.test.crops are mirrored, and a mirror image has another label in this data "
+            "set: choose another protocol, or --config.protocol.test.crops.places=center"
+        )
+
+
+def require_unchanged(before: Any, after: Any) -> None:
+    """Raise `RuntimeError` unless two encoders, parameters and statistics, are bitwise equal."""
+    leaves = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    if not all(np.array_equal(*map(jax.device_get, pair)) for pair in leaves):
+        raise RuntimeError("the frozen encoder changed while the classifier was trained")
