@@ -187,7 +187,7 @@ def test_every_key_is_explained_from_any_folder(tmp_path):
         ),
         (
             ("--config=configs/synthetic_bod.py", "--config.train.batch.x=3"),
-            "error: config.train.batch.x is unknown: batch is 64, and has no keys",
+            "error: config.train.batch.x is unknown: batch is 64 and has no keys",
         ),
         (
             ("--config=configs/no_such.py",),

@@ -27,67 +27,69 @@ from vrl_jax.train.compilation import enable_cache
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _DATA = flags.DEFINE_string(
-    "data", "", "Another data set than the config's: its class and fields, 'Prepared root=/data'."
+    "data", "", "Data set in place of the config's: class and fields, 'Prepared root=/data'."
 )
-_EXPLAIN = flags.DEFINE_bool("explain", False, "Explain every setting and stop: --config.help.")
+_EXPLAIN = flags.DEFINE_bool("explain", False, "List every setting and stop: --config.help.")
 flags.mark_flag_as_required("config")
 
-# The config's file, or one of its keys, and what it is given.
+# --config=FILE or --config.KEY=VALUE: the key and the value.
 _OF_CONFIG = re.compile(r"--?(?:no)?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
 
 
 def launch(command: Callable[[], None]) -> None:
-    """Run a command that takes the flags of this one; see `spelt`."""
+    """Run a command with the flags of a config; see `normalize_argv`."""
 
     def run(argv):
         if len(argv) > 1:
             raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at the level of INFO
+            logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs every file
         enable_cache()
         if _EXPLAIN.value:
             _explain()
         else:
             command()
 
-    sys.argv = normalize_argv(sys.argv)  # where overrides are looked for, too
+    sys.argv = normalize_argv(sys.argv)  # config_flags reads overrides from it
     app.run(run, flags_parser=parse_flags)
 
 
 def normalize_argv(argv: list[str]) -> list[str]:
-    """Return a command line as its flags know it.
+    """Return a command line in the spelling that its flags accept.
 
-    `--config.help` is `--explain`, `--config.key value` is `--config.key=value`, and
-    `configs/x.py` is that file of the installed package where there is none here.
+    `--config.help` becomes `--explain`, `--config.key value` becomes `--config.key=value`, and
+    `configs/x.py` is the file of the installed package if there is none here.
     """
-    joined = []
-    for each in argv:
-        waiting = joined and (found := _OF_CONFIG.fullmatch(joined[-1])) and found[2] is None
-        if waiting and not re.match("-[-a-z]", each):
-            joined[-1] += f"={each}"
+    normalized = []
+    for argument in argv:
+        match = _OF_CONFIG.fullmatch(normalized[-1]) if normalized else None
+        if match and match[2] is None and not re.match("-[-a-z]", argument):
+            normalized[-1] += f"={argument}"
         else:
-            joined.append("--explain" if each == "--config.help" else each)
-    return [_resolve_config(each) for each in joined]
+            normalized.append("--explain" if argument == "--config.help" else argument)
+    return [_resolve_config(argument) for argument in normalized]
 
 
-def _resolve_config(given: str) -> str:
-    flag, _, path = given.partition("=")
+def _resolve_config(argument: str) -> str:
+    flag, _, path = argument.partition("=")
     file = pathlib.Path(path.partition(":")[0])
     if flag != "--config" or file.exists() or file.parent != pathlib.Path("configs"):
-        return given
+        return argument
     folder = pathlib.Path(importlib.util.find_spec("configs").origin).parent
-    return f"{flag}={folder / path.partition('/')[2]}" if (folder / file.name).exists() else given
+    return (
+        f"{flag}={folder / path.partition('/')[2]}" if (folder / file.name).exists() else argument
+    )
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the flags; a config that is not there, or has not a key, ends all with one line."""
-    overrides = dict(found.groups() for found in map(_OF_CONFIG.fullmatch, argv) if found)
+    """Parse the flags; exit with one line for a missing config or an unknown key."""
+    overrides = dict(match.groups() for match in map(_OF_CONFIG.fullmatch, argv) if match)
     file, *arg = (overrides.pop(None, None) or "").split(":", 1)
     if file and not pathlib.Path(file).is_file():
-        sys.exit(f"error: config must be a file, got {file!r}: there is none")
+        sys.exit(f"error: config must be an existing file, got {file!r}")
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError):  # so says ml_collections
+    except (AttributeError, KeyError):  # ml_collections: an unknown key
         tree = runpy.run_path(file)["get_config"](*arg).to_dict()
         try:
             for path, value in overrides.items():
@@ -99,12 +101,12 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _add(tree: dict[str, Any], path: str, value: str | None) -> None:
-    """Put a value where there is none; raise `ValueError` where its path leads through another."""
+    """Add a value at a path; raise `ValueError` if the path leads through another value."""
     *parents, key = path.split(".")
     for name in parents:
         tree = tree.setdefault(name, {})
         if not isinstance(tree, dict):
-            raise ValueError(f"config.{path} is unknown: {name} is {tree!r}, and has no keys")
+            raise ValueError(f"config.{path} is unknown: {name} is {tree!r} and has no keys")
     tree.setdefault(key, value)
 
 
@@ -116,19 +118,19 @@ def _explain() -> None:
 
 
 def config_from_flags() -> Experiment | Evaluation:
-    """Return what the command line's config describes.
+    """Return the component that the command line describes.
 
     Raises:
-      ValueError: a setting that cannot be.
+      ValueError: an invalid setting.
     """
     return configs.build(replace_data(_CONFIG.value, _DATA.value))
 
 
 def replace_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]:
-    """Return the config with the data set that the command line names, if it names one.
+    """Return the config with the data set of `--data`, if there is one.
 
     Raises:
-      ValueError: there is no such data set, or it has no such field.
+      ValueError: an unknown data set or field.
     """
     tree = described.to_dict()
     if data.strip():

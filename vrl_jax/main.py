@@ -1,18 +1,18 @@
-"""Pretrain, judge and tell: `python -m vrl_jax.main --config=configs/synthetic_bod.py`.
+"""Pretrain or evaluate: `python -m vrl_jax.main --config=configs/synthetic_bod.py`.
 
-A config of an `Evaluation` judges what was trained before, see `vrl_jax.evaluation.run`.
+A config of an `Evaluation` evaluates a pretrained encoder, see `vrl_jax.evaluation.run`.
 
-Run the same command again to continue a run that was interrupted; a finished one is judged and
-reported anew. Settings are overridden as `--config.optim.learning_rate=0.001`, the data set as
-`--data="Prepared root=/data/k400"`. `--config.help` explains every setting, `--dry_run` checks and
-compiles all, tells what the run would be and need, and stops.
+Run the same command again to continue an interrupted run; a finished run is evaluated and
+reported again. `--config.optim.learning_rate=0.001` overrides a setting, `--data="Prepared root=/data/k400"`
+the data set. `--config.help` lists every setting. `--dry_run` checks and compiles everything,
+prints the plan and the memory of the run, and stops.
 
-It exits with 0 when the end was reached, with 1 and one line where something is wrong, and with 143
-where it was asked to leave and saved.
+The exit status is 0 at the last step, 1 with a one-line error, and 143 after SIGTERM or Ctrl-C, when
+the state is saved.
 
-Several hosts give the same command each, with `--distributed` where JAX finds its peers itself (TPU
-slices, SLURM, ...), else with `--coordinator_address`, `--num_processes` and `--process_id`. They
-share batches and checkpoints; the first of them writes all else.
+On several hosts, run the same command on each, with `--distributed` where JAX finds its peers (TPU
+slices, SLURM, ...), else with `--coordinator_address`, `--num_processes` and `--process_id`. Hosts
+share batches and checkpoints; the first one writes everything else.
 """
 
 import hashlib
@@ -39,24 +39,20 @@ from vrl_jax.files import ConfigMismatch
 from vrl_jax.pretraining.run import Pretraining
 
 _WORKDIR = absl_flags.DEFINE_string(
-    "workdir", "", "Folder of the run, or gs://bucket/folder; by default runs/ and a name."
+    "workdir", "", "Folder of the run, or gs://bucket/folder; default: runs/NAME."
 )
 _QUIET = absl_flags.DEFINE_bool("quiet", False, "Show no progress bar.")
 _ACCEPT = absl_flags.DEFINE_bool(
-    "accept_changes", False, "Continue a run although its config or data have changed since."
+    "accept_changes", False, "Continue a run although its config or data have changed."
 )
-_WANDB = absl_flags.DEFINE_string(
-    "wandb", "", "Project on Weights & Biases that gets the log, too."
-)
+_WANDB = absl_flags.DEFINE_string("wandb", "", "Project on Weights & Biases that receives the log.")
 _DISTRIBUTED = absl_flags.DEFINE_bool(
-    "distributed", False, "One of several processes, found by JAX."
+    "distributed", False, "One of several processes that JAX finds."
 )
 _COORDINATOR = absl_flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
-_PROCESSES = absl_flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS = absl_flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-_DRY_RUN = absl_flags.DEFINE_bool(
-    "dry_run", False, "Check, compile, tell what it would need; stop."
-)
+_PROCESSES = absl_flags.DEFINE_integer("num_processes", None, "Number of processes.")
+_PROCESS = absl_flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+_DRY_RUN = absl_flags.DEFINE_bool("dry_run", False, "Check, compile, print the plan, stop.")
 
 
 def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.Path:
@@ -71,42 +67,42 @@ def make_job(
     """Return the job of a config, checked.
 
     Raises:
-      ValueError: it cannot work, or an evaluation is to go on under other settings.
+      ValueError: invalid settings, or flags that an evaluation does not have.
     """
     if isinstance(experiment, Experiment):
         return Pretraining(experiment, workdir, _QUIET.value, _ACCEPT.value, _WANDB.value)
     if _WANDB.value:
-        raise ValueError("Weights & Biases follow pretraining alone: leave --wandb out")
+        raise ValueError("only pretraining logs to Weights & Biases; drop --wandb")
     if _ACCEPT.value:
         raise ValueError(
-            "an evaluation that changes on the way is none: leave --accept_changes out"
+            "an evaluation cannot resume under different settings; drop --accept_changes"
         )
     return EvaluationRun(experiment, workdir, _QUIET.value)
 
 
 def init_distributed() -> None:
-    """Meet the other processes, if the command line says that there are some.
+    """Connect to the other processes, if the flags name any.
 
     Raises:
-      ValueError: it does not say where, or not enough.
+      ValueError: the flags do not name the coordinator.
     """
     if _DISTRIBUTED.value or _COORDINATOR.value:
         jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     elif _PROCESSES.value is not None or _PROCESS.value is not None:
         raise ValueError(
-            "num_processes and process_id are of processes that meet: pass "
-            "--coordinator_address=HOST:PORT of the first as well"
+            "num_processes and process_id need the address of process 0: pass "
+            "--coordinator_address=HOST:PORT as well"
         )
 
 
 def run() -> bool:
-    """Refuse what cannot work, run; return whether the end was reached.
+    """Run the job of the command line; return whether the last step was reached.
 
     Raises:
-      ValueError: a setting, data or a folder that cannot be.
+      ValueError: invalid settings, data or folder.
       FloatingPointError: a loss that is not finite.
-      VideoError: too many videos that cannot be read.
-      OSError: what cannot be written.
+      VideoError: too many videos cannot be read.
+      OSError: a file that cannot be written.
     """
     init_distributed()
     experiment = flags.config_from_flags()
@@ -116,7 +112,7 @@ def run() -> bool:
     try:
         job = make_job(experiment, workdir)
     except ConfigMismatch as error:
-        raise ConfigMismatch(f"{error}; --accept_changes continues all the same") from error
+        raise ConfigMismatch(f"{error}; --accept_changes continues anyway") from error
     if _DRY_RUN.value:
         print(job.plan())
         return True
@@ -124,8 +120,11 @@ def run() -> bool:
 
 
 def exit_with_error(error: Exception) -> NoReturn:
-    """End with one line; of several processes at once, for the others wait for this one."""
-    logging.debug("Where the error came from:", exc_info=error)
+    """Exit with a one-line error.
+
+    In multi-process runs exit at once, because the other processes would block on this one.
+    """
+    logging.debug("Traceback of the error:", exc_info=error)
     if jax.process_count() == 1:
         sys.exit(f"error: {error}")
     print(f"error: {error}", file=sys.stderr, flush=True)
@@ -133,7 +132,7 @@ def exit_with_error(error: Exception) -> NoReturn:
 
 
 def main() -> None:
-    """Work, and leave with what came of it."""
+    """Run, and exit with its status."""
     try:
         finished = run()
     except (FloatingPointError, OSError, ValueError, VideoError) as error:

@@ -1,4 +1,4 @@
-"""The bridge from a train state to the evaluators: what is asked of it, when, and where it goes."""
+"""Probes of a pretraining run: during training, and at the end."""
 
 import functools
 import pathlib
@@ -40,7 +40,7 @@ SPECTRUM_CLIPS = 64
 def join_spectra(
     earlier: Complex[np.ndarray, "p n m"], newest: Complex[np.ndarray, "1 k m"]
 ) -> Complex[np.ndarray, "_ _ m"]:
-    """Return the eigenvalues of all probes; one of fewer clips has NaN for those that it lacks."""
+    """Return the eigenvalues of all probes; missing clips are NaN."""
     clips = max(earlier.shape[1], newest.shape[1])
     return np.concatenate(
         [
@@ -51,20 +51,19 @@ def join_spectra(
 
 
 class OnlineProbes:
-    """Judges train states of one run and keeps what the report shows.
+    """Evaluates train states of one run, and writes the results that the report shows.
 
     Args:
-      experiment: what is trained, and the protocol it is judged by.
-      method: its functions.
-      mesh: where to encode.
+      experiment: the run, whose `evaluate` has the settings of the probes.
+      method: functions of the method.
+      mesh: devices that encode.
       workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
 
     Raises:
-      ValueError: more neighbours are asked for than there are training videos, or groups of a label
-        that they have not.
+      ValueError: more neighbours than training videos, or groups of an unknown label.
 
     Attributes:
-      quarantine: where unreadable videos are written down; to be set before the first judgement.
+      quarantine: list of unreadable videos; set it before the first evaluation.
     """
 
     quarantine: Quarantine
@@ -74,7 +73,7 @@ class OnlineProbes:
         self._test = experiment.data.test()
         evaluate = experiment.evaluate
         check_group("evaluate.group", evaluate.group, tuple(self._test.classes))
-        # Leaving groups out needs the test videos alone; opening a data set may take a while.
+        # Leaving groups out needs no training videos, and opening a data set may take a while.
         self._train = self._test if evaluate.group else experiment.data.train()
         evaluate.check_data("evaluate", tuple(self._test.classes), len(self._train))
         train = None if evaluate.group else self._train
@@ -89,9 +88,9 @@ class OnlineProbes:
         self._last: tuple[tuple[int, int], FeatureBank, FeatureBank, list[Result]] | None = None
 
     def follow(self, state: TrainState) -> dict[str, float]:
-        """Judge a state during training; `score` is what choosing a checkpoint may look at."""
+        """Evaluate a state; `score`, on held-out training videos, ranks checkpoints."""
         videos = self._experiment.evaluate.probe_videos
-        _, test, results = self._judge(state, videos)
+        _, test, results = self._evaluate(state, videos)
         if self._method.operators:
             self._add_spectrum(state, take_subset(self._test, videos), test)
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
@@ -102,17 +101,17 @@ class OnlineProbes:
 
         Args:
           state: the last one.
-          untrained: what the run began with, to be judged and listed as well.
+          untrained: the state before training, whose results are listed as well; None for none.
         """
-        train, test, found = self._judge(state, 0)
+        train, test, all_results = self._evaluate(state, 0)
         if untrained is not None:
-            found = found + self._judge(untrained, 0, "untrained")[2]
+            all_results = all_results + self._evaluate(untrained, 0, "untrained")[2]
         if jax.process_index():
             return
-        results.write_results(self._workdir / "results", found, self._test)
+        results.write_results(self._workdir / "results", all_results, self._test)
         config = self._experiment.evaluate
         if config.neighbours:
-            shown = find_neighbours(
+            gallery = find_neighbours(
                 (self._train, train),
                 (self._test, test),
                 lambda source, index: self._read(source, index)["clips"],
@@ -120,13 +119,13 @@ class OnlineProbes:
                 group=config.group,
                 center=config.center,
             )
-            files.write_npz(self._workdir / "neighbours.npz", shown)
+            files.write_npz(self._workdir / "neighbours.npz", gallery)
 
-    def _judge(self, state: TrainState, videos: int, init: str = ""):
-        """Return feature banks and results on that many videos; the last ones are remembered."""
+    def _evaluate(self, state: TrainState, videos: int, init: str = ""):
+        """Return feature banks and results on `videos` videos; the last ones are cached."""
         longest = max(len(self._train), len(self._test))
-        wanted = int(state.step), min(videos or longest, longest)
-        if self._last is None or self._last[0] != wanted:
+        key = int(state.step), min(videos or longest, longest)
+        if self._last is None or self._last[0] != key:
             config = self._experiment.evaluate
             test = self._bank(state, "test", take_subset(self._test, videos))
             train = (
@@ -136,8 +135,8 @@ class OnlineProbes:
             )
             unreadable = {"train": int(train.unreadable.sum()), "test": int(test.unreadable.sum())}
             stamp = self._stamp(state, init, unreadable)
-            found = run_probes(train, test, self._test.classes, config, stamp)
-            self._last = wanted, train, test, found
+            probed = run_probes(train, test, self._test.classes, config, stamp)
+            self._last = key, train, test, probed
         return self._last[1:]
 
     def _bank(self, state: TrainState, part: str, source: VideoDataset) -> FeatureBank:
@@ -170,10 +169,10 @@ class OnlineProbes:
     def _add_spectrum(self, state: TrainState, source: VideoDataset, bank: FeatureBank) -> None:
         """Append the eigenvalues of the first readable clips' operators to `spectrum.npz`.
 
-        A clip that could be read for the bank and no longer can has NaN.
+        A clip that could be read for the bank but no longer can gets NaN.
         """
-        chosen = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
-        rows = [self._read(source, i) for i in chosen.tolist()]
+        readable = np.flatnonzero(~bank.unreadable)[:SPECTRUM_CLIPS]
+        rows = [self._read(source, i) for i in readable.tolist()]
         clips = np.stack([row["clips"][0] for row in rows])
         matrices, radius = self._operators((state.params, state.state), clips)
         matrices = np.asarray(matrices, np.float64)
@@ -185,14 +184,14 @@ class OnlineProbes:
         steps, eigenvalues = np.array([step]), values
         if path.exists():
             with np.load(path) as saved:
-                kept = saved["steps"] < step
-                steps = np.append(saved["steps"][kept], steps)
-                eigenvalues = join_spectra(saved["eigenvalues"][kept], values)
+                earlier = saved["steps"] < step
+                steps = np.append(saved["steps"][earlier], steps)
+                eigenvalues = join_spectra(saved["eigenvalues"][earlier], values)
         arrays = {"steps": steps, "eigenvalues": eigenvalues, "radius": np.asarray(radius)}
         files.write_npz(path, arrays)
 
     def _read(self, source: VideoDataset, index: int) -> dict[str, Any]:
-        """Return a video's row as the evaluation sees it."""
+        """Return a video's row in the clips of the probes."""
         experiment = self._experiment
         return eval_row(source, index, self._input.sampling, experiment.resize, experiment.loader)
 

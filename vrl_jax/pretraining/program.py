@@ -16,10 +16,10 @@ from vrl_jax.types import TrainLength
 
 
 class Program(NamedTuple):
-    """What a run computes on its devices.
+    """The functions that a run compiles.
 
     Attributes:
-      method: what is trained.
+      method: functions of the method.
       horizon: length of the run.
       init: () -> the state before the first step, on every device.
       step: (state, clips) -> (state, metrics), traced: see `vrl_jax.train.step.make_step`.
@@ -36,16 +36,16 @@ class Program(NamedTuple):
 
 
 def make_program(experiment: Experiment, videos: int, mesh: Mesh) -> Program:
-    """Return what an experiment computes on the devices of a mesh, which may be described ones.
+    """Return the functions of an experiment for a mesh, whose devices may be compile-only.
 
     Args:
-      experiment: all that decides the numbers.
-      videos: in the pretraining set.
-      mesh: where to compute.
+      experiment: the settings.
+      videos: number of pretraining videos.
+      mesh: the devices.
 
     Raises:
-      ValueError: a batch that cannot be split over the devices, a view of a clip that is not
-        decoded, or components that do not go together.
+      ValueError: a batch that the devices cannot share, a view of a clip that is not decoded, or
+        components that do not fit together.
     """
     train, sampling = experiment.train, experiment.sampling
     check_batch(mesh, "train.batch", train.batch)
@@ -69,10 +69,10 @@ def make_program(experiment: Experiment, videos: int, mesh: Mesh) -> Program:
 
 
 def _check_clips(experiment: Experiment, method: Method) -> None:
-    """Raise `ValueError` where a view wants a clip that is not decoded."""
-    wanted = 1 + max(view.clip for view in method.views)
-    if experiment.sampling.clips != wanted:
+    """Raise `ValueError` if a view needs a clip that is not decoded."""
+    needed = 1 + max(view.clip for view in method.views)
+    if experiment.sampling.clips != needed:
         raise ValueError(
             f"sampling.clips is {experiment.sampling.clips}, but the method makes its views from "
-            f"{wanted}: pass --config.sampling.clips={wanted}"
+            f"{needed}: pass --config.sampling.clips={needed}"
         )

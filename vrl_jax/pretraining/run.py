@@ -1,4 +1,4 @@
-"""Pretraining in its folder: train, judge when due, and tell at the end."""
+"""Pretraining in its folder: train, probe, and report."""
 
 import contextlib
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ class Pretraining:
     """An experiment in its folder: everything is checked on construction, nothing compiled.
 
     Args:
-      experiment: everything that decides the numbers.
+      experiment: the settings.
       workdir: gets checkpoints, logs, results and `report.html`; may be on an object store.
       quiet: show no progress bar.
-      accept_changes: continue what another config or other data began.
-      wandb: project on Weights & Biases that gets the log, too; "" for none.
+      accept_changes: continue a run of another config or other data.
+      wandb: project on Weights & Biases that receives the log as well; "" for none.
 
     Raises:
-      ValueError: data that is not there, a batch that cannot be split over the devices, a workdir
-        that belongs to another experiment.
+      ValueError: missing data, a batch that the devices cannot share, or a workdir of another
+        experiment.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Pretraining:
         return finished
 
     def plan(self) -> str:
-        """Return what the run would be, and what its step needs, which is compiled for that."""
+        """Compile the step; return the settings and needs of the run, for `--dry_run`."""
         program, clips = self.program, self.program.clips
         side = self.experiment.augment.size
         views = (len(program.method.views), clips.shape[2], side, side, 3)
@@ -127,7 +127,7 @@ class Pretraining:
         return "\n".join([provenance.version_line(), *lines, "", format_report(report)])
 
     def _log(self, start: int) -> Log | NullLog:
-        """Return what the first process writes and shows; the others keep still."""
+        """Return the log of the first process; the others have none."""
         if jax.process_index():
             return NullLog()
         provenance.write_provenance(self.workdir.local, self.experiment)
@@ -159,7 +159,7 @@ class Pretraining:
 
 
 def check_mirror(experiment: Experiment, source: VideoDataset) -> None:
-    """Raise `ValueError` where mirroring would make labels wrong."""
+    """Raise `ValueError` if mirrored views would change labels."""
     if experiment.augment.flip and not source.mirror_safe:
         raise ValueError(
             f"augment.flip is {experiment.augment.flip}, but a mirror image has another label in "

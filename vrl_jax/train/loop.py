@@ -1,4 +1,4 @@
-"""The loop: take a batch, dispatch the step, log the previous one; when due, probe and save."""
+"""The training loop: batch, step, log; probe and save when due."""
 
 import math
 import time
@@ -20,18 +20,18 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class Train:
-    """How long, how often.
+    """Length of training, and how often to log, probe and save.
 
     Attributes:
-      batch: videos a step, over all devices; with two levels, those of the upper one: each step of
-        the lower one reads as many more.
+      batch: videos per step, over all devices; with two levels, those of the upper level: each step
+        of the lower level reads as many more.
       steps: length of the run; 0 takes `epochs`.
-      epochs: passes over the pretraining videos, counted in such batches; used where `steps` is 0.
-      seed: of parameters, augmentation and order.
+      epochs: passes over the pretraining videos; used where `steps` is 0.
+      seed: of parameters, augmentation and data order.
       log_every: steps between records of the metrics.
       probe_every: steps between probes of the representation; 0 probes at the ends only.
       save_every: steps between checkpoints.
-      keep: how many of the latest checkpoints to keep, beside the best.
+      keep: number of latest checkpoints to keep, besides the best.
     """
 
     batch: int = 64
@@ -57,14 +57,14 @@ class Train:
 
 
 class MetricsReader:
-    """Reads a step's metrics, refuses what is not finite, and records what is due.
+    """Reads the metrics of each step, raises if one is not finite, and logs them when due.
 
     Args:
-      log: where numbers go.
-      config: when they go there, and how many videos a step has.
-      videos: in the pretraining set, to count epochs.
-      learning_rate: of a step, for the record.
-      unreadable: how many videos could not be read so far.
+      log: receives the metrics.
+      config: cadence, and videos per step.
+      videos: videos per epoch.
+      learning_rate: step -> learning rate.
+      unreadable: () -> number of unreadable videos so far.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class MetricsReader:
     ):
         self._log, self._config, self._unreadable = log, config, unreadable
         self._videos, self._learning_rate = videos, learning_rate
-        self._began = time.perf_counter() - log.spent  # the time of sessions before counts
+        self._began = time.perf_counter() - log.spent  # earlier sessions count
         self._seconds, self._steps, self._since, self._idle = 0.0, 0, None, 0.0
 
     def idle(self, seconds: float) -> None:
-        """Note how long the devices may have waited for data, to be told with the next record."""
+        """Add time for which the devices may have waited for data."""
         if self._since is not None:
             self._idle += seconds
 
     def read(self, number: int, metrics: Metrics) -> None:
-        """Wait for the metrics of step `number`, check and record them.
+        """Wait for the metrics of step `number`, check and log them.
 
         Raises:
           FloatingPointError: naming the step and the quantity that is not finite.
@@ -96,11 +96,11 @@ class MetricsReader:
         if self._since is not None:
             self._seconds, self._steps = self._seconds + now - self._since, self._steps + 1
         self._since = now
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if broken:
+        nonfinite = [name for name, value in values.items() if not math.isfinite(value)]
+        if nonfinite:
             raise FloatingPointError(
-                f"step {number}: {', '.join(broken)} not finite. The last good checkpoint is kept; "
-                f"a lower learning_rate may help, or clip_norm=1 of the optimiser"
+                f"step {number}: {', '.join(nonfinite)} not finite. The last good checkpoint is "
+                "kept; try a lower learning_rate, or clip_norm=1 of the optimiser"
             )
         speed = self._config.batch * self._steps / self._seconds if self._seconds else 0.0
         self._log.advance(number, values["loss"], speed)
@@ -118,7 +118,7 @@ class MetricsReader:
             self._seconds, self._steps, self._idle = 0.0, 0, 0.0
 
     def pause(self) -> None:
-        """Leave the time until the next reading out of the speed."""
+        """Exclude the time until the next reading from the speed."""
         self._since = None
 
 
@@ -136,23 +136,23 @@ def run_loop(
 ) -> TrainState:
     """Train from the state's own step on; return the last state, which is saved.
 
-    Devices wait for data where a step is done before the next batch is there. All the time that the
-    loop waited for that batch is noted then, which is more than they did.
+    Devices wait for data if a step ends before the next batch arrives. The time that the loop then
+    waited for that batch is counted, an upper bound.
 
-    Metrics are read one step late, so that the device never waits for the host, and before a
-    state is probed or saved, so that a broken one never is.
+    Metrics are read one step late, so that the device never waits for the host, and before a state
+    is probed or saved, so that a non-finite state never is.
 
     Args:
-      train: where to start.
+      train: the first state.
       step: the compiled step.
       batches: device-placed batches, from the state's own step on.
-      config: cadences.
-      total_steps: where the run ends, unless SIGTERM or Ctrl-C ask for an earlier end.
-      probe: judges a state by named numbers; `score` decides which checkpoint is the best. Without
-        it nothing is looked at before the end, and the newest is.
+      config: cadences of logging, probing and saving.
+      total_steps: last step, unless SIGTERM or Ctrl-C ends the run before.
+      probe: evaluates a state; the best checkpoint is the one of the highest `score`. Without a
+        probe it is the newest.
       meter: reads the metrics.
-      checkpoints: where states are kept.
-      log: where the probes' numbers go.
+      checkpoints: receive the states.
+      log: receives the results of the probes.
 
     Raises:
       FloatingPointError: a metric is not finite.
@@ -162,10 +162,10 @@ def run_loop(
         score = _probe(probe, train, log, 0)
     with PreemptionGuard() as guard:
         for number in range(start + 1, total_steps + 1):
-            asked = time.perf_counter()
+            waiting_since = time.perf_counter()
             batch = next(batches)
             if unread and unread[1]["loss"].is_ready():
-                meter.idle(time.perf_counter() - asked)
+                meter.idle(time.perf_counter() - waiting_since)
             train, metrics = step(train, batch)
             if unread:
                 meter.read(*unread)
@@ -184,13 +184,13 @@ def run_loop(
                     checkpoints.save(train, score)
                 meter.pause()
             if leaving:
-                log.say(f"asked to stop: saved at step {number}; the same command continues")
+                log.say(f"interrupted: saved at step {number}; the same command continues")
                 break
     return train
 
 
 def _probe(probe, train, log, number):
-    """Record what the probes say of a state, and return its score."""
+    """Probe a state, log the results and return its score."""
     if probe is None:
         return float(number)
     values = probe(train)
