@@ -3,12 +3,12 @@
 A config of an `Evaluation` evaluates a pretrained encoder, see `vrl_jax.evaluation.run`.
 
 Run the same command again to continue an interrupted run; a finished run is evaluated and
-reported again. `--config.optim.learning_rate=0.001` overrides a setting, `--data="Prepared root=/data/k400"`
-the data set. `--config.help` lists every setting. `--dry_run` checks and compiles everything,
-prints the plan and the memory of the run, and stops.
+reported again. `--config.optim.learning_rate=0.001` overrides a setting and
+`--data="Prepared root=/data/k400"` the data set. `--config.help` lists every setting. `--dry_run`
+checks and compiles everything, prints the plan and the memory of the run, and stops.
 
-The exit status is 0 at the last step, 1 with a one-line error, and 143 after SIGTERM or Ctrl-C, when
-the state is saved.
+The exit status is 0 at the last step, 1 with a one-line error, and 143 after SIGTERM or Ctrl-C,
+when the state is saved.
 
 On several hosts, run the same command on each, with `--distributed` where JAX finds its peers (TPU
 slices, SLURM, ...), else with `--coordinator_address`, `--num_processes` and `--process_id`. Hosts
