@@ -204,7 +204,7 @@ def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="no video in .*empty"):
         run(model, tmp_path / "empty", f"--out={tmp_path}/a.npz", *CUT)
     np.savez(tmp_path / "foreign.npz", x=1)
-    with pytest.raises(SystemExit, match="this command did not write it"):
+    with pytest.raises(SystemExit, match="was not written by this command"):
         run(model, *data, f"--out={tmp_path}/foreign.npz")
     with pytest.raises(SystemExit):
         run(model, *data, "--out=gs://bucket/a.npz")

@@ -213,7 +213,7 @@ def test_what_cannot_work_is_refused(world, tmp_path):
     "option, message",
     [
         ("--capacity=-1", "capacity must be at least 0, got -1"),
-        ("--train={0}/one.csv", "of 1 training groups leaves nothing on one side"),
+        ("--train={0}/one.csv", "of 1 training groups leaves one side of the split empty"),
         ("--test={0}/other.csv", "other.csv has none of the actions in .*list.pbtxt"),
         ("--layout=segments", "layout must be one of 'independent', 'centred', got 'segments'"),
         ("--root={0}/zips", "a.zip: key frames are of video files"),

@@ -88,7 +88,7 @@ def test_the_surest_items_keep_their_order(rng):
 def test_what_cannot_work_is_refused(rng):
     train, labels = items(rng, 20)
     given = dict(score=agree(labels), settings=LinearProbe(steps=2))
-    with pytest.raises(ValueError, match="leaves nothing on one side"):
+    with pytest.raises(ValueError, match="leaves one side of the split empty"):
         multilabel_probe.fit_multilabel_probe(
             train, labels, train, groups=np.zeros(20, int), **given
         )

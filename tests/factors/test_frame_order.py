@@ -107,9 +107,9 @@ def test_both_clips_of_a_video_lie_on_one_side_when_settings_are_chosen(rng, mon
     seen = []
     probe = frame_order.linear_probe.fit_probe
 
-    def watch(*given, groups, members, **options):
-        seen.append(groups[members])
-        return probe(*given, groups=groups, members=members, **options)
+    def watch(*given, groups, mask, **options):
+        seen.append(groups[mask])
+        return probe(*given, groups=groups, mask=mask, **options)
 
     monkeypatch.setattr(frame_order.linear_probe, "fit_probe", watch)
     train, test = bank(rng, 20), bank(rng, 12)

@@ -36,7 +36,7 @@ def test_groups_must_be_of_a_label_and_leave_another():
     check_group("evaluate.group", "", ("class",))
     with pytest.raises(ValueError, match="evaluate.group must be one of '', 'class', got 'person'"):
         check_group("evaluate.group", "person", ("class",))
-    with pytest.raises(ValueError, match="evaluate.group='class' is the videos' only label"):
+    with pytest.raises(ValueError, match="evaluate.group='class' is the only label of the videos"):
         check_group("evaluate.group", "class", ("class",))
 
 

@@ -204,21 +204,19 @@ def test_refusals(rng):
             replace(QUICK, **wrong)
 
 
-def test_members_alone_are_learned_from_and_nothing_is_compiled_anew(rng):
+def test_masked_items_alone_are_learned_from_and_nothing_is_compiled_anew(rng):
     x, labels = rng.normal(size=(60, 5)).astype(np.float32), rng.integers(3, size=60)
     test = rng.normal(size=(20, 5)).astype(np.float32)
     some = rng.random(60) < 0.7
     spoilt = np.where(some[:, None], x, np.nan)
     settings = LinearProbe(learning_rates=(0.1,), weight_decays=(0.01,), steps=40)
     options = {"num_classes": 3, "settings": settings}
-    masked = linear_probe.fit_probe(spoilt, labels, test, labels[:20], members=some, **options)
+    masked = linear_probe.fit_probe(spoilt, labels, test, labels[:20], mask=some, **options)
     plain = linear_probe.fit_probe(x[some], labels[some], test, labels[:20], **options)
     np.testing.assert_array_equal(masked.predictions, plain.predictions)
     compiled = linear_fit.fit_heads._cache_size()
-    linear_probe.fit_probe(
-        spoilt, labels, test, labels[:20], members=some & (labels > -1), **options
-    )
+    linear_probe.fit_probe(spoilt, labels, test, labels[:20], mask=some & (labels > -1), **options)
     fewer = some.copy()
     fewer[np.flatnonzero(some)[:5]] = False
-    linear_probe.fit_probe(spoilt, labels, test, labels[:20], members=fewer, **options)
+    linear_probe.fit_probe(spoilt, labels, test, labels[:20], mask=fewer, **options)
     assert linear_fit.fit_heads._cache_size() == compiled

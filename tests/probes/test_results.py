@@ -82,5 +82,5 @@ def test_files_are_named_by_what_they_hold_and_earlier_ones_go(tmp_path):
     results.write_results(tmp_path, [plain])
     names = {p.name for p in tmp_path.iterdir()}  # what is of another kind is not touched
     assert names == {"linear-class-untrained.json", "order-held-class.json"}
-    with pytest.raises(ValueError, match="two results have one name"):
+    with pytest.raises(ValueError, match="two results have the same name"):
         results.write_results(tmp_path, [plain, plain])

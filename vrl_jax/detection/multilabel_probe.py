@@ -54,9 +54,9 @@ def fit_multilabel_probe(
     targets = train_labels.astype(np.float32)
     given = targets.shape[1], _cross_entropy, settings
 
-    def fit(members, grid):
+    def fit(mask, grid):
         return linear_fit.fit_heads(
-            train_features, targets, members, *np.array(grid, np.float32).T, *given
+            train_features, targets, mask, *np.array(grid, np.float32).T, *given
         )
 
     tried = linear_fit.score_heads(fit(~held, grid), train_features[held])

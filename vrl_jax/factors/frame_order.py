@@ -104,7 +104,7 @@ def predict_views(
             num_classes=classes,
             settings=settings,
             groups=train.labels[group] if group else None,
-            members=members,
+            mask=members,
         )
         for view, part in zip(views, np.split(found.predictions, len(views)), strict=True):
             said[view][asked] = part
@@ -132,7 +132,7 @@ def arrow_of_time(
             num_classes=2,
             settings=settings,
             groups=np.tile(train.labels[group] if group else np.arange(len(members)), 2),
-            members=np.tile(members, 2),
+            mask=np.tile(members, 2),
         )
         right[:, asked] = (found.predictions == directions).reshape(2, -1)
     return right

@@ -1,4 +1,4 @@
-"""Is the encoder still telling videos apart? Two numbers to watch while it trains."""
+"""Indicators of representation collapse."""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,17 +9,17 @@ from vrl_jax import check
 def collapse_metrics(features: Float[np.ndarray, "n d"]) -> dict[str, float]:
     """Return the spread and the effective rank of a set of features.
 
-    - feature_std: the standard deviation of the features scaled to unit length, averaged over
-      dimensions, times √d. 1 when directions are isotropic, 0 when all are one.
-    - effective_rank: exp of the entropy of the singular values of the centred features, as shares
-      of their sum (Roy & Vetterli, EUSIPCO 2007). Between 1 and min(n - 1, d).
+    - feature_std: standard deviation of the l2-normalised features, averaged over dimensions,
+      times √d. 1 for isotropic directions, 0 for identical ones.
+    - effective_rank: exp of the entropy of the singular values of the centred features,
+      normalised to sum 1 (Roy & Vetterli, EUSIPCO 2007). Between 1 and min(n - 1, d).
 
     Raises:
-      ValueError: fewer than two features, or one that is not finite.
+      ValueError: fewer than two features, or features that are not finite.
     """
     check.at_least(2, **{"the number of features": len(features)})
     if not np.isfinite(features).all():
-        raise ValueError("features are not all finite; the encoder has diverged")
+        raise ValueError("features must be finite; the encoder has diverged")
     features = features.astype(np.float64)
     tiny = np.finfo(np.float64).tiny
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), tiny)

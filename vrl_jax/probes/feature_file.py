@@ -1,7 +1,7 @@
-"""Features on disk: one file, NumPy's or Parquet, made of parts that survive a kill.
+"""Feature files in npz or Parquet format, written in parts so that extraction can resume.
 
-A file has named columns of one length, and beside them, as JSON under `about`, what made it: the
-model, the data, the protocol. While it is being made, its rows lie in the folder `<file>.parts`.
+A file has named columns of equal length and, as JSON under `about`, a description of its origin:
+model, data and protocol. During extraction its rows are in the folder `<file>.parts`.
 """
 
 import importlib.util
@@ -20,37 +20,38 @@ SUFFIXES = (".npz", ".parquet")
 
 
 def check_path(path: Path) -> None:
-    """Raise `ValueError` unless the path can be written: its suffix is known, and so is pyarrow."""
+    """Raise `ValueError` where the suffix is unknown, or is Parquet's and pyarrow is missing."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} must end with {' or '.join(SUFFIXES)}")
     if path.suffix == ".parquet" and not importlib.util.find_spec("pyarrow"):
-        raise ValueError(f"{path} needs pyarrow: pip install 'vrl-jax[parquet]', or take .npz")
+        raise ValueError(f"{path} needs pyarrow: pip install 'vrl-jax[parquet]', or use .npz")
 
 
 class FeatureParts:
-    """The rows of a file so far, in parts that are whole or not there.
+    """The rows of a feature file extracted so far, in parts that are written atomically.
 
     Args:
-      path: of the file that they will make.
-      about: what makes it.
+      path: of the final file.
+      about: description of its origin.
 
     Raises:
-      ValueError: there are parts that something else made.
+      ValueError: the folder has parts with another description.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self.folder = path.with_name(f"{path.name}.parts")
-        made = self.folder / f"{ABOUT}.json"
-        if made.is_file():
-            files.check_same_settings(self.folder, json.loads(made.read_text()), about, "--out")
+        description = self.folder / f"{ABOUT}.json"
+        if description.is_file():
+            old = json.loads(description.read_text())
+            files.check_same_settings(self.folder, old, about, "--out")
         else:
-            if self.folder.exists():  # nobody knows what made its parts
+            if self.folder.exists():  # the origin of its parts is unknown
                 self.remove()
             self.folder.mkdir(parents=True)
-            files.write_text(made, json.dumps(about, indent=2))
+            files.write_text(description, json.dumps(about, indent=2))
 
     def __len__(self) -> int:
-        """Return the number of whole parts."""
+        """Return the number of parts."""
         return len(self._paths())
 
     def add(self, **columns: np.ndarray) -> None:
@@ -59,12 +60,12 @@ class FeatureParts:
         files.write_npz(path, columns)
 
     def join(self) -> dict[str, np.ndarray]:
-        """Return the columns of all parts, one after the other."""
+        """Return the columns of all parts, concatenated."""
         parts = [dict(np.load(path)) for path in self._paths()]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder of parts."""
         shutil.rmtree(self.folder)
 
     def _paths(self) -> list[Path]:
@@ -72,7 +73,7 @@ class FeatureParts:
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    """Write a file that is whole or not there; the same columns give the same bytes."""
+    """Write a feature file atomically; the same columns give the same bytes."""
     if path.suffix != ".parquet":
         files.write_npz(path, {**columns, ABOUT: np.array(json.dumps(about))})
         return
@@ -81,7 +82,7 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Return what made a file; raises `ValueError` where it says nothing of that."""
+    """Return the description of a feature file; raises `ValueError` where it has none."""
     if path.suffix == ".parquet":
         import pyarrow.parquet  # optional, and slow to import
 
@@ -90,7 +91,7 @@ def read_about(path: Path) -> dict[str, Any]:
         with np.load(path) as columns:
             text = str(columns[ABOUT]) if ABOUT in columns else None
     if text is None:
-        raise ValueError(f"{path} is there, but this command did not write it")
+        raise ValueError(f"{path} exists, but was not written by this command; choose another file")
     return json.loads(text)
 
 

@@ -1,4 +1,4 @@
-"""A frozen encoder and a source make a feature bank: what every probe starts from."""
+"""Feature extraction with a frozen encoder, the input of all probes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from vrl_jax.data.dataset import VideoDataset
 
 
 class FeatureBank(NamedTuple):
-    """Features of a source's videos, in its order.
+    """Features of a dataset's videos, in the order of the dataset.
 
     Attributes:
-      features: one row a video.
+      features: one row per video.
       labels: class numbers by label name.
-      unreadable: whether the video could not be read: its features say nothing.
+      unreadable: whether the video could not be read, so that its features are meaningless.
     """
 
     features: Float[np.ndarray, "n d"]
@@ -23,44 +23,44 @@ class FeatureBank(NamedTuple):
     unreadable: Bool[np.ndarray, "n"]
 
     def readable(self) -> "FeatureBank":
-        """Return the rows of the videos that were read."""
-        kept = ~self.unreadable
-        labels = {name: numbers[kept] for name, numbers in self.labels.items()}
-        return FeatureBank(self.features[kept], labels, self.unreadable[kept])
+        """Return the rows of the videos that could be read."""
+        mask = ~self.unreadable
+        labels = {name: numbers[mask] for name, numbers in self.labels.items()}
+        return FeatureBank(self.features[mask], labels, self.unreadable[mask])
 
 
 def extract_features(
     encode: Callable[[UInt8[np.ndarray, "m t h w 3"]], Float[np.ndarray, "_ d"]],
     batches: Iterable[Mapping[str, Any]],
-    source: VideoDataset,
+    dataset: VideoDataset,
     *,
     rows: int,
     hosts: int = 1,
 ) -> FeatureBank:
-    """Encode every clip and average a video's clips.
+    """Encode every clip and average over the clips of each video.
 
     Args:
-      encode: the compiled encoder with its evaluation transform: this host's clips to one vector a
-        clip, of all hosts, host after host.
-      batches: of `eval_batches`: this host's videos, each once, in order.
-      source: all of the videos.
-      rows: videos that all hosts together encode at a time; what is missing to that is filled up,
-        so that it compiles once and all hosts call it equally often.
-      hosts: that share the videos; each knows of the unreadable ones among its own alone.
+      encode: the compiled encoder with its evaluation transform. It takes the clips of this host
+        and returns one vector per clip of all hosts, host after host.
+      batches: from `eval_batches`: the videos of this host, each once, in order.
+      dataset: all videos.
+      rows: global batch size in videos. Short batches are padded, so that the encoder is compiled
+        once and called equally often on every host.
+      hosts: number of hosts that share the videos. `unreadable` covers the host's own videos only.
     """
-    share, total = rows // hosts, len(source)
+    share, total = rows // hosts, len(dataset)
     batches, features, unreadable = iter(batches), [], np.zeros(total, bool)
     for _ in range(-(-total // rows)):
-        batch = next(batches, None)  # a host may run out of videos before others do
+        batch = next(batches, None)  # a host may run out of videos before the others
         clips = batch["clips"] if batch else clips[:0]
         count = clips.shape[1]
         fill = np.zeros((share - len(clips), *clips.shape[1:]), clips.dtype)
         encoded = encode(np.concatenate([clips, fill]).reshape(-1, *clips.shape[2:]))
         by_host = np.asarray(encoded, np.float32).reshape(hosts, share, count, -1).mean(2)
-        features.append(np.moveaxis(by_host, 0, 1).reshape(rows, -1))  # hosts take turns
+        features.append(np.moveaxis(by_host, 0, 1).reshape(rows, -1))  # videos alternate by host
         if batch:
             unreadable[batch["index"]] = batch["failures"] != ""
     labels = {
-        name: np.array([source[i].labels[name] for i in range(total)]) for name in source.classes
+        name: np.array([dataset[i].labels[name] for i in range(total)]) for name in dataset.classes
     }
     return FeatureBank(np.concatenate(features)[:total], labels, unreadable)

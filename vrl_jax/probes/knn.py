@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification: a probe with nothing to train."""
+"""Weighted k-nearest-neighbour classification."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,17 +17,18 @@ def knn_accuracy(
     temperature: float = 0.07,
     center: str = "none",
 ) -> float:
-    """Return the accuracy of a vote of the k nearest training items, by cosine.
+    """Return the accuracy of a kNN classifier with cosine similarity.
 
-    Each votes for its class with weight exp(similarity / temperature) (Wu et al., CVPR 2018).
+    A neighbour votes for its class with weight exp(similarity / temperature) (Wu et al., CVPR
+    2018).
 
     Args:
       train_features: one per training video.
       train_labels: their classes.
       test_features: one per test video.
       test_labels: their classes.
-      k: how many vote.
-      temperature: how quickly a vote fades with distance.
+      k: number of neighbours.
+      temperature: of the votes.
       center: as in `retrieval.nearest_neighbours`.
 
     Raises:
@@ -37,8 +38,8 @@ def knn_accuracy(
     check.same_shape(train_features=train_features[:, 0], train_labels=train_labels)
     check.same_shape(test_features=test_features[:, 0], test_labels=test_labels)
     indices, similarity = retrieval.nearest_neighbours(test_features, train_features, k, center)
-    classes, voted = np.unique(train_labels, return_inverse=True)
+    classes, train_classes = np.unique(train_labels, return_inverse=True)
     weights = np.exp((similarity - similarity[:, :1]) / temperature)  # relative: cannot overflow
     votes = np.zeros((len(test_labels), len(classes)))
-    np.add.at(votes, (np.arange(len(votes))[:, None], voted[indices]), weights)
+    np.add.at(votes, (np.arange(len(votes))[:, None], train_classes[indices]), weights)
     return float((classes[votes.argmax(axis=1)] == test_labels).mean())

@@ -1,4 +1,4 @@
-"""Linear heads on frozen features: all settings of a probe trained at once."""
+"""Training of linear heads on frozen features, all hyperparameters at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from vrl_jax import check
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """How a linear classifier is trained and its setting chosen.
+    """Training of a linear classifier and selection of its hyperparameters.
 
     Attributes:
-      learning_rates: of Adam, decayed to 0 by a half cosine; each is tried with each weight decay,
-        and of equally good settings the first listed is taken.
-      weight_decays: λ in mean cross-entropy + λ/2 ‖W‖²; the bias is free.
+      learning_rates: of Adam, decayed to 0 by a half cosine; combined with every weight decay. The
+        first of equally good combinations is chosen.
+      weight_decays: λ in mean cross-entropy + λ/2 ‖W‖²; the bias is not decayed.
       steps: of training.
-      batch: items per step; all of them where there are no more than that.
-      held_out: share of the training items, or groups, that the choice is made on.
-      seed: of the held-out slice and of the batches.
+      batch: items per step; all items where there are fewer.
+      held_out: fraction of the training items, or groups, used for selection.
+      seed: of the held-out split and of the batches.
     """
 
     learning_rates: tuple[float, ...] = (0.001, 0.01, 0.1)
@@ -35,15 +35,15 @@ class LinearProbe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check.positive(least_learning_rate=min(self.learning_rates), steps=self.steps)
-        check.at_least(0, least_weight_decay=min(self.weight_decays))
+        check.positive(smallest_learning_rate=min(self.learning_rates), steps=self.steps)
+        check.at_least(0, smallest_weight_decay=min(self.weight_decays))
         check.positive(batch=self.batch)
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must lie strictly between 0 and 1, got {self.held_out}")
 
 
 class LinearHeads(NamedTuple):
-    """Linear maps of features that are normalised by mean and standard deviation."""
+    """Linear classifiers of features that are normalised by mean and standard deviation."""
 
     mean: Float[Array, "d"]
     std: Float[Array, "d"]
@@ -55,29 +55,29 @@ class LinearHeads(NamedTuple):
 def fit_heads(
     features: Float[Array, "n d"] | Float[np.ndarray, "n d"],
     targets: Shaped[Array, "n ..."] | Shaped[np.ndarray, "n ..."],
-    members: Bool[Array, "n"] | Bool[np.ndarray, "n"],
+    mask: Bool[Array, "n"] | Bool[np.ndarray, "n"],
     rates: Float[Array, "heads"] | Float[np.ndarray, "heads"],
     decays: Float[Array, "heads"] | Float[np.ndarray, "heads"],
     outputs: int,
     cost: Callable[[Array, Array], Array],
     settings: LinearProbe,
 ) -> LinearHeads:
-    """Train one head per (rate, decay) on the rows that are members, all on the same batches.
+    """Train one head per (rate, decay) on the masked rows, all heads on the same batches.
 
     Args:
       features: one per item.
-      targets: what `cost` compares logits with.
-      members: items that count.
+      targets: second argument of `cost`.
+      mask: training items; the others have weight 0.
       rates: learning rates.
       decays: as many weight decays.
-      outputs: width of the logits.
+      outputs: number of logits.
       cost: (logits f32[k outputs], targets [k ...]) -> f32[k].
       settings: steps, batch and seed.
     """
     n, dim = features.shape
-    mean = jnp.average(features, axis=0, weights=members)
-    std = jnp.sqrt(jnp.average((features - mean) ** 2, axis=0, weights=members))
-    std = jnp.where(std > 1e-6 * abs(mean), std, 1)  # a constant must not become rounding noise
+    mean = jnp.average(features, axis=0, weights=mask)
+    std = jnp.sqrt(jnp.average((features - mean) ** 2, axis=0, weights=mask))
+    std = jnp.where(std > 1e-6 * abs(mean), std, 1)  # do not amplify rounding errors of constants
     features = (features - mean) / std
 
     def train(rate: Array, decay: Array) -> tuple[Array, Array]:
@@ -86,8 +86,8 @@ def fit_heads(
         def loss(head: tuple[Array, Array], rows: Array | slice) -> Array:
             weights, bias = head
             logits = jnp.matmul(features[rows], weights, precision="highest") + bias
-            each = cost(logits, targets[rows])
-            fit = (each * members[rows]).sum() / jnp.maximum(members[rows].sum(), 1)
+            losses = cost(logits, targets[rows])
+            fit = (losses * mask[rows]).sum() / jnp.maximum(mask[rows].sum(), 1)
             return fit + decay / 2 * (weights**2).sum()
 
         def step(carry, key):
@@ -108,7 +108,7 @@ def fit_heads(
 def score_heads(
     heads: LinearHeads, features: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "heads n c"]:
-    """Return every head's logits."""
+    """Return the logits of every head."""
     features = (features - heads.mean) / heads.std
     logits = jnp.einsum("nd,hdc->hnc", features, heads.weights, precision="highest")
     return np.asarray(logits + heads.bias[:, None])

@@ -1,4 +1,4 @@
-"""Linear probes on frozen features; every setting is chosen without a look at the test set."""
+"""Linear probes on frozen features; hyperparameters are selected on held-out training data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +15,7 @@ CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
 
 
 class ProbeResult(NamedTuple):
-    """What a probe found; learning rate and weight decay are those chosen on the held-out slice."""
+    """Accuracy and predictions of a probe, with its selected learning rate and weight decay."""
 
     accuracy: float
     learning_rate: float
@@ -25,9 +25,15 @@ class ProbeResult(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """Accuracies with each group in turn as the test set; `std` is over groups (division by G).
+    """Leave-one-group-out accuracies.
 
-    `held_out_accuracy` is that of the chosen settings on held-out training groups, over groups.
+    Attributes:
+      mean: over groups.
+      std: over the G groups (division by G).
+      held_out_accuracy: of the selected hyperparameters on held-out training groups, mean over
+        test groups.
+      per_group: accuracy by test group.
+      predictions: of each item by the probe of its test group.
     """
 
     mean: float
@@ -46,30 +52,30 @@ def fit_probe(
     num_classes: int,
     settings: LinearProbe,
     groups: Int[np.ndarray, "n"] | None = None,
-    members: Bool[np.ndarray, "n"] | None = None,
+    mask: Bool[np.ndarray, "n"] | None = None,
 ) -> ProbeResult:
-    """Choose a setting on a slice of train, refit it on all of train, test once.
+    """Select hyperparameters on held-out training items, refit on all of them, test once.
 
-    All settings are trained at once. What is reported is always the last step.
+    All hyperparameters are trained at once. The result is always that of the last step.
 
     Args:
       train_features: one per training item.
       train_labels: in [0, num_classes).
       test_features: one per test item.
-      test_labels: read only to score the final predictions.
-      num_classes: width of the classifier; classes may be absent.
-      settings: what to try.
-      groups: which video, or person, each training item is from; the held-out slice is then made
-        of whole groups, else it is stratified by class.
-      members: which of the training items count, all by default: as it varies nothing is compiled
-        anew. Features of the others need not be finite.
+      test_labels: used only for the final accuracy.
+      num_classes: number of logits; classes may be absent.
+      settings: the hyperparameters.
+      groups: the video, or person, of each training item; the held-out split then consists of
+        whole groups, else it is stratified by class.
+      mask: the training items to use, all by default. Changing it does not recompile. Features
+        outside it need not be finite.
 
     Raises:
-      ValueError: features and labels differ in number, a label is out of range, nothing
-        would be left to train on, or every setting diverged.
+      ValueError: features and labels differ in number, a label is out of range, a split has no
+        items, or training diverged for all hyperparameters.
     """
     check.same_shape(test_features=test_features[:, 0], test_labels=test_labels)
-    train = np.ones(len(train_labels), bool) if members is None else members
+    train = np.ones(len(train_labels), bool) if mask is None else mask
     train_features = np.where(train[:, None], train_features, 0)
     setting, held_out_accuracy, predict = _choose_and_refit(
         train_features, train_labels, train, groups, num_classes, settings
@@ -87,28 +93,30 @@ def leave_one_group_out(
     num_classes: int,
     settings: LinearProbe,
 ) -> GroupResult:
-    """Test on each group in turn with a probe on all others; settings are chosen by whole groups.
+    """Test on each group in turn with a probe trained on all others.
+
+    Held-out splits for the selection consist of whole groups.
 
     Raises:
-      ValueError: as `probe`, or fewer than three groups.
+      ValueError: as `fit_probe`, or there are fewer than three groups.
     """
     names = np.unique(groups)
     check.at_least(3, **{"the number of groups": len(names)})
     predictions = np.empty(len(labels), int)
-    per_group, held_out = {}, []
+    per_group, held_out_accuracies = {}, []
     for name in names:
         test = groups == name
-        _, chosen_by, predict = _choose_and_refit(
+        _, held_out_accuracy, predict = _choose_and_refit(
             features, labels, ~test, groups, num_classes, settings
         )
-        held_out.append(chosen_by)
+        held_out_accuracies.append(held_out_accuracy)
         predictions[test] = predict(features)[test]
         per_group[int(name)] = float((predictions[test] == labels[test]).mean())
     accuracies = np.array(list(per_group.values()))
     return GroupResult(
         float(accuracies.mean()),
         float(accuracies.std()),
-        float(np.mean(held_out)),
+        float(np.mean(held_out_accuracies)),
         per_group,
         predictions,
     )
@@ -120,28 +128,28 @@ def hold_out(
     groups: Int[np.ndarray, "n"] | None,
     settings: LinearProbe,
 ) -> Bool[np.ndarray, "n"]:
-    """Mark the random part of `train`, at least one item or group, that settings are chosen on.
+    """Return a random subset of the mask `train`, at least one item or group, for selection.
 
     Raises:
-      ValueError: nothing would be left to train on.
+      ValueError: one side of the split would be empty.
     """
     rng = np.random.default_rng(settings.seed)
     strata = labels[train] if groups is None else np.zeros(len(np.unique(groups[train])))
-    # In the order of the classes, shuffled within, each step of 1 / share crosses one mark.
+    # Systematic sampling: items ordered by class, shuffled within, one out of every 1 / share.
     order = np.lexsort((rng.random(len(strata)), strata))
-    share = max(settings.held_out, 1 / max(len(strata), 1))  # at least one
+    share = max(settings.held_out, 1 / max(len(strata), 1))  # at least one item
     marks = np.floor(np.arange(len(strata) + 1) * share + rng.random())
     chosen = order[np.diff(marks) > 0]
     if not 0 < len(chosen) < len(strata):
         raise ValueError(
             f"held_out={settings.held_out} of {len(strata)} training "
-            f"{'items' if groups is None else 'groups'} leaves nothing on one side; "
-            "use more data or another share"
+            f"{'items' if groups is None else 'groups'} leaves one side of the split empty; "
+            "use more data or another fraction"
         )
-    held = np.zeros(len(labels), bool)
+    held_out = np.zeros(len(labels), bool)
     if groups is None:
-        held[np.flatnonzero(train)[chosen]] = True
-        return held
+        held_out[np.flatnonzero(train)[chosen]] = True
+        return held_out
     return train & np.isin(groups, np.unique(groups[train])[chosen])
 
 
@@ -153,39 +161,42 @@ def _choose_and_refit(
     num_classes: int,
     settings: LinearProbe,
 ) -> tuple[tuple[float, float], float, Callable[[np.ndarray], np.ndarray]]:
-    """Return the chosen (rate, decay), its held-out accuracy, and a function that predicts.
+    """Return the selected (rate, decay), its held-out accuracy, and a function that predicts.
 
-    Rows outside `train` weigh nothing: as the mask varies, shapes and compiled programs stay.
+    Rows outside the mask `train` have weight 0, so that shapes do not depend on it.
     """
     check.same_shape(features=features[:, 0], labels=labels)
     if not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(
             f"labels must lie in [0, {num_classes}), got {labels.min()} to {labels.max()}"
         )
-    held = hold_out(labels, train, groups, settings)
+    held_out = hold_out(labels, train, groups, settings)
     grid = [(rate, decay) for rate in settings.learning_rates for decay in settings.weight_decays]
 
-    def fit(members: np.ndarray, grid: list[tuple[float, float]]) -> linear_fit.LinearHeads:
+    def fit(mask: np.ndarray, grid: list[tuple[float, float]]) -> linear_fit.LinearHeads:
         rates, decays = np.array(grid, np.float32).T
         return linear_fit.fit_heads(
-            features, labels, members, rates, decays, num_classes, CROSS_ENTROPY, settings
+            features, labels, mask, rates, decays, num_classes, CROSS_ENTROPY, settings
         )
 
-    logits = linear_fit.score_heads(fit(train & ~held, grid), features)[:, held]
-    accuracy = (logits.argmax(axis=-1) == labels[held]).mean(axis=1)
+    logits = linear_fit.score_heads(fit(train & ~held_out, grid), features)[:, held_out]
+    accuracy = (logits.argmax(axis=-1) == labels[held_out]).mean(axis=1)
     accuracy[~np.isfinite(logits).all(axis=(1, 2))] = -1
     best = int(accuracy.argmax())
     if accuracy[best] < 0:
         raise ValueError(
-            "logits of every setting are not finite: lower learning_rates "
-            f"{settings.learning_rates}, or look for the features that are not finite"
+            "logits are not finite for any hyperparameters: lower learning_rates "
+            f"{settings.learning_rates}, or check the features for values that are not finite"
         )
     fitted = fit(train, [grid[best]])
 
     def predict(features: np.ndarray) -> np.ndarray:
         logits = linear_fit.score_heads(fitted, features)[0]
         if not np.isfinite(logits).all():
-            raise ValueError("the probe's logits are not finite; look at the features")
+            raise ValueError(
+                "the probe's logits are not finite; check the features for values that are not "
+                "finite"
+            )
         return logits.argmax(axis=-1)
 
     return grid[best], float(accuracy[best]), predict

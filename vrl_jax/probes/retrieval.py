@@ -1,4 +1,4 @@
-"""Nearest-neighbour retrieval: does a test video find training videos of its class?"""
+"""Nearest-neighbour retrieval of training videos with test videos as queries."""
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +18,21 @@ def nearest_neighbours(
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """Return each query's k nearest gallery items by cosine, nearest first, and the similarities.
 
-    Equally near items come in gallery order.
+    Ties are in gallery order.
 
     Args:
-      queries: one feature per query, already averaged over its clips.
+      queries: one feature per query, averaged over its clips.
       gallery: one feature per gallery item.
-      k: how many.
-      center: what is subtracted before the features are scaled to unit length. "none": nothing;
-        "train": the gallery's mean from both; "each": from each set its own mean (as CoCLR and
-        DualVar, which lets a query see the other queries).
+      k: number of neighbours.
+      center: mean subtracted before l2 normalisation. "none": no mean; "train": the gallery's mean
+        from both sets; "each": each set's own mean (as CoCLR and DualVar; a query then depends on
+        the other queries).
 
     Raises:
       ValueError: k is not in [1, g], center is none of the three, or a feature is not finite.
     """
     if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
-        raise ValueError("features must be finite; the encoder has diverged, or a video is broken")
+        raise ValueError("features must be finite; the encoder has diverged, or a video is damaged")
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k must lie in [1, {len(gallery)}], the size of the gallery; got {k}")
     queries, gallery = center_features(queries, gallery, center)
@@ -43,7 +43,7 @@ def nearest_neighbours(
 def center_features(
     queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"], center: str
 ) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "g d"]]:
-    """Return both sets less what `center` says, see `neighbours`."""
+    """Return both sets centred as `nearest_neighbours` describes."""
     check.one_of(("none", "train", "each"), center=center)
     if center == "none":
         return queries, gallery
@@ -60,15 +60,15 @@ def recall_at(
     ks: tuple[int, ...] = (1, 5, 10, 20, 50),
     center: str = "none",
 ) -> dict[int, float]:
-    """Return, for each k, the share of queries with any of their k nearest items of their class.
+    """Return R@k for each k: the share of queries with their class among the k nearest items.
 
     Args:
       queries: one feature per test video.
       query_labels: their classes.
       gallery: one feature per training video.
       gallery_labels: their classes.
-      ks: how many neighbours may answer.
-      center: as in `neighbours`; print it beside the number, it is worth points.
+      ks: numbers of neighbours.
+      center: as in `nearest_neighbours`; report it with the number, which depends on it.
 
     Raises:
       ValueError: features and labels differ in number, or a k is not in [1, g].
@@ -83,7 +83,7 @@ def recall_at(
 
 @jax.jit(static_argnums=2)
 def _nearest(queries: Array, gallery: Array, k: int) -> tuple[Array, Array]:
-    """Some queries at a time, so that no q x g matrix is ever held."""
+    """Rank some queries at a time, so that no q x g matrix is allocated."""
 
     def rank(query: Array) -> tuple[Array, Array]:
         return tuple(jax.lax.top_k(jnp.matmul(gallery, query, precision="highest"), k))

@@ -1,6 +1,6 @@
-"""All probes of one frozen encoder over one data set, as stamped results.
+"""All probes of a frozen encoder on one dataset, as results with protocol, model and data.
 
-Probes read the encoder through a function of clips, so they cannot change it.
+Probes only read features, so they cannot change the encoder.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ class ProbeSuite:
     """Linear probe, kNN and retrieval on frozen features.
 
     Attributes:
-      group: label whose groups (persons, say) are left out one at a time, over the test videos;
-        "" trains on the training videos and tests on the test videos.
+      group: label for leave-one-group-out evaluation on the test videos, such as the person; ""
+        trains on the training videos and tests on the test videos.
       center: mean subtracted before cosines in retrieval and kNN: "none", "train" or "each".
-      ks: numbers of neighbours in retrieval.
-      knn: neighbours that vote.
+      ks: numbers of neighbours k of the retrieval recall R@k.
+      knn: number of neighbours of the kNN classifier.
       linear: the linear probe.
     """
 
@@ -57,12 +57,12 @@ class ProbeConfig(ProbeSuite):
     """Probes of a pretraining run.
 
     Attributes:
-      clips: clips of a video; their features are averaged.
-      batch: videos encoded at a time, over all devices.
-      probe_videos: videos of train and of test, evenly spaced, for the probes during training; 0
-        takes all. The final results are always on all videos.
-      untrained: list the encoder before training in the results as well.
-      neighbours: test videos shown with their nearest neighbours in the report; 0 shows none.
+      clips: clips per video; their features are averaged.
+      batch: videos per encoder call, over all devices.
+      probe_videos: number of training and of test videos, evenly spaced, for the probes during
+        training; 0 uses all. The final results always use all.
+      untrained: also evaluate the encoder before training in the final results.
+      neighbours: test videos with their nearest neighbours in the report; 0 for none.
     """
 
     clips: int = 1
@@ -98,10 +98,12 @@ def check_neighbours(prefix: str, counts: Mapping[str, int], train_videos: int) 
 
 
 def check_group(name: str, group: str, labels: tuple[str, ...]) -> None:
-    """Raise `ValueError` where the setting `name` is no label of the videos, or the only one."""
+    """Raise `ValueError` where the setting `name` is not a label of the videos, or the only one."""
     check.one_of(("", *labels), **{name: group})
     if group and len(labels) == 1:
-        raise ValueError(f"{name}={group!r} is the videos' only label: no other is left to tell")
+        raise ValueError(
+            f"{name}={group!r} is the only label of the videos: no other label is left to predict"
+        )
 
 
 def run_probes(
@@ -113,31 +115,31 @@ def run_probes(
 ) -> list[Result]:
     """Return the result of every probe on every label.
 
-    Test videos that could not be read count as wrong; training videos that could not are left out.
+    Unreadable test videos count as wrong; unreadable training videos are left out.
 
     Args:
-      train: features that probes learn from and retrieval looks among.
-      test: features that are judged.
+      train: features to train probes on, and the gallery of retrieval.
+      test: features to test on, and the queries of retrieval.
       classes: class names by label name.
       config: the protocol.
-      stamp: what every result carries beside its own: protocol, model, data.
+      stamp: entries added to every result: protocol, model, data.
     """
     results = []
     for label, names in classes.items():
         if label == config.group:
             continue
         if config.group:
-            found = _leave_groups_out(test, label, len(names), config)
+            by_probe = _leave_groups_out(test, label, len(names), config)
         else:
-            found = _train_and_test(train.readable(), test, label, len(names), config)
-            found = [_with_unreadable_wrong(result, test.unreadable) for result in found]
-        least = chance_level(test.labels[label])
-        results += [_stamped(result, label, least, stamp) for result in found]
+            by_probe = _train_and_test(train.readable(), test, label, len(names), config)
+            by_probe = [_with_unreadable_wrong(result, test.unreadable) for result in by_probe]
+        chance = chance_level(test.labels[label])
+        results += [_stamped(result, label, chance, stamp) for result in by_probe]
     return results
 
 
 def summarize_probes(results: list[Result], test: FeatureBank) -> dict[str, float]:
-    """Return the numbers to follow during training: accuracies, chance, signs of collapse."""
+    """Return the numbers to log during training: accuracies, chance, indicators of collapse."""
     values = {f"{r['name']}/{r['label']}": r["value"] for r in results if "value" in r}
     values |= {
         f"retrieval/{r['label']}": r["values"][min(r["values"], key=int)]
@@ -151,13 +153,13 @@ def summarize_probes(results: list[Result], test: FeatureBank) -> dict[str, floa
 
 
 def _train_and_test(train, test, label, count, config) -> list[Result]:
-    read = test.readable()
-    given = (train.features, train.labels[label], read.features, read.labels[label])
-    probe = linear_probe.fit_probe(*given, num_classes=count, settings=config.linear)
-    accuracy = knn.knn_accuracy(*given, k=config.knn, center=config.center)
+    readable = test.readable()
+    data = (train.features, train.labels[label], readable.features, readable.labels[label])
+    probe = linear_probe.fit_probe(*data, num_classes=count, settings=config.linear)
+    accuracy = knn.knn_accuracy(*data, k=config.knn, center=config.center)
     recall = retrieval.recall_at(
-        read.features,
-        read.labels[label],
+        readable.features,
+        readable.labels[label],
         train.features,
         train.labels[label],
         ks=config.ks,
@@ -181,40 +183,40 @@ def _train_and_test(train, test, label, count, config) -> list[Result]:
 
 
 def _leave_groups_out(test, label, count, config) -> list[Result]:
-    read = test.readable()
-    found = linear_probe.leave_one_group_out(
-        read.features,
-        read.labels[label],
-        read.labels[config.group],
+    readable = test.readable()
+    result = linear_probe.leave_one_group_out(
+        readable.features,
+        readable.labels[label],
+        readable.labels[config.group],
         num_classes=count,
         settings=config.linear,
     )
     groups = {}
     for group in np.unique(test.labels[config.group]).tolist():
         unreadable = test.unreadable[test.labels[config.group] == group]
-        groups[str(group)] = found.per_group.get(group, 0.0) * float(1 - unreadable.mean())
+        groups[str(group)] = result.per_group.get(group, 0.0) * float(1 - unreadable.mean())
     values = list(groups.values())
     return [
         {
             "name": "linear",
             "value": float(np.mean(values)),
             "std": float(np.std(values)),
-            "held_out_accuracy": found.held_out_accuracy,
+            "held_out_accuracy": result.held_out_accuracy,
             "groups": groups,
-            "predictions": expand_predictions(found.predictions, test),
+            "predictions": expand_predictions(result.predictions, test),
             "metric": f"top-1 accuracy, mean over left-out {config.group}s",
         }
     ]
 
 
 def _with_unreadable_wrong(result: Result, unreadable: np.ndarray) -> Result:
-    """Scale what was found on the readable test videos to all of them."""
+    """Scale a result on the readable test videos to all test videos."""
     share = float(1 - unreadable.mean())
     if "values" in result:
         return {**result, "values": {k: v * share for k, v in result["values"].items()}}
     return {**result, "value": result["value"] * share}
 
 
-def _stamped(result, label, least, stamp) -> Result:
-    kept = {"chance": least} if "value" in result else {}
-    return {"label": label, **kept, **stamp, **result}
+def _stamped(result, label, chance, stamp) -> Result:
+    reference = {"chance": chance} if "value" in result else {}
+    return {"label": label, **reference, **stamp, **result}
