@@ -33,7 +33,7 @@ class Named(Listed):
     root: str = ""
     mirror: bool = False
 
-    def _listed(self, part):
+    def list_videos(self, part):
         lines = (Path(self.root) / "list.txt").read_text().splitlines()
         rows = [line.split(",") for line in lines]
         videos = tuple(

@@ -74,7 +74,7 @@ def test_lists_read_as_they_do_from_disk(bucket, folders):
     same(mixed, theirs)
     (folders / "k.csv").write_text('\ufefflabel,youtube_id,time_start,time_end\n"b c",x,1,11\n')
     bucket.put(str(folders / "k.csv"), f"{root}/k.csv")
-    listed = Kinetics400(root, f"{root}/k.csv", f"{root}/k.csv").listed("train")
+    listed = Kinetics400(root, f"{root}/k.csv", f"{root}/k.csv").list_part("train")
     assert [video.id for video in listed.videos] == ["x_000001_000011"]
 
 

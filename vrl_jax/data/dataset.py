@@ -78,7 +78,12 @@ class VideoDataset(Protocol):
 
 @runtime_checkable
 class Splits(Protocol):
-    """A data set as a config names it; a missing or empty root raises `ValueError`."""
+    """A data set with its splits, as a config names it.
+
+    Its methods raise `ValueError` where the root is missing or empty. The data set of a published
+    benchmark has its name ("ucf101", "hmdb51", "diving48", "ssv2" or "k400") in the class attribute
+    `benchmark`, from which an evaluation takes the settings of a paper; others have "" or none.
+    """
 
     def pretrain(self) -> VideoDataset:
         """Return the videos that a representation is learned from; no label is used."""
@@ -95,13 +100,34 @@ class Splits(Protocol):
 
 @runtime_checkable
 class Listing(Splits, Protocol):
-    """A data set that can also say what it names, whether or not it is there."""
+    """A data set that can list its videos without checking that their files exist."""
 
-    def listed(self, part: str) -> "VideoList":
-        """Return all videos that are named for "pretrain", "train" or "test", in order.
+    def list_part(self, part: str) -> "VideoList":
+        """Return all videos of the "pretrain", "train" or "test" part, in order.
 
-        An absent one has the media of the path where it was looked for first.
+        A missing video has the path at which it was looked for first.
         """
+        ...
+
+
+@runtime_checkable
+class HasMasks(Protocol):
+    """A `VideoDataset` with foreground masks, as JHMDB and rendered videos have them."""
+
+    def masks(self) -> VideoDataset:
+        """Return the masks as videos in the same order, white on the foreground.
+
+        Opening one that does not exist raises `VideoError`.
+        """
+        ...
+
+
+@runtime_checkable
+class HasTwins(Protocol):
+    """A `VideoDataset` whose videos exist with one factor changed and all others fixed."""
+
+    def twins(self) -> tuple[VideoDataset, VideoDataset]:
+        """Return the videos with other motion, then those with another appearance, in order."""
         ...
 
 

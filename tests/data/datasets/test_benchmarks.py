@@ -92,7 +92,9 @@ def test_hmdb51_finds_odd_names(tmp_path):
         (str(root / "climb/#1 (HQ)_climb.mp4"), 1),  # transcoded
         (str(root / "climb_stairs/a&b;c.avi"), 2),
     ]
-    assert [video.media.path for video in data.listed("test").videos] == [str(root / "climb/c.avi")]
+    assert [video.media.path for video in data.list_part("test").videos] == [
+        str(root / "climb/c.avi")
+    ]
     with pytest.raises(ValueError, match="no file <class>_test_split2.txt"):
         HMDB51(str(root), str(lists), split=2).train()
     (lists / "climb_test_split1.txt").write_text("a.avi 3\n")
@@ -103,7 +105,7 @@ def test_hmdb51_finds_odd_names(tmp_path):
 def test_diving48_has_the_official_counts(videos, tmp_path):
     (tmp_path / "rgb").mkdir()
     data = Diving48(str(tmp_path), str(videos / "annotations" / "diving48"))
-    train, test = data.listed("train"), data.listed("test")
+    train, test = data.list_part("train"), data.list_part("test")
     assert (len(train), len(test)) == (15027, 1970)
     assert len(train.classes["class"]) == 48
     assert train.classes["class"][0] == "Back 15som 05Twis FREE"
@@ -112,7 +114,7 @@ def test_diving48_has_the_official_counts(videos, tmp_path):
     assert train[0].id == "-mmq0PT-u8k_00155" and train[0].labels == {"class": 0}
     assert train[0].media.path == str(tmp_path / "rgb" / "-mmq0PT-u8k_00155.mp4")
     touch(tmp_path, f"rgb/{test[0].id}.webm")
-    assert data.listed("test")[0].media.path == str(tmp_path / "rgb" / f"{test[0].id}.webm")
+    assert data.list_part("test")[0].media.path == str(tmp_path / "rgb" / f"{test[0].id}.webm")
     with pytest.raises(ValueError, match="1969 of 1970 listed videos are absent"):
         data.test()
     with pytest.raises(ValueError, match="--config.data.folder="):
@@ -121,7 +123,7 @@ def test_diving48_has_the_official_counts(videos, tmp_path):
 
 def test_something_has_the_official_counts(videos, tmp_path):
     data = SomethingSomethingV2(str(tmp_path), str(videos / "annotations" / "ssv2"))
-    test = data.listed("test")
+    test = data.list_part("test")
     assert len(test) == 24777 and len(test.classes["class"]) == 174 and not test.mirror_safe
     assert test.classes["class"][0] == "Approaching something with your camera"
     assert test.classes["class"][173] == "Wiping something off of something"
@@ -163,7 +165,7 @@ def test_kinetics_has_the_official_counts(videos, tmp_path):
     assert rows[0] == ("0wR5jVB-WPk_000417_000427", "abseiling")
     names = sorted({label for _, label in rows})
     assert len(names) == 400 and "using remote controller (not gaming)" in names
-    listed = Kinetics400(str(tmp_path), test_list=str(path)).listed("test")
+    listed = Kinetics400(str(tmp_path), test_list=str(path)).list_part("test")
     assert listed.classes == {"class": tuple(names)} and len(listed) == 19906
     assert {video.labels["class"] for video in listed.videos} == set(range(400))
     assert listed[1].media.path == str(tmp_path / "val" / "3caPS4FHFF8_000036_000046.mp4")
@@ -200,7 +202,7 @@ def test_kinetics_videos_lie_flat_or_in_class_folders(tmp_path):
     (tmp_path / names[0]).unlink()
     with pytest.raises(ValueError, match="1 of 6 listed videos are absent: .*train/-a_000009"):
         data.pretrain()
-    assert data.listed("pretrain")[0].media.path == str(tmp_path / names[0])
+    assert data.list_part("pretrain")[0].media.path == str(tmp_path / names[0])
 
 
 def test_a_kinetics_list_that_is_none_is_named(tmp_path):

@@ -103,7 +103,7 @@ def test_what_is_listed_need_not_exist(tmp_path):
     listed.write_text("a/one 300 1\nb/two 250 0\na/three.mp4 10 1\nc/four.avi 7 0\n")
     data = ListFile(str(tmp_path), str(listed), str(listed), columns="path frames label")
     for part in ("pretrain", "train", "test"):
-        named = data.listed(part)
+        named = data.list_part(part)
         assert [video.media.path for video in named.videos] == [
             str(tmp_path / name) for name in ("a/one.mp4", "b/two", "a/three.mkv", "c/four.avi")
         ]
@@ -114,12 +114,12 @@ def test_what_is_listed_need_not_exist(tmp_path):
             "c/four.avi",
         ]
     with pytest.raises(ValueError, match="part must be one of 'pretrain', 'train', 'test'"):
-        data.listed("val")
+        data.list_part("val")
     for get in (data.pretrain, data.train, data.test):
         with pytest.raises(ValueError, match="2 of 4 listed videos are absent: .*b/two, .*four"):
             get()
     touch(tmp_path, "b/two.webm", "c/four.avi")
-    assert data.test() == data.listed("test") and len(data.test()) == 4
+    assert data.test() == data.list_part("test") and len(data.test()) == 4
 
 
 def test_classes_come_from_a_file(tmp_path):
@@ -196,7 +196,7 @@ def test_weizmann_is_ninety_clips_and_their_windows(videos):
     assert (len(whole), len(cut)) == (90, 324)
     assert len(whole.classes["class"]) == 10 and len(whole.classes["person"]) == 9
     assert cut.classes == whole.classes and whole.mirror_safe
-    assert data.listed("train") == data.listed("test") == whole
+    assert data.list_part("train") == data.list_part("test") == whole
     pairs = collections.Counter(tuple(whole[i].labels.values()) for i in range(90))
     assert len(pairs) == 90
     video = next(whole[i] for i in range(90) if whole[i].id == "jack/moshe_jack")

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vrl_jax.data.dataset import fingerprint
+from vrl_jax.data.dataset import HasMasks, HasTwins, VideoList, fingerprint
 from vrl_jax.data.datasets.synthetic import MOTIONS, SHAPES, Scene, Synthetic, shape_centre
 
 FRAMES = np.arange(16)[None]
@@ -97,6 +97,11 @@ def test_masks_are_where_the_shape_is_drawn(static):
     inside, outside = masks[..., 0] == 255, masks[..., 0] == 0
     assert (ink[outside] <= 1).all() and (ink[inside] > 10).mean() > 0.9
     assert (ground[inside] <= 1).all() and (ground[outside] > 10).mean() > 0.9
+
+
+def test_rendered_videos_have_masks_and_twins_and_lists_have_not():
+    for kind in (HasMasks, HasTwins):
+        assert isinstance(Synthetic().test(), kind) and not isinstance(VideoList((), {}), kind)
 
 
 def test_masks_and_twins_are_of_the_same_videos():

@@ -18,6 +18,8 @@ from vrl_jax.data.datasets.benchmarks import UCF101
 from vrl_jax.data.datasets.folders import ClassFolders, ListFile
 from vrl_jax.data.datasets.indexed import Indexed
 from vrl_jax.data.datasets.shards import WebDataset
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.datasets.transcoded import Prepared
 from vrl_jax.data.tools import index
 
 ROOT = Path(__file__).parents[3]
@@ -276,6 +278,15 @@ def test_data_sets_are_built_from_the_command_line(tmp_path):
     folders = lookup.build_dataset(str(tmp_path), ["test_folder=test"])
     assert folders == ClassFolders(str(tmp_path), test_folder="test")
     assert lookup.build_dataset(FAKE, ["mirror=true"]) == Named(mirror=True)
+
+
+def test_every_data_set_of_the_folder_is_found_by_name():
+    kinds = lookup.list_datasets()
+    assert {UCF101, ClassFolders, WebDataset, Indexed, Prepared, Synthetic} <= set(kinds.values())
+    assert all(lookup.build_dataset(name, []) == kind() for name, kind in kinds.items())
+    assert {"Listed", "Scenes", "Video"}.isdisjoint(kinds)
+    named = {kind.benchmark for kind in kinds.values()}
+    assert named == {"", "ucf101", "hmdb51", "diving48", "ssv2", "k400"}
 
 
 def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):

@@ -142,9 +142,9 @@ def test_what_cannot_be_transcoded_is_written_down(manifest_dir, tmp_path, capsy
     lost = [row for row in rows if not row.ok] + [row for row in rows if row.id == name]
     for part in ("train", "test"):
         wanted = sum(part in row.splits for row in lost)
-        assert data.listed(part).left_out == wanted
-        assert Indexed(str(source)).listed(part).left_out == wanted - (part in lost[-1].splits)
-    assert sum(data.listed(part).left_out for part in ("train", "test")) > 1
+        assert data.list_part(part).left_out == wanted
+        assert Indexed(str(source)).list_part(part).left_out == wanted - (part in lost[-1].splits)
+    assert sum(data.list_part(part).left_out for part in ("train", "test")) > 1
     with data.test()[0].media.open() as reader:  # the next record is not taken for the missing one
         assert reader.num_frames == 24
     index.exclude_videos(out / "failed.jsonl", source)

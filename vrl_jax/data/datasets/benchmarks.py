@@ -49,7 +49,8 @@ class UCF101(_ThreeSplits):
 
     benchmark: ClassVar[str] = "ucf101"
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the videos of the official list."""
         root = need_folder("root", self.root)
         folder = need_folder("annotations", self.annotations)
         classes, rows = read_ucf101(folder, part, self.split)
@@ -71,7 +72,8 @@ class HMDB51(_ThreeSplits):
 
     benchmark: ClassVar[str] = "hmdb51"
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the clips of the official lists."""
         root = need_folder("root", self.root)
         folder = need_folder("annotations", self.annotations)
         classes, rows = read_hmdb51(folder, part, self.split)
@@ -95,7 +97,8 @@ class Diving48(Listed):
     annotations: str = ""
     folder: str = "rgb"
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the videos of the V2 annotations."""
         root = need_folder("folder", str(need_folder("root", self.root) / self.folder))
         lists = need_folder("annotations", self.annotations)
         classes = [" ".join(parts) for parts in _read_json(lists / "Diving48_vocab.json")]
@@ -121,7 +124,8 @@ class SomethingSomethingV2(Listed):
     root: str = ""
     annotations: str = ""
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the videos of the annotations."""
         root = need_folder("root", self.root)
         lists = need_folder("annotations", self.annotations)
         published = (lists / "something-something-v2-labels.json").is_file()
@@ -163,7 +167,8 @@ class Kinetics400(Listed):
     train_folder: str = "train"
     test_folder: str = "val"
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the clips of the csv file."""
         root = need_folder("root", self.root)
         folder = getattr(self, f"{part}_folder")
         rows = self._both(part, "list", lambda key, path: read_kinetics(need_file(key, path)))

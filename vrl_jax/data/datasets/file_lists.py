@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from vrl_jax import check
 from vrl_jax.data import storage
@@ -33,30 +34,35 @@ COLUMNS = {
 class Listed:
     """A data set whose videos are first named, then looked for; the base of those on disk."""
 
-    def listed(self, part: str) -> VideoList:
-        """Return all videos that are named for "pretrain", "train" or "test", in order.
+    benchmark: ClassVar[str] = ""
 
-        They need not exist: an absent one has the path where it was looked for first. Raises
-        `ValueError` where what names them is missing.
+    def list_videos(self, part: str) -> VideoList:
+        """Return the videos of the "train" or "test" part; subclasses implement this.
+
+        They need not exist: a missing one has the path at which it was looked for first. Raises
+        `ValueError` where the annotations are missing.
+        """
+        raise NotImplementedError
+
+    def list_part(self, part: str) -> VideoList:
+        """Return the videos of the "pretrain", "train" or "test" part, as `list_videos` does.
+
+        The videos to pretrain on are the training videos unless a subclass overrides this.
         """
         check.one_of(PARTS, part=part)
-        return self._listed("test" if part == "test" else "train")
+        return self.list_videos("test" if part == "test" else "train")
 
     def pretrain(self) -> VideoDataset:
         """Return the training videos, to learn a representation from."""
-        return require_files(self.listed("pretrain"))
+        return require_files(self.list_part("pretrain"))
 
     def train(self) -> VideoDataset:
         """Return the training videos; raises `ValueError` naming what is missing."""
-        return require_files(self.listed("train"))
+        return require_files(self.list_part("train"))
 
     def test(self) -> VideoDataset:
         """Return the test videos; raises `ValueError` naming what is missing."""
-        return require_files(self.listed("test"))
-
-    def _listed(self, part: str) -> VideoList:
-        """Return the videos that are named for "train" or "test"."""
-        raise NotImplementedError
+        return require_files(self.list_part("test"))
 
     def _both(self, part: str, field: str, read: Callable[[str, str], list]) -> dict[str, list]:
         """Return what is read of a part, and of the other where the fields `train_...` name two.
@@ -181,7 +187,7 @@ def list_folders(root: AnyPath) -> list[AnyPath]:
     return sorted(seen, key=lambda at: (space_name(at.name), at.name))
 
 
-def list_videos(folder: AnyPath) -> list[AnyPath]:
+def list_video_files(folder: AnyPath) -> list[AnyPath]:
     """Return the video files in a folder, sorted."""
     return sorted(
         at

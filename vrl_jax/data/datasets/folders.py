@@ -13,7 +13,7 @@ from vrl_jax.data.datasets.file_lists import (
     PARTS,
     Listed,
     list_folders,
-    list_videos,
+    list_video_files,
     locate_videos,
     need_file,
     need_folder,
@@ -43,7 +43,8 @@ class ClassFolders(Listed):
     train_folder: str = "train"
     test_folder: str = "val"
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the video files in the part's folder."""
         root = need_folder("root", self.root)
         key = f"{part}_folder"
         split = need_folder(key, str(root / getattr(self, key)))
@@ -57,7 +58,7 @@ class ClassFolders(Listed):
                 {"class": numbers[space_name(folder.name)]},
             )
             for folder in list_folders(split)
-            for file in list_videos(folder)
+            for file in list_video_files(folder)
         )
         if not videos:
             raise ValueError(f"no video in {split}: wanted files like {split}/<class>/<video>.mp4")
@@ -96,7 +97,8 @@ class ListFile(Listed):
         check.one_of(tuple(COLUMNS), columns=self.columns)
         check.at_least(-1, first_label=self.first_label)
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the videos of the list."""
         root = need_folder("root", self.root)
         names, first = (), 0
         if self.classes:
@@ -141,12 +143,14 @@ class Weizmann(Listed):
         """Refuse windows without a frame."""
         check.at_least(1, frames=self.frames)
 
-    def listed(self, part: str) -> VideoList:
+    def list_part(self, part: str) -> VideoList:
         """Return the whole clips, which every part is made of; `ValueError` without any."""
         check.one_of(PARTS, part=part)
         root = need_folder("root", self.root)
         files = [
-            (folder.name, file) for folder in list_folders(root) for file in list_videos(folder)
+            (folder.name, file)
+            for folder in list_folders(root)
+            for file in list_video_files(folder)
         ]
         if not files:
             raise ValueError(f"no video in {root}: wanted files like bend/daria_bend.avi")

@@ -83,7 +83,7 @@ class Indexed(Listed):
     manifest: str = ""
     root: str = ""
 
-    def listed(self, part: str) -> VideoList:
+    def list_part(self, part: str) -> VideoList:
         """Return the readable videos of a part; `ValueError` without a finished manifest."""
         check.one_of(PARTS, part=part)
         rows, about = load_manifest(need_folder("manifest", self.manifest))

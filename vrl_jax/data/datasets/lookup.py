@@ -7,12 +7,12 @@ import dataclasses
 import importlib
 import json
 import os
+import pkgutil
 from collections.abc import Iterable
 from typing import Any, get_type_hints
 
 from vrl_jax.data.dataset import Splits
 
-MODULES = ("folders", "benchmarks", "shards", "indexed", "transcoded", "synthetic")
 _PARSE = {str: str, int: int, float: float, bool: {"true": True, "false": False}.__getitem__}
 
 
@@ -23,7 +23,7 @@ def build_dataset(name: str, settings: Iterable[str]) -> Splits:
       ValueError: there is no such data set or field, or a value is of another type.
     """
     pairs = [setting.partition("=")[::2] for setting in settings]
-    if name not in _kinds() and os.path.isdir(name):
+    if name not in list_datasets() and os.path.isdir(name):
         name, pairs = "ClassFolders", [("root", name), *pairs]
     kind = _find(name)
     types = {item.name: get_type_hints(kind)[item.name] for item in dataclasses.fields(kind)}
@@ -46,25 +46,26 @@ def describe_dataset(source: Splits) -> dict[str, Any]:
     return {"source": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
 
 
-def _kinds() -> dict[str, type]:
-    modules = [importlib.import_module(f"vrl_jax.data.datasets.{module}") for module in MODULES]
-    return {
-        key: kind
-        for module in modules
-        for key, kind in vars(module).items()
-        if hasattr(kind, "pretrain") and kind.__module__ == module.__name__ and key[0] != "_"
-    }
+def list_datasets() -> dict[str, type]:
+    """Return the data sets of this folder by the names of their classes, sorted."""
+    kinds = {}
+    for module in pkgutil.iter_modules([os.path.dirname(__file__)], f"{__package__}."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            own = getattr(kind, "__module__", "") == module.name and name[0] != "_"
+            if own and hasattr(kind, "pretrain") and dataclasses.fields(kind):
+                kinds[name] = kind
+    return dict(sorted(kinds.items()))
 
 
 def _find(name: str) -> type:
     module, _, attribute = name.partition(":")
     if not attribute:
-        if name not in _kinds():
+        if name not in list_datasets():
             raise ValueError(
                 f"{name!r} is neither a folder nor a data set: wanted one of "
-                f"{', '.join(_kinds())}, or module:Class"
+                f"{', '.join(list_datasets())}, or module:Class"
             )
-        return _kinds()[name]
+        return list_datasets()[name]
     try:
         kind = getattr(importlib.import_module(module), attribute, None)
     except ImportError as error:

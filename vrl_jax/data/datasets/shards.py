@@ -64,7 +64,8 @@ class WebDataset(Listed):
     classes: str = ""
     mirror_safe: bool = True
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the samples of the shards."""
 
         def read(key: str, shards: str) -> list[Row]:
             return _index_all(index_tar, list_shards(key, shards, r".+\.tar"))
@@ -104,7 +105,8 @@ class TfdsFolder(Listed):
         """Refuse negative rates."""
         check.at_least(0, fps=self.fps)
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the records of the split."""
         root = need_folder("root", self.root)
         split = getattr(self, f"{part}_split")
         shards = list_tfds_shards(root, split)
@@ -176,7 +178,8 @@ class SequenceExamples(Listed):
         """Refuse negative rates."""
         check.at_least(0, fps=self.fps)
 
-    def _listed(self, part: str) -> VideoList:
+    def list_videos(self, part: str) -> VideoList:
+        """Return the records of the shards."""
         pattern = r".+-\d{5}-of-\d{5}|.+\.tfrecords?"
         key = f"{part}_shards"
         shards = list_shards(key, getattr(self, key), pattern)

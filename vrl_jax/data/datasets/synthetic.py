@@ -14,6 +14,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -52,6 +53,8 @@ class Synthetic:
       frames: length of a video.
       seed: of the whole data set.
     """
+
+    benchmark: ClassVar[str] = ""
 
     pretrain_videos: int = 4096
     train_videos: int = 1024

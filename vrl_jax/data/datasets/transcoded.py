@@ -108,7 +108,7 @@ class Prepared(Listed):
 
     root: str = ""
 
-    def listed(self, part: str) -> VideoList:
+    def list_part(self, part: str) -> VideoList:
         """Return the videos of a part; raises `ValueError` where the folder is not finished."""
         check.one_of(PARTS, part=part)
         root = need_folder("root", self.root)

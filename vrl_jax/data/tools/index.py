@@ -131,7 +131,7 @@ def _list(source: Listing) -> tuple[list[Row], list[VideoFile], dict[str, Any]]:
     """Return rows that nothing is known of yet, their media, and what `dataset.json` says."""
     rows, media, repeated = {}, {}, 0
     for part in ("train", "test", "pretrain"):
-        listed = source.listed(part)
+        listed = source.list_part(part)
         for video in listed.videos:
             row = _row(video, getattr(source, "root", ""))
             key = _key(row)
