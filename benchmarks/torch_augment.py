@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from vrl_jax.augment.crops import TRIES
-from vrl_jax.augment.views import LUMA, Augment
+from vrl_jax.augment.photometric import LUMA
+from vrl_jax.augment.views import Augment
 
 
 def make_views(clips: Tensor, augment: Augment) -> Tensor:

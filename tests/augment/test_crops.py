@@ -133,3 +133,13 @@ def test_a_square_that_needs_no_resizing_is_a_piece_of_the_frame(rng):
         got = np.asarray(fixed_crops(jnp.asarray(clip), 14, Crops(places, 14 / 16)))
         for crop, (top, left) in zip(got, corners, strict=True):
             np.testing.assert_allclose(crop, clip[:, top : top + 14, left : left + 14], atol=1e-6)
+
+
+def test_flip_mirrors_about_as_often_as_asked(rng):
+    clip = jnp.asarray(random_clip(rng, 2, 4, 5))
+    keys = jax.random.split(KEY, 1000)
+    got = jax.vmap(lambda key: C.random_flip(key, clip, 0.3))(keys)
+    mirrored = np.asarray((got == clip[:, :, ::-1]).all(axis=(1, 2, 3, 4)))
+    kept = np.asarray((got == clip).all(axis=(1, 2, 3, 4)))
+    assert (mirrored ^ kept).all() and abs(mirrored.mean() - 0.3) < 0.05
+    assert C.random_flip(KEY, clip, 0.0) is clip

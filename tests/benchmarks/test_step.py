@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks import jax_step, step
 from benchmarks.step import Settings, check_equal, largest
-from vrl_jax.augment import views as ours
+from vrl_jax.augment import photometric as ours
 from vrl_jax.augment.crops import resize_box
+from vrl_jax.augment.views import Augment
 from vrl_jax.losses import info_nce, nt_xent
 from vrl_jax.types import TrainLength
 
@@ -105,7 +106,7 @@ def test_both_sides_lose_colour_and_blur_alike(clips):
 
 def test_views_in_pytorch_are_random_and_whole(rng):
     shown = torch.from_numpy(rng.integers(256, size=(64, 2, 18, 24, 3), dtype=np.uint8))
-    views = torch_augment.make_views(shown, ours.Augment(size=8))
+    views = torch_augment.make_views(shown, Augment(size=8))
     assert views.shape == (64, 3, 2, 8, 8) and bool(views.isfinite().all())
     corner, extent = torch_augment.draw_boxes(500, (18, 24), (0.2, 0.766), (0.75, 4 / 3), "cpu")
     assert bool(
@@ -114,7 +115,7 @@ def test_views_in_pytorch_are_random_and_whole(rng):
     shares = extent.prod(-1) / (18 * 24)
     assert 0.2 <= shares.min() < 0.25 and 0.65 < shares.max() <= 0.767
     with pytest.raises(ValueError, match="resized crops and luma alone"):
-        torch_augment.make_views(shown, ours.Augment(size=8, crop="plain"))
+        torch_augment.make_views(shown, Augment(size=8, crop="plain"))
 
 
 def test_each_side_tells_the_same_of_its_step():
@@ -132,7 +133,7 @@ def test_each_side_tells_the_same_of_its_step():
 
 def test_a_step_in_pytorch_changes_its_weights():
     given = Settings(encoder="r3d-18", batch=2, frames=2, size=16, compile=False)
-    network, run = torch_step.runner(given, ours.Augment(size=16), torch.device("cpu"))
+    network, run = torch_step.runner(given, Augment(size=16), torch.device("cpu"))
     before = [p.detach().clone() for p in network.parameters()]
     run(1)
     changed = [not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True)]

@@ -14,7 +14,8 @@ import pytest
 from tests.evaluation.shrink import shrink
 from vrl_jax import config, pretrained
 from vrl_jax.augment.crops import Crops, fixed_crops
-from vrl_jax.augment.views import Augment, normalize
+from vrl_jax.augment.photometric import normalize
+from vrl_jax.augment.views import Augment
 from vrl_jax.data.dataset import Video, VideoError, VideoList
 from vrl_jax.data.datasets.benchmarks import HMDB51
 from vrl_jax.data.datasets.synthetic import Synthetic
