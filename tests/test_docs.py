@@ -220,9 +220,10 @@ def check_flags(module: str, arguments: list[str]) -> None:
 def check_config(arguments: list[str]) -> None:
     """Build the config that `--config` names, with all that the command line says of it."""
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    path = pathlib.Path(given["--config"])
+    file, *arg = given["--config"].split(":")
+    path = pathlib.Path(file)
     assert (ROOT / path).is_file(), path
-    described = importlib.import_module(f"{path.parent}.{path.stem}").get_config()
+    described = importlib.import_module(f"{path.parent}.{path.stem}").get_config(*arg)
     overrides = [each for each in arguments if re.match(r"--config\.(?!help$)", each)]
     values, argv = flags.FlagValues(), ["main", *overrides]
     made = config_flags.DEFINE_config_dict(

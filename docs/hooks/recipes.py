@@ -1,107 +1,106 @@
-"""The table of the evaluation protocols' recipes, made from the recipes themselves."""
+"""The table of the published evaluation recipes, generated from the recipes themselves."""
 
 from typing import Any
 
 from vrl_jax.augment.views import Augment
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation import protocols
-from vrl_jax.evaluation.protocols import Fit, Recipe, Test
+from vrl_jax.evaluation.base import EvalInput, EvalProtocol
+from vrl_jax.evaluation.protocols.classifier import ClassifierEval
+from vrl_jax.evaluation.recipes import list_recipes
 from vrl_jax.train.optim import Optimizer
 
-PLACE = "<!-- recipes -->"
-TITLES = ("protocol", "task", "set", "trained", "optimiser", "augmentation", "judged by")
+MARKER = "<!-- recipes -->"
+TITLES = ("paper", "protocol", "set", "training", "optimiser", "augmentation", "test")
+BENCHMARKS = ("ucf101", "hmdb51", "diving48", "ssv2", "k400")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page with the table in its place."""
-    return markdown.replace(PLACE, table()) if PLACE in markdown else markdown
+    """Return a page with the table in place of its marker."""
+    return markdown.replace(MARKER, format_table()) if MARKER in markdown else markdown
 
 
-def table() -> str:
-    """Return the table: a row a recipe, and one for each set that has another."""
+def format_table() -> str:
+    """Return the table: a row per recipe, and one per data set with settings of its own."""
     rows = [TITLES, ["---"] * len(TITLES)]
-    for name, tasks in protocols._PUBLISHED.items():
-        for task in tasks:
-            usual = told(protocols.published_recipe(name, task))
-            rows.append((f"`{name}`", task, "any", *usual))
-            for data in protocols.SETS:
-                if (own := told(protocols.published_recipe(name, task, data))) != usual:
-                    rows.append((f"`{name}`", task, f"`{data}`", *own))
+    for paper, recipe in list_recipes():
+        default = recipe()
+        cells = describe_protocol(default)
+        rows.append((f"`{paper}`", default.task, "any", *cells))
+        for benchmark in BENCHMARKS:
+            own = describe_protocol(recipe(benchmark))
+            if own != cells:
+                rows.append((f"`{paper}`", default.task, f"`{benchmark}`", *own))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def told(recipe: Recipe) -> tuple[str, ...]:
-    """Return what a recipe is, in words."""
-    fit = recipe.fit
-    if fit is None:
-        return (
-            "",
-            "",
-            "",
-            judged(recipe.test) + f", features less the mean of `{recipe.center}` set",
-        )
-    return trained(fit), optimised(fit.optim, fit.epochs), varied(fit.augment), judged(recipe.test)
+def describe_protocol(protocol: EvalProtocol) -> tuple[str, ...]:
+    """Return training, optimiser, augmentation and test of a protocol."""
+    test = describe_test(protocol.test)
+    if not isinstance(protocol, ClassifierEval):
+        return "", "", "", f"{test}, features centred by the mean of `{protocol.center}` set"
+    optimizer = describe_optimizer(protocol.optim, protocol.epochs)
+    return describe_training(protocol), optimizer, describe_augment(protocol.train.augment), test
 
 
-def trained(fit: Fit) -> str:
-    """Return how long, on what, and by which classifier."""
-    parts = [f"{fit.epochs:g} epochs of {fit.batch}", cut(fit.sampling), size(fit.resize)]
-    parts += [f"{fit.repeats} clips a video an epoch"] * (fit.repeats > 1)
-    parts += [f"encoder at {fit.encoder_rate:g} of the rate"] * (fit.encoder_rate != 1)
-    parts += [f"dropout {fit.dropout:g}"] * (fit.dropout > 0)
-    parts += ["features at unit length, normalised by the batch"] * fit.normed
+def describe_training(protocol: ClassifierEval) -> str:
+    """Return length and input of training, and the classifier."""
+    train = protocol.train
+    parts = [f"{protocol.epochs:g} epochs of {protocol.batch}", describe_clip(train.sampling)]
+    parts += [format_size(train.resize)]
+    parts += [f"{train.repeats} clips per video and epoch"] * (train.repeats > 1)
+    parts += [f"encoder at {protocol.encoder_rate:g} of the rate"] * (protocol.encoder_rate != 1)
+    parts += [f"dropout {protocol.dropout:g}"] * (protocol.dropout > 0)
+    parts += ["features at unit length, batch-normalised"] * protocol.normed
     return ", ".join(parts)
 
 
-def optimised(optim: Optimizer, epochs: float) -> str:
+def describe_optimizer(optim: Optimizer, epochs: float) -> str:
     """Return the optimiser and its schedule."""
-    of = f" for {optim.reference_batch}" if optim.reference_batch else ""
+    reference = f" for {optim.reference_batch}" if optim.reference_batch else ""
     nesterov = "Nesterov " if getattr(optim, "nesterov", False) else ""
-    parts = [f"{nesterov}{type(optim).__name__}, rate {optim.learning_rate:g}{of}"]
+    parts = [f"{nesterov}{type(optim).__name__}, rate {optim.learning_rate:g}{reference}"]
     if optim.warmup:
         parts.append(f"{optim.warmup * epochs:g} epochs of warm-up")
     drops = " ".join(f"{drop * epochs:g}" for drop in optim.drops)
     parts.append(f"× {optim.drop_factor:g} after {drops}" if drops else "cosine")
-    on = ", of biases and norms, too" if optim.decay_all else ""
-    parts.append(f"decay {optim.weight_decay:g}{on}" if optim.weight_decay else "no decay")
+    everywhere = ", biases and norms included" if optim.decay_all else ""
+    decay = f"weight decay {optim.weight_decay:g}{everywhere}"
+    parts.append(decay if optim.weight_decay else "no weight decay")
     return ", ".join(parts)
 
 
-def varied(augment: Augment) -> str:
-    """Return how a clip becomes a view."""
-    least, most = (round(side * augment.size) for side in augment.scale)
+def describe_augment(augment: Augment) -> str:
+    """Return the augmentation of a training clip."""
+    low, high = (round(side * augment.size) for side in augment.scale)
     crop = {
-        "resized": f" from a box of {augment.area[0]:g} to {augment.area[1]:g} of the area",
-        "scaled": f" of frames scaled to {least} to {most}",
+        "resized": f" from {augment.area[0]:g} to {augment.area[1]:g} of the area",
+        "scaled": f" of frames scaled to {low} to {high}",
         "plain": "",
     }[augment.crop]
     parts = [f"{augment.size}{crop}"]
-    parts += [f"mirrored with {augment.flip:g}"] * (augment.flip > 0)
+    parts += [f"flip with probability {augment.flip:g}"] * (augment.flip > 0)
     if augment.jitter:
         colours = augment.brightness, augment.contrast, augment.saturation, augment.hue
-        parts.append(f"colours {' '.join(f'{x:g}' for x in colours)} with {augment.jitter:g}")
+        strengths = " ".join(f"{x:g}" for x in colours)
+        parts.append(f"colour jitter {strengths} with probability {augment.jitter:g}")
     return ", ".join(parts)
 
 
-def judged(test: Test) -> str:
-    """Return which clips and crops of a video are averaged."""
-    return ", ".join(
-        (
-            f"{test.sampling.clips} × {len(test.crops)}",
-            cut(test.sampling),
-            f"{test.size} of {size(test.resize)}",
-        )
-    )
+def describe_test(test: EvalInput) -> str:
+    """Return the clips and crops that are averaged."""
+    count = f"{test.sampling.clips} × {len(test.crops)}"
+    size = f"{test.size} of {format_size(test.resize)}"
+    return ", ".join((count, describe_clip(test.sampling), size))
 
 
-def cut(sampling: Sampling) -> str:
-    """Return what a clip is."""
+def describe_clip(sampling: Sampling) -> str:
+    """Return the frames of a clip."""
     if sampling.layout == "segments":
         return f"a frame of each of {sampling.frames} parts"
-    rate = f" at {sampling.fps:g} a second" if sampling.fps else ""
+    rate = f" at {sampling.fps:g} frames per second" if sampling.fps else ""
     return f"{sampling.frames} × {sampling.stride} frames{rate}"
 
 
-def size(shape: tuple[int, int]) -> str:
+def format_size(shape: tuple[int, int]) -> str:
     """Return height and width."""
     return f"{shape[0]} × {shape[1]}"
