@@ -318,7 +318,7 @@ def test_real_videos_have_no_masks_and_short_maps_no_spectrum(tmp_path, weights)
     assert not any(name.startswith(("scuba", "koopman")) for name in found)
     assert found["order-ordered-static"]["skipped"] == {
         "scuba": "there are no masks",
-        "koopman": "there are no frame vectors",
+        "koopman": "there are no frame features",
     }
 
 

@@ -22,7 +22,7 @@ def test_permutations_differ_and_none_is_forward_or_backward(frames, count, seed
 
 
 def test_more_shuffles_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="no 5 ways to shuffle 3 frames"):
+    with pytest.raises(ValueError, match="3 frames have fewer than 5 shuffled orders"):
         frame_order.draw_permutations(3, 5, 0)
 
 
@@ -79,7 +79,7 @@ def test_a_probe_of_one_view_is_asked_about_all(rng):
     test.unreadable[3] = train.unreadable[5] = True
     train.views["order/ordered"][5] = np.nan
     views = ("order/ordered", "order/reversed")
-    options = {"learned": "order/ordered", "group": "", "settings": QUICK}
+    options = {"train_view": "order/ordered", "group": "", "settings": QUICK}
     said = frame_order.predict_views(train, test, "class", 2, views, **options)
     kept, labels = np.arange(21) != 3, test.labels["class"]
     np.testing.assert_array_equal(said["order/ordered"][kept], labels[kept])
@@ -91,7 +91,7 @@ def test_a_left_out_group_is_not_learned_from(rng):
     whole = bank(rng, 24)
     other = whole.labels["who"] == 1
     whole.views["order/ordered"][other] *= -1  # one group is the other way round
-    options = {"learned": "order/ordered", "group": "who", "settings": QUICK}
+    options = {"train_view": "order/ordered", "group": "who", "settings": QUICK}
     said = frame_order.predict_views(whole, whole, "class", 2, ("order/ordered",), **options)
     right = said["order/ordered"] == whole.labels["class"]
     assert not right[other].any()

@@ -204,7 +204,7 @@ def test_floors_are_found_and_what_is_missing_is_said(reports):
     found, told = reports(order_free)
     assert found["floor/appearance", "static"]["value"] > 1 / SHAPES + BLIND
     assert at_chance(found["floor/appearance", "dynamic"])
-    assert told.skipped == {"koopman": "there are no frame vectors"}
+    assert told.skipped == {"koopman": "there are no frame features"}
     assert json.loads(json.dumps(told.results)) == told.results
     assert all(result["commit"] == "c" for result in told.results)
 

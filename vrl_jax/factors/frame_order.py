@@ -1,8 +1,8 @@
-"""Does an encoder care in which order the frames come? Orders of a clip, and what is then right.
+"""Sensitivity of an encoder to frame order.
 
-A probe that learned from ordered clips is asked about the same test clips with their frames in
-other orders; "Only Time Can Tell" (Sevilla-Lara et al., WACV 2021, arXiv 1907.08340) shows that a
-few classes carry the drop, so every number is also given per class.
+A probe is trained on ordered clips and tested on the test clips with their frames reordered. The
+drop in accuracy is concentrated in few classes ("Only Time Can Tell", Sevilla-Lara et al., WACV
+2021, arXiv 1907.08340), so results also have per-class accuracies.
 """
 
 import math
@@ -21,10 +21,10 @@ Views = Mapping[str, Float[np.ndarray, "n _"]]
 
 
 class ViewFeatures(NamedTuple):
-    """Features of a source's videos, seen in several ways.
+    """Features of several views of a dataset's videos.
 
     Attributes:
-      views: one row a video, by the name of what was encoded.
+      views: one row per video, by the name of the view.
       labels: class numbers by label name.
       unreadable: whether the video could not be read.
     """
@@ -35,23 +35,25 @@ class ViewFeatures(NamedTuple):
 
 
 def draw_permutations(frames: int, count: int, seed: int) -> Int[np.ndarray, "p t"]:
-    """Return that many different orders of the frames, none of them forward or backward.
+    """Return `count` distinct permutations of the frames, other than forward and backward.
 
     Raises:
-      ValueError: there are not so many.
+      ValueError: there are fewer permutations.
     """
     if count > math.factorial(min(frames, 20)) - 2:
-        raise ValueError(f"there are no {count} ways to shuffle {frames} frames: use longer clips")
+        raise ValueError(
+            f"{frames} frames have fewer than {count} shuffled orders: use longer clips"
+        )
     rng = np.random.default_rng(seed)
-    plain = tuple(range(frames))
-    found = {plain: None, plain[::-1]: None}
-    while len(found) < count + 2:
-        found[tuple(rng.permutation(frames).tolist())] = None
-    return np.array(list(found)[2:])
+    forward = tuple(range(frames))
+    orders = {forward: None, forward[::-1]: None}
+    while len(orders) < count + 2:
+        orders[tuple(rng.permutation(frames).tolist())] = None
+    return np.array(list(orders)[2:])
 
 
 def frame_orders(frames: int, shuffles: int, seed: int) -> dict[str, Int[np.ndarray, "t"]]:
-    """Return by name which frame is shown when; "held" shows every second one twice."""
+    """Return the frame indices of each order by name; "held" repeats every second frame."""
     forward = np.arange(frames)
     shuffled = draw_permutations(frames, shuffles, seed)
     return {
@@ -64,7 +66,7 @@ def frame_orders(frames: int, shuffles: int, seed: int) -> dict[str, Int[np.ndar
 
 
 def freeze_clips(clips: UInt8[np.ndarray, "m t h w 3"]) -> UInt8[np.ndarray, "m t h w 3"]:
-    """Show the middle frame all the time."""
+    """Repeat the middle frame of each clip for its whole length."""
     frames = clips.shape[1]
     return clips[:, np.full(frames, frames // 2)]
 
@@ -76,121 +78,124 @@ def predict_views(
     classes: int,
     views: tuple[str, ...],
     *,
-    learned: str,
+    train_view: str,
     group: str,
     settings: LinearProbe,
 ) -> dict[str, Int[np.ndarray, "n"]]:
-    """Return what a probe that learned from one view says of the test videos in other views.
+    """Train a probe on one view and return its predictions on other views of the test videos.
 
-    It says `UNREADABLE` of a video that could not be read.
+    The prediction for a video that could not be read is `UNREADABLE`.
 
     Args:
-      train: what is learned from.
-      test: what is asked about; with a group, also what is learned from.
-      label: which of the labels.
-      classes: how many there are.
-      views: what is asked about.
-      learned: the view that is learned from.
-      group: see `folds`.
+      train: features to train on.
+      test: features to test on; with a group, also to train on.
+      label: the label to predict.
+      classes: number of classes.
+      views: views of the test videos.
+      train_view: the view to train on.
+      group: see `probe_folds`.
       settings: of the probe.
     """
-    said = {view: np.full(len(test.unreadable), UNREADABLE) for view in views}
-    for members, asked in probe_folds(train, test, group):
-        found = linear_probe.fit_probe(
-            train.views[learned],
+    predictions = {view: np.full(len(test.unreadable), UNREADABLE) for view in views}
+    for train_mask, rows in probe_folds(train, test, group):
+        probe = linear_probe.fit_probe(
+            train.views[train_view],
             train.labels[label],
-            np.concatenate([test.views[view][asked] for view in views]),
-            np.tile(test.labels[label][asked], len(views)),
+            np.concatenate([test.views[view][rows] for view in views]),
+            np.tile(test.labels[label][rows], len(views)),
             num_classes=classes,
             settings=settings,
             groups=train.labels[group] if group else None,
-            mask=members,
+            mask=train_mask,
         )
-        for view, part in zip(views, np.split(found.predictions, len(views)), strict=True):
-            said[view][asked] = part
-    return said
+        for view, part in zip(views, np.split(probe.predictions, len(views)), strict=True):
+            predictions[view][rows] = part
+    return predictions
 
 
 def arrow_of_time(
     train: ViewFeatures, test: ViewFeatures, *, group: str, settings: LinearProbe
 ) -> Bool[np.ndarray, "2 n"]:
-    """Return of which test videos, shown forward and backward, a probe says the right direction.
+    """Return for which test videos, forward and backward, a probe predicts the direction.
 
-    Both clips of a training video lie on the same side when the probe's settings are chosen. What
-    cannot be read is wrong.
+    Both clips of a training video are on the same side of the held-out split. Unreadable videos
+    count as wrong.
     """
-    right = np.zeros((2, len(test.unreadable)), bool)
+    correct = np.zeros((2, len(test.unreadable)), bool)
     directed = ("order/ordered", "order/reversed")
     both = np.concatenate([train.views[view] for view in directed])
-    for members, asked in probe_folds(train, test, group):
-        directions = np.repeat([0, 1], len(asked))
-        found = linear_probe.fit_probe(
+    for train_mask, rows in probe_folds(train, test, group):
+        directions = np.repeat([0, 1], len(rows))
+        probe = linear_probe.fit_probe(
             both,
-            np.repeat([0, 1], len(members)),
-            np.concatenate([test.views[view][asked] for view in directed]),
+            np.repeat([0, 1], len(train_mask)),
+            np.concatenate([test.views[view][rows] for view in directed]),
             directions,
             num_classes=2,
             settings=settings,
-            groups=np.tile(train.labels[group] if group else np.arange(len(members)), 2),
-            mask=np.tile(members, 2),
+            groups=np.tile(train.labels[group] if group else np.arange(len(train_mask)), 2),
+            mask=np.tile(train_mask, 2),
         )
-        right[:, asked] = (found.predictions == directions).reshape(2, -1)
-    return right
+        correct[:, rows] = (probe.predictions == directions).reshape(2, -1)
+    return correct
 
 
 def probe_folds(
     train: ViewFeatures, test: ViewFeatures, group: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (which rows of train to learn from, rows of test to ask about), readable ones alone.
+    """Yield (mask of training rows, indices of test rows), with readable videos only.
 
-    With a group, each of its values is asked about once, and all others are learned from.
+    With a group, each of its values is tested once, with all others as training videos.
+
+    Raises:
+      ValueError: with a group, `train` is not `test`, or there are fewer than three groups.
     """
-    learn, ask = ~train.unreadable, np.flatnonzero(~test.unreadable)
+    train_mask, rows = ~train.unreadable, np.flatnonzero(~test.unreadable)
     if not group:
-        yield learn, ask
+        yield train_mask, rows
         return
     if train is not test:
         raise ValueError(f"group {group!r} is left out of the test videos: train must be test")
     groups = test.labels[group]
-    check.at_least(3, **{f"the number of {group}s": len(np.unique(groups[ask]))})
-    for value in np.unique(groups[ask]):
-        yield learn & (groups != value), ask[groups[ask] == value]
+    check.at_least(3, **{f"the number of {group}s": len(np.unique(groups[rows]))})
+    for value in np.unique(groups[rows]):
+        yield train_mask & (groups != value), rows[groups[rows] == value]
 
 
 def summarize_accuracy(
-    right: Float[np.ndarray, "n"] | Bool[np.ndarray, "n"],
+    correct: Float[np.ndarray, "n"] | Bool[np.ndarray, "n"],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Return the share that is right, that of each class that occurs, and that of a blind guess.
+    """Return accuracy, chance level, and the accuracy of each class that occurs.
 
-    A blind guess always names the most frequent class.
+    Chance is the accuracy of always predicting the most frequent class.
     """
-    found = {name: right[labels == number] for number, name in enumerate(classes)}
+    by_class = {name: correct[labels == number] for number, name in enumerate(classes)}
     return {
-        "value": float(right.mean()),
+        "value": float(correct.mean()),
         "metric": "top-1 accuracy",
         "chance": chance_level(labels),
-        "per_class": {name: float(part.mean()) for name, part in found.items() if len(part)},
+        "per_class": {name: float(part.mean()) for name, part in by_class.items() if len(part)},
     }
 
 
 def compare_orders(
-    right: Mapping[str, Bool[np.ndarray, "n"]],
+    correct: Mapping[str, Bool[np.ndarray, "n"]],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
 ) -> list[dict[str, Any]]:
     """Return accuracies on ordered, shuffled, reversed, frozen and held clips.
 
-    All shuffles count as one, by the mean. A drop is from the accuracy on ordered clips.
+    Shuffled is the mean over permutations. A drop is relative to the accuracy on ordered clips.
     """
-    shuffles = [found for name, found in right.items() if name.startswith("shuffled")]
-    averaged = {**right, "shuffled": np.mean(shuffles, axis=0)}
-    whole = summarize_accuracy(averaged["ordered"], labels, classes)
-    results = [{"name": "order/ordered", **whole}]
+    shuffled = [array for name, array in correct.items() if name.startswith("shuffled")]
+    averaged = {**correct, "shuffled": np.mean(shuffled, axis=0)}
+    ordered = summarize_accuracy(averaged["ordered"], labels, classes)
+    results = [{"name": "order/ordered", **ordered}]
     for name in ("shuffled", "reversed", "frozen", "held"):
-        found = summarize_accuracy(averaged[name], labels, classes)
-        drops = {c: whole["per_class"][c] - part for c, part in found["per_class"].items()}
-        drop = whole["value"] - found["value"]
-        results.append({"name": f"order/{name}", **found, "drop": drop, "drop_per_class": drops})
+        summary = summarize_accuracy(averaged[name], labels, classes)
+        drops = {c: ordered["per_class"][c] - part for c, part in summary["per_class"].items()}
+        drop = ordered["value"] - summary["value"]
+        results.append({"name": f"order/{name}", **summary, "drop": drop, "drop_per_class": drops})
     return results

@@ -1,4 +1,4 @@
-"""What can be read off pixels without any network: numbers that an encoder must beat."""
+"""Pixel descriptors of appearance and motion, baselines without an encoder."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -18,13 +18,13 @@ def motion_pixels(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m
 
 
 def _shrink(images: Float[np.ndarray, "m h w"]) -> Float[np.ndarray, "m d"]:
-    """Average over 32 x 32 areas and flatten."""
+    """Downsample to 32 x 32 by area averaging, and flatten."""
     rows, columns = (_areas(side) for side in images.shape[1:])
     return (rows @ images @ columns.T).reshape(len(images), -1)
 
 
 def _areas(side: int) -> Float[np.ndarray, "a n"]:
-    """Return how much of each of 32 equal areas of a line each of its pixels makes up."""
+    """Return the weight of each of n pixels in the mean of each of 32 equal intervals."""
     edges = np.arange(SIDE + 1)[:, None] * side / SIDE
     overlap = np.minimum(edges[1:], np.arange(side) + 1) - np.maximum(edges[:-1], np.arange(side))
     return (np.maximum(overlap, 0) * SIDE / side).astype(np.float32)

@@ -1,7 +1,7 @@
-"""What of a frozen encoder is appearance and what is motion, on any labelled data set.
+"""Appearance and motion in a frozen encoder, measured on any labelled dataset.
 
-All numbers come from one pass over the training and one over the test videos: every view of a clip
-is made from the same decoded frames.
+All numbers come from one pass over the training videos and one over the test videos: every view of
+a clip is made from the same decoded frames.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,22 +21,23 @@ from vrl_jax.probes.linear_probe import LinearProbe
 from vrl_jax.probes.results import Result
 
 Clips = UInt8[np.ndarray, "m t h w 3"]
+Arrays = dict[str, Shaped[np.ndarray, "..."]]
 BACKGROUNDS = {"scuba": "sinusoidal stripes", "scuba-stills": "frames of other classes"}
 
 
 @dataclass(frozen=True)
 class FactorConfig:
-    """How the static/dynamic report is made.
+    """Evaluation of static and dynamic factors.
 
     Attributes:
-      permutations: ways in which test clips are shuffled, the same for all.
-      threshold: of a unit's correlation.
-      radius: an eigenvalue counts as static within this distance of 1.
-      ridge: see `koopman.fit`.
-      seed: of shuffles, styles and backgrounds.
-      group: label by which one group at a time is left out, over the test videos alone; "" learns
-        from the train and asks about the test videos.
-      linear: all probes, the floors' too.
+      permutations: number of random frame orders of the test clips, the same for all clips.
+      threshold: correlation above which a channel is static or dynamic.
+      radius: distance from 1 within which an eigenvalue is static.
+      ridge: regularisation of the operators, see `koopman.fit`.
+      seed: of permutations, styles and backgrounds.
+      group: label for leave-one-group-out evaluation on the test videos, such as the person; ""
+        trains on the training videos and tests on the test videos.
+      linear: settings of all linear probes, also of the pixel baselines.
     """
 
     permutations: int = 3
@@ -48,7 +49,6 @@ class FactorConfig:
     linear: LinearProbe = LinearProbe()
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
         check.at_least(1, permutations=self.permutations)
         check.positive(radius=self.radius, ridge=self.ridge)
         check.at_least(0, seed=self.seed)
@@ -56,16 +56,16 @@ class FactorConfig:
 
 
 class FactorReport(NamedTuple):
-    """What was found.
+    """Results on static and dynamic factors.
 
     Attributes:
-      results: as `judge` makes them; names have a part before "/" that groups them.
-      arrays: by name, for an npz: what the results summarise.
-      skipped: group of results to the reason why there are none.
+      results: as from `run_probes`; names have a prefix up to "/" by group.
+      arrays: the per-channel and per-clip data behind the results, by name, for an npz file.
+      skipped: prefix of results that could not be measured, with the reason.
     """
 
     results: list[Result]
-    arrays: dict[str, Shaped[np.ndarray, "..."]]
+    arrays: Arrays
     skipped: dict[str, str]
 
 
@@ -83,116 +83,115 @@ def report_factors(
     masks: VideoDataset | None = None,
     twins: tuple[VideoDataset, VideoDataset] | None = None,
 ) -> FactorReport:
-    """Return the order test, arrow of time, units, floors, and what masks and frames allow.
+    """Measure frame order, arrow of time, pixel baselines, units, and optionally SCUBA and spectra.
 
-    Test videos that could not be read count as wrong; units and spectrum do without them, and
-    probes without training videos that could not be read.
+    Unreadable test videos count as wrong, but are left out of units and spectra. Unreadable
+    training videos are left out.
 
     Args:
-      encode: see `extract`.
-      batches: a source's batches as `eval_batches` makes them, each host its own.
-      train: what probes learn from; not read where a group is left out.
-      test: what is asked about.
-      rows: videos that all hosts encode at a time.
-      hosts: that share the videos.
+      encode: see `extract_features`.
+      batches: this host's batches of a dataset, as from `eval_batches`.
+      train: videos to train probes on; not read with `config.group`.
+      test: videos to test on.
+      rows: global batch size in videos.
+      hosts: number of hosts that share the videos.
       config: the settings.
-      stamp: what every result carries beside its own.
-      frames: as `encode`, but to at least 5 frame vectors a clip: for the spectrum.
-      masks: masks of the test videos' foregrounds as videos, white where it is: for SCUBA and SCUFO
-        (`scuba.load_masks` finds them; rendered videos have their own).
-      twins: the test videos changed in motion alone, and in appearance alone: for units by pairs
-        of known factors.
+      stamp: entries added to every result.
+      frames: like `encode`, but to at least 5 frame features per clip; enables the spectrum.
+      masks: foreground masks of the test videos as videos, white in the foreground; enables SCUBA
+        and SCUFO (`scuba.load_masks` reads them; rendered videos provide their own).
+      twins: the test videos with only the motion changed, and with only the appearance changed;
+        enables units from pairs with known factors.
     """
-    reader = ViewExtractor(encode, batches, rows, hosts, config.seed)
-    fitted: list[ClipOperators] = []
+    extractor = ViewExtractor(encode, batches, rows, hosts, config.seed)
+    operators: list[ClipOperators] = []
 
-    def fit(clips):
-        fitted.append(spectrum.fit_operators(frames(clips), config.ridge))
+    def fit(clips: Clips) -> None:
+        operators.append(spectrum.fit_operators(frames(clips), config.ridge))
 
-    asked = reader.test(test, config.permutations, masks, fit if frames else None)
-    known = asked if config.group else reader.train(train)
-    results = [_direction(known, asked, config)]
+    test_features = extractor.extract_test(
+        test, config.permutations, masks, fit if frames else None
+    )
+    train_features = test_features if config.group else extractor.extract_train(train)
+    results = [_arrow_of_time(train_features, test_features, config)]
     for label in [name for name in test.classes if name != config.group]:
-        results += _of_label(known, asked, label, test.classes[label], config)
-    shuffled = [view for name, view in asked.views.items() if name.startswith("order/shuffled")]
-    found = [_units(asked, shuffled, asked.views["style/restyled"], "restyled", config.threshold)]
-    if twins is not None:
-        moved, dressed = (reader.plain(source).views["order/ordered"] for source in twins)
-        found.append(_units(asked, [moved], dressed, "known factors", config.threshold))
+        results += _label_results(train_features, test_features, label, test.classes[label], config)
+    parts = _units_by_pairs(extractor, test_features, twins, config.threshold)
     skipped = {}
-    if not _masked(asked).any():
+    if not _has_mask(test_features).any():
         skipped["scuba"] = "there are no masks" if masks is None else "no mask could be read"
     if frames:
-        operators = _by_video(fitted, ~asked.unreadable, rows, hosts)
-        found.append(spectrum.describe_spectra(operators, config.radius))
+        by_video = _by_video(operators, ~test_features.unreadable, rows, hosts)
+        parts.append(spectrum.describe_spectra(by_video, config.radius))
     else:
-        skipped["koopman"] = "there are no frame vectors"
-    arrays = {}
-    for told, values in found:
-        results, arrays = results + told, arrays | values
+        skipped["koopman"] = "there are no frame features"
+    results += [result for part, _ in parts for result in part]
+    arrays = {name: array for _, part in parts for name, array in part.items()}
     return FactorReport([{**stamp, **result} for result in results], arrays, skipped)
 
 
-def _direction(known: ViewFeatures, asked: ViewFeatures, config: FactorConfig) -> Result:
-    right = frame_order.arrow_of_time(known, asked, group=config.group, settings=config.linear)
+def _arrow_of_time(train: ViewFeatures, test: ViewFeatures, config: FactorConfig) -> Result:
+    correct = frame_order.arrow_of_time(train, test, group=config.group, settings=config.linear)
     return {
         "name": "arrow/forward-backward",
         "label": "direction",
-        "value": float(right.mean()),
+        "value": float(correct.mean()),
         "metric": "top-1 accuracy",
         "chance": 0.5,
-        "per_class": {"forward": float(right[0].mean()), "backward": float(right[1].mean())},
+        "per_class": {"forward": float(correct[0].mean()), "backward": float(correct[1].mean())},
     }
 
 
-def _of_label(
-    known: ViewFeatures,
-    asked: ViewFeatures,
+def _label_results(
+    train: ViewFeatures,
+    test: ViewFeatures,
     label: str,
     classes: tuple[str, ...],
     config: FactorConfig,
 ) -> list[Result]:
-    """Return what the probes of one label find: order test, floors, SCUBA."""
-    labels = asked.labels[label]
+    """Return the results of one label: frame order, pixel baselines, SCUBA and SCUFO."""
+    labels = test.labels[label]
 
-    def right(learned: str, views: tuple[str, ...]) -> dict[str, np.ndarray]:
-        said = frame_order.predict_views(
-            known,
-            asked,
+    def probe(train_view: str, views: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Return by view which test videos a probe of `train_view` predicts correctly."""
+        predictions = frame_order.predict_views(
+            train,
+            test,
             label,
             len(classes),
             views,
-            learned=learned,
+            train_view=train_view,
             group=config.group,
             settings=config.linear,
         )
-        return {view: answers == labels for view, answers in said.items()}
+        return {view: predicted == labels for view, predicted in predictions.items()}
 
-    shown = [view for view in asked.views if view.partition("/")[0] in ("order", *BACKGROUNDS)]
-    encoded = right("order/ordered", tuple(shown))
-    results = frame_order.compare_orders(_under("order", encoded), labels, classes)
-    for floor in ("floor/appearance", "floor/motion"):
-        found = right(floor, (floor,))[floor]
-        results.append({"name": floor, **frame_order.summarize_accuracy(found, labels, classes)})
-    masked = _masked(asked)
-    for name, background in BACKGROUNDS.items() if masked.any() else ():
-        contrast = _contrast(_under(name, encoded), masked, labels, classes)
-        told = {"background": background, "videos": int(masked.sum())}
-        results += [{**each, **told, "name": f"{name}/{each['name']}"} for each in contrast]
+    views = [view for view in test.views if view.partition("/")[0] in ("order", *BACKGROUNDS)]
+    correct = probe("order/ordered", tuple(views))
+    results = frame_order.compare_orders(_with_prefix("order", correct), labels, classes)
+    for name in ("floor/appearance", "floor/motion"):
+        baseline = frame_order.summarize_accuracy(probe(name, (name,))[name], labels, classes)
+        results.append({"name": name, **baseline})
+    mask = _has_mask(test)
+    for name, background in BACKGROUNDS.items() if mask.any() else ():
+        details = {"background": background, "videos": int(mask.sum())}
+        for result in _contrast(_with_prefix(name, correct), mask, labels, classes):
+            results.append({**result, **details, "name": f"{name}/{result['name']}"})
     return [{"label": label, **result} for result in results]
 
 
 def _contrast(
-    right: Mapping[str, np.ndarray],
-    masked: Bool[np.ndarray, "n"],
+    correct: Mapping[str, np.ndarray],
+    mask: Bool[np.ndarray, "n"],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
 ) -> list[Result]:
-    """Return what is right of masked videos on other backgrounds, moving, still, and moving alone.
+    """Return accuracies on SCUBA and SCUFO, and contrasted accuracy, of the videos with a mask.
 
-    A blind guess, right or wrong on both, has a contrasted accuracy of 0.
+    Contrasted: correct on SCUBA and wrong on SCUFO. It is 0 for a constant prediction, which is
+    correct on both or on neither.
     """
-    scuba, scufo, labels = right["scuba"][masked], right["scufo"][masked], labels[masked]
+    scuba, scufo, labels = correct["scuba"][mask], correct["scufo"][mask], labels[mask]
     contrasted = frame_order.summarize_accuracy(scuba & ~scufo, labels, classes)
     contrasted |= {"metric": "contrasted accuracy", "chance": 0.0}
     return [
@@ -202,42 +201,73 @@ def _contrast(
     ]
 
 
+def _units_by_pairs(
+    extractor: ViewExtractor,
+    test: ViewFeatures,
+    twins: tuple[VideoDataset, VideoDataset] | None,
+    threshold: float,
+) -> list[tuple[list[Result], Arrays]]:
+    """Return units from shuffled and restyled clips, and from twins with known factors."""
+    shuffled = [view for name, view in test.views.items() if name.startswith("order/shuffled")]
+    parts = [_units(test, shuffled, test.views["style/restyled"], "restyled", threshold)]
+    if twins is not None:
+        moved, restyled = (extractor.extract_ordered(one).views["order/ordered"] for one in twins)
+        parts.append(_units(test, [moved], restyled, "known factors", threshold))
+    return parts
+
+
 def _units(
-    asked: ViewFeatures, moved: list[np.ndarray], dressed: np.ndarray, pairs: str, threshold: float
-) -> tuple[list[Result], dict[str, np.ndarray]]:
-    """Count units by pairs with other motion and with another look; returns correlations too."""
-    kept = ~asked.unreadable
-    plain = asked.views["order/ordered"][kept]
+    test: ViewFeatures,
+    moved: list[np.ndarray],
+    restyled: np.ndarray,
+    pairs: str,
+    threshold: float,
+) -> tuple[list[Result], Arrays]:
+    """Return the shares of units, and the correlations of all channels.
+
+    Args:
+      test: features of the original clips.
+      moved: features of clips with other motion and the same appearance.
+      restyled: features of clips with other appearance and the same motion.
+      pairs: name of the pairs.
+      threshold: see `units.count_units`.
+    """
+    readable = ~test.unreadable
+    ordered = test.views["order/ordered"][readable]
     static = units.correlate_channels(
-        np.concatenate([plain] * len(moved)), np.concatenate([view[kept] for view in moved])
+        np.concatenate([ordered] * len(moved)), np.concatenate([view[readable] for view in moved])
     )
-    dynamic = units.correlate_channels(plain, dressed[kept])
-    results = [{"label": pairs, **found} for found in units.count_units(static, dynamic, threshold)]
-    return results, {f"units/{pairs}/static": static, f"units/{pairs}/dynamic": dynamic}
+    dynamic = units.correlate_channels(ordered, restyled[readable])
+    counts = units.count_units(static, dynamic, threshold)
+    arrays = {f"units/{pairs}/static": static, f"units/{pairs}/dynamic": dynamic}
+    return [{"label": pairs, **result} for result in counts], arrays
 
 
-def _masked(bank: ViewFeatures) -> Bool[np.ndarray, "n"]:
-    """Return of which videos a mask shows anything."""
-    return bank.views.get("mask/share", np.zeros((len(bank.unreadable), 1)))[:, 0] > 0
+def _has_mask(test: ViewFeatures) -> Bool[np.ndarray, "n"]:
+    """Return for which videos a mask marks any foreground."""
+    return test.views.get("mask/share", np.zeros((len(test.unreadable), 1)))[:, 0] > 0
 
 
-def _under(prefix: str, views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the views of a group, without its name."""
+def _with_prefix(prefix: str, views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the views with a prefix, under names without it."""
     return {
-        view.removeprefix(f"{prefix}/"): found
-        for view, found in views.items()
+        view.removeprefix(f"{prefix}/"): array
+        for view, array in views.items()
         if view.startswith(f"{prefix}/")
     }
 
 
 def _by_video(
-    batches: list[ClipOperators], kept: Bool[np.ndarray, "n"], rows: int, hosts: int
+    batches: list[ClipOperators], mask: Bool[np.ndarray, "n"], rows: int, hosts: int
 ) -> ClipOperators:
-    """Return the kept videos' operators, in the source's order: see `extract`."""
+    """Return the operators of the videos in the mask, in the order of the dataset.
+
+    Videos alternate by host, see `extract_features`.
+    """
 
     def join(parts):
         by_host = [part.reshape(hosts, rows // hosts, -1, *part.shape[1:]) for part in parts]
-        turns = [np.moveaxis(part, 0, 1).reshape(rows, *part.shape[2:]) for part in by_host]
-        return np.concatenate(turns)[: len(kept)][kept]
+        by_video = [np.moveaxis(part, 0, 1).reshape(rows, *part.shape[2:]) for part in by_host]
+        return np.concatenate(by_video)[: len(mask)][mask]
 
     return ClipOperators(*(join(parts) for parts in zip(*batches, strict=True)))

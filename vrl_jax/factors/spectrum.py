@@ -1,4 +1,4 @@
-"""What the Koopman operators of a data set's clips look like in an encoder's frame vectors."""
+"""Koopman spectra of a dataset's clips in the frame features of an encoder."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from vrl_jax.losses import koopman
 
 
 class ClipOperators(NamedTuple):
-    """Operators of clips, in reduced form, and how badly they forecast frames that were kept back.
+    """Reduced operators of clips, and their errors in forecasting held-out frames.
 
     Attributes:
       matrices: see `koopman.Operator`.
@@ -23,7 +23,7 @@ class ClipOperators(NamedTuple):
 
 
 def fit_operators(frames: Float[np.ndarray, "m t d"], ridge: float) -> ClipOperators:
-    """Fit an operator to each clip; there must be at least 5 frame vectors."""
+    """Fit an operator to each clip of at least 5 frame features."""
     return ClipOperators(*map(np.asarray, _fit(frames, ridge)))
 
 
@@ -38,14 +38,14 @@ def describe_spectra(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return results, and the eigenvalues and residuals by name.
 
-    `static` is the share of eigenvalues within `radius` of 1; `angle` the mean turn per frame in
-    radians, where an eigenvalue counts as much as it is long: one of nearly 0 has no direction.
+    `static` is the share of eigenvalues within `radius` of 1. `angle` is the mean rotation per
+    frame in radians, weighted by |λ|, since an eigenvalue near 0 has no direction.
     """
     eigenvalues = np.linalg.eigvals(operators.matrices.astype(np.float64)).astype(np.complex64)
-    size, turn = np.abs(eigenvalues), np.abs(np.angle(eigenvalues))
-    found = {
+    modulus, angle = np.abs(eigenvalues), np.abs(np.angle(eigenvalues))
+    summary = {
         "static": (np.mean(np.abs(eigenvalues - 1) <= radius), "share of eigenvalues"),
-        "angle": (np.average(turn, weights=size), "radians a frame"),
+        "angle": (np.average(angle, weights=modulus), "radians per frame"),
         "residual": (np.mean(operators.residuals), "squared forecast error"),
     }
     results = [
@@ -56,7 +56,7 @@ def describe_spectra(
             "metric": metric,
             "radius": radius,
         }
-        for name, (value, metric) in found.items()
+        for name, (value, metric) in summary.items()
     ]
     arrays = {"koopman/eigenvalues": eigenvalues, "koopman/residuals": operators.residuals}
     return results, arrays

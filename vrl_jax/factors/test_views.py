@@ -1,4 +1,4 @@
-"""One pass over a source encodes every view of its clips: shuffled, restyled, on stripes ..."""
+"""Features of all views of a dataset's clips in one pass: reordered, restyled, on stripes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from vrl_jax.probes.features import extract_features
 
 Clips = UInt8[np.ndarray, "m t h w 3"]
 Batch = Mapping[str, Any]
-ClipView = Callable[[Clips], dict[str, Float[np.ndarray, "_ _"]]]
+ViewFunction = Callable[[Clips], dict[str, Float[np.ndarray, "_ _"]]]
 
 
 @dataclass(frozen=True)
 class ViewExtractor:
-    """Reads and encodes a source once.
+    """Extraction of the features of several views in one pass over a dataset.
 
     Attributes:
-      encode: see `extract`.
-      batches: a source's batches as `eval_batches` makes them, each host its own.
-      rows: videos that all hosts encode at a time.
-      hosts: that share the videos.
-      seed: of shuffles, styles and backgrounds.
+      encode: see `extract_features`.
+      batches: this host's batches of a dataset, as from `eval_batches`.
+      rows: global batch size in videos.
+      hosts: number of hosts that share the videos.
+      seed: of permutations, styles and backgrounds.
     """
 
     encode: Callable[[Clips], Float[np.ndarray, "_ d"]]
@@ -36,87 +36,95 @@ class ViewExtractor:
     hosts: int
     seed: int
 
-    def plain(self, source: VideoDataset) -> ViewFeatures:
-        """Return the view "order/ordered" alone."""
-        return self._read(source, lambda clips: {"order/ordered": self.encode(clips)})
+    def extract_ordered(self, dataset: VideoDataset) -> ViewFeatures:
+        """Return the view "order/ordered" only."""
+        return self._extract(dataset, lambda clips: {"order/ordered": self.encode(clips)})
 
-    def train(self, source: VideoDataset) -> ViewFeatures:
-        """Return the views that probes learn from: ordered, reversed and the floors."""
-        return self._read(
-            source,
+    def extract_train(self, dataset: VideoDataset) -> ViewFeatures:
+        """Return the views that probes are trained on: ordered, reversed and pixel baselines."""
+        return self._extract(
+            dataset,
             lambda clips: {
                 "order/ordered": self.encode(clips),
                 "order/reversed": self.encode(np.ascontiguousarray(clips[:, ::-1])),
-                **self._floors(clips),
+                **self._pixel_baselines(clips),
             },
         )
 
-    def test(
+    def extract_test(
         self,
-        source: VideoDataset,
+        dataset: VideoDataset,
         permutations: int,
         masks: VideoDataset | None,
-        watch: Callable[[Clips], None] | None,
+        callback: Callable[[Clips], None] | None,
     ) -> ViewFeatures:
-        """Return all views of what is asked about.
+        """Return all views of the test videos.
 
-        These are "order/..." as `order.orders` names them, "style/restyled", "floor/appearance" and
-        "floor/motion"; with masks also "scuba/scuba" and "scuba/scufo" on stripes, both likewise on
-        frames of other videos, "scuba-stills/...", and "mask/share", the masks' share of the clip.
+        These are "order/..." for the orders of `frame_order.frame_orders`, "style/restyled",
+        "floor/appearance" and "floor/motion" (pixel baselines). With masks also "scuba/scuba" and
+        "scuba/scufo" on stripes, "scuba-stills/scuba" and "scuba-stills/scufo" on stills of other
+        videos, and "mask/share", the fraction of the clip that is foreground.
 
         Args:
-          source: the videos.
-          permutations: shuffles.
+          dataset: the test videos.
+          permutations: number of shuffled orders.
           masks: masks of the videos, as videos.
-          watch: is called with the clips of each batch.
+          callback: called with the clips of each batch.
         """
 
-        def look(clips):
+        def make_views(clips):
             if masks is not None:
                 clips, mask, stills = np.split(clips, 3, axis=1)
-            if watch:
-                watch(clips)
-            shown = frame_order.frame_orders(clips.shape[1], permutations, self.seed)
-            views = {f"order/{name}": self.encode(clips[:, at]) for name, at in shown.items()}
-            views["style/restyled"] = self.encode(_each(units.restyle_clip, clips, seed=self.seed))
-            views |= self._floors(clips)
+            if callback:
+                callback(clips)
+            orders = frame_order.frame_orders(clips.shape[1], permutations, self.seed)
+            views = {f"order/{name}": self.encode(clips[:, at]) for name, at in orders.items()}
+            restyled = _map_clips(units.restyle_clip, clips, seed=self.seed)
+            views["style/restyled"] = self.encode(restyled)
+            views |= self._pixel_baselines(clips)
             if masks is not None:
                 views |= self._on_other_backgrounds(clips, mask, stills)
             return views
 
-        beside = () if masks is None else (masks, scuba.background_stills(source, self.seed))
-        return self._read(source, look, *beside)
+        if masks is None:
+            return self._extract(dataset, make_views)
+        return self._extract(
+            dataset, make_views, masks, scuba.background_stills(dataset, self.seed)
+        )
 
     def _on_other_backgrounds(self, clips: Clips, masks: Clips, stills: Clips):
-        mask = masks[..., 0] > 127
-        striped = _each(scuba.paste_on_stripes, clips, mask, seed=self.seed)
-        moved = np.where(mask[..., None], clips, stills)
+        foreground = masks[..., 0] > 127
+        on_stripes = _map_clips(scuba.paste_on_stripes, clips, foreground, seed=self.seed)
+        on_stills = np.where(foreground[..., None], clips, stills)
+        share = foreground.mean((1, 2, 3), dtype=np.float32)[:, None]
         return {
-            "scuba/scuba": self.encode(striped),
-            "scuba/scufo": self.encode(frame_order.freeze_clips(striped)),
-            "scuba-stills/scuba": self.encode(moved),
-            "scuba-stills/scufo": self.encode(frame_order.freeze_clips(moved)),
-            "mask/share": self._of_all_hosts(mask.mean((1, 2, 3), dtype=np.float32)[:, None]),
+            "scuba/scuba": self.encode(on_stripes),
+            "scuba/scufo": self.encode(frame_order.freeze_clips(on_stripes)),
+            "scuba-stills/scuba": self.encode(on_stills),
+            "scuba-stills/scufo": self.encode(frame_order.freeze_clips(on_stills)),
+            "mask/share": self._gather(share),
         }
 
-    def _floors(self, clips: Clips):
+    def _pixel_baselines(self, clips: Clips):
         return {
-            "floor/appearance": self._of_all_hosts(pixel_baselines.appearance_pixels(clips)),
-            "floor/motion": self._of_all_hosts(pixel_baselines.motion_pixels(clips)),
+            "floor/appearance": self._gather(pixel_baselines.appearance_pixels(clips)),
+            "floor/motion": self._gather(pixel_baselines.motion_pixels(clips)),
         }
 
-    def _read(self, source: VideoDataset, look: ClipView, *beside: VideoDataset) -> ViewFeatures:
-        """Encode a source; what is beside it is read too, and follows its clips in time."""
+    def _extract(
+        self, dataset: VideoDataset, make_views: ViewFunction, *others: VideoDataset
+    ) -> ViewFeatures:
+        """Encode a dataset; clips of the other datasets follow its clips along the time axis."""
         widths: dict[str, int] = {}
 
         def encode(clips):
-            views = look(clips)
+            views = make_views(clips)
             widths.update((name, view.shape[1]) for name, view in views.items())
             return np.concatenate(list(views.values()), axis=1)
 
-        streams = [self.batches(each) for each in (source, *beside)]
+        streams = [self.batches(each) for each in (dataset, *others)]
         bank = extract_features(
-            encode, _side_by_side(streams), source, rows=self.rows, hosts=self.hosts
+            encode, _concatenate_clips(streams), dataset, rows=self.rows, hosts=self.hosts
         )
         parts = np.split(bank.features, np.cumsum(list(widths.values()))[:-1], axis=1)
         unreadable = bank.unreadable
@@ -124,20 +132,20 @@ class ViewExtractor:
             unreadable = multihost_utils.process_allgather(unreadable).any(0)
         return ViewFeatures(dict(zip(widths, parts, strict=True)), bank.labels, unreadable)
 
-    def _of_all_hosts(self, rows: Shaped[np.ndarray, "m d"]) -> Shaped[np.ndarray, "_ d"]:
-        """Return the hosts' rows, host after host, as `encode` does."""
+    def _gather(self, rows: Shaped[np.ndarray, "m d"]) -> Shaped[np.ndarray, "_ d"]:
+        """Return the rows of all hosts, host after host, as `encode` does."""
         if self.hosts == 1:
             return rows
         return multihost_utils.process_allgather(rows, tiled=True)
 
 
-def _side_by_side(streams: list[Iterable[Batch]]) -> Iterator[Batch]:
-    """Join batches of the same videos along the clips' time; failures are those of the first."""
+def _concatenate_clips(streams: list[Iterable[Batch]]) -> Iterator[Batch]:
+    """Join batches of the same videos along the time axis, with the failures of the first."""
     for batches in zip(*streams, strict=True):
         clips = np.concatenate([batch["clips"] for batch in batches], axis=2)
         yield {**batches[0], "clips": clips}
 
 
-def _each(change: Callable[..., np.ndarray], *arrays: np.ndarray, seed: int) -> Clips:
-    """Change each clip by itself."""
+def _map_clips(change: Callable[..., np.ndarray], *arrays: np.ndarray, seed: int) -> Clips:
+    """Apply a function of one clip to each clip."""
     return np.stack([change(*parts, seed) for parts in zip(*arrays, strict=True)])

@@ -1,14 +1,15 @@
-"""How many channels of an encoder speak of appearance, of motion, of both, of neither.
+"""Static and dynamic units: channels that encode appearance, motion, both or neither.
 
-A channel is static if it says the same of two clips that share appearance but not motion, dynamic
-if it says the same of two that share motion but not appearance: over many pairs, correlated.
+A channel is static if its responses correlate over pairs of clips that share appearance but not
+motion, and dynamic if they correlate over pairs that share motion but not appearance.
 
-Source: Kowal et al., CVPR 2022, arXiv 2206.02846, and its released code. From there: the
-correlation with mean and variance over both halves of all pairs, the threshold of one half, the
-four kinds, and that frames are shuffled to keep appearance. There, all clips were restyled, by
-networks, and the halves of a dynamic pair in two of four styles; ours is the colour and texture
-below, and the unstyled clip is the other half. Restyling keeps outlines, in place: a channel of
-outlines counts as joint, there and here. Where factors are known, true pairs say what it is.
+Source: Kowal et al., CVPR 2022, arXiv 2206.02846, and its released code. Taken from there: the
+correlation with mean and variance over both clips of all pairs, the threshold of one half, the four
+kinds of units, and shuffled frames as pairs that share appearance. Different here: Kowal et al.
+restyle all clips with a style-transfer network, and pair two of four styles; we pair the original
+clip with one in other colours and with a texture (`restyle_clip`). Restyling preserves outlines, so
+in both versions a channel that encodes outlines counts as joint. Datasets with known factors
+provide exact pairs.
 """
 
 from typing import Any
@@ -23,24 +24,24 @@ from vrl_jax.factors import scuba
 def restyle_clip(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> UInt8[np.ndarray, "t h w 3"]:
     """Return the clip in other colours and with another texture, the same in all frames.
 
-    Colours are turned, or mirrored, around mid-grey by a random orthogonal 3 x 3 matrix, and random
-    stripes are laid over them at 40 %. Both are drawn anew for each clip: had all clips the same
-    ones, a channel of colour would still tell two clips apart in the same way.
+    Colours are rotated, or reflected, around mid-grey by a random orthogonal 3 x 3 matrix, and
+    blended with 40 % of random stripes. Both are sampled per clip: under a common transform the
+    responses of a colour channel would still correlate.
     """
     rng = scuba.clip_generator(clip, seed)
-    turn, triangle = np.linalg.qr(rng.normal(size=(3, 3)))
-    turn *= np.sign(np.diagonal(triangle))  # without this, some turns would be likelier than others
+    rotation, triangle = np.linalg.qr(rng.normal(size=(3, 3)))
+    rotation *= np.sign(np.diagonal(triangle))  # makes the distribution uniform
     texture = scuba.draw_stripes(rng, clip.shape[1:3]).astype(np.float32) - 127.5
-    colours = (clip.astype(np.float32) - 127.5) @ turn.astype(np.float32)
+    colours = (clip.astype(np.float32) - 127.5) @ rotation.astype(np.float32)
     return np.clip(np.round(127.5 + 0.6 * colours + 0.4 * texture), 0, 255).astype(np.uint8)
 
 
 def correlate_channels(
     first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "d"]:
-    """Return each channel's correlation over pairs, 0 for one that is constant.
+    """Return the correlation of each channel over pairs of clips, 0 for a constant channel.
 
-    Formula: mean((a - m)(b - m)) / v with mean m and variance v over both halves.
+    Formula: mean((a - m)(b - m)) / v with mean m and variance v over both clips of all pairs.
     """
     check.same_shape(first=first, second=second)
     both = np.concatenate([first, second]).astype(np.float64)
@@ -58,7 +59,7 @@ def count_units(
     Args:
       static: correlations over pairs that share appearance.
       dynamic: correlations over pairs that share motion.
-      threshold: a correlation above it counts.
+      threshold: correlation above which a channel is static or dynamic.
     """
     appearance, motion = static > threshold, dynamic > threshold
     kinds = {
