@@ -1,4 +1,4 @@
-"""What each command says of itself, `--help`, stands on the site: `<!-- help: vrl_jax.main -->`."""
+"""Replace `<!-- help: vrl_jax.main -->` on a page by the `--help` output of that command."""
 
 import contextlib
 import importlib
@@ -9,23 +9,23 @@ from typing import Any
 
 from absl import flags
 
-PLACE = re.compile(r"<!-- help: (\S+) -->")
+PLACEHOLDER = re.compile(r"<!-- help: (\S+) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page with the helps in their places."""
-    return PLACE.sub(lambda found: f"```text\n{help_of(found[1])}\n```", markdown)
+    """Return a page with every placeholder replaced."""
+    return PLACEHOLDER.sub(lambda match: f"```text\n{read_help(match[1])}\n```", markdown)
 
 
-def help_of(name: str) -> str:
-    """Return a command's own help: what it is and its own flags, as absl or argparse has it."""
+def read_help(name: str) -> str:
+    """Return the description and the flags of a command, as absl or argparse prints them."""
     module = importlib.import_module(name)
     if name in flags.FLAGS.flags_by_module_dict():
         return f"{module.__doc__.strip()}\n\n{flags.FLAGS.module_help(module).strip()}"
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"{name}.__main__")
     os.environ["COLUMNS"] = "90"
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         module.main(["--help"])
-    return printed.getvalue().strip("\n")
+    return output.getvalue().strip("\n")

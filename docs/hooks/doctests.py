@@ -1,4 +1,4 @@
-"""Examples in docstrings become code on the site, where `>>>` would be a quotation."""
+"""Render examples in docstrings as code; Markdown would read `>>>` as a quotation."""
 
 import re
 from typing import Any
@@ -9,10 +9,10 @@ EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.M)
 
 
 class Doctests(Extension):
-    """Fences the examples of every docstring."""
+    """Put the examples of every docstring into fenced code blocks."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Fence those of one object."""
+        """Fence the examples of one object."""
         if obj.docstring:
             fenced = EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
             obj.docstring.value = fenced

@@ -1,4 +1,4 @@
-"""Notebooks lie beside the site's sources and are linked from it."""
+"""Add the notebooks, which are stored outside of `docs/`, to the files of the site."""
 
 import pathlib
 from typing import Any
@@ -10,7 +10,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
 
 
 def on_files(files: Files, *, config: MkDocsConfig, **_: Any) -> Files:
-    """Add the notebooks to what the site is made of."""
+    """Return the files of the site with the notebooks."""
     for path in sorted(FOLDER.glob("*.ipynb")):
         files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
     return files
