@@ -84,7 +84,7 @@ def test_boxes_are_collected_in_the_order_of_their_key_frames(tmp_path):
 def test_other_lines_are_refused(tmp_path, line):
     path = tmp_path / "rows.csv"
     path.write_text(f"a,0902,0,0,1,1,3,0\n{line}\n")
-    with pytest.raises(ValueError, match=r"rows.csv, line 2: wanted video,time,.* got 'a"):
+    with pytest.raises(ValueError, match=r"rows.csv, line 2: expected video,time,.* got 'a"):
         ava.read_annotations(path)
 
 
@@ -92,7 +92,7 @@ def test_other_lines_are_refused(tmp_path, line):
 def test_scores_must_be_numbers(tmp_path, score):
     path = tmp_path / "rows.csv"
     path.write_text(f"a,0902,0,0,1,1,3,-2.5\na,0902,0,0,1,1,3,{score}\n")
-    with pytest.raises(ValueError, match=rf"rows.csv, line 2: wanted .*score.* got 'a.*{score}'"):
+    with pytest.raises(ValueError, match=rf"rows.csv, line 2: expected .*score.* got 'a.*{score}'"):
         ava.read_predictions(path)
 
 
@@ -104,13 +104,13 @@ def test_label_maps_and_exclusions(tmp_path):
     )
     assert ava.read_actions(path) == {1: "bend/bow (at the waist)", 3: "crouch/kneel"}
     path.write_text('item {\n  name: "a"\n}\n')
-    with pytest.raises(ValueError, match="wanted a name and an id"):
+    with pytest.raises(ValueError, match="must have a name and an id"):
         ava.read_actions(path)
     path.write_text("walk\n")
     with pytest.raises(ValueError, match="has no action"):
         ava.read_actions(path)
     path.write_text("a,0902\nb,3,4\n")
-    with pytest.raises(ValueError, match="line 2: wanted video,time, got 'b,3,4'"):
+    with pytest.raises(ValueError, match="line 2: expected video,time, got 'b,3,4'"):
         ava.read_excluded(path)
     with pytest.raises(ValueError, match="there is no file"):
         ava.read_annotations(tmp_path / "absent.csv")

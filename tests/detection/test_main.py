@@ -9,7 +9,7 @@ import pytest
 
 from vrl_jax import pretrained
 from vrl_jax.augment.views import Augment
-from vrl_jax.detection import __main__, ava, box_features
+from vrl_jax.detection import __main__, action_head, ava, box_features
 from vrl_jax.detection.box_features import BoxFeatures
 from vrl_jax.detection.metrics import frame_map, roi_align
 from vrl_jax.encoders.tiny import Tiny
@@ -216,7 +216,7 @@ def test_what_cannot_work_is_refused(world, tmp_path):
         ("--train={0}/one.csv", "of 1 training groups leaves one side of the split empty"),
         ("--test={0}/other.csv", "other.csv has none of the actions in .*list.pbtxt"),
         ("--layout=segments", "layout must be one of 'independent', 'centred', got 'segments'"),
-        ("--root={0}/zips", "a.zip: key frames are of video files"),
+        ("--root={0}/zips", "a.zip: key frames need video files"),
         ("--out={0}/run", "--out must not be the folder of a run"),
     ],
 )
@@ -287,9 +287,9 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
     noise = rng.normal(0, 0.01, (n, 2))
     features = np.where(read[:, None], found.labels + noise, np.nan).astype(np.float32)
     encoded = BoxFeatures(found, features, read)
-    chosen = __main__.train_head(encoded, rows, encoded, actions, LinearProbe(steps=60))
+    chosen = action_head.train_head(encoded, rows, encoded, actions, LinearProbe(steps=60))
     assert chosen.held_out_score == 1
-    predictions = __main__.predict_actions(encoded, chosen.logits, actions)
+    predictions = action_head.predict_actions(encoded, chosen.logits, actions)
     unread = set(found.boxes.take(~read).keys())
     assert frame_map(rows, predictions, actions, excluded=unread).value == 1
     assert 0.5 < frame_map(rows, predictions, actions).value < 0.8

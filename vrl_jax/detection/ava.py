@@ -1,7 +1,7 @@
-"""Boxes with actions in key frames, in the format of AVA.
+"""Reading and writing of boxes with actions in AVA's format.
 
 AVA's annotations are lines `video,time,x1,y1,x2,y2,action,person`, one for each action of a box;
-predictions have a score instead of the person. Nothing here imports JAX.
+predictions have a score instead of the person. This module does not import JAX.
 """
 
 import csv
@@ -17,20 +17,20 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from vrl_jax import files
 
-NONE = -1  # an action or a person that is not given
-BEYOND = 0.5  # share of a frame's side by which a box may reach out; pixels reach farther
+NONE = -1  # an action or a person that is absent
+MAX_OVERHANG = 0.5  # of a box over the frame, in frame sides; boxes in pixels exceed it
 
 
 class Boxes(NamedTuple):
-    """Rows of boxes in key frames: one for each action of a box.
+    """Boxes in key frames, one row for each action of a box.
 
     Attributes:
-      video: its id.
-      time: of the key frame, seconds; or the number of the frame, from 1.
-      box: left, top, right and bottom as shares of the frame's width and height.
-      action: number of the action, from 1; -1: not given.
-      person: number of the person in the video; -1: not given.
-      score: how sure a prediction is; annotations have 1.
+      video: id of the video.
+      time: of the key frame, in seconds, or the number of the frame, from 1.
+      box: left, top, right and bottom, relative to the frame's width and height.
+      action: number of the action, from 1, or -1 where absent.
+      person: number of the person in the video, or -1 where absent.
+      score: confidence of a prediction; 1 for annotations.
     """
 
     video: Shaped[np.ndarray, "n"]
@@ -41,7 +41,7 @@ class Boxes(NamedTuple):
     score: Float[np.ndarray, "n"]
 
     def take(self, rows: np.ndarray) -> "Boxes":
-        """Return the rows of a mask, or of numbers."""
+        """Return the rows of a mask or of indices."""
         return Boxes(*(column[rows] for column in self))
 
     def keys(self) -> list[tuple[str, float]]:
@@ -49,19 +49,19 @@ class Boxes(NamedTuple):
         return list(zip(self.video.tolist(), self.time.tolist(), strict=True))
 
     def without(self, keys: set[tuple[str, float]]) -> "Boxes":
-        """Return the rows that are in none of the key frames."""
+        """Return the rows outside of some key frames."""
         if not keys:
             return self
         return self.take(np.array([key not in keys for key in self.keys()], bool))
 
 
 class Instances(NamedTuple):
-    """Boxes, each once, in the order of their key frames, with all of their actions.
+    """Distinct boxes in the order of their key frames, with all of their actions.
 
     Attributes:
-      boxes: a row a box; its action has no meaning.
-      labels: which of the actions each has.
-      frame: number of each box's key frame.
+      boxes: one row per box; `action` is meaningless.
+      labels: the actions of each box.
+      frame: index of the key frame of each box.
       keys: (video, time) of the key frames.
     """
 
@@ -72,31 +72,31 @@ class Instances(NamedTuple):
 
 
 def collect_instances(rows: Boxes, actions: Iterable[int]) -> Instances:
-    """Return the boxes of some rows; one whose actions are all unknown has none."""
+    """Return the distinct boxes of some rows; actions that are not listed are ignored."""
     columns = {action: column for column, action in enumerate(actions)}
     first, labels = {}, []
     for number, (key, box) in enumerate(zip(rows.keys(), rows.box.tolist(), strict=True)):
-        place = first.setdefault((key, tuple(box)), (len(first), number))[0]
-        if place == len(labels):
+        index = first.setdefault((key, tuple(box)), (len(first), number))[0]
+        if index == len(labels):
             labels.append(np.zeros(len(columns), bool))
         if (action := int(rows.action[number])) in columns:
-            labels[place][columns[action]] = True
+            labels[index][columns[action]] = True
     keys = sorted({key for key, _ in first})
     numbers = {key: number for number, key in enumerate(keys)}
     frame = np.array([numbers[key] for key, _ in first], int)
     order = np.argsort(frame, kind="stable")
-    chosen = np.array([number for _, number in first.values()], int)[order]
-    marks = np.array(labels, bool).reshape(-1, len(columns))[order]
-    return Instances(rows.take(chosen), marks, frame[order], keys)
+    distinct = np.array([number for _, number in first.values()], int)[order]
+    ordered = np.array(labels, bool).reshape(-1, len(columns))[order]
+    return Instances(rows.take(distinct), ordered, frame[order], keys)
 
 
 def read_annotations(path: Path) -> Boxes:
-    """Return the rows of an annotation file; rows without a box are left out."""
+    """Return the rows of an annotation file, without those that have no box."""
     return _read(path, scored=False)
 
 
 def read_predictions(path: Path) -> Boxes:
-    """Return the rows of a file of predictions, or of detected persons, who have no action."""
+    """Return the rows of a file of predictions, or of detected persons without actions."""
     return _read(path, scored=True)
 
 
@@ -118,10 +118,10 @@ def read_actions(path: Path) -> dict[int, str]:
         name = re.search(r'\bname\s*:\s*"([^"]*)"', block)
         number = re.search(r"\b(?:label_)?id\s*:\s*(\d+)", block)
         if not name or not number:
-            raise ValueError(f"{path}: wanted a name and an id in {block.strip()!r}")
+            raise ValueError(f"{path}: an item must have a name and an id, got {block.strip()!r}")
         actions[int(number[1])] = name[1]
     if not actions:
-        raise ValueError(f'{path} has no action: wanted item {{ name: "..." id: 1 }}')
+        raise ValueError(f'{path} has no action: expected item {{ name: "..." id: 1 }}')
     return actions
 
 
@@ -130,7 +130,7 @@ def read_excluded(path: Path) -> set[tuple[str, float]]:
     rows = list(csv.reader(io.StringIO(_text(path))))
     for number, row in enumerate(rows, 1):
         if row and len(row) != 2:
-            raise ValueError(f"{path}, line {number}: wanted video,time, got {','.join(row)!r}")
+            raise ValueError(f"{path}, line {number}: expected video,time, got {','.join(row)!r}")
     return {(row[0], float(row[1])) for row in rows if row}
 
 
@@ -138,14 +138,14 @@ def _read(path: Path, scored: bool) -> Boxes:
     rows = []
     for number, row in enumerate(csv.reader(io.StringIO(_text(path))), 1):
         if len(row) in (0, 2) or len(row) >= 7 and not any(row[2:6]):
-            continue  # a key frame whose boxes are not told
+            continue  # a key frame without boxes
         try:
             rows.append(_parse(row, scored))
         except (ValueError, IndexError):
             last = "score" if scored else "person"
             raise ValueError(
-                f"{path}, line {number}: wanted video,time,x1,y1,x2,y2,action,{last} with x1 < x2 "
-                f"and y1 < y2 as shares of width and height, got {','.join(row)!r}"
+                f"{path}, line {number}: expected video,time,x1,y1,x2,y2,action,{last} with "
+                f"x1 < x2 and y1 < y2 relative to width and height, got {','.join(row)!r}"
             ) from None
     return _table(rows)
 
@@ -157,8 +157,8 @@ def _parse(row: list[str], scored: bool) -> tuple:
     last = row[7] if len(row) == 8 else ""
     person = int(last) if last and not scored else NONE
     score = float(last) if last and scored else 1.0
-    placed = all(-BEYOND <= box[at] < box[at + 2] <= 1 + BEYOND for at in (0, 1))
-    if not placed or not all(map(math.isfinite, (time, score))):
+    valid = all(-MAX_OVERHANG <= box[i] < box[i + 2] <= 1 + MAX_OVERHANG for i in (0, 1))
+    if not valid or not all(map(math.isfinite, (time, score))):
         raise ValueError
     return row[0], time, box, int(row[6]) if row[6] else NONE, person, score
 
@@ -178,8 +178,8 @@ def _table(rows: list[tuple]) -> Boxes:
 def _write(path: Path, rows: Boxes, last: Iterable[str]) -> None:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    told = zip(rows.keys(), rows.box, map(_number, rows.action.tolist()), last, strict=True)
-    for (video, time), box, action, end in told:
+    columns = zip(rows.keys(), rows.box, map(_number, rows.action.tolist()), last, strict=True)
+    for (video, time), box, action, end in columns:
         lines.writerow([video, f"{time:04.10g}", *map(str, box), action, end])
     files.write_text(path, text.getvalue())
 

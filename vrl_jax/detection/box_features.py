@@ -1,4 +1,4 @@
-"""Features of boxes in key frames: of the clip around each key frame, cut out and pooled."""
+"""Pooled features of boxes in the clips around key frames."""
 
 import contextlib
 import hashlib
@@ -30,12 +30,12 @@ POOLING = "mean over time, RoIAlign 7 x 7 with 2 x 2 points, maximum over space"
 
 @dataclass(frozen=True)
 class KeyFrameVideos:
-    """Where key frames are.
+    """Video files with key frames.
 
     Attributes:
-      root: folder of the videos, `<id>.mp4` or any other video.
-      start: the time at which the files begin, seconds (900 where AVA's movies were cut).
-      seconds: whether times are seconds; else they are numbers of frames, from 1.
+      root: folder of the videos, `<id>.mp4` or another video format.
+      start: time of the first frame of the files, in seconds (900 for trimmed movies of AVA).
+      seconds: whether times are in seconds; else they are frame numbers, from 1.
     """
 
     root: Path
@@ -43,20 +43,20 @@ class KeyFrameVideos:
     seconds: bool
 
     def find(self, keys: Sequence[tuple[str, float]]) -> tuple[VideoList, list[tuple[int, int]]]:
-        """Return the key frames' surroundings, and the shapes of their pictures.
+        """Return the clips around key frames as videos, and the shapes of their frames.
 
         Raises:
-          ValueError: videos are absent, or are no video files.
+          ValueError: videos are absent, or are not video files.
         """
         names = sorted({name for name, _ in keys})
-        files = file_lists.require_files(
+        located = file_lists.require_files(
             file_lists.locate_videos(self.root, [(name, 0, (name,)) for name in names], ("",))
         )
-        for file in files.videos:
+        for file in located.videos:
             if not isinstance(file.media, VideoFile):
-                raise ValueError(f"{file.media.path}: key frames are of video files, not of zips")
+                raise ValueError(f"{file.media.path}: key frames need video files, not zips")
         media, shapes, first = {}, {}, self.start if self.seconds else 1
-        for file in files.videos:
+        for file in located.videos:
             try:
                 media[file.id], shapes[file.id] = file.media, frame_size(file.media.path)
             except VideoError as error:
@@ -73,126 +73,126 @@ class KeyFrameVideos:
 
 
 class BoxFeatures(NamedTuple):
-    """The boxes of a part with their features.
+    """Boxes with their features.
 
     Attributes:
-      found: the boxes.
-      features: a row a box; nan where its key frame cannot be read.
-      read: whether it can.
+      instances: the boxes.
+      features: one row per box; NaN where the key frame cannot be read.
+      readable: whether the key frame can be read.
     """
 
-    found: Instances
+    instances: Instances
     features: Float[np.ndarray, "n d"]
-    read: Bool[np.ndarray, "n"]
+    readable: Bool[np.ndarray, "n"]
 
 
 def encode_boxes(
     model: Pretrained,
-    found: Instances,
-    footage: KeyFrameVideos,
+    instances: Instances,
+    videos: KeyFrameVideos,
     protocol: EncodeConfig,
     about: Mapping[str, Any],
     out: Path,
 ) -> BoxFeatures:
-    """Return the features of boxes; they are in `out`-frames.npz and `out`-boxes.npz then.
+    """Return the features of boxes and write them to `out`-frames.npz and `out`-boxes.npz.
 
     Raises:
-      ValueError: these files, or parts of them, were made in another way; videos are absent, or
-        more key frames than `loader.max_failed` allows cannot be read.
+      ValueError: these files, or parts of them, were made with other settings; videos are absent;
+        or more key frames than `loader.max_failed` allows cannot be read.
     """
-    about = {**about, "data": {"boxes": hash_boxes(found)}, "parts": {"batch": protocol.batch}}
+    about = {**about, "data": {"boxes": hash_boxes(instances)}, "parts": {"batch": protocol.batch}}
     path = out.with_name(f"{out.name}-boxes.npz")
     if path.exists():
         files.check_same_settings(path, feature_file.read_about(path), about, "--out")
-        feature_file.FeatureParts(path, about).remove()  # it may have been killed just before that
+        feature_file.FeatureParts(path, about).remove()  # left by a kill just before the removal
     else:
         parts = feature_file.FeatureParts(path, about)
-        _add_parts(model, found, footage, protocol, parts)
-        columns, (video, time) = parts.join(), zip(*found.keys, strict=True)
+        _add_parts(model, instances, videos, protocol, parts)
+        columns, (video, time) = parts.join(), zip(*instances.keys, strict=True)
         regions = columns.pop("regions")
         frames = {"video": np.array(video), "time": np.array(time), **columns}
         feature_file.write_columns(out.with_name(f"{out.name}-frames.npz"), frames, about)
-        boxes = {name: getattr(found.boxes, name) for name in ("video", "time", "box")}
+        boxes = {name: getattr(instances.boxes, name) for name in ("video", "time", "box")}
         feature_file.write_columns(path, {**boxes, "features": regions}, about)
         parts.remove()
     with np.load(path) as columns:
         features = columns["features"]
-    return BoxFeatures(found, features, ~np.isnan(features).any(1))
+    return BoxFeatures(instances, features, ~np.isnan(features).any(1))
 
 
 def _add_parts(
     model: Pretrained,
-    found: Instances,
-    footage: KeyFrameVideos,
+    instances: Instances,
+    videos: KeyFrameVideos,
     protocol: EncodeConfig,
     parts: feature_file.FeatureParts,
 ) -> None:
-    """Encode the key frames that no part has, a part for each batch."""
-    source, shapes = footage.find(found.keys)
-    first = np.searchsorted(found.frame, np.arange(len(source) + 1))
-    most = int(np.diff(first).max())
-    encode, batch = compile_encoder(model, _cut_out), protocol.batch
-    done = min(len(parts) * batch, len(source))
-    unread = [reason for reason in parts.join()["unreadable"] if reason] if done else []
-    _refuse_unread(unread, len(source), protocol, parts)
-    if done == len(source):
+    """Encode the remaining key frames and write a part for each batch."""
+    clips, shapes = videos.find(instances.keys)
+    first = np.searchsorted(instances.frame, np.arange(len(clips) + 1))
+    max_boxes = int(np.diff(first).max())
+    encode, batch = compile_encoder(model, _pool_boxes), protocol.batch
+    done = min(len(parts) * batch, len(clips))
+    failures = [reason for reason in parts.join()["unreadable"] if reason] if done else []
+    _check_failures(failures, len(clips), protocol, parts)
+    if done == len(clips):
         return
-    left = VideoList(source.videos[done:], {})
+    remaining = VideoList(clips.videos[done:], {})
     settings = protocol.sampling, protocol.resize
-    batches = eval_batches(left, *settings, batch=batch, loader=protocol.loader)
-    progress = tqdm(desc="key frames", total=len(source), initial=done, mininterval=1)
+    batches = eval_batches(remaining, *settings, batch=batch, loader=protocol.loader)
+    progress = tqdm(desc="key frames", total=len(clips), initial=done, mininterval=1)
     with contextlib.closing(batches), progress:
         for each in batches:
             numbers = each["index"] + done
-            boxes = np.zeros((batch, most, 4), np.float32)
+            boxes = np.zeros((batch, max_boxes, 4), np.float32)
             counts = first[numbers + 1] - first[numbers]
             for row, number in enumerate(numbers):
-                own = found.boxes.box[first[number] : first[number + 1]]
-                boxes[row, : len(own)] = letterbox_boxes(own, shapes[number], protocol.resize)
+                box = instances.boxes.box[first[number] : first[number + 1]]
+                boxes[row, : len(box)] = letterbox_boxes(box, shapes[number], protocol.resize)
             frames, regions = encode(pad_rows(each["clips"][:, 0], batch), boxes)
             frames, regions = np.array(frames[: len(numbers)]), np.array(regions)
             reasons = np.full(len(numbers), "", object)
             for number, reason in failed_videos(each):
                 row = number - int(each["index"][0])
                 frames[row], regions[row], reasons[row] = np.nan, np.nan, reason
-                unread.append(reason)
-            _refuse_unread(unread, len(source), protocol, parts)
-            kept = np.arange(most) < np.pad(counts, (0, batch - len(counts)))[:, None]
-            parts.add(features=frames, regions=regions[kept], unreadable=reasons.astype(str))
+                failures.append(reason)
+            _check_failures(failures, len(clips), protocol, parts)
+            mask = np.arange(max_boxes) < np.pad(counts, (0, batch - len(counts)))[:, None]
+            parts.add(features=frames, regions=regions[mask], unreadable=reasons.astype(str))
             progress.update(len(numbers))
 
 
-def _refuse_unread(
+def _check_failures(
     reasons: Sequence[str], total: int, protocol: EncodeConfig, parts: feature_file.FeatureParts
 ) -> None:
-    """Raise `ValueError` where too many of the key frames could not be read, or none could."""
+    """Raise `ValueError` where too many key frames, or all, could not be read."""
     allowed = protocol.loader.max_failed
     if len(reasons) > allowed * total or len(reasons) == total:
         raise ValueError(
             f"{len(reasons)} of {total} key frames cannot be read (--max-failed={allowed:g}): "
-            f"{'; '.join(reasons[:3])}{' ...' * (len(reasons) > 3)}. When that "
-            f"is mended, delete {parts.folder}"
+            f"{'; '.join(reasons[:3])}{' ...' * (len(reasons) > 3)}. After fixing the videos, "
+            f"delete {parts.folder}"
         )
 
 
-def _cut_out(
+def _pool_boxes(
     features: Features, boxes: Float[Array, "b p 4"]
 ) -> tuple[Float[Array, "b t d"], Float[Array, "b p d"]]:
-    """Return the features of every frame, and of every box."""
+    """Return the features of each frame and of each box."""
     maps = features.stages[-1].astype("float32").mean(1)
     return features.frames, jax.vmap(roi_align)(maps, boxes).max((2, 3))
 
 
-def hash_boxes(found: Instances) -> str:
-    """Return the identity of key frames and their boxes, whatever is done in them."""
-    digest = hashlib.sha256(repr(found.keys).encode())
-    for array in (found.frame, found.boxes.box):
+def hash_boxes(instances: Instances) -> str:
+    """Return a hash of key frames and their boxes, independent of the actions."""
+    digest = hashlib.sha256(repr(instances.keys).encode())
+    for array in (instances.frame, instances.boxes.box):
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
 def hash_annotations(rows: Boxes, actions: Mapping[int, str]) -> str:
-    """Return the identity of boxes with their actions, and of the actions that count."""
+    """Return a hash of boxes with their actions, and of the evaluated actions."""
     digest = hashlib.sha256(repr((rows.keys(), sorted(actions.items()))).encode())
     for array in (rows.box, rows.action):
         digest.update(array.tobytes())

@@ -1,4 +1,4 @@
-"""Linear classifiers of items that have any number of labels, chosen without the test set."""
+"""Multi-label linear probes; hyperparameters are selected on held-out training data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from vrl_jax.probes.linear_probe import LinearProbe, hold_out
 
 
 class MultiLabelResult(NamedTuple):
-    """Test items' logits, and the setting that was chosen by its score on held-out items.
+    """Logits of the test items, and the hyperparameters selected by the score on held-out items.
 
-    Logits keep the order of the surest items, whose probabilities are all rounded to 1.
+    Logits, unlike probabilities, keep the order of very confident predictions.
     """
 
     logits: Float[np.ndarray, "m c"]
@@ -32,41 +32,41 @@ def fit_multilabel_probe(
     score: Callable[[np.ndarray, np.ndarray], float],
     settings: LinearProbe,
 ) -> MultiLabelResult:
-    """Choose a setting on a slice of train, refit it on all of train, predict once.
+    """Select hyperparameters on held-out training items, refit on all of them, predict once.
 
     The loss is the sigmoid cross-entropy, mean over items and sum over labels, + λ/2 ‖W‖². All
-    settings are trained at once.
+    hyperparameters are trained at once.
 
     Args:
       train_features: one per training item.
-      train_labels: which labels it has.
+      train_labels: the labels of each item.
       test_features: one per test item.
-      groups: which video each training item is from; the held-out slice is of whole groups.
-      score: of logits f32[k c] of the held-out items, whose mask bool[n] comes second.
-      settings: what to try.
+      groups: the video of each training item; the held-out split consists of whole groups.
+      score: function of the logits f32[k c] of the held-out items and of their mask bool[n].
+      settings: the hyperparameters.
 
     Raises:
-      ValueError: there are fewer than two groups, or every setting diverged.
+      ValueError: there are fewer than two groups, or training diverged for all hyperparameters.
     """
-    everything = np.ones(len(train_features), bool)
-    held = hold_out(groups, everything, groups, settings)
+    all_items = np.ones(len(train_features), bool)
+    held_out = hold_out(groups, all_items, groups, settings)
     grid = [(rate, decay) for rate in settings.learning_rates for decay in settings.weight_decays]
     targets = train_labels.astype(np.float32)
-    given = targets.shape[1], _cross_entropy, settings
 
     def fit(mask, grid):
+        rates, decays = np.array(grid, np.float32).T
         return linear_fit.fit_heads(
-            train_features, targets, mask, *np.array(grid, np.float32).T, *given
+            train_features, targets, mask, rates, decays, targets.shape[1], _cross_entropy, settings
         )
 
-    tried = linear_fit.score_heads(fit(~held, grid), train_features[held])
-    scores = [score(each, held) if np.isfinite(each).all() else -1.0 for each in tried]
+    heads = linear_fit.score_heads(fit(~held_out, grid), train_features[held_out])
+    scores = [score(logits, held_out) if np.isfinite(logits).all() else -1.0 for logits in heads]
     best = int(np.argmax(scores))
-    logits = linear_fit.score_heads(fit(everything, grid[best : best + 1]), test_features)[0]
+    logits = linear_fit.score_heads(fit(all_items, grid[best : best + 1]), test_features)[0]
     if scores[best] < 0 or not np.isfinite(logits).all():
         raise ValueError(
-            f"logits are not finite: lower learning_rates {settings.learning_rates}, or "
-            "look for the features that are not finite"
+            f"logits are not finite: lower learning_rates {settings.learning_rates}, or check the "
+            "features for values that are not finite"
         )
     return MultiLabelResult(logits, *grid[best], float(scores[best]))
 
