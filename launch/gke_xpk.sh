@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# TPU slices of a GKE cluster that was made with XPK (https://github.com/AI-Hypercomputer/xpk).
+# Run on TPU slices of a GKE cluster created with XPK (https://github.com/AI-Hypercomputer/xpk).
 #
-#   gke_xpk.sh run     send the committed source and queue the run; after a preemption it goes on
-#                      where the last checkpoint was
+#   gke_xpk.sh run     send the committed source and queue the run; after a preemption it resumes
+#                      from the last checkpoint
 #   gke_xpk.sh logs    follow the log of the first host
-#   gke_xpk.sh wait    until it ends, and say whether it succeeded
-#   gke_xpk.sh delete  end the run and forget it; the cluster stays, and costs
+#   gke_xpk.sh wait    wait until the run ends and report whether it succeeded
+#   gke_xpk.sh delete  stop and delete the run; the cluster remains and is still billed
 #
-# Flags, before `--`; what follows it is given to `python -m vrl_jax.main`:
-#   --cluster=CLUSTER      where to run
-#   --name=NAME            of the workload; by default vrl-jax
-#   --type=TYPE            of each slice: v5litepod-16, v5p-8, v6e-16, tpu7x-8, ...
-#   --slices=N             so many of them in one job; by default 1
-#   --bucket=BUCKET        the run's folder is gs://BUCKET/runs/NAME, unless --workdir=gs://... says
-#                          otherwise; by default $VRL_BUCKET
-#   --restarts=N           at most so many; by default 50; none after an error of the run itself
-#   --project=PROJECT      by default $GOOGLE_CLOUD_PROJECT
-#   --zone=ZONE            by default $CLOUDSDK_COMPUTE_ZONE
-#   --dry-run              print the commands, execute nothing
+# Flags, before `--`; all arguments after it go to `python -m vrl_jax.main`:
+#   --cluster=CLUSTER      the cluster
+#   --name=NAME            name of the workload; default: vrl-jax
+#   --type=TYPE            type of each slice: v5litepod-16, v5p-8, v6e-16, tpu7x-8, ...
+#   --slices=N             number of slices in the job; default: 1
+#   --bucket=BUCKET        the run's folder is gs://BUCKET/runs/NAME, unless --workdir=gs://... is
+#                          passed; default: $VRL_BUCKET
+#   --restarts=N           maximum number of restarts; default: 50; an error of the run is final
+#   --project=PROJECT      default: $GOOGLE_CLOUD_PROJECT
+#   --zone=ZONE            default: $CLOUDSDK_COMPUTE_ZONE
+#   --dry-run              print the commands without running them
 
 # shellcheck source=base.sh
 source "$(dirname "$0")/base.sh"
@@ -27,17 +27,17 @@ cluster='' name=vrl-jax type='' slices=1 restarts=50 bucket=${VRL_BUCKET:-}
 project=${GOOGLE_CLOUD_PROJECT:-} zone=${CLOUDSDK_COMPUTE_ZONE:-}
 
 submit() { # ARGUMENTS
-  scratch
+  make_scratch
   pack "$folder/vrl_jax.tar.gz"
   run mkdir "$folder/vrl_jax"
   run tar -xzf "$folder/vrl_jax.tar.gz" -C "$folder/vrl_jax"
-  # XPK signals its shell's child; with exec that is Python, which saves.
-  run xpk workload create --workload="$name" "${place[@]}" --tpu-type="$type" \
+  # XPK signals the child of its shell. With exec that is Python, which then saves.
+  run xpk workload create --workload="$name" "${location[@]}" --tpu-type="$type" \
     --num-slices="$slices" --max-restarts="$restarts" \
     --termination-grace-period-seconds=120 --base-docker-image=python:3.11 \
     --script-dir="$folder/vrl_jax" \
     --command="pip install --quiet -c constraints.txt -e '.[tpu,gcs]' && exec $(
-      quoted python -m vrl_jax.main --distributed "$@"
+      quote python -m vrl_jax.main --distributed "$@"
     )"
 }
 
@@ -52,7 +52,7 @@ follow() {
 case $action in
   run | logs | wait | delete) shift ;;
   --help) usage ;;
-  *) die "the first word must be run, logs, wait or delete, got '$action': see --help" ;;
+  *) die "the action must be run, logs, wait or delete, got '$action': see --help" ;;
 esac
 while [ $# -gt 0 ]; do
   case $1 in
@@ -67,34 +67,34 @@ while [ $# -gt 0 ]; do
     --dry-run) dry_run=true ;;
     --help) usage ;;
     --) shift && break ;;
-    *) die "unknown flag $1: see --help; what is for vrl_jax.main comes after --" ;;
+    *) die "unknown flag $1: see --help; flags of vrl_jax.main come after --" ;;
   esac
   shift
 done
 
-given cluster "$cluster" "--cluster=..."
-named "$name"
-given project "$project" "--project=... or set GOOGLE_CLOUD_PROJECT"
-given zone "$zone" "--zone=... or set CLOUDSDK_COMPUTE_ZONE"
-place=(--cluster="$cluster" --project="$project" --zone="$zone")
+require_value cluster "$cluster" "--cluster=..."
+check_name "$name"
+require_value project "$project" "--project=... or set GOOGLE_CLOUD_PROJECT"
+require_value zone "$zone" "--zone=... or set CLOUDSDK_COMPUTE_ZONE"
+location=(--cluster="$cluster" --project="$project" --zone="$zone")
 if [ "$action" = logs ]; then
-  need gcloud "https://cloud.google.com/sdk/docs/install"
-  need kubectl "gcloud components install kubectl"
+  require_program gcloud "https://cloud.google.com/sdk/docs/install"
+  require_program kubectl "gcloud components install kubectl"
 else
-  need xpk "pip install xpk"
+  require_program xpk "pip install xpk"
 fi
 if [ "$action" = run ]; then
-  given "type of TPU" "$type" "--type=v5litepod-16 or the like"
-  [[ $slices =~ ^[1-9][0-9]*$ ]] || die "slices must be a number of at least 1, got '$slices'"
-  configured "$@"
-  workdir=$(outlasting "$bucket" "$name" "$@")
+  require_value "TPU type" "$type" "--type=..., for example v5litepod-16"
+  [[ $slices =~ ^[1-9][0-9]*$ ]] || die "slices must be an integer of at least 1, got '$slices'"
+  require_config "$@"
+  workdir=$(workdir_flag "$bucket" "$name" "$@")
   set -- "$@" ${workdir:+"$workdir"}
 elif [ $# -gt 0 ]; then
-  die "'$action' takes nothing after --, got '$*'"
+  die "'$action' takes no arguments after --, got '$*'"
 fi
 case $action in
   run) submit "$@" ;;
   logs) follow ;;
-  wait) run xpk workload list "${place[@]}" --wait-for-job-completion="$name" ;;
-  delete) run xpk workload delete --workload="$name" "${place[@]}" --force ;;
+  wait) run xpk workload list "${location[@]}" --wait-for-job-completion="$name" ;;
+  delete) run xpk workload delete --workload="$name" "${location[@]}" --force ;;
 esac

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# One host of a TPU slice: what tpu.sh asks of it over ssh.
+# Actions on one host of a TPU slice, which tpu.sh runs over ssh.
 #
-#   worker.sh install           Python, and vrl_jax with what it needs
-#   worker.sh start ARGUMENTS   python -m vrl_jax.main --distributed ARGUMENTS, detached
-#   worker.sh state             print "running", "exited CODE", or "gone" where nothing was started
-#   worker.sh logs              print the log, and what comes until the run ends
-#   worker.sh stop              ask the run to save and leave, and wait for it
+#   worker.sh install           install Python, vrl_jax and its dependencies
+#   worker.sh start ARGUMENTS   run python -m vrl_jax.main --distributed ARGUMENTS, detached
+#   worker.sh state             print "running", "exited CODE", or "gone" if nothing was started
+#   worker.sh logs              print the log and follow it until the run ends
+#   worker.sh stop              make the run save and exit, and wait for it
 #
-# --dry-run in front prints the commands of install, start and stop and executes nothing.
+# With --dry-run first, print the commands of install, start and stop without running them.
 
 # shellcheck source=base.sh
 source "$(dirname "$0")/base.sh"
@@ -18,18 +18,18 @@ records=$HOME/vrl_run # pid, code and log of the run
 install() {
   [ -x "$HOME/.local/bin/uv" ] || run bash -c 'curl -LsSf https://astral.sh/uv/install.sh | sh'
   cd "$root"
-  # The images bring an older Python than we need.
+  # The VM images have an older Python than vrl_jax needs.
   run "$HOME/.local/bin/uv" venv --quiet --allow-existing --python=3.11 "$venv"
   run "$HOME/.local/bin/uv" pip install --quiet --python="$venv" -c constraints.txt -e '.[tpu,gcs]'
 }
 
 running() {
-  # A reboot may have given the number to another process.
+  # After a reboot, another process may have this number.
   [ -s "$records/pid" ] && grep -qs vrl_jax "/proc/$(cat "$records/pid")/cmdline"
 }
 
 start() { # ARGUMENTS
-  ! running || die "a run is going on: stop it first"
+  ! running || die "a run is in progress: stop it first"
   local command=("$venv/bin/python" -m vrl_jax.main --distributed "$@")
   if $dry_run; then
     run "${command[@]}"
@@ -37,10 +37,10 @@ start() { # ARGUMENTS
   fi
   mkdir -p "$records"
   cd "$records" && rm -f pid code
-  # shellcheck disable=SC2016  # the inner shell expands it
+  # shellcheck disable=SC2016  # the inner shell expands these
   nohup setsid bash -c 'cd "$1"; shift; "$@" & echo $! >"$OLDPWD/pid"
     wait $!; echo $? >"$OLDPWD/code.new"; mv "$OLDPWD/code.new" "$OLDPWD/code"' \
-    start "$root" "${command[@]}" >>log 2>&1 3>&- </dev/null & # holding on to nothing of ssh's
+    start "$root" "${command[@]}" >>log 2>&1 3>&- </dev/null & # keep no file descriptor of ssh open
   until [ -s pid ]; do sleep 0.1; done
 }
 
@@ -49,7 +49,7 @@ state() {
     echo running
     return
   fi
-  [ -f "$records/code" ] || sleep 1 # it comes a moment after the end of the run
+  [ -f "$records/code" ] || sleep 1 # the code is written shortly after the run ends
   if [ -f "$records/code" ]; then
     echo "exited $(cat "$records/code")"
   else
@@ -58,7 +58,7 @@ state() {
 }
 
 logs() {
-  [ -s "$records/pid" ] || die "nothing was started here"
+  [ -s "$records/pid" ] || die "no run was started on this host"
   tail -n +1 -F --pid="$(cat "$records/pid")" "$records/log"
 }
 
@@ -74,5 +74,5 @@ fi
 case ${1:-} in
   --help) usage ;;
   install | start | state | logs | stop) "$@" ;;
-  *) die "the first word must be install, start, state, logs or stop, got '${1:-}'" ;;
+  *) die "the action must be install, start, state, logs or stop, got '${1:-}'" ;;
 esac

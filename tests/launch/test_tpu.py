@@ -166,7 +166,7 @@ def test_a_run_that_was_asked_to_stop_goes_on(shell):
 def test_an_error_of_the_training_is_not_tried_again(shell):
     cloud(shell, states=["gone", "running", "exited 143\nexited 1"])
     text = shell("tpu.sh", "up", *FLAGS, *RUN, code=2)
-    assert "error: it failed with exit code 1" in text and "still there and cost" in text
+    assert "error: the run failed with exit code 1" in text and "still exist and are billed" in text
     assert len(asked(shell, "worker.sh start")) == 1 and DELETE not in shell.calls()
 
 
@@ -209,7 +209,7 @@ def test_hosts_answer_before_anything_is_installed(shell):
 
 def test_slices_whose_node_is_missing_are_made_again(shell):
     cloud(shell, queued=["ACTIVE", ABSENT, "ACTIVE"], nodes=[ABSENT, "READY"])
-    assert "vrl-jax is SUSPENDED: again" in shell("tpu.sh", "create", *FLAGS)
+    assert "vrl-jax is SUSPENDED: recreating it" in shell("tpu.sh", "create", *FLAGS)
     made = [call[4] for call in shell.calls() if call[4] != "describe"]
     assert made == ["delete", "create"]
 
@@ -246,7 +246,7 @@ def test_a_host_that_started_anew_is_given_the_run_again(shell):
 
 def test_nothing_is_created_where_gcloud_does_not_answer_or_the_request_failed(shell):
     cloud(shell, queued=[BROKEN])
-    assert "does not say what vrl-jax is" in shell("tpu.sh", "up", *FLAGS, *RUN, code=2)
+    assert "does not report the state of vrl-jax" in shell("tpu.sh", "up", *FLAGS, *RUN, code=2)
     assert shell.calls() == [ASK]
     cloud(shell, queued=["FAILED"])
     assert "vrl-jax is FAILED" in shell("tpu.sh", "up", *FLAGS, *RUN, code=2)

@@ -41,7 +41,7 @@ def test_a_run_outlives_the_command_that_started_it(host):
     assert host("worker.sh", "state") == "gone\n"
     host("worker.sh", "start", "--config=a.py", "--data=Prepared root=/x y")
     assert host("worker.sh", "state") == "running\n"
-    assert "a run is going on" in host("worker.sh", "start", "--config=a.py", code=2)
+    assert "a run is in progress" in host("worker.sh", "start", "--config=a.py", code=2)
     host("worker.sh", "stop")
     assert until_it_ends(host) == "exited 143\n"
     text = host("worker.sh", "logs")
