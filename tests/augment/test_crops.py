@@ -110,11 +110,11 @@ def test_fixed_crops_are_the_squares_at_their_places(rng, shape):
     free = np.array(shape) - side
     at = {"center": [(0.5, 0.5)], "three": [(0, 0), (0.5, 0.5), (1, 1)]}
     at["ten"] = [(0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)]
-    for places, wanted in at.items():
+    for places, expected in at.items():
         crops = Crops(places, 0.8)
         got = np.asarray(fixed_crops(jnp.asarray(clip), 5, crops))
         assert len(got) == len(crops) == {"center": 1, "three": 3, "ten": 10}[places]
-        for crop, place in zip(got, wanted, strict=False):
+        for crop, place in zip(got, expected, strict=False):
             box = resize_by_loops(clip, free * place, (side, side), 5)
             np.testing.assert_allclose(crop, box, atol=2e-5)
         if places == "ten":

@@ -82,14 +82,14 @@ def test_jitter_applies_the_four_operations_in_every_order(rng):
         turns = float(jax.random.uniform(hue_key, minval=-0.3, maxval=0.3))
         matches = []
         for order in itertools.permutations(range(4)):
-            wanted = clip
+            expected = clip
             for operation in order:
                 if operation == 3:
-                    wanted = hue_by_loops(wanted, turns)
+                    expected = hue_by_loops(expected, turns)
                 else:
                     kind = ("black", "mean", "gray")[operation]
-                    wanted = blend_by_loops(wanted, factors[operation], kind)
-            if abs(wanted - got).max() < 1e-4:
+                    expected = blend_by_loops(expected, factors[operation], kind)
+            if abs(expected - got).max() < 1e-4:
                 matches.append(order)
         assert matches
         if len(matches) == 1:
@@ -130,17 +130,17 @@ def test_grayscale_about_as_often_as_asked(rng):
 @pytest.mark.parametrize("sigma", [0.1, 0.8, 2.0])
 def test_blur_weighs_the_neighbours_that_exist(rng, shape, sigma):
     clip = random_clip(rng, *shape)
-    wanted = np.zeros_like(clip)
+    expected = np.zeros_like(clip)
     for t, y, x in np.ndindex(shape):
         total = 0.0
         for j, i in np.ndindex(shape[1:]):
             weight = np.exp(-((y - j) ** 2 + (x - i) ** 2) / (2 * sigma**2))
-            wanted[t, y, x] += weight * clip[t, j, i]
+            expected[t, y, x] += weight * clip[t, j, i]
             total += weight
-        wanted[t, y, x] /= total
+        expected[t, y, x] /= total
     blur = jax.jit(P.gaussian_blur, static_argnums=(2, 3))
     got = blur(KEY, jnp.asarray(clip), 1.0, (sigma, sigma))
-    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_blur_about_as_often_as_asked_with_varied_strength(rng):

@@ -129,8 +129,8 @@ def test_center_view_is_the_central_square_resized_and_normalised(rng, height, w
     got = jax.jit(center_view, static_argnums=1)(jnp.asarray(clips), augment)
     assert got.shape == (2, 3, 6, 6, 3)
     for n in range(2):
-        wanted = resize_by_loops(clips[n] / 255.0, corner, (side, side), 6)
-        np.testing.assert_allclose(got[n], (wanted - 0.45) / 0.225, atol=1e-4)
+        expected = resize_by_loops(clips[n] / 255.0, corner, (side, side), 6)
+        np.testing.assert_allclose(got[n], (expected - 0.45) / 0.225, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,12 @@ LAYERS = [  # stems of pixels, and convolutions over time
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_every_formulation_equals_loops(rng, layer):
     x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in layer[:2])
-    wanted = convolve(x, kernel, layer.strides)
+    expected = convolve(x, kernel, layer.strides)
     ways = formulations(layer)
     assert ("space to depth" in ways) == (layer.kernel[3] == 3) == ("3 to 8 channels" in ways)
     for name, way in ways.items():
         got = jax.jit(way, static_argnums=2)(jnp.asarray(x), jnp.asarray(kernel), layer.strides)
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_an_encoders_convolutions_are_found_and_counted():

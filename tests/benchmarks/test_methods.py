@@ -18,8 +18,8 @@ COUNTS = {"BOD-VCL, both levels": 4, "HDC": 3, "SDC": 6, "DualVar": 4}
 @pytest.mark.parametrize("name", METHODS)
 def test_encoded_clips_are_counted(name):
     run = planned(TINY, METHODS[name])
-    wanted = 3 if "reversed" in name else COUNTS.get(name, 2)
-    assert encoded(run, program_of(run)) == wanted * TINY.batch
+    expected = 3 if "reversed" in name else COUNTS.get(name, 2)
+    assert encoded(run, program_of(run)) == expected * TINY.batch
 
 
 def test_a_run_compares_at_as_many_encoded_clips(monkeypatch, tmp_path, capsys):

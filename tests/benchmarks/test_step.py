@@ -49,8 +49,8 @@ def test_both_sides_have_as_many_parameters(encoder, framework):
     params, _ = jax.eval_shape(method.init, jax.random.key(0), clips)
     with torch.device("meta"):
         network = torch_step.Network(encoder, norm=framework == "simclr")
-    wanted = sum(p.numel() for p in network.parameters())
-    assert jax_step.count(params["network"]) == wanted > 3e7
+    expected = sum(p.numel() for p in network.parameters())
+    assert jax_step.count(params["network"]) == expected > 3e7
 
 
 def test_both_sides_have_the_same_losses(rng):
@@ -60,26 +60,26 @@ def test_both_sides_have_the_same_losses(rng):
     np.testing.assert_allclose(got, nt_xent(jnp.array(a), jnp.array(b)), rtol=1e-5)
     unit = [torch.nn.functional.normalize(x, dim=-1) for x in tensors]
     got = torch_step.info_nce(tensors[0], *unit[1:], torch.tensor(4))
-    wanted = info_nce(*map(jnp.array, (a, b, queue)), filled=jnp.int32(4))
-    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    expected = info_nce(*map(jnp.array, (a, b, queue)), filled=jnp.int32(4))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_both_sides_resample_alike(clips, rng):
     extent = rng.uniform((2, 3), (9, 12), size=(3, 2)).astype(np.float32)
     corner = (rng.uniform(size=(3, 2)) * ((9, 12) - extent)).astype(np.float32)
     for size in (5, 14):
-        wanted = jax.vmap(lambda *given, s=size: resize_box(*given, s))(clips, corner, extent)
+        expected = jax.vmap(lambda *given, s=size: resize_box(*given, s))(clips, corner, extent)
         given = torch.from_numpy(corner), torch.from_numpy(extent)
         got = torch_augment.resize_box(planes(clips), *given, size)
-        np.testing.assert_allclose(channels_last(got), wanted, atol=2e-5)
+        np.testing.assert_allclose(channels_last(got), expected, atol=2e-5)
 
 
 def test_both_sides_colour_alike(clips):
     strength, hue = np.array([0.6, 0.5, 0.7], np.float32), 0.15
-    drawn, wanted = [], []
+    drawn, expected = [], []
     for seed, clip in enumerate(clips):
         key = jax.random.key(seed)
-        wanted.append(ours.color_jitter(key, jnp.array(clip), 1.0, *map(float, strength), hue))
+        expected.append(ours.color_jitter(key, jnp.array(clip), 1.0, *map(float, strength), hue))
         _, factor_key, hue_key, order_key = jax.random.split(key, 4)
         factors = jax.random.uniform(factor_key, 3, minval=1 - strength, maxval=1 + strength)
         turns = jax.random.uniform(hue_key, minval=-hue, maxval=hue)
@@ -87,7 +87,7 @@ def test_both_sides_colour_alike(clips):
     factors, order, turns = (torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
     on = torch.tensor([True, True, True])
     got = torch_augment.color_jitter(planes(clips), on, factors, order.long(), turns)
-    np.testing.assert_allclose(channels_last(got), np.stack(wanted), atol=1e-5)
+    np.testing.assert_allclose(channels_last(got), np.stack(expected), atol=1e-5)
     kept = torch_augment.color_jitter(planes(clips), ~on, factors, order.long(), turns)
     np.testing.assert_allclose(channels_last(kept), clips, atol=1e-5)
 

@@ -150,9 +150,9 @@ def test_other_precisions_are_read_as_float32(rng, tmp_path, torch, kind):
         read, _ = files.read_weights(tmp_path / name)
         kernel = read.variables["params"]["stem"]["conv"]["kernel"]
         assert kernel.dtype == np.float32
-        wanted = wrote.variables["params"]["stem"]["conv"]["kernel"]
-        np.testing.assert_allclose(kernel, wanted, rtol=2**-8)
-        assert (kernel == wanted).all() == (kind == "float64")
+        expected = wrote.variables["params"]["stem"]["conv"]["kernel"]
+        np.testing.assert_allclose(kernel, expected, rtol=2**-8)
+        assert (kernel == expected).all() == (kind == "float64")
 
 
 class Trap:

@@ -44,11 +44,11 @@ def test_features_are_those_of_the_same_network_in_pytorch(rng, name):
     assert left_out == sorted(key for key in state if key.startswith(HEADS))
 
     clips = rng.normal(size=(1, 8, 32, 32, 3)).astype(np.float32)
-    wanted = networks.encode(network, clips)
+    expected = networks.encode(network, clips)
     module = replace(encoder, conv="native").module()  # the quickest to compile
     got = jax.jit(lambda v, x: module.apply(v, x, False).clip)(variables, clips)
-    assert wanted.std() > 0.1
-    np.testing.assert_allclose(got / wanted.std(), wanted / wanted.std(), atol=1e-4)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(got / expected.std(), expected / expected.std(), atol=1e-4)
 
     back = match.to_theirs(encoder, variables, layout)
     kept = {key for key in state if not key.startswith(HEADS)}

@@ -21,8 +21,8 @@ def test_maps(temporal_stride, frames):
     config = C3D(temporal_stride=temporal_stride)
     features, _ = shapes_of(config.module(), CLIPS)
     sides, widths = (56, 28, 14, 7, 7), (64, 128, 256, 512, 512)
-    wanted = [(1, t, s, s, d) for t, s, d in zip(frames, sides, widths, strict=True)]
-    assert [stage.shape for stage in features.stages] == wanted
+    expected = [(1, t, s, s, d) for t, s, d in zip(frames, sides, widths, strict=True)]
+    assert [stage.shape for stage in features.stages] == expected
     assert features.frames.shape == (1, frames[-1], config.dim)
 
 
@@ -43,8 +43,8 @@ def test_equals_loops_with_narrow_layers(rng, monkeypatch, temporal_stride):
             y = greatest(y, window, window, (0, 0, 0), rest)
         maps.append(y)
     features = jax.jit(lambda v, x: module.apply(v, x, False))(variables, x)
-    for got, wanted in zip(features.stages, maps, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    for got, expected in zip(features.stages, maps, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features.clip, maps[-1].mean((1, 2, 3)), rtol=1e-4, atol=1e-4)
 
 

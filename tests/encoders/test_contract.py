@@ -1,4 +1,4 @@
-"""What every encoder promises, whatever its layers."""
+"""The contract of every encoder."""
 
 from dataclasses import replace
 
@@ -57,10 +57,10 @@ def statistics(variables):
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 def test_evaluation_is_pure_and_clips_are_independent(rng, config):
     module, variables, x = draw(rng, config)
-    both, kept = encode(module, variables, x, False)
+    both, updated = encode(module, variables, x, False)
     swapped, _ = encode(module, variables, x[::-1], False)
     before = statistics(variables)
-    jax.tree.map(np.testing.assert_array_equal, before, statistics(kept))
+    jax.tree.map(np.testing.assert_array_equal, before, statistics(updated))
     np.testing.assert_allclose(swapped.clip[::-1], both.clip, rtol=1e-4, atol=1e-5)
     assert both.clip.shape == (2, config.dim)
     assert float(jnp.abs(both.clip[0] - both.clip[1]).max()) > 1e-3
@@ -78,11 +78,11 @@ def test_training_updates_every_statistic(rng, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
-def test_bfloat16_keeps_variables_and_pooled_features_in_float32(rng, config):
+def test_bfloat16_keeps_replacedand_pooled_features_in_float32(rng, config):
     module, variables, x = draw(rng, replace(config, dtype="bfloat16"))
-    drawn = jax.eval_shape(lambda: module.init(jax.random.key(0), x, True))
+    initial = jax.eval_shape(lambda: module.init(jax.random.key(0), x, True))
     features, updated = jax.eval_shape(lambda: encode(module, variables, x, True))
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((drawn, updated)))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((initial, updated)))
     assert all(stage.dtype == jnp.bfloat16 for stage in features.stages)
     assert features.clip.dtype == features.frames.dtype == jnp.float32
 
@@ -91,9 +91,9 @@ def test_bfloat16_keeps_variables_and_pooled_features_in_float32(rng, config):
 def test_bfloat16_is_near_float32(rng, config):
     module, variables, x = draw(rng, config)
     half = replace(config, dtype="bfloat16").module()
-    wanted = encode(module, variables, x, False)[0].clip
+    expected = encode(module, variables, x, False)[0].clip
     got = encode(half, variables, x, False)[0].clip
-    assert 1e-5 < float(jnp.linalg.norm(got - wanted) / jnp.linalg.norm(wanted)) < 0.05
+    assert 1e-5 < float(jnp.linalg.norm(got - expected) / jnp.linalg.norm(expected)) < 0.05
 
 
 @pytest.mark.slow
@@ -104,9 +104,9 @@ def test_what_is_computed_again_for_the_gradient_is_the_same(rng, config):
 
     def step(module, params):
         def loss(params):
-            given = {"params": params, "batch_stats": stats}
-            features, kept = module.apply(given, x, True, mutable=["batch_stats"])
-            return (features.clip**2).sum(), kept
+            replaced = {"params": params, "batch_stats": stats}
+            features, updated = module.apply(replaced, x, True, mutable=["batch_stats"])
+            return (features.clip**2).sum(), updated
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -114,6 +114,6 @@ def test_what_is_computed_again_for_the_gradient_is_the_same(rng, config):
         return jax.jit(lambda params: step(config.module(), params)).lower(variables["params"])
 
     lean = compiled(replace(config, remat=True))
-    got, wanted = (text.compile()(variables["params"]) for text in (lean, compiled(config)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), got, wanted)
+    got, expected = (text.compile()(variables["params"]) for text in (lean, compiled(config)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), got, expected)
     assert "optimization_barrier" in lean.as_text()

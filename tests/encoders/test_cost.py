@@ -1,4 +1,4 @@
-"""What one clip costs, against the published numbers of 10^9 multiply-adds."""
+"""Multiply-adds per clip equal the published numbers."""
 
 import flax.linen as nn
 import jax
@@ -47,5 +47,5 @@ class Few(nn.Module):
 
 def test_the_count_of_two_layers_and_a_product():
     voxels = 2 * 6 * 4 * 5  # of (2, 6, 7, 5, 3), every second row
-    wanted = voxels * (3 * 5 * 1 * 3 * 4) + voxels * 4 * 6 + voxels * 4 * 5
-    assert multiply_adds(Few(), (2, 6, 7, 5, 3)) == wanted
+    expected = voxels * (3 * 5 * 1 * 3 * 4) + voxels * 4 * 6 + voxels * 4 * 5
+    assert multiply_adds(Few(), (2, 6, 7, 5, 3)) == expected

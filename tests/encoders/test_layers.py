@@ -107,8 +107,8 @@ def test_training_normalises_by_the_batch_and_updates_running_statistics(rng):
     y, updated = conv.apply(variables, jnp.asarray(x), True, mutable=["batch_stats"])
     z = convolve(x, params["conv"]["kernel"], (1, 1, 1)).reshape(-1, 4)
     stats = {"mean": z.mean(0), "var": z.var(0)}
-    wanted = normalise(z, params["norm"], stats).reshape(y.shape)
-    np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
+    expected = normalise(z, params["norm"], stats).reshape(y.shape)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
     for name, new in updated["batch_stats"]["norm"].items():
         np.testing.assert_allclose(new, 0.9 * old[name] + 0.1 * stats[name], rtol=1e-4, atol=1e-5)
 
@@ -158,11 +158,11 @@ def test_frame_grid_averages_each_region(rng, height, width, cells):
         rows = slice(i * height // cells, -(-(i + 1) * height // cells))
         for j in range(cells):
             columns = slice(j * width // cells, -(-(j + 1) * width // cells))
-            wanted = np.asarray(stage)[:, :, rows, columns].mean((2, 3))
-            np.testing.assert_allclose(got[:, :, i, j], wanted, atol=1e-6)
+            expected = np.asarray(stage)[:, :, rows, columns].mean((2, 3))
+            np.testing.assert_allclose(got[:, :, i, j], expected, atol=1e-6)
 
 
 def test_frame_grid_refuses_more_cells_than_the_map_has(rng):
     features = pool_features([jnp.zeros((1, 2, 3, 4, 5))])
-    with pytest.raises(ValueError, match="grid must be at most 3, the map's side, got 4"):
+    with pytest.raises(ValueError, match="grid must be at most 3, the shorter side.*got 4"):
         frame_grid(features, 4)

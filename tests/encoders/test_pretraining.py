@@ -1,4 +1,4 @@
-"""Every encoder trains under BOD-VCL, which wants a time axis, as far as shapes go."""
+"""Shapes of BOD-VCL, which needs a time axis, with every encoder."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
 from vrl_jax.types import TrainLength
 
-# The encoder, and how many vectors it makes of 16 frames.
+# An encoder and the length of its time axis for 16 frames.
 KEEP_TIME = [
     (Tiny(), 16),
     (SlowOnly(), 16),

@@ -72,8 +72,8 @@ def test_maps(variant, temporal_stride, frames):
     config = R2plus1D(variant=variant, temporal_stride=temporal_stride)
     features, _ = shapes_of(config.module(), CLIPS)
     sides, widths = (56, 56, 28, 14, 7), (64, 64, 128, 256, 512)
-    wanted = [(2, t, s, s, d) for t, s, d in zip(frames, sides, widths, strict=True)]
-    assert [stage.shape for stage in features.stages] == wanted
+    expected = [(2, t, s, s, d) for t, s, d in zip(frames, sides, widths, strict=True)]
+    assert [stage.shape for stage in features.stages] == expected
     assert features.frames.shape == (2, frames[-1], config.dim)
 
 

@@ -26,7 +26,7 @@ def convolved(x, params, stats, strides=ONCE):
 def gated(x, params):
     out = np.zeros_like(x)
     for b, clip in enumerate(x):
-        mean = np.mean([clip[place] for place in np.ndindex(clip.shape[:3])], axis=0)
+        mean = np.mean([clip[position] for position in np.ndindex(clip.shape[:3])], axis=0)
         logits = mean @ params["dense"]["kernel"] + params["dense"]["bias"]
         for c, logit in enumerate(logits):
             out[b, ..., c] = clip[..., c] / (1 + np.exp(-logit))
@@ -76,10 +76,10 @@ def test_inception_equals_loops(rng, gates):
     block = Inception(conv, (2, 3, 4, 2, 3, 1), gates, "auto", "float32")
     shape = (2, 3, 4, 5, 3)
     x, variables = rng.normal(size=shape).astype(np.float32), fill(block, shape, rng)
-    wanted = inception(x, variables["params"], variables["batch_stats"])
-    assert wanted.shape == (2, 3, 4, 5, 2 + 4 + 3 + 1)
+    expected = inception(x, variables["params"], variables["batch_stats"])
+    assert expected.shape == (2, 3, 4, 5, 2 + 4 + 3 + 1)
     got = jax.jit(lambda v, x: block.apply(v, x, False))(variables, x)
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_network_equals_loops_with_narrow_blocks(rng, monkeypatch):
@@ -104,8 +104,8 @@ def test_network_equals_loops_with_narrow_blocks(rng, monkeypatch):
     maps.append(block(greatest(maps[2], (3, 3, 3), HALF, ONCE, ONCE), "block4b"))
     maps.append(greatest(maps[3], HALF, HALF, (0, 0, 0), (0, 0, 0)))
     features = jax.jit(lambda v, x: module.apply(v, x, False))(variables, x)
-    for got, wanted in zip(features.stages, maps, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    for got, expected in zip(features.stages, maps, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_running_statistics_follow_a_thousandth_of_the_batch(rng, monkeypatch):
@@ -116,10 +116,10 @@ def test_running_statistics_follow_a_thousandth_of_the_batch(rng, monkeypatch):
     updated = train(variables, x)[1]
     y = convolve(x, variables["params"]["conv1"]["spatial"]["kernel"], (1, 2, 2))
     old, new = (v["batch_stats"]["conv1"]["middle"] for v in (variables, updated))
-    wanted = 0.999 * old["mean"] + 0.001 * y.mean((0, 1, 2, 3))
-    np.testing.assert_allclose(new["mean"], wanted, rtol=1e-5, atol=1e-6)
-    wanted = 0.999 * old["var"] + 0.001 * y.var((0, 1, 2, 3))
-    np.testing.assert_allclose(new["var"], wanted, rtol=1e-5, atol=1e-6)
+    expected = 0.999 * old["mean"] + 0.001 * y.mean((0, 1, 2, 3))
+    np.testing.assert_allclose(new["mean"], expected, rtol=1e-5, atol=1e-6)
+    expected = 0.999 * old["var"] + 0.001 * y.var((0, 1, 2, 3))
+    np.testing.assert_allclose(new["var"], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_refuses(wrong, message):
 
 
 @pytest.mark.parametrize(
-    "shape, left", [((1, 5, 17, 16, 3), "2 x 2 x 1"), ((1, 4, 17, 17, 3), "1 x 2 x 2")]
+    "shape, size", [((1, 5, 17, 16, 3), "2 x 2 x 1"), ((1, 4, 17, 17, 3), "1 x 2 x 2")]
 )
-def test_clips_of_which_nothing_is_left_are_refused(monkeypatch, shape, left):
+def test_clips_of_which_nothing_is_left_are_refused(monkeypatch, shape, size):
     monkeypatch.setattr(s3d, "STAGES", ((), (), ()))
-    with pytest.raises(ValueError, match=f"too small: pooling leaves nothing of a map of {left}"):
+    with pytest.raises(ValueError, match=f"too small: max pooling .* a larger map, got {size}"):
         shapes_of(S3D().module(), shape)
     shapes_of(S3D().module(), (1, 5, 17, 17, 3))

@@ -13,8 +13,8 @@ def test_default_keeps_frames_and_divides_sides_by_eight():
     assert [stage.shape for stage in features.stages] == maps
     assert features.frames.shape == (2, 16, 64)
     assert Tiny().dim == 64
-    wanted = 3 * 75 * 16 + (9 * 16 + 3 * 32) * 32 + (9 * 32 + 3 * 64) * 64
-    assert count(variables["params"]) == wanted + 2 * 16 + 4 * (32 + 64)
+    expected = 3 * 75 * 16 + (9 * 16 + 3 * 32) * 32 + (9 * 32 + 3 * 64) * 64
+    assert count(variables["params"]) == expected + 2 * 16 + 4 * (32 + 64)
 
 
 def test_equals_loops(rng):

@@ -71,25 +71,25 @@ def test_a_tubelet_of_one_frame_keeps_every_frame(temporal_stride, frames):
 def test_tubelets_embed_as_loops_do(rng):
     x = rng.normal(size=(2, 4, 6, 9, 2)).astype(np.float32)
     kernel = rng.normal(size=(2, 3, 3, 2, 5)).astype(np.float32)
-    wanted = np.zeros((2, 2, 2, 3, 5))
-    for b, t, row, column in np.ndindex(wanted.shape[:4]):
+    expected = np.zeros((2, 2, 2, 3, 5))
+    for b, t, row, column in np.ndindex(expected.shape[:4]):
         for i, j, k in np.ndindex(kernel.shape[:3]):
             voxel = x[b, 2 * t + i, 3 * row + j, 3 * column + k]
-            wanted[b, t, row, column] += voxel @ kernel[i, j, k]
+            expected[b, t, row, column] += voxel @ kernel[i, j, k]
     got = cut_tubelets(jnp.asarray(x), 2, 3) @ kernel.reshape(-1, 5)
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("grid", "width"), [((3, 2, 4), 12), ((2, 3, 5), 23), ((2, 2, 2), 4)])
 def test_positions_equal_loops(grid, width):
-    wanted, count = np.zeros((*grid, width)), width // 6
-    for place in np.ndindex(grid):
-        for axis, coordinate in enumerate(place):
+    expected, count = np.zeros((*grid, width)), width // 6
+    for position in np.ndindex(grid):
+        for axis, coordinate in enumerate(position):
             for i in range(count):
                 angle = coordinate * 10000 ** (-i / count)
-                wanted[place][axis * 2 * count + i] = math.sin(angle)
-                wanted[place][axis * 2 * count + count + i] = math.cos(angle)
-    np.testing.assert_allclose(sincos_positions(grid, width), wanted, atol=1e-12)
+                expected[position][axis * 2 * count + i] = math.sin(angle)
+                expected[position][axis * 2 * count + count + i] = math.cos(angle)
+    np.testing.assert_allclose(sincos_positions(grid, width), expected, atol=1e-12)
 
 
 def test_network_equals_loops(rng):
@@ -105,8 +105,8 @@ def test_network_equals_loops(rng):
             maps.append(y.reshape(grid))
     maps[-1] = standardise(maps[-1], params["norm"])
     features = jax.jit(lambda v, x: module.apply(v, x, False))(variables, x)
-    for got, wanted in zip(features.stages, maps, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    for got, expected in zip(features.stages, maps, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features.frames, maps[-1].mean((2, 3)), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features.clip, maps[-1].mean((1, 2, 3)), rtol=1e-4, atol=1e-4)
 
@@ -121,7 +121,7 @@ def test_other_clip_sizes_take_the_same_weights(rng):
 
 @pytest.mark.parametrize("shape", [(1, 5, 8, 8, 3), (1, 4, 6, 8, 3), (1, 4, 8, 10, 3)])
 def test_clips_that_tubelets_do_not_divide_are_refused(shape):
-    with pytest.raises(ValueError, match="clips must divide into tubelets of 2 x 4 x 4, got"):
+    with pytest.raises(ValueError, match="clips must be divisible into tubelets of 2 x 4 x 4, got"):
         shapes_of(SMALL.module(), shape)
 
 

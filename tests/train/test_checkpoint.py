@@ -86,9 +86,9 @@ def test_an_encoder_is_read_without_what_stood_around_it(tmp_path, caplog):
             scaled = jax.tree.map(lambda x, step=step: step * x, params)
             checkpoints.save(TrainState(jnp.int32(step), scaled, kept, {"m": jnp.ones(3)}), 0.0)
     caplog.clear()
-    for wanted in (None, 1):
-        step, found = restore_encoder(tmp_path, wanted)
-        assert step == (wanted or 2)
+    for expected in (None, 1):
+        step, found = restore_encoder(tmp_path, expected)
+        assert step == (expected or 2)
         assert jax.tree.structure(found) == jax.tree.structure(
             {"params": encoder, "batch_stats": {"mean": 0}}
         )

@@ -29,10 +29,10 @@ def test_all_is_on_the_disk_once_flushed(tmp_path):
             assert head.file_version == "brain.Event:2"
             assert begun.step == 4 and begun.session_log.status == SessionLog.START
             found = {(at.step, v.tag): v.simple_value for at in told for v in at.summary.value}
-            wanted = {
+            expected = {
                 (n, name): value for n in range(4, step + 1) for name, value in values.items()
             }
-            assert found == wanted
+            assert found == expected
         log.probes(6, {"score": 0.5})
     last = events(tmp_path / "tensorboard")[-1]
     assert (last.step, last.summary.value[0].tag) == (6, "probe/score") and last.wall_time > 0

@@ -46,11 +46,11 @@ def test_the_commit_is_the_trees_own():
 
 
 def test_an_archive_knows_its_commit(tmp_path):
-    wanted = head()
+    expected = head()
     archive = subprocess.run(["git", "archive", "HEAD", "vrl_jax"], cwd=ROOT, capture_output=True)
     subprocess.run(["tar", "x", "-C", tmp_path], input=archive.stdout, check=True)
     code = "from vrl_jax import provenance; print(provenance.commit())"
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
-    assert told.stdout.strip() == wanted, told.stderr
+    assert told.stdout.strip() == expected, told.stderr

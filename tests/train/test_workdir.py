@@ -64,13 +64,13 @@ def test_what_has_changed_is_copied_and_nothing_else(bucket):
         bucket.pipe(f"{RUN}/kept", b"of another process")
         assert bucket.cat(f"{RUN}/changed") == b"old"
         part.push()
-        wanted = {
+        expected = {
             "kept": b"of another process",
             "changed": b"new",
             "given/added": b"1",
             "checkpoints/3/d": b"old",
         }
-        there = {f"/bucket/runs/x/{name}": data for name, data in wanted.items()}
+        there = {f"/bucket/runs/x/{name}": data for name, data in expected.items()}
         assert bucket.cat(bucket.find(RUN)) == there
         (workdir / "kept").write_text("ours")
     assert bucket.cat(f"{RUN}/kept") == b"ours"
@@ -325,6 +325,8 @@ for path in sorted(path for path in files.find(root) if "/results/" in path):
     assert there == here and here
     code = "import fsspec; print(*fsspec.filesystem('gs').find('bucket/judged'))"
     found = {name.removeprefix("bucket/judged/") for name in python(code, store)}
-    wanted = {str(at.relative_to(tmp_path / "judged")) for at in tmp_path.glob("judged/**/*.json*")}
-    assert {name for name in wanted if "checkpoints" not in name} <= found
+    expected = {
+        str(at.relative_to(tmp_path / "judged")) for at in tmp_path.glob("judged/**/*.json*")
+    }
+    assert {name for name in expected if "checkpoints" not in name} <= found
     assert "trained/checkpoints/8/commit_success.txt" in found

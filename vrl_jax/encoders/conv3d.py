@@ -1,7 +1,7 @@
-"""Convolution and pooling by what XLA has quick kernels for on CPU.
+"""3-D convolution and max pooling composed of operations that are fast in XLA on CPU.
 
-It has quick 2-D convolutions and products of matrices there, but slow 3-D convolutions, slow
-gradients of pooling, and the plainest loop alone for a map smaller than the kernel.
+XLA's CPU backend is fast at 2-D convolutions and matrix products. It is slow at 3-D convolutions
+and at gradients of pooling, and uses a naive loop where a map is smaller than the kernel.
 """
 
 import functools
@@ -19,13 +19,17 @@ def conv3d_folded(
     kernel: Float[Array, "kt kh kw i o"],
     strides: tuple[int, int, int],
 ) -> Float[Array, "b _ _ _ o"]:
-    """Compute `conv.conv3d_native` as a sum over the kernel's time taps of per-frame convolutions.
+    """Compute `layers.conv3d_native` as a sum over temporal taps of per-frame 2-D convolutions.
 
-    Each tap convolves the frames that it meets alone, not those of the padding. A stem from few
-    channels to few takes all taps in one convolution, which then has outputs enough to be quick; a
-    convolution over time alone is a 2-D one over time and a frame's places in a row, unless most of
-    its taps meet padding. In float32, three taps of time take pairs of frames together (`_pairs`),
-    and three of height pairs of rows where there are channels enough for it to pay.
+    Each tap convolves only the frames that it overlaps, not the padding. Three cases are faster
+    otherwise:
+
+    * A stem with few channels computes all taps in one convolution, whose outputs are then wide
+      enough to be fast.
+    * A convolution over time only is a 2-D convolution over (time, flattened space), unless most of
+      its taps overlap padding.
+    * In float32, a kernel of three temporal taps computes pairs of frames at once, and one of three
+      rows computes pairs of rows if it has enough channels (`_winograd`).
     """
     (taps, *extent, inputs, outputs), stride, space = kernel.shape, strides[0], strides[1:]
     if extent == [1, 1] and 1 < taps <= x.shape[1]:
@@ -34,32 +38,32 @@ def conv3d_folded(
         return y.reshape(len(x), -1, *x.shape[2:4], outputs)
     if inputs < outputs and taps * outputs <= 64:
         wide = _conv_frames(x, jnp.concatenate(list(kernel), axis=-1), space)
-        taken = jnp.split(wide, taps, axis=-1)
-        convolve = lambda tap, met: taken[tap][:, met]  # noqa: E731
-    elif axis := _paired_axis(x, kernel, strides):
-        return _pairs(x[:, ::stride], kernel, axis, space)
+        by_tap = jnp.split(wide, taps, axis=-1)
+        convolve = lambda tap, frames: by_tap[tap][:, frames]  # noqa: E731
+    elif axis := _winograd_axis(x, kernel, strides):
+        return _winograd(x[:, ::stride], kernel, axis, space)
     else:
-        convolve = lambda tap, met: _conv_frames(x[:, met], kernel[tap], space)  # noqa: E731
+        convolve = lambda tap, frames: _conv_frames(x[:, frames], kernel[tap], space)  # noqa: E731
     return sum(
-        jnp.pad(convolve(tap, met), ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
-        for tap, met, padding in _meets(taps, x.shape[1], stride)
+        jnp.pad(convolve(tap, frames), ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
+        for tap, frames, padding in _overlaps(taps, x.shape[1], stride)
     )
 
 
-def _meets(taps: int, length: int, stride: int) -> Iterator[tuple[int, slice, tuple[int, int]]]:
-    """Yield each tap that meets an axis, where it does, and how to pad what it yields there."""
-    middle = (taps - 1) // 2
-    end = (length + 2 * middle - taps) // stride  # the last place of the output
+def _overlaps(taps: int, length: int, stride: int) -> Iterator[tuple[int, slice, tuple[int, int]]]:
+    """Yield each tap that overlaps an axis, the overlap, and the padding of its contribution."""
+    center = (taps - 1) // 2
+    end = (length + 2 * center - taps) // stride  # the last position of the output
     for tap in range(taps):
-        ahead = tap - middle
-        first, last = max(0, -(ahead // stride)), min(end, (length - 1 - ahead) // stride)
+        offset = tap - center
+        first, last = max(0, -(offset // stride)), min(end, (length - 1 - offset) // stride)
         if first <= last:
-            met = slice(first * stride + ahead, last * stride + ahead + 1, stride)
-            yield tap, met, (first, end - last)
+            overlap = slice(first * stride + offset, last * stride + offset + 1, stride)
+            yield tap, overlap, (first, end - last)
 
 
-def _paired_axis(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> int:
-    """Return the axis along which `_pairs` is quicker: 1 for time, 2 for height, 0 for none."""
+def _winograd_axis(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> int:
+    """Return the axis along which `_winograd` is faster: 1 for time, 2 for height, 0 for none."""
     time, height, _, inputs, _ = kernel.shape
     if x.dtype != jnp.float32:
         return 0
@@ -69,10 +73,10 @@ def _paired_axis(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int])
     return 2 if (time, height) == (1, 3) and strides[1:] == (1, 1) and tall else 0
 
 
-def _pairs(x: jax.Array, kernel: jax.Array, axis: int, space: tuple[int, int]) -> jax.Array:
-    """Convolve three taps of time (axis 1) or height (2): four products give two outputs, not six.
+def _winograd(x: jax.Array, kernel: jax.Array, axis: int, space: tuple[int, int]) -> jax.Array:
+    """Convolve three taps of time (axis 1) or height (axis 2) by Winograd's F(2, 3).
 
-    Winograd's F(2, 3), as in Lavin and Gray (2015, arXiv 1509.09308).
+    Two outputs take four products instead of six (Lavin and Gray, 2015, arXiv 1509.09308).
     """
     n, tap = x.shape[axis], partial(lax.slice_in_dim, kernel, axis=axis - 1)
     x = jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)])
@@ -92,9 +96,9 @@ def _pairs(x: jax.Array, kernel: jax.Array, axis: int, space: tuple[int, int]) -
 
 
 def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
-    """Convolve frames; a map of fewer places than the kernel has takes a product for each tap.
+    """Convolve each frame; a map with fewer positions than the kernel takes one product per tap.
 
-    There XLA lets map and kernel change places, and has no quick kernel for what that gives.
+    XLA would swap map and kernel there, which leaves a convolution that it is slow at.
     """
     (height, width), (rows, columns) = x.shape[2:4], kernel.shape[:2]
     if rows * columns > 1 and -(-height // strides[0]) * -(-width // strides[1]) >= rows * columns:
@@ -102,15 +106,16 @@ def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> j
         return y.reshape(*x.shape[:2], *y.shape[1:])
     return sum(
         jnp.pad(
-            _product(x[:, :, down, along], kernel[i, j]), ((0, 0), (0, 0), above, beside, (0, 0))
+            _product(x[:, :, down, across], kernel[i, j]),
+            ((0, 0), (0, 0), pad_height, pad_width, (0, 0)),
         )
-        for i, down, above in _meets(rows, height, strides[0])
-        for j, along, beside in _meets(columns, width, strides[1])
+        for i, down, pad_height in _overlaps(rows, height, strides[0])
+        for j, across, pad_width in _overlaps(columns, width, strides[1])
     )
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Multiply by a matrix; as a product of two, whose gradient XLA computes without copies."""
+    """Multiply by a matrix as a 2-D product, whose gradient XLA computes without copies."""
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -126,12 +131,12 @@ def max_pool_folded(
     strides: tuple[int, int, int],
     padding: Sequence[tuple[int, int]],
 ) -> Float[Array, "b _ _ _ c"]:
-    """Compute `flax.linen.max_pool` axis by axis; places equally great share the gradient."""
+    """Compute `flax.linen.max_pool` one axis at a time; tied maxima share the gradient."""
     for axis, (size, stride, pads) in enumerate(
         zip(window, strides, padding, strict=True), start=1
     ):
-        around = [pads if i == axis else (0, 0) for i in range(x.ndim)]
-        x = jnp.pad(x, around, constant_values=-jnp.inf)
+        widths = [pads if i == axis else (0, 0) for i in range(x.ndim)]
+        x = jnp.pad(x, widths, constant_values=-jnp.inf)
         end = x.shape[axis] - size + 1
         shifted = (lax.slice_in_dim(x, i, i + end, stride, axis) for i in range(size))
         x = functools.reduce(jnp.maximum, shifted)

@@ -1,4 +1,4 @@
-"""Space-time convolution that is quick on every backend, and the normalisation that follows it."""
+"""Layers that encoders share: space-time convolution, batch normalisation and pooling."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,28 +17,28 @@ FORMULATIONS = ("auto", "native", "folded")
 
 
 def check_compute(dtype: str, formulation: str) -> None:
-    """Raise `ValueError` unless an encoder can compute in `dtype` and convolve by `formulation`."""
+    """Raise `ValueError` unless `dtype` and `formulation` are among those of encoders."""
     check.one_of(("float32", "bfloat16"), dtype=dtype)
     check.one_of(FORMULATIONS, conv=formulation)
 
 
 def formulation_on(platform: str) -> str:
-    """Return what the formulation "auto" is on a platform: "cpu", "gpu" or "tpu"."""
+    """Return the formulation that "auto" selects on a platform: "cpu", "gpu" or "tpu"."""
     return "folded" if platform == "cpu" else "native"
 
 
 def is_folded(formulation: str) -> bool:
-    """Return whether a formulation, "auto" on the default backend, is `conv3d_folded`."""
+    """Return whether a formulation is `conv3d_folded`, resolving "auto" for the default backend."""
     if formulation == "auto":
         formulation = formulation_on(jax.default_backend())
     return formulation == "folded"
 
 
 def materialize(x: Float[Array, "*shape"], formulation: str) -> Float[Array, "*shape"]:
-    """Have a map written once where convolutions are folded, that is on CPU.
+    """Keep XLA from recomputing a feature map at every use, if convolutions are folded (on CPU).
 
-    XLA computes cheap maps again at every use, and a residual block's output takes all the blocks
-    before it. It takes `vrl_jax.train.sharding.compiler_options` for XLA to heed this on CPU.
+    XLA recomputes cheap maps, and the output of a residual block depends on all blocks before it.
+    On CPU, XLA respects this only with `vrl_jax.train.sharding.compiler_options`.
     """
     return lax.optimization_barrier(x) if is_folded(formulation) else x
 
@@ -48,25 +48,25 @@ def conv3d_native(
     kernel: Float[Array, "kt kh kw i o"],
     strides: tuple[int, int, int],
 ) -> Float[Array, "b _ _ _ o"]:
-    """Convolve over time and space at once, padding each axis by (k-1)//2 on both sides."""
+    """Convolve over time and space, padding each axis by (k-1)//2 on both sides."""
     padding = [((k - 1) // 2,) * 2 for k in kernel.shape[:3]]
     axes = ("NDHWC", "DHWIO", "NDHWC")
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=axes)
 
 
 class Conv3d(nn.Module):
-    """A convolution over `b t h w c`, padded by (k-1)//2 on both sides of each axis.
+    """3-D convolution of `b t h w c` with padding (k-1)//2 on both sides of each axis.
 
-    The kernel is (kt, kh, kw, in, out), drawn from a normal of variance 2 / fan-out (He et al.,
-    2015), and the same for every formulation.
+    The kernel (kt, kh, kw, in, out) is initialised from a normal distribution of variance
+    2 / fan-out (He et al., 2015) and is the same for every formulation.
 
     Attributes:
       features: output channels.
       kernel: extent in time, height, width.
       strides: in time, height, width.
       formulation: "native", "folded" (see `conv3d_folded`), or "auto": folded on CPU.
-      dtype: of the computation; the kernel and the bias are kept in float32.
-      bias: whether to add one to each output channel; it starts at zero.
+      dtype: of the computation; kernel and bias are float32.
+      bias: whether output channels have a bias, initialised to zero.
     """
 
     features: int
@@ -79,8 +79,8 @@ class Conv3d(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b _ _ _ o"]:
         """Convolve `x`."""
-        draw = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        kernel = self.param("kernel", draw, (*self.kernel, x.shape[-1], self.features))
+        he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.param("kernel", he_normal, (*self.kernel, x.shape[-1], self.features))
         convolve = conv3d_folded if is_folded(self.formulation) else conv3d_native
         y = convolve(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), self.strides)
         if not self.bias:
@@ -92,22 +92,22 @@ class Conv3d(nn.Module):
 def batch_norm(
     train: bool, dtype: str, name: str, decay: float = 0.9, epsilon: float = 1e-5
 ) -> nn.BatchNorm:
-    """Batch normalisation, by default with PyTorch's constants; variables are float32."""
+    """Return batch normalisation, by default with PyTorch's constants; variables are float32."""
     return nn.BatchNorm(
         use_running_average=not train, momentum=decay, epsilon=epsilon, dtype=dtype, name=name
     )
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its normalisation; with `mid` the convolution is (2+1)-dimensional.
+    """A convolution and batch normalisation; with `mid` the convolution is (2+1)-dimensional.
 
-    Then it is a spatial convolution to `mid` channels, normalisation, ReLU and a temporal
-    convolution (Tran et al., 2018); each half takes its own share of the strides.
+    A (2+1)D convolution is a spatial convolution to `mid` channels, batch normalisation, ReLU and a
+    temporal convolution (Tran et al., 2018), each with its part of the strides.
 
     Attributes:
-      mid: channels between the spatial and the temporal half; 0 for one undivided convolution.
+      mid: channels between the spatial and the temporal convolution; 0 for a 3-D convolution.
       features, kernel, strides, formulation, dtype: as in `Conv3d`.
-      decay, epsilon: of the normalisation, see `norm`.
+      decay, epsilon: of the normalisation, see `batch_norm`.
     """
 
     features: int
@@ -121,17 +121,17 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b _ _ _ o"]:
-        """Convolve and normalise `x`, by its own statistics if `train`."""
-        how = {"formulation": self.formulation, "dtype": self.dtype}
-        normed = partial(batch_norm, train, self.dtype, decay=self.decay, epsilon=self.epsilon)
+        """Convolve and normalise `x`, with batch statistics if `train`."""
+        options = {"formulation": self.formulation, "dtype": self.dtype}
+        norm = partial(batch_norm, train, self.dtype, decay=self.decay, epsilon=self.epsilon)
         (kt, kh, kw), (st, sh, sw) = self.kernel, self.strides
         if self.mid:
-            x = Conv3d(self.mid, (1, kh, kw), (1, sh, sw), **how, name="spatial")(x)
-            x = nn.relu(normed("middle")(x))
-            x = Conv3d(self.features, (kt, 1, 1), (st, 1, 1), **how, name="temporal")(x)
+            x = Conv3d(self.mid, (1, kh, kw), (1, sh, sw), **options, name="spatial")(x)
+            x = nn.relu(norm("middle")(x))
+            x = Conv3d(self.features, (kt, 1, 1), (st, 1, 1), **options, name="temporal")(x)
         else:
-            x = Conv3d(self.features, self.kernel, self.strides, **how, name="conv")(x)
-        return normed("norm")(x)
+            x = Conv3d(self.features, self.kernel, self.strides, **options, name="conv")(x)
+        return norm("norm")(x)
 
 
 def max_pool(
@@ -141,58 +141,62 @@ def max_pool(
     formulation: str,
     padding: Sequence[tuple[int, int]] | None = None,
 ) -> Float[Array, "b _ _ _ c"]:
-    """Take the greatest in each window of time, height and width.
+    """Return the maximum over windows of time, height and width.
 
-    Of places that are equally great the first has the gradient; where convolutions are folded, they
-    share it.
+    Where maxima tie, the first receives the gradient; with folded convolutions they share it.
 
     Args:
       x: the map.
       window: extent in time, height, width.
       strides: in time, height, width.
-      formulation: as of `Conv3d`.
-      padding: before and after each axis; (k-1)//2 on both sides if not given.
+      formulation: as in `Conv3d`.
+      padding: before and after each axis; by default (k-1)//2 on both sides.
 
     Raises:
-      ValueError: the map is smaller than the window, so that nothing would be left of it.
+      ValueError: the map is smaller than the window.
     """
     padding = padding or [((k - 1) // 2,) * 2 for k in window]
     t, h, w = x.shape[1:4]
     if any(n + sum(pads) < k for n, pads, k in zip((t, h, w), padding, window, strict=True)):
-        raise ValueError(f"clips are too small: pooling leaves nothing of a map of {t} x {h} x {w}")
+        raise ValueError(
+            f"clips are too small: max pooling over {window} needs a larger map, "
+            f"got {t} x {h} x {w}"
+        )
     if not is_folded(formulation):
         return nn.max_pool(x, window, strides, padding)
     return max_pool_folded(x, window, strides, padding)
 
 
 def pool_features(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
-    """Average the last of the feature maps over space, and over space and time, in float32."""
+    """Average the last feature map over space, and over space and time, in float32."""
     frames = stages[-1].mean((2, 3), dtype=jnp.float32)
     return Features(clip=frames.mean(1), frames=frames, stages=tuple(stages))
 
 
 def frame_grid(features: Features, cells: int) -> Float[Array, "*b t d"]:
-    """Average the last feature map over each of `cells` x `cells` regions, side by side in float32.
+    """Average the last feature map over a `cells` x `cells` grid and concatenate, in float32.
 
-    One cell gives `Features.frames`. Where the sides are no multiples, neighbouring regions share a
-    row or column (adaptive average pooling, as in PyTorch).
+    One cell gives `Features.frames`. If a side is not a multiple of `cells`, neighbouring cells
+    share a row or column (adaptive average pooling, as in PyTorch).
 
     Raises:
-      ValueError: more cells than the map has rows or columns.
+      ValueError: the map has fewer rows or columns than `cells`.
     """
     if cells == 1:
         return features.frames
     x = features.stages[-1].astype(jnp.float32)
     height, width = x.shape[-3:-1]
     if cells > min(height, width):
-        raise ValueError(f"grid must be at most {min(height, width)}, the map's side, got {cells}")
+        raise ValueError(
+            f"grid must be at most {min(height, width)}, the shorter side of the map, got {cells}"
+        )
     bins = _bins(height, cells), _bins(width, cells)
     x = jnp.einsum("...hwc,yh,xw->...yxc", x, *bins, precision="highest")
     return x.reshape(*x.shape[:-3], -1)
 
 
 def _bins(length: int, cells: int) -> Float[Array, "cells length"]:
-    """Return the weights that average each of `cells` nearly equal stretches of an axis."""
-    low, place = jnp.arange(cells)[:, None] * length, jnp.arange(length) * cells
-    inside = (place + cells > low) & (place < low + length)
+    """Return weights that average an axis over `cells` intervals of nearly equal length."""
+    low, position = jnp.arange(cells)[:, None] * length, jnp.arange(length) * cells
+    inside = (position + cells > low) & (position < low + length)
     return inside / inside.sum(1, keepdims=True)

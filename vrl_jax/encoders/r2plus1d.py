@@ -1,4 +1,4 @@
-"""R(2+1)D: the residual network with every convolution split into space and time."""
+"""R(2+1)D: a residual network whose 3-D convolutions are factorised into space and time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,19 +22,20 @@ from vrl_jax.encoders.r3d import (
 class R2plus1D:
     """R(2+1)D (Tran et al., 2018, arXiv 1711.11248): torchvision's R(2+1)D-18 by default.
 
-    Two networks go by this name, differing in the width between the halves of a convolution.
-    "torchvision": 45 in the stem, one width for both convolutions of a block, shortcuts undivided.
-    "vcop" (Xu et al., 2019, clip order prediction): a width for each convolution by its own input
-    and output, 83 in the stem; shortcuts are divided, too.
+    Two networks have this name. They differ in the width between the spatial and the temporal
+    convolution. "torchvision": 45 in the stem, one width for both convolutions of a block,
+    shortcuts not factorised. "vcop" (clip order prediction, Xu et al., 2019): 83 in the stem, a
+    width for each convolution from its own inputs and outputs, shortcuts factorised as well.
 
     Attributes:
       blocks: residual blocks in each of the four stages; (1, 1, 1, 1) is the "10-layer" network.
       variant: "torchvision" or "vcop".
-      temporal_stride: of stages 2 to 4; 1 keeps every frame, 2 leaves one eighth of them.
+      temporal_stride: of stages 2 to 4; 1 keeps the temporal resolution, `t' = t`, 2 divides it by
+        eight.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
-      remat: keep only the inputs of blocks for the gradient and compute all within them again,
-        forward: less memory, about a third more operations.
+      conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`.
+      remat: recompute the activations within blocks in the backward pass: less memory, about a
+        third more operations.
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -51,7 +52,7 @@ class R2plus1D:
 
     @property
     def dim(self) -> int:
-        """The width of `Features.clip`."""
+        """Dimension of `Features.clip`."""
         return WIDTHS[-1]
 
     def module(self) -> nn.Module:
@@ -65,9 +66,9 @@ class R2plus1D:
 
 
 def middle_width(inputs: int, outputs: int, kernel: tuple[int, int, int]) -> int:
-    """Find the width at which the two halves have as many weights as the undivided convolution.
+    """Return the width at which a (2+1)D convolution has as many weights as the 3-D one.
 
-    That is floor(kt kh kw i o / (kh kw i + kt o)), Tran et al., 2018, section 3.5.
+    It is floor(kt kh kw i o / (kh kw i + kt o)), Tran et al., 2018, section 3.5.
     """
     kt, kh, kw = kernel
     return kt * kh * kw * inputs * outputs // (kh * kw * inputs + kt * outputs)

@@ -1,4 +1,4 @@
-"""R3D: the residual network with whole 3-D convolutions, and the skeleton of its kin."""
+"""R3D: a residual network of 3-D convolutions, and the structure it shares with R(2+1)D."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +21,12 @@ class R3D:
 
     Attributes:
       blocks: residual blocks in each of the four stages; (1, 1, 1, 1) is the "10-layer" network.
-      temporal_stride: of stages 2 to 4; 1 keeps every frame, 2 leaves one eighth of them.
+      temporal_stride: of stages 2 to 4; 1 keeps the temporal resolution, `t' = t`, 2 divides it by
+        eight.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
-      remat: keep only the inputs of blocks for the gradient and compute all within them again,
-        forward: less memory, about a third more operations.
+      conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`.
+      remat: recompute the activations within blocks in the backward pass: less memory, about a
+        third more operations.
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -40,7 +41,7 @@ class R3D:
 
     @property
     def dim(self) -> int:
-        """The width of `Features.clip`."""
+        """Dimension of `Features.clip`."""
         return WIDTHS[-1]
 
     def module(self) -> nn.Module:
@@ -71,28 +72,28 @@ def stack_blocks(
     temporal_stride: int,
     block: Callable[[int, int, Strides], "Residual"],
 ) -> tuple[tuple["Residual", ...], ...]:
-    """Lay out the stages; all but the first begin with a block of stride (temporal_stride, 2, 2).
+    """Return the blocks of every stage; stages 2 to 4 start with strides (temporal_stride, 2, 2).
 
     Args:
       blocks: the number of blocks in each stage.
       temporal_stride: of the first block of stages 2 to 4.
-      block: builds one from its input channels, output channels and strides.
+      block: builds a block from its input channels, output channels and strides.
     """
     stages, inputs = [], WIDTHS[0]
     for features, count in zip(WIDTHS, blocks, strict=True):
         strides = (temporal_stride, 2, 2) if stages else (1, 1, 1)
-        rest = (block(features, features, (1, 1, 1)) for _ in range(count - 1))
-        stages.append((block(inputs, features, strides), *rest))
+        later = (block(features, features, (1, 1, 1)) for _ in range(count - 1))
+        stages.append((block(inputs, features, strides), *later))
         inputs = features
     return tuple(stages)
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut, the identity if there is none.
+    """Residual block of two convolutions.
 
     Attributes:
-      first, second: the normalised convolutions.
-      shortcut: what brings the input to the output's shape where they differ.
+      first, second: convolutions with normalisation.
+      shortcut: projection of the input to the output's shape; None for the identity.
     """
 
     first: nn.Module
@@ -111,8 +112,9 @@ class ResidualNet(nn.Module):
     """A stem and stages of residual blocks, without pooling between them.
 
     Attributes:
-      stem, stages: the parts.
-      remat: compute the insides of blocks again for the gradient.
+      stem: convolution with normalisation.
+      stages: the blocks of each stage.
+      remat: recompute the activations within blocks in the backward pass.
     """
 
     stem: nn.Module
@@ -120,16 +122,16 @@ class ResidualNet(nn.Module):
     remat: bool = False
 
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
-        """Encode `clips`, normalising by the batch's statistics if `train`, else the running."""
+        """Encode `clips`, with batch statistics if `train`, else with running statistics."""
 
-        def plain(block: nn.Module, x: Array) -> Array:
+        def apply(block: nn.Module, x: Array) -> Array:
             return block(x, train)
 
-        run = nn.remat(plain) if self.remat else plain
+        apply = nn.remat(apply) if self.remat else apply
         x = nn.relu(self.stem(clips, train))
         maps = [x]
         for stage in self.stages:
             for block in stage:
-                x = materialize(run(block, x), self.stem.formulation)
+                x = materialize(apply(block, x), self.stem.formulation)
             maps.append(x)
         return pool_features(maps)

@@ -1,4 +1,4 @@
-"""S3D: Inception with every convolution split into space and time, and its gated sibling."""
+"""S3D and S3D-G: Inception networks whose 3-D convolutions are factorised into space and time."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,8 @@ from vrl_jax.types import Features
 Triple = tuple[int, int, int]
 Widths = tuple[int, int, int, int, int, int]
 
-# Of the branches of each block, stages 3 to 5: first; second, in and out; third, in and out; fourth
+# Widths of the blocks of stages 3 to 5: first branch; reduction and output of the second, of the
+# third; fourth
 STAGES: tuple[tuple[Widths, ...], ...] = (
     ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
     (
@@ -32,17 +33,17 @@ STAGES: tuple[tuple[Widths, ...], ...] = (
 class S3D:
     """S3D or S3D-G without its head (Xie et al., 2018, arXiv 1712.04851), as in torchvision.
 
-    The feature map is that of the last block: one eighth of the frames, one thirty-second of height
-    and width. `Features.stages` are the maps after the stem, the second convolution and the blocks
-    3c, 4f and 5c, before the pooling that follows.
+    The last map has one eighth of the frames and one thirty-second of height and width.
+    `Features.stages` are the maps after the stem, the second convolution and the blocks 3c, 4f and
+    5c, before the pooling that follows.
 
     Attributes:
-      gated: whether every branch of a block ends with a `Gate`; this is S3D-G. A gate averages over
-        the clip, so that every frame depends on all others.
-      temporal_stride: of the stem and of the pooling before blocks 4b and 5b; 1 keeps every frame,
-        so that `t' = t`, 2 leaves one eighth of them.
+      gated: whether every branch of a block ends with a `Gate`, as in S3D-G. A gate averages over
+        the clip, so that the features of a frame depend on all frames.
+      temporal_stride: of the stem and of the pooling before blocks 4b and 5b; 1 keeps the temporal
+        resolution, `t' = t`, 2 divides it by eight.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
+      conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`.
     """
 
     gated: bool = False
@@ -56,7 +57,7 @@ class S3D:
 
     @property
     def dim(self) -> int:
-        """The width of `Features.clip`."""
+        """Dimension of `Features.clip`."""
         first, _, second, _, third, fourth = STAGES[-1][-1]
         return first + second + third + fourth
 
@@ -72,10 +73,10 @@ class S3DNet(nn.Module):
 
     @nn.compact
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
-        """Encode `clips`, normalising by the batch's statistics if `train`, else the running."""
+        """Encode `clips`, with batch statistics if `train`, else with running statistics."""
         config, step = self.config, self.config.temporal_stride
-        how = {"formulation": config.conv, "dtype": config.dtype}
-        conv = partial(ConvNorm, decay=0.999, epsilon=1e-3, **how)
+        options = {"formulation": config.conv, "dtype": config.dtype}
+        conv = partial(ConvNorm, decay=0.999, epsilon=1e-3, **options)
         x = nn.relu(conv(64, (7, 7, 7), (step, 2, 2), mid=64, name="conv1")(clips, train))
         maps = [x]
         x = max_pool(x, (1, 3, 3), (1, 2, 2), config.conv)
@@ -88,21 +89,24 @@ class S3DNet(nn.Module):
             x = max_pool(x, windows[stage], strides[stage], config.conv)
             for letter, widths in zip("bcdef", blocks, strict=False):
                 name = f"block{stage + 3}{letter}"
-                x = Inception(conv, widths, config.gated, **how, name=name)(x, train)
+                x = Inception(conv, widths, config.gated, **options, name=name)(x, train)
             maps.append(x)
         return pool_features(maps)
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1, 1 then 3, 1 then 3, and the greatest of 3 then 1, each cubed.
+    """Inception block of four branches, whose outputs are concatenated.
+
+    The branches are a 1 x 1 x 1 convolution; 1 x 1 x 1 then 3 x 3 x 3, twice; and 3 x 3 x 3 max
+    pooling then 1 x 1 x 1.
 
     Attributes:
-      conv: makes a normalised convolution.
+      conv: builds a convolution with normalisation.
       widths: of the first branch; of both convolutions of the second and of the third; of the
         fourth.
       gated: whether every branch ends with a `Gate`.
-      formulation: of the maximum, as of `Conv3d`.
-      dtype: of the gates' computation.
+      formulation: of the pooling, as in `Conv3d`.
+      dtype: of the computation of gates.
     """
 
     conv: partial
@@ -113,7 +117,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b t h w o"]:
-        """Concatenate the branches' outputs, in their order."""
+        """Concatenate the outputs of the branches, in order."""
 
         def point(x, width, name):
             return nn.relu(self.conv(width, (1, 1, 1), name=name)(x, train))
@@ -122,12 +126,12 @@ class Inception(nn.Module):
             return nn.relu(self.conv(width, (3, 3, 3), mid=width, name=name)(x, train))
 
         first, second_mid, second, third_mid, third, fourth = self.widths
-        around = max_pool(x, (3, 3, 3), (1, 1, 1), self.formulation)
+        pooled = max_pool(x, (3, 3, 3), (1, 1, 1), self.formulation)
         branches = {
             "first": point(x, first, "first"),
             "second": cube(point(x, second_mid, "second_reduce"), second, "second"),
             "third": cube(point(x, third_mid, "third_reduce"), third, "third"),
-            "fourth": point(around, fourth, "fourth"),
+            "fourth": point(pooled, fourth, "fourth"),
         }
         if self.gated:
             branches = {
@@ -137,12 +141,12 @@ class Inception(nn.Module):
 
 
 class Gate(nn.Module):
-    """Self-gating (Xie et al., 2018): weight channels by what the whole clip shows."""
+    """Self-gating (Xie et al., 2018): channel weights from the global average of the clip."""
 
     dtype: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        """Compute x sigmoid(W mean(x) + b); the mean is over time and space, in float32."""
+        """Return x sigmoid(W mean(x) + b), with the mean over time and space in float32."""
         mean = x.mean((1, 2, 3), keepdims=True, dtype=jnp.float32)
         return x * nn.sigmoid(nn.Dense(x.shape[-1], dtype=self.dtype, name="dense")(mean))

@@ -1,4 +1,4 @@
-"""SlowOnly: a ResNet-50 that keeps every frame and convolves over time in its later stages."""
+"""SlowOnly: a ResNet-50 without temporal stride that convolves over time in its later stages."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,22 +9,22 @@ from jaxtyping import Array, Float
 from vrl_jax.encoders.layers import ConvNorm, check_compute, materialize, max_pool, pool_features
 from vrl_jax.types import Features
 
-WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; a stage ends with four times as many
-TEMPORAL = (1, 1, 3, 3)  # extent in time of each stage's first convolutions
+WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; blocks output four times as many channels
+TEMPORAL = (1, 1, 3, 3)  # temporal extent of the first convolution of a block, by stage
 
 
 @dataclass(frozen=True)
 class SlowOnly:
     """SlowOnly-R50, the slow pathway of SlowFast (Feichtenhofer et al., 2019, arXiv 1812.03982).
 
-    There is no temporal stride: `t' = t`, one thirty-second of height and width.
+    The temporal resolution is kept, `t' = t`; height and width are divided by 32.
 
     Attributes:
       blocks: bottlenecks in each of the four stages; (3, 4, 6, 3) is ResNet-50.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
-      remat: keep only the inputs of blocks for the gradient and compute all within them again,
-        forward: less memory, about a third more operations.
+      conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`.
+      remat: recompute the activations within blocks in the backward pass: less memory, about a
+        third more operations.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
@@ -41,7 +41,7 @@ class SlowOnly:
 
     @property
     def dim(self) -> int:
-        """The width of `Features.clip`."""
+        """Dimension of `Features.clip`."""
         return 4 * WIDTHS[-1]
 
     def module(self) -> nn.Module:
@@ -56,7 +56,7 @@ class SlowOnlyNet(nn.Module):
 
     @nn.compact
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
-        """Encode `clips`, normalising by the batch's statistics if `train`, else the running."""
+        """Encode `clips`, with batch statistics if `train`, else with running statistics."""
         conv = partial(ConvNorm, formulation=self.config.conv, dtype=self.config.dtype)
         bottleneck = nn.remat(Bottleneck, static_argnums=2) if self.config.remat else Bottleneck
         x = nn.relu(conv(WIDTHS[0], (1, 7, 7), (1, 2, 2), name="stem")(clips, train))
@@ -73,12 +73,12 @@ class SlowOnlyNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1 beside a shortcut.
+    """Bottleneck block: convolutions of t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1 with a shortcut.
 
     Attributes:
-      conv: makes a normalised convolution.
+      conv: builds a convolution with normalisation.
       width: channels of the first two; the third has four times as many.
-      temporal: extent in time of the first.
+      temporal: temporal extent of the first.
       stride: in height and width, of the second.
     """
 

@@ -1,4 +1,4 @@
-"""A network small enough to pre-train on a laptop; it keeps every frame."""
+"""Tiny: a network without temporal stride, small enough to pre-train on a laptop."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,19 @@ from vrl_jax.types import Features
 
 @dataclass(frozen=True)
 class Tiny:
-    """A plain network without temporal stride: `t' = t`, one eighth of height and width.
+    """A network without shortcuts: `t' = t`, one eighth of height and width by default.
 
-    The stem convolves over space and time at once, so that it can tell directions of motion; the
-    stages are (2+1)-dimensional.
+    The stem is a 3-D convolution, so that it can detect the direction of motion; the stages are
+    (2+1)D convolutions.
 
-    Its cost is that of the stem's map, so the default stem already divides the sides by four:
-    forward and backward take a third of the time that strides of (2, 2, 2) do.
+    The stem's output dominates the cost, so the default stem has a stride of four: forward and
+    backward pass take a third of the time of strides (2, 2, 2).
 
     Attributes:
       widths: channels of the stem and of each stage.
       strides: in height and width, of the stem and of each stage.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: how to convolve, see `vrl_jax.encoders.layers.Conv3d`.
+      conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`.
     """
 
     widths: tuple[int, ...] = (16, 32, 64)
@@ -43,7 +43,7 @@ class Tiny:
 
     @property
     def dim(self) -> int:
-        """The width of `Features.clip`."""
+        """Dimension of `Features.clip`."""
         return self.widths[-1]
 
     def module(self) -> nn.Module:
@@ -58,7 +58,7 @@ class TinyNet(nn.Module):
 
     @nn.compact
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
-        """Encode `clips`, normalising by the batch's statistics if `train`, else the running."""
+        """Encode `clips`, with batch statistics if `train`, else with running statistics."""
         config = self.config
         x, maps = clips, []
         for i, (width, stride) in enumerate(zip(config.widths, config.strides, strict=True)):

@@ -1,4 +1,4 @@
-"""ViT: a transformer over the tubelets of a clip, attending jointly over space and time."""
+"""ViT: a video transformer with joint attention over the space-time tubelets of a clip."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +20,14 @@ STAGES = 4
 class ViT:
     """A video transformer with joint space-time attention: ViT-B by default.
 
-    The network is that of Dosovitskiy et al. (2021, arXiv 2010.11929) over tubelets (Arnab et al.,
-    2021, ViViT's "spatio-temporal attention", arXiv 2103.15691), with VideoMAE's choices (Tong et
-    al., 2022, arXiv 2203.12602): the mean of all tokens instead of a class token, no bias on keys,
-    and fixed sine-cosine positions, so that clips may have any size that tubelets divide.
+    The network is that of Dosovitskiy et al. (2021, arXiv 2010.11929) over tubelets, with the
+    "spatio-temporal attention" of ViViT (Arnab et al., 2021, arXiv 2103.15691). As in VideoMAE
+    (Tong et al., 2022, arXiv 2203.12602), it averages all tokens instead of using a class token,
+    has no bias on keys, and uses fixed sine-cosine positional embeddings, so that clips may have
+    any size divisible by that of a tubelet.
 
-    `Features.stages` are the maps of tokens after each quarter of the blocks; the last is
-    normalised. There are no batch statistics.
+    `Features.stages` are the token maps after each quarter of the blocks; the last is normalised.
+    There are no batch statistics.
 
     | | width | depth | heads | parameters |
     |---|---|---|---|---|
@@ -36,15 +37,15 @@ class ViT:
     | L | 1024 | 24 | 16 | 303.9 M |
 
     Attributes:
-      width: of a token.
+      width: dimension of a token.
       depth: number of blocks, a multiple of 4.
-      heads: of the attention.
-      temporal_stride: frames in a tubelet; 1 keeps the time axis, `t' = t`. Every frame's tokens
-        attend to those of all others, so that a frame's feature is never of that frame alone.
+      heads: attention heads.
+      temporal_stride: frames in a tubelet; 1 keeps the temporal resolution, `t' = t`. Since
+        attention is joint, the features of a frame depend on all frames.
       patch: height and width of a tubelet.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      remat: keep only the inputs of blocks for the gradient and compute all within them again,
-        forward: less memory, about a third more operations.
+      remat: recompute the activations within blocks in the backward pass: less memory, about a
+        third more operations.
     """
 
     width: int = 768
@@ -65,7 +66,7 @@ class ViT:
 
     @property
     def dim(self) -> int:
-        """The width of `Features.clip`."""
+        """Dimension of `Features.clip`."""
         return self.width
 
     def module(self) -> nn.Module:
@@ -80,7 +81,7 @@ class ViTNet(nn.Module):
 
     @nn.compact
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
-        """Encode `clips`; training makes no difference."""
+        """Encode `clips`; `train` has no effect."""
         config = self.config
         x = cut_tubelets(clips, config.temporal_stride, config.patch)
         x = _dense(config.dtype)(config.width, name="embed")(x)
@@ -97,11 +98,11 @@ class ViTNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron four times as wide, each normalised before and added.
+    """Pre-norm transformer block: self-attention and an MLP four times as wide.
 
     Attributes:
-      heads: of the attention.
-      dtype: of the computation; the attention's logits and softmax are float32.
+      heads: attention heads.
+      dtype: of the computation; attention logits and softmax are float32.
     """
 
     heads: int
@@ -109,16 +110,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        """Compute y = x + attention(norm(x)), then y + perceptron(norm(y))."""
+        """Compute y = x + attention(norm(x)), then y + mlp(norm(y))."""
         dense, norm, width = _dense(self.dtype), _norm(self.dtype), x.shape[-1]
 
-        def part(name: str, bias: bool) -> Float[Array, "b n heads _"]:
-            found = dense(width, use_bias=bias, name=name)(y)
-            return found.reshape(*x.shape[:2], self.heads, -1)
+        def project(name: str, bias: bool) -> Float[Array, "b n heads _"]:
+            projected = dense(width, use_bias=bias, name=name)(y)
+            return projected.reshape(*x.shape[:2], self.heads, -1)
 
         y = norm(name="attention_norm")(x)
-        parts = part("query", True), part("key", False), part("value", True)
-        y = jax.nn.dot_product_attention(*parts).reshape(x.shape)
+        query, key, value = project("query", True), project("key", False), project("value", True)
+        y = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
         x = x + dense(width, name="out")(y)
         y = dense(4 * width, name="expand")(norm(name="perceptron_norm")(x))
         return x + dense(width, name="contract")(nn.gelu(y, approximate=False))
@@ -135,15 +136,16 @@ def _norm(dtype: str) -> partial:
 def cut_tubelets(
     clips: Float[Array, "b t h w c"], frames: int, patch: int
 ) -> Float[Array, "b _ _ _ _"]:
-    """Cut clips into blocks of `frames` x `patch` x `patch`, each flattened in that order.
+    """Split clips into tubelets of `frames` x `patch` x `patch`, each flattened in that order.
 
     Raises:
-      ValueError: they do not divide into such blocks.
+      ValueError: the clips are not divisible into tubelets.
     """
     _, t, h, w, c = clips.shape
     if t % frames or h % patch or w % patch:
         raise ValueError(
-            f"clips must divide into tubelets of {frames} x {patch} x {patch}, got {t} x {h} x {w}"
+            f"clips must be divisible into tubelets of {frames} x {patch} x {patch}, "
+            f"got {t} x {h} x {w}"
         )
     x = clips.reshape(-1, t // frames, frames, h // patch, patch, w // patch, patch, c)
     x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
@@ -151,10 +153,10 @@ def cut_tubelets(
 
 
 def sincos_positions(grid: tuple[int, int, int], width: int) -> Float[np.ndarray, "t h w d"]:
-    """Return sine-cosine positions on a grid, a third of the channels for each of its axes.
+    """Return sine-cosine positional embeddings of a grid, a third of the channels for each axis.
 
     With k = width // 6 frequencies 10000^(-i/k), an axis has k sines, then k cosines, of its
-    coordinate times the frequency (Vaswani et al., 2017). The up to five channels left over are 0.
+    coordinate times the frequency (Vaswani et al., 2017). Up to five remaining channels are 0.
     """
     count = width // 6
     frequencies = 10000.0 ** (-np.arange(count) / max(count, 1))
