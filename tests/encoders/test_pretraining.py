@@ -32,7 +32,7 @@ KEEP_TIME = [
 
 
 def shapes(encoder, framework):
-    """Return the shape of BOD-VCL's loss, and of its frame vectors, without computing them."""
+    """Return the shapes of BOD-VCL's loss and of the frame features, without computing them."""
     method = BOD(dim=16, inner_steps=0).build(encoder, framework, TrainLength(10, 5))
     clips = jax.ShapeDtypeStruct((2, len(method.views), 16, 112, 112, 3), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -40,7 +40,12 @@ def shapes(encoder, framework):
     step = jax.ShapeDtypeStruct((), jnp.int32)
     loss, _ = jax.eval_shape(method.loss, params, state, clips, key, step)
     single = jax.ShapeDtypeStruct((2, 16, 112, 112, 3), jnp.float32)
-    return loss, jax.eval_shape(method.frames, params, state, single)
+    jax.eval_shape(method.operators, params, state, single)
+
+    def frames(params, state, clips):
+        return encoder.module().apply(method.encoder(params, state), clips, False).frames
+
+    return loss, jax.eval_shape(frames, params, state, single)
 
 
 @pytest.mark.parametrize("encoder, frames", KEEP_TIME, ids=lambda x: type(x).__name__)
