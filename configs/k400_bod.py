@@ -1,14 +1,16 @@
-"""BOD-VCL on SimCLR, R(2+1)D-18 at 112 pixels on Kinetics-400, by a recipe of our own.
+"""BOD-VCL on SimCLR, R(2+1)D-18 at 112 pixels on Kinetics-400, with a recipe of our own.
 
 python -m vrl_jax.main --config=configs/k400_bod.py --config.data.root=/path/to/k400
 
-`root` holds `train/<class>/<video>` and `val/<class>/<video>`. 100 epochs of 512 videos, two clips
-of 16 frames at stride 4 each, and as many videos again for the lower level, by the large-scale
-study's optimiser (arXiv 2104.14558); the paper's own recipe is not published. 512 videos want 32
-TPU v5e chips or more, one large GPU takes `--config.train.batch=64`; `vrl_jax.preflight` tells what
-fits. The published tables of the method could not be recovered and this has not been run to its end
-here, so no accuracy is promised. The forecast is by each clip's own operator, as in the paper; the
-one that lifted motion on rendered videos is
+`root` contains `train/<class>/<video>` and `val/<class>/<video>`. The recipe trains for 100 epochs
+with 512 videos per step, two clips of 16 frames at stride 4 each, and as many videos for the lower
+level. The optimiser is that of the large-scale study (arXiv 2104.14558); the paper's own recipe is
+not published. 512 videos require 32 TPU v5e chips or more; one large GPU fits
+`--config.train.batch=64`. `vrl_jax.preflight` reports what fits.
+
+The published tables of the method could not be recovered and the recipe has not been run to its end
+here, so no accuracy is promised. The forecast uses one operator per clip, as in the paper. The
+forecast that improved motion on rendered videos is
 `--config.method.forecast=shared --config.method.forecast_weight=3 --config.method.forecast_grid=4`.
 """
 

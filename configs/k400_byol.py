@@ -1,8 +1,8 @@
-"""v-BYOL of the large-scale study (arXiv 2104.14558), all else as in `k400_simclr.py`.
+"""v-BYOL of the large-scale study (arXiv 2104.14558); otherwise as `k400_simclr.py`.
 
 python -m vrl_jax.main --config=configs/k400_byol.py --config.data.root=/path/to/k400
 
-The study's repository reports 67.4 on K400 with a linear probe; not run to its end here.
+The study's repository reports 67.4 on K400 with a linear probe. Not run to its end here.
 """
 
 from configs import k400_simclr

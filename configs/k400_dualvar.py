@@ -2,10 +2,10 @@
 
 python -m vrl_jax.main --config=configs/k400_dualvar.py --config.data.root=/path/to/k400
 
-200 epochs of 64 videos, clips of 16 frames at stride 4, 112 pixels. The paper reports, fine-tuned,
-82.0 on UCF101 and 51.2 on HMDB51, and 46.1 R@1 in retrieval on UCF101 (46.7 in its table), from the
-checkpoint after 190 epochs; it has not been run to its end here. Frames are resized to 128 x 171
-(height x width), where the released code has them 171 high and 128 wide.
+200 epochs with 64 videos per step, clips of 16 frames at stride 4, 112 pixels. After fine-tuning,
+the paper reports 82.0 on UCF101 and 51.2 on HMDB51, and 46.1 R@1 for retrieval on UCF101 (46.7 in
+its table), from the checkpoint after 190 epochs. Not run to its end here. Frames are resized to 128
+x 171 (height x width); the released code has a height of 171 and a width of 128.
 """
 
 from vrl_jax import config

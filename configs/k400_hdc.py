@@ -3,8 +3,8 @@
 python -m vrl_jax.main --config=configs/k400_hdc.py --config.data.root=/path/to/k400
 
 A third party lists 76.2 on UCF101 and 39.8 on HMDB51, fine-tuned, for this backbone. The authors'
-settings are not published: optimiser, length and the heads' hidden width are DualVar's, so that the
-two can be compared, and this has not been run to its end here.
+settings are not published. The optimiser, the length and the hidden width of the heads are those of
+DualVar, so that the two can be compared. Not run to its end here.
 """
 
 from configs import k400_dualvar

@@ -1,10 +1,10 @@
-"""v-MoCo of the large-scale study (arXiv 2104.14558), all else as in `k400_simclr.py`.
+"""v-MoCo of the large-scale study (arXiv 2104.14558); otherwise as `k400_simclr.py`.
 
 python -m vrl_jax.main --config=configs/k400_moco.py --config.data.root=/path/to/k400
 
-The study reports 65.8 (paper) and 66.6 (its repository) on K400 with a linear probe; not run to its
-end here. Its statistics are of 8 shuffled clips, ours of the global batch; its queue
-fills before parameters move, of ours only what is filled counts.
+The study reports 65.8 (paper) and 66.6 (its repository) on K400 with a linear probe. Not run to its
+end here. The study computes batch statistics over 8 shuffled clips, this recipe over the global
+batch. The study fills its queue before the first update; here only the filled part counts.
 """
 
 from configs import k400_simclr

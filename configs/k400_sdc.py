@@ -1,9 +1,9 @@
-"""SDC (arXiv 2207.12795): R(2+1)D with one block a stage on Kinetics-400, at 128 pixels.
+"""SDC (arXiv 2207.12795): R(2+1)D with one block per stage on Kinetics-400, at 128 pixels.
 
 python -m vrl_jax.main --config=configs/k400_sdc.py --config.data.root=/path/to/k400
 
-100 epochs, two adjacent clips of 16 frames at a drawn rate of 1 to 3. No accuracy of the paper
-could be recovered, and this has not been run to its end here. The global batch of 256 is ours.
+100 epochs, two adjacent clips of 16 frames at a random rate of 1 to 3. The paper's accuracies could
+not be recovered. Not run to its end here. The global batch of 256 is our choice.
 """
 
 from configs import k400_dualvar

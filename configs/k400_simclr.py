@@ -2,9 +2,9 @@
 
 python -m vrl_jax.main --config=configs/k400_simclr.py --config.data.root=/path/to/k400
 
-200 epochs of 512 videos, two clips of 8 frames at stride 8 each, 224 pixels. The study reports 60.5
-(paper) and 61.5 (its repository) on K400 with a linear probe; it has not been run to its end here.
-Batch statistics are the global batch's, where the study's are of 64 clips.
+200 epochs with 512 videos per step, two clips of 8 frames at stride 8 each, 224 pixels. The study
+reports 60.5 (paper) and 61.5 (its repository) on K400 with a linear probe. Not run to its end here.
+The study computes batch statistics over 64 clips, this recipe over the global batch.
 """
 
 from vrl_jax import config

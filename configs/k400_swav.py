@@ -1,8 +1,8 @@
-"""v-SwAV of the large-scale study (arXiv 2104.14558), all else as in `k400_simclr.py`.
+"""v-SwAV of the large-scale study (arXiv 2104.14558); otherwise as `k400_simclr.py`.
 
 python -m vrl_jax.main --config=configs/k400_swav.py --config.data.root=/path/to/k400
 
-The study reports 61.6 (paper) and 62.6 (its repository) on K400 with a linear probe; not run to its
+The study reports 61.6 (paper) and 62.6 (its repository) on K400 with a linear probe. Not run to its
 end here.
 """
 

@@ -1,9 +1,9 @@
-"""BOD-VCL on SimCLR, on rendered videos whose factors are known: the main job, no download.
+"""BOD-VCL on SimCLR, on rendered videos with known factors: the quick start, no download.
 
 python -m vrl_jax.main --config=configs/synthetic_bod.py
 
-Minutes on two CPU cores. Expect a static probe accuracy near 1 and a dynamic one above chance
-(1/8); `docs/results.md` shows what was measured.
+It takes minutes on two CPU cores. Expect a probe accuracy near 1 on the static factor and above
+chance (1/8) on the dynamic factor; `docs/results.md` lists the measurements.
 """
 
 from vrl_jax import config
@@ -28,7 +28,7 @@ def get_config(arg: str = ""):
             augment=Augment(
                 size=32,
                 area=(0.5, 1.0),
-                flip=0.0,  # a mirror image moves the other way
+                flip=0.0,  # a flip reverses horizontal motion
                 brightness=0.4,
                 contrast=0.4,
                 saturation=0.4,
@@ -36,12 +36,12 @@ def get_config(arg: str = ""):
             ),
             encoder=Tiny(),
             framework=SimCLR(hidden=128, layers=2),
-            # The class's defaults are the nearest to the paper: mean frames of the head are split
-            # (split_at "head", grid 1) at radius 0.1 with ridge 1e-3, parts are averaged over time
-            # (pooling "mean"), the choice of modes gets a gradient, and of two levels (inner_steps
-            # 1, forecast_weight 0) the lower one is the forecast by a clip's own operator. Here is
-            # one level: the forecast by an operator that all clips share, which reads 4 x 4 cells
-            # (forecast_grid), is a term of the one loss with weight 3. Why: `docs/results.md`.
+            # The defaults of the class are the closest to the paper: the head's frame vectors are
+            # split (split_at "head", grid 1) at radius 0.1 with ridge 1e-3, parts are averaged over
+            # time (pooling "mean"), the filter is differentiated, and the lower of the two levels
+            # (inner_steps 1, forecast_weight 0) is the forecast with one operator per clip. Here
+            # there is one level: the forecast with a shared operator, which reads 4 x 4 cells
+            # (forecast_grid), is a term of the loss with weight 3. Reasons: `docs/results.md`.
             method=BOD(
                 dim=64,
                 split_at="backbone",

@@ -1,4 +1,4 @@
-"""DualVar on rendered videos, all else as in `synthetic_bod.py`.
+"""DualVar on rendered videos; otherwise as `synthetic_bod.py`.
 
 python -m vrl_jax.main --config=configs/synthetic_dualvar.py
 """

@@ -1,4 +1,4 @@
-"""HDC on rendered videos, all else as in `synthetic_bod.py`.
+"""HDC on rendered videos; otherwise as `synthetic_bod.py`.
 
 python -m vrl_jax.main --config=configs/synthetic_hdc.py
 """

@@ -1,4 +1,4 @@
-"""The control of `synthetic_bod.py`: temporal mean and spread, and no operator anywhere.
+"""The control of `synthetic_bod.py`: temporal mean and spread, without any operator.
 
 python -m vrl_jax.main --config=configs/synthetic_residual.py
 """
@@ -9,5 +9,5 @@ from configs import synthetic_bod
 def get_config(arg: str = ""):
     described = synthetic_bod.get_config()
     described.method.split = "mean-residual"
-    described.method.forecast_weight = 0.0  # whose operator all clips share
+    described.method.forecast_weight = 0.0  # it fits an operator for all clips
     return described

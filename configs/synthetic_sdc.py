@@ -1,8 +1,8 @@
-"""SDC on rendered videos, all else as in `synthetic_bod.py`; 16 concepts of each type.
+"""SDC on rendered videos, with 16 concepts of each type; otherwise as `synthetic_bod.py`.
 
 python -m vrl_jax.main --config=configs/synthetic_sdc.py
 
-The local contrast begins after one pass over the videos, the run has not quite five.
+The local contrast starts after one pass over the videos; the run makes just under five.
 """
 
 from configs import synthetic_bod

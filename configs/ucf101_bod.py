@@ -3,8 +3,8 @@
 python -m vrl_jax.main --config=configs/ucf101_bod.py --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-200 epochs of 64 videos, as many again for the lower level. Not run to its end here, so
-no accuracy is promised.
+200 epochs with 64 videos per step, and as many for the lower level. Not run to its end here, so no
+accuracy is promised.
 """
 
 from configs import k400_bod

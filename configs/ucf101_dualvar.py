@@ -1,9 +1,9 @@
-"""DualVar on SimCLR (arXiv 2107.01194) on UCF101 split 1, all else as in `k400_dualvar.py`.
+"""DualVar on SimCLR (arXiv 2107.01194) on UCF101 split 1; otherwise as `k400_dualvar.py`.
 
 python -m vrl_jax.main --config=configs/ucf101_dualvar.py --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-The paper reports 79.0 on UCF101 and 45.4 on HMDB51, fine-tuned; not run to its end here.
+After fine-tuning, the paper reports 79.0 on UCF101 and 45.4 on HMDB51. Not run to its end here.
 """
 
 from configs import k400_dualvar

@@ -1,9 +1,9 @@
-"""DualVar on MoCo (arXiv 2107.01194) on UCF101 split 1, all else as in `ucf101_dualvar.py`.
+"""DualVar on MoCo (arXiv 2107.01194) on UCF101 split 1; otherwise as `ucf101_dualvar.py`.
 
 python -m vrl_jax.main --config=configs/ucf101_dualvar_moco.py \
     --config.data.root=/path/to/UCF-101 --config.data.annotations=/path/to/ucfTrainTestlist
 
-The paper reports 78.5 on UCF101 and 47.5 on HMDB51, fine-tuned; not run to its end here.
+After fine-tuning, the paper reports 78.5 on UCF101 and 47.5 on HMDB51. Not run to its end here.
 """
 
 from configs import ucf101_dualvar

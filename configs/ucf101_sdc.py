@@ -3,8 +3,8 @@
 python -m vrl_jax.main --config=configs/ucf101_sdc.py --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-300 epochs of 64 videos, the learning rate divided by 10 after 200. No accuracy of the paper could
-be recovered; not run to its end here.
+300 epochs with 64 videos per step; the learning rate is divided by 10 after 200. The paper's
+accuracies could not be recovered. Not run to its end here.
 """
 
 from configs import k400_sdc

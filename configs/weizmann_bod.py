@@ -1,4 +1,4 @@
-"""BOD-VCL on real videos on a laptop: the Weizmann actions, judged on persons it left out.
+"""BOD-VCL on real videos on a laptop: the Weizmann actions, evaluated on left-out persons.
 
 python -m vrl_jax.main --config=configs/weizmann_bod.py --config.data.root=/path/to/weizmann
 """
@@ -18,7 +18,7 @@ def get_config(arg: str = ""):
     described.augment = config.describe(
         Augment(
             size=32,
-            subtract_background=True,  # the camera stands still, and every person has a background
+            subtract_background=True,  # static camera: the background identifies the person
             area=(0.3, 1.0),
             brightness=0.4,
             contrast=0.4,
@@ -26,8 +26,8 @@ def get_config(arg: str = ""):
             blur=0.0,
         )
     )
-    described.method.forecast_weight = 0.0  # not tried on these videos
-    # Decoding takes the cores that train: its share of them grows with its threads.
+    described.method.forecast_weight = 0.0  # untested on these videos
+    # Decoding runs on the cores that train; its share of them grows with its threads.
     described.loader = config.describe(Loader(threads=4, buffer=4))
     described.train.batch = 32
     described.train.steps = 500

@@ -1,4 +1,4 @@
-"""DualVar on the Weizmann actions, all else as in `weizmann_bod.py`.
+"""DualVar on the Weizmann actions; otherwise as `weizmann_bod.py`.
 
 python -m vrl_jax.main --config=configs/weizmann_dualvar.py --config.data.root=/path/to/weizmann
 """

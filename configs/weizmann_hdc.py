@@ -1,4 +1,4 @@
-"""HDC on the Weizmann actions, all else as in `weizmann_bod.py`.
+"""HDC on the Weizmann actions; otherwise as `weizmann_bod.py`.
 
 python -m vrl_jax.main --config=configs/weizmann_hdc.py --config.data.root=/path/to/weizmann
 """

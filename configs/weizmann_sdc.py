@@ -1,4 +1,4 @@
-"""SDC on the Weizmann actions, all else as in `weizmann_bod.py`.
+"""SDC on the Weizmann actions; otherwise as `weizmann_bod.py`.
 
 python -m vrl_jax.main --config=configs/weizmann_sdc.py --config.data.root=/path/to/weizmann
 """

@@ -1,4 +1,4 @@
-"""SimCLR on the Weizmann actions: the baseline, all else as in `weizmann_bod.py`.
+"""SimCLR on the Weizmann actions: the baseline; otherwise as `weizmann_bod.py`.
 
 python -m vrl_jax.main --config=configs/weizmann_simclr.py --config.data.root=/path/to/weizmann
 """
