@@ -80,13 +80,13 @@ def features_in_both(rng, torch):
 
     network = networks.fill(make_torch_network(torch))
     state = {name: x.numpy() for name, x in network.state_dict().items()}
-    encoder, variables, left_out = match.to_ours(state, LAYOUT, "")
-    assert not left_out
+    encoder, variables, unused = match.from_torch(state, LAYOUT, "")
+    assert not unused
     clips = rng.normal(size=CLIPS).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(clips)).numpy()
     got = encoder.module().apply(variables, jnp.asarray(clips), False).clip
-    return expected, got, state, match.to_theirs(encoder, variables, LAYOUT)
+    return expected, got, state, match.to_torch(encoder, variables, LAYOUT)
 
 
 def test_square_kernels_give_the_features_of_pytorch(rng):
@@ -118,13 +118,13 @@ def test_a_wrong_kind_is_seen_in_the_features(rng, monkeypatch, layer_class, axe
 
 def test_each_kind_is_transposed_as_pytorch_stores_it(rng):
     variables = fill(SquareNet(), CLIPS, rng)
-    arrays = match.to_theirs(Square(), variables, LAYOUT)
+    arrays = match.to_torch(Square(), variables, LAYOUT)
     ours = flatten_dict(variables, sep="/")
     kernel = ours["params/conv/kernel"]
     assert arrays["conv.weight"][0, 1, 2, 0, 1] == kernel[2, 0, 1, 1, 0]
     np.testing.assert_array_equal(arrays["dense.weight"], ours["params/dense/kernel"].T)
     np.testing.assert_array_equal(arrays["table.weight"], ours["params/table/embedding"])
-    _, again, _ = match.to_ours(arrays, LAYOUT, "")
+    _, again, _ = match.from_torch(arrays, LAYOUT, "")
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 

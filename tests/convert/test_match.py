@@ -35,13 +35,13 @@ HEADS = ("fc.", "classifier.", "blocks.5.")
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_features_are_those_of_the_same_network_in_pytorch(rng, name):
-    make, wanted_encoder = NETWORKS[name]
+    make, expected_encoder = NETWORKS[name]
     network = networks.fill(make())
     state = {key: x.numpy() for key, x in network.state_dict().items()}
     layout, prefix = match.match_layout(state)
-    encoder, variables, left_out = match.to_ours(state, layout, prefix)
-    assert encoder == wanted_encoder and f"{layout.family} {layout.network}" == name
-    assert left_out == sorted(key for key in state if key.startswith(HEADS))
+    encoder, variables, unused = match.from_torch(state, layout, prefix)
+    assert encoder == expected_encoder and f"{layout.family} {layout.network}" == name
+    assert unused == sorted(key for key in state if key.startswith(HEADS))
 
     clips = rng.normal(size=(1, 8, 32, 32, 3)).astype(np.float32)
     expected = networks.encode(network, clips)
@@ -50,10 +50,10 @@ def test_features_are_those_of_the_same_network_in_pytorch(rng, name):
     assert expected.std() > 0.1
     np.testing.assert_allclose(got / expected.std(), expected / expected.std(), atol=1e-4)
 
-    back = match.to_theirs(encoder, variables, layout)
-    kept = {key for key in state if not key.startswith(HEADS)}
-    assert back.keys() == kept
-    for key in kept:
+    back = match.to_torch(encoder, variables, layout)
+    names = {key for key in state if not key.startswith(HEADS)}
+    assert back.keys() == names
+    for key in names:
         if key.endswith("num_batches_tracked"):
             assert (back[key].dtype, back[key].shape) == (np.int64, ())
         else:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.convert import match
-from vrl_jax.convert.names import LAYOUTS, layout_for
+from vrl_jax.convert.names import LAYOUTS, find_layout
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
 from vrl_jax.encoders.s3d import S3D
@@ -86,46 +86,46 @@ def test_names_and_their_number_are_those_of_the_published_files(network):
     trained = {name: x for name, x in arrays.items() if "running" not in name}
     assert sum(x.size for x in trained.values()) + head == parameters
     full = {**arrays, **dict.fromkeys([*counters, *names[-2:]], np.zeros(()))}
-    found, prefix = match.match_layout(full)
-    assert (found, prefix) == (layout, "")
-    assert match.to_ours(full, layout, "")[::2] == (encoder, sorted(names[-2:]))
+    matched, prefix = match.match_layout(full)
+    assert (matched, prefix) == (layout, "")
+    assert match.from_torch(full, layout, "")[::2] == (encoder, sorted(names[-2:]))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.family} {layout.network}")
 def test_every_layout_finds_itself_again(layout):
     arrays = arrays_of(layout.encoder(()), layout)
     assert len(set(arrays)) == len(arrays)
-    if layout.beside:
+    if layout.companion:
         arrays = {f"module.backbone.{name}": x for name, x in arrays.items()}
-        arrays[f"module.{layout.beside}"] = np.zeros((4, 512))
-    found, prefix = match.match_layout(arrays)
-    assert found is layout and prefix == ("module.backbone." if layout.beside else "")
-    encoder, _, left_out = match.to_ours(arrays, found, prefix)
+        arrays[f"module.{layout.companion}"] = np.zeros((4, 512))
+    matched, prefix = match.match_layout(arrays)
+    assert matched is layout and prefix == ("module.backbone." if layout.companion else "")
+    encoder, _, unused = match.from_torch(arrays, matched, prefix)
     assert layout.fits(encoder)
-    assert left_out == (["module.prototype_s.weight"] if layout.beside else [])
+    assert unused == (["module.prototype_s.weight"] if layout.companion else [])
 
 
 def test_blocks_are_counted():
     for encoder in (R3D((1, 2, 3, 4)), R2plus1D((2, 1, 1, 3))):
-        layout = layout_for(encoder, "torchvision")
+        layout = find_layout(encoder, "torchvision")
         assert layout.encoder(arrays_of(encoder, layout)) == encoder
     deep = R2plus1D((3, 1, 2, 1), variant="vcop")
-    layout = layout_for(deep, "dualvar")
+    layout = find_layout(deep, "dualvar")
     assert layout.encoder(arrays_of(deep, layout)) == deep
 
 
 def test_the_prefix_is_found_or_asked_for():
-    layout = layout_for(S3D(), "torchvision")
+    layout = find_layout(S3D(), "torchvision")
     arrays = arrays_of(S3D(), layout)
     twice = {f"{p}.{name}": x for p in ("module.encoder_q.0", "module.encoder_k.0")
              for name, x in arrays.items()}  # fmt: skip
     twice["module.encoder_q.2.weight"] = np.zeros((3, 2))
-    found, prefix = match.match_layout(twice)
-    assert found is layout and prefix == "module.encoder_q.0."
-    left_out = match.to_ours(twice, layout, prefix)[2]
-    assert len(left_out) == len(arrays) + 1 and "module.encoder_q.2.weight" in left_out
+    matched, prefix = match.match_layout(twice)
+    assert matched is layout and prefix == "module.encoder_q.0."
+    unused = match.from_torch(twice, layout, prefix)[2]
+    assert len(unused) == len(arrays) + 1 and "module.encoder_q.2.weight" in unused
     assert match.match_layout(twice, "module.encoder_k.0.")[1] == "module.encoder_k.0."
-    with pytest.raises(ValueError, match=r"no encoder at the prefix 'x\.'.*module\.encoder_k\.0"):
+    with pytest.raises(ValueError, match=r"prefix must be .*module\.encoder_k\.0.*got 'x\.'"):
         match.match_layout(twice, "x.")
     two = {f"{p}.{name}": x for p in ("student", "teacher") for name, x in arrays.items()}
     with pytest.raises(ValueError, match=r"several encoders.*student\..*teacher\."):
@@ -134,30 +134,28 @@ def test_the_prefix_is_found_or_asked_for():
 
 
 def test_names_and_shapes_that_do_not_fit_are_named():
-    layout = layout_for(R3D(), "torchvision")
+    layout = find_layout(R3D(), "torchvision")
     arrays = arrays_of(R3D(), layout)
     absent = {n: x for n, x in arrays.items() if n != "layer2.0.conv1.1.running_var"}
     with pytest.raises(ValueError, match="R3D.*missing: layer2.0.conv1.1.running_var"):
-        match.to_ours(absent, layout, "")
+        match.from_torch(absent, layout, "")
     with pytest.raises(ValueError, match="unknown: layer2.0.gate.weight"):
-        match.to_ours({**arrays, "layer2.0.gate.weight": np.zeros(3)}, layout, "")
+        match.from_torch({**arrays, "layer2.0.gate.weight": np.zeros(3)}, layout, "")
     flat = {  # torchvision's MC3 has these names, but convolves over space alone from stage 2 on
         name: x[:, :, :1] if x.ndim == 5 and not name.startswith(("stem", "layer1")) else x
         for name, x in arrays.items()
     }
-    wrong = (
-        r"layer2\.0\.conv1\.0\.weight has shape \(128, 64, 1, 3, 3\), wanted \(128, 64, 3, 3, 3\)"
-    )
+    wrong = r"layer2\.0\.conv1\.0\.weight has shape \(128, 64, 1, 3, 3\), must have \(128, 64, 3,"
     with pytest.raises(ValueError, match=wrong):
-        match.to_ours(flat, layout, "")
+        match.from_torch(flat, layout, "")
 
 
 def test_other_networks_are_unknown():
-    with pytest.raises(ValueError, match="conv1.weight, layer1.*torchvision's R3D"):
+    with pytest.raises(ValueError, match="torchvision's R3D.*got conv1.weight, layer1"):
         match.match_layout(["conv1.weight", "layer1.0.conv1.weight"])
     with pytest.raises(ValueError, match="torchvision has no names for Tiny.*: none"):
-        layout_for(Tiny(), "torchvision")
+        find_layout(Tiny(), "torchvision")
     with pytest.raises(ValueError, match="torchvision has no names for S3D.*gated=True"):
-        layout_for(S3D(gated=True), "torchvision")
+        find_layout(S3D(gated=True), "torchvision")
     with pytest.raises(ValueError, match="torchvision has no names .*: dualvar"):
-        layout_for(R2plus1D(variant="vcop"), "torchvision")
+        find_layout(R2plus1D(variant="vcop"), "torchvision")

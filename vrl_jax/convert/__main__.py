@@ -1,10 +1,11 @@
-"""Encoders from PyTorch and back: `python -m vrl_jax.convert r3d_18.pth --out=r3d_18.safetensors`.
+"""Conversion of weights: `python -m vrl_jax.convert r3d_18.pth --out=r3d_18.safetensors`.
 
-The source is a file of weights with torchvision's, pytorchvideo's, DualVar's or SDC's names (see
-`vrl_jax.convert.names`), also as a part of a checkpoint; a run's folder; or a file that this
-command wrote. Without `--to` the result is our `.safetensors` file, which `pretrained.load` reads;
-`--to=torchvision --out=x.pth` (or `.safetensors`) writes what `load_state_dict` takes. Weights do
-not say what input they were trained on: where it is not what is printed, give it.
+The source is a weight file with the parameter names of torchvision, pytorchvideo, DualVar or SDC
+(see `vrl_jax.convert.names`), also inside a checkpoint; the folder of a run; or a file written by
+this command. By default the result is a `.safetensors` file for `pretrained.load`;
+`--to=torchvision --out=x.pth` (or `.safetensors`) writes a state dict for `load_state_dict`. Weight
+files do not record the input that they were trained on: correct the printed default with `--size`,
+`--mean` and `--std`.
 """
 
 import argparse
@@ -19,48 +20,47 @@ from vrl_jax.pretrained import Pretrained
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read, write, and say what was found."""
+    """Convert, and print a summary."""
     parser = argparse.ArgumentParser(prog="python -m vrl_jax.convert", description=__doc__)
-    parser.add_argument(
-        "source", type=storage.local_path, help="a file of weights, or a run's folder"
-    )
-    parser.add_argument("--out", type=storage.local_path, required=True, help="the file to write")
-    parser.add_argument("--to", choices=("ours", *FAMILIES), default="ours", help="whose names")
-    parser.add_argument("--prefix", help="of the names, where the file has several encoders")
-    parser.add_argument("--step", type=int, help="of the run's checkpoints (default: the newest)")
-    parser.add_argument("--size", type=int, help="side of the input that the weights expect")
-    parser.add_argument("--mean", type=_channels, help="its mean, as 0.45,0.45,0.45")
-    parser.add_argument("--std", type=_channels, help="its standard deviation")
-    arguments = parser.parse_args(argv)
-    given = {name: getattr(arguments, name) for name in ("size", "mean", "std")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if arguments.out.resolve() == arguments.source.resolve():
-        parser.error(f"--out is the source, {arguments.source}: write another file")
-    if given and arguments.to != "ours":
-        parser.error(f"{arguments.to}'s files do not say their input: leave out {', '.join(given)}")
+    parser.add_argument("source", type=storage.local_path, help="weight file, or folder of a run")
+    parser.add_argument("--out", type=storage.local_path, required=True, help="file to write")
+    parser.add_argument("--to", choices=("ours", *FAMILIES), default="ours", help="names to write")
+    parser.add_argument("--prefix", help="of the encoder's names, if a file holds several")
+    parser.add_argument("--step", type=int, help="of the run's checkpoint (default: the newest)")
+    parser.add_argument("--size", type=int, help="side of the input in training, in pixels")
+    parser.add_argument("--mean", type=_channels, help="mean of that input, as 0.45,0.45,0.45")
+    parser.add_argument("--std", type=_channels, help="its standard deviation, likewise")
+    args = parser.parse_args(argv)
+    inputs = {name: getattr(args, name) for name in ("size", "mean", "std")}
+    inputs = {name: value for name, value in inputs.items() if value is not None}
+    if args.out.resolve() == args.source.resolve():
+        parser.error(f"--out must be another file than the source, got {args.out}")
+    if inputs and args.to != "ours":
+        flags = ", ".join(f"--{name}" for name in inputs)
+        parser.error(f"files of {args.to} do not record their input: drop {flags}")
     try:
-        found, left_out = files.read_weights(arguments.source, arguments.prefix, arguments.step)
-        found = replace(found, augment=replace(found.augment, **given))
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        files.write_weights(arguments.out, found, arguments.to)
+        encoder, unused = files.read_weights(args.source, args.prefix, args.step)
+        encoder = replace(encoder, augment=replace(encoder.augment, **inputs))
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        files.write_weights(args.out, encoder, args.to)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(format_summary(found, left_out))
-    print(f"wrote {arguments.out}")
-    if arguments.to != "ours" and getattr(found.encoder, "temporal_stride", 2) != 2:
-        print(f"note: {arguments.to}'s network halves time three times, this encoder does not")
+    print(format_summary(encoder, unused))
+    print(f"wrote {args.out}")
+    if args.to != "ours" and getattr(encoder.encoder, "temporal_stride", 2) != 2:
+        print(f"note: the network of {args.to} has a temporal stride of 8, this encoder has not")
 
 
-def format_summary(found: Pretrained, left_out: list[str]) -> str:
-    """Return what was read, in lines for people."""
-    augment = found.augment
-    counts = collections.Counter(".".join(name.split(".")[:2]) for name in left_out)
+def format_summary(encoder: Pretrained, unused: list[str]) -> str:
+    """Return a summary of the encoder that was read, one line per property."""
+    augment = encoder.augment
+    counts = collections.Counter(".".join(name.split(".")[:2]) for name in unused)
     lines = [
-        f"encoder   {found.encoder}, {found.parameters():,} parameters",
+        f"encoder   {encoder.encoder}, {encoder.parameters():,} parameters",
         f"input     {augment.size} x {augment.size}, mean {augment.mean}, std {augment.std}",
-        *(f"{name:9} {value}" for name, value in found.origin.items()),
-        f"weights   {found.weights()}",
-        f"left out  {', '.join(f'{name} ({n})' for name, n in counts.items()) or 'nothing'}",
+        *(f"{name:9} {value}" for name, value in encoder.origin.items()),
+        f"weights   {encoder.weights()}",
+        f"not used  {', '.join(f'{name} ({n})' for name, n in counts.items()) or 'nothing'}",
     ]
     return "\n".join(lines)
 
@@ -68,7 +68,7 @@ def format_summary(found: Pretrained, left_out: list[str]) -> str:
 def _channels(text: str) -> tuple[float, ...]:
     values = tuple(map(float, text.split(",")))
     if len(values) != 3:
-        raise argparse.ArgumentTypeError(f"three numbers, as 0.45,0.45,0.45; got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be three numbers, as 0.45,0.45,0.45, got {text!r}")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Kinds of layers: how Flax and PyTorch name and lay out the arrays of each."""
+"""Kinds of layers, and how Flax and PyTorch name and transpose the arrays of each."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -12,22 +12,22 @@ from vrl_jax.encoders.layers import Conv3d
 
 @dataclass(frozen=True)
 class LayerKind:
-    """A kind of layer, as both libraries store it.
+    """A kind of layer, as Flax and PyTorch store it.
 
     Attributes:
-      names: Flax's name of each of its arrays to PyTorch's.
-      axes: Flax's name of each array that PyTorch transposes to the permutation of our axes that
-        gives theirs, as of `numpy.transpose`.
+      names: PyTorch's name of each array, by Flax's.
+      axes: the permutation of Flax's axes that gives PyTorch's, as in `numpy.transpose`, by Flax's
+        name; only of arrays whose axes differ.
     """
 
     names: Mapping[str, str]
     axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def axes_of(self, name: str, ndim: int) -> tuple[int, ...]:
-        """Return the permutation of the axes of an array, the identity if both store it alike.
+        """Return the permutation of Flax's axes of an array that gives PyTorch's.
 
         Raises:
-          ValueError: the kind has no such array, or one with another number of axes.
+          ValueError: this kind has no such array, or one with another number of axes.
         """
         if name not in self.names:
             raise ValueError(f"arrays must be among {', '.join(self.names)}, got {name}")
@@ -61,8 +61,8 @@ KINDS: dict[type[nn.Module], LayerKind] = {
 def record_kinds() -> Iterator[dict[str, LayerKind]]:
     """Record the kind of every layer that is called in the block, by its path in the network.
 
-    The class of a layer decides, never the shapes of its arrays: a square kernel of a dense layer
-    and an embedding table look the same.
+    The kind follows from the class of a layer, not from shapes: a square dense kernel and an
+    embedding table have the same shape.
     """
     kinds = {}
 

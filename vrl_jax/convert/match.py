@@ -1,4 +1,4 @@
-"""From their arrays to our variables and back: the same numbers, other names and axes."""
+"""PyTorch state dicts as Flax variables, and back: equal values, other names and axes."""
 
 import functools
 from collections.abc import Collection, Mapping
@@ -15,67 +15,68 @@ from vrl_jax.methods.network import EncoderConfig
 
 Arrays = Mapping[str, np.ndarray]
 
-COUNTER = "num_batches_tracked"  # PyTorch reads it only where momentum is None
-SHOWN = 5
+COUNTER = "num_batches_tracked"  # PyTorch reads it only if momentum is None
+LISTED_NAMES = 5
 
 
 def match_layout(names: Collection[str], prefix: str | None = None) -> tuple[Layout, str]:
-    """Return the layout of a file's names, and what precedes them.
+    """Return the layout of the parameter names in a file, and their common prefix.
 
-    Of several encoders in one file `encoder_q` is taken, unless `prefix` chooses another.
+    If a file holds several encoders, `encoder_q` is selected by default.
 
     Raises:
-      ValueError: no layout is known that has such names, there are several encoders, or none at
-        the prefix.
+      ValueError: the names match no layout, several encoders match, or none has the prefix.
     """
     for layout in LAYOUTS:
-        ends = [name for name in names if f".{name}".endswith(f".{layout.anchor}")]
-        found = [name.removesuffix(layout.anchor) for name in ends]
-        if not found or not any(name.endswith(layout.beside) for name in names):
+        anchors = [name for name in names if f".{name}".endswith(f".{layout.anchor}")]
+        prefixes = [name.removesuffix(layout.anchor) for name in anchors]
+        if not prefixes or not any(name.endswith(layout.companion) for name in names):
             continue
         if prefix is None:
-            found = [each for each in found if "encoder_q." in each] or found
-            if len(found) > 1:
-                raise ValueError(f"there are several encoders: choose one of {found} as prefix")
-            (prefix,) = found
-        if prefix not in found:
-            raise ValueError(f"there is no encoder at the prefix {prefix!r}: choose one of {found}")
+            prefixes = [each for each in prefixes if "encoder_q." in each] or prefixes
+            if len(prefixes) > 1:
+                raise ValueError(f"the file holds several encoders: choose a prefix of {prefixes}")
+            (prefix,) = prefixes
+        if prefix not in prefixes:
+            raise ValueError(
+                f"prefix must be that of an encoder in the file, one of {prefixes}, got {prefix!r}"
+            )
         return layout, prefix
-    known = ", ".join(f"{layout.family}'s {layout.network}" for layout in LAYOUTS)
-    raise ValueError(f"these are no names that are known, such as {_some(names)}; known: {known}")
+    layouts = ", ".join(f"{layout.family}'s {layout.network}" for layout in LAYOUTS)
+    raise ValueError(f"parameter names must be those of {layouts}; got {_shorten(names)}")
 
 
-def to_ours(
+def from_torch(
     arrays: Arrays, layout: Layout, prefix: str
 ) -> tuple[EncoderConfig, dict[str, Any], list[str]]:
-    """Return the encoder that the arrays are for, its variables, and the names left out.
+    """Return the encoder of a PyTorch state dict, its variables, and the names of unused arrays.
 
     Raises:
-      ValueError: arrays that are missing, that no module of the encoder has, or of another shape.
+      ValueError: arrays are missing, belong to no layer of the encoder, or have another shape.
     """
     heads = tuple(f"{head}." for head in layout.heads)
     inside = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
-    theirs = {
+    used = {
         name: x
         for name, x in inside.items()
         if not (name.startswith(heads) or name.endswith(COUNTER))
     }
-    encoder = layout.encoder(theirs)
+    encoder = layout.encoder(used)
     expected = torch_arrays(encoder, layout)
-    _check(theirs, {array.name: array.shape for array in expected.values()}, encoder)
+    _check(used, {array.name: array.shape for array in expected.values()}, encoder)
     flat = {
-        path: np.asarray(theirs[array.name], np.float32).transpose(np.argsort(array.axes))
+        path: np.asarray(used[array.name], np.float32).transpose(np.argsort(array.axes))
         for path, array in expected.items()
     }
-    used = {prefix + name for name in theirs}
-    left_out = sorted(name for name in arrays.keys() - used if not name.endswith(COUNTER))
-    return encoder, unflatten_dict(flat, sep="/"), left_out
+    others = arrays.keys() - {prefix + name for name in used}
+    unused = sorted(name for name in others if not name.endswith(COUNTER))
+    return encoder, unflatten_dict(flat, sep="/"), unused
 
 
-def to_theirs(
+def to_torch(
     encoder: EncoderConfig, variables: Mapping[str, Any], layout: Layout
 ) -> dict[str, np.ndarray]:
-    """Return the arrays that PyTorch's `load_state_dict` takes for the encoder."""
+    """Return the state dict of an encoder, for PyTorch's `load_state_dict`."""
     flat = flatten_dict(variables, sep="/")
     arrays = {}
     for path, (name, _, axes) in torch_arrays(encoder, layout).items():
@@ -86,12 +87,12 @@ def to_theirs(
 
 
 class TorchArray(NamedTuple):
-    """One of our arrays as PyTorch stores it.
+    """An array of an encoder as PyTorch stores it.
 
     Attributes:
-      name: its name there.
-      shape: its shape there.
-      axes: the permutation of our axes that gives theirs.
+      name: in the state dict.
+      shape: in the state dict.
+      axes: the permutation of Flax's axes that gives PyTorch's.
     """
 
     name: str
@@ -101,10 +102,10 @@ class TorchArray(NamedTuple):
 
 @functools.cache
 def torch_arrays(encoder: EncoderConfig, layout: Layout) -> dict[str, TorchArray]:
-    """Return the name, shape and axes in PyTorch of each of our arrays.
+    """Return how PyTorch stores each array of an encoder, by the array's path in Flax.
 
     Raises:
-      ValueError: an array of a layer whose kind is not in `layer_kinds.KINDS`.
+      ValueError: an array belongs to a layer whose kind is not in `layer_kinds.KINDS`.
     """
     clips = jnp.zeros((1, 8, 32, 32, 3))
     module, key = encoder.module(), jax.random.key(0)
@@ -129,21 +130,21 @@ def torch_arrays(encoder: EncoderConfig, layout: Layout) -> dict[str, TorchArray
 
 
 def _check(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], encoder: EncoderConfig) -> None:
-    wrong = []
+    problems = []
     if missing := sorted(shapes.keys() - arrays.keys()):
-        wrong.append(f"missing: {_some(missing)}")
+        problems.append(f"missing: {_shorten(missing)}")
     if unknown := sorted(arrays.keys() - shapes.keys()):
-        wrong.append(f"unknown: {_some(unknown)}")
-    wrong += [
-        f"{name} has shape {arrays[name].shape}, wanted {shapes[name]}"
+        problems.append(f"unknown: {_shorten(unknown)}")
+    problems += [
+        f"{name} has shape {arrays[name].shape}, must have {shapes[name]}"
         for name in sorted(shapes.keys() & arrays.keys())
         if arrays[name].shape != shapes[name]
-    ][:SHOWN]
-    if wrong:
-        raise ValueError(f"these are no weights of {encoder}: {'; '.join(wrong)}")
+    ][:LISTED_NAMES]
+    if problems:
+        raise ValueError(f"arrays must be the weights of {encoder}, got {'; '.join(problems)}")
 
 
-def _some(names: Collection[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more
+def _shorten(names: Collection[str]) -> str:
+    """Return the first few names as text, with the number of the others."""
+    more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
+    return ", ".join(list(names)[:LISTED_NAMES]) + more

@@ -1,23 +1,24 @@
-"""What other code calls the weights of our encoders.
+"""Parameter names of other code bases for the encoders.
 
-| family | networks | known from |
+| family | networks | source of the names |
 |---|---|---|
-| torchvision | R3D, R(2+1)D, S3D | its source |
-| pytorchvideo | Slow-R50 (SlowOnly) | its source; `blocks.5` is the classifier |
-| dualvar | R(2+1)D and R3D of one block a stage, C3D | its source (github lzhangbj/DualVar) |
+| torchvision | R3D, R(2+1)D, S3D | its code |
+| pytorchvideo | Slow-R50 (SlowOnly) | its code; `blocks.5` is the classifier |
+| dualvar | R(2+1)D and R3D with one block per stage, C3D | its code (github lzhangbj/DualVar) |
 
 DualVar saves `{"epoch", "state_dict", ...}` with the encoder at `encoder_q.0.`, for SimCLR and for
-MoCo (whose momentum encoder is at `encoder_k.0.`), and at `backbone.` once it is fine-tuned. Its
-page offers weights but links to none, so that no released file was seen. Its S3D and S3D-G are not
-here: they normalise with an epsilon of 1e-5, ours and torchvision's with 1e-3. Its C3D drops the
-odd last row of a map that ours pools by itself; clips of 16 x 112 x 112 have none.
+MoCo (whose momentum encoder is at `encoder_k.0.`), and at `backbone.` after fine-tuning. Its page
+announces weights without a link, so these names were not tested on a released file. Its S3D and
+S3D-G are not supported: their normalisation has an epsilon of 1e-5, ours and torchvision's 1e-3.
+Its C3D drops the last row of a map with an odd side, which ours pools separately; clips of
+16 x 112 x 112 have no such maps.
 
-SDC's default encoder (github shvdiwnkozbw/Self-supervised-Video-Concept) has torchvision's names
-for an R(2+1)D of one block a stage, at `module.backbone.`; `prototype_s` beside it tells that it
-expects another input than torchvision's weights. None of its weights were released. Its 3D-ResNet
-(a stem over seven frames, then pooling) is none of our encoders.
+The default encoder of SDC (github shvdiwnkozbw/Self-supervised-Video-Concept) has torchvision's
+names for an R(2+1)D with one block per stage, at `module.backbone.`. The file also has
+`prototype_s`, which distinguishes it from torchvision's weights, whose input differs. Its weights
+were not released. Its 3D-ResNet (a stem over seven frames, then pooling) is not supported.
 
-Names say nothing of strides: `temporal_stride` is taken to be 2, as it is in all of these.
+Names do not determine strides: `temporal_stride` is assumed to be 2, as in all of these networks.
 """
 
 import re
@@ -36,24 +37,27 @@ KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.21
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SLOWFAST = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 
-# What stands upon an encoder, in whatever code: the first part of its names
+# The first part of the names of heads, in any code base
 HEADS = ("fc", "classifier", "head", "heads", "linear", "mlp", "proj", "projection", "projector")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names that one code base gives to the weights of one kind of encoder.
+    """The parameter names of one kind of encoder in one code base.
+
+    The kind of a layer, which determines the axes of its arrays, follows from the layer's class in
+    our encoder: see `vrl_jax.convert.layer_kinds`.
 
     Attributes:
       family: the code base.
-      network: the encoder, for people.
-      anchor: a name that only this layout has.
-      rename: the path of a convolution or normalisation in our encoder to its name in theirs.
-      encoder: all names to the encoder's config.
-      fits: whether these names are for an encoder.
-      inputs: what such weights expect, unless one knows better.
-      heads: the first parts of the names of heads, for which our encoder has no place.
-      beside: a name that the file has elsewhere.
+      network: name of the encoder, for messages.
+      anchor: a parameter name that only this layout has.
+      rename: the path of a layer in our encoder to its name in the code base.
+      encoder: all parameter names to the encoder's config.
+      fits: whether the layout is for an encoder.
+      inputs: the default input of such weights.
+      heads: the first parts of the names of heads, which are not converted.
+      companion: the end of a name that the file also has, outside the encoder.
     """
 
     family: str
@@ -64,35 +68,35 @@ class Layout:
     fits: Callable[[EncoderConfig], bool]
     inputs: Augment
     heads: tuple[str, ...] = HEADS
-    beside: str = ""
+    companion: str = ""
 
 
 def _blocks(pattern: str, names: Collection[str], first: int = 1) -> tuple[int, ...]:
-    """Count the blocks of each of four stages, at least one.
+    """Return the number of blocks, at least one, of each of four stages.
 
     Args:
       pattern: matches the beginning of a name; its groups are the stage and the block.
-      names: of all weights.
+      names: of all parameters.
       first: number of the first stage.
     """
-    found = {match.groups() for match in map(re.compile(pattern).match, names) if match}
-    stages = [int(stage) for stage, _ in found]
+    blocks = {match.groups() for match in map(re.compile(pattern).match, names) if match}
+    stages = [int(stage) for stage, _ in blocks]
     return tuple(max(1, stages.count(stage)) for stage in range(first, first + 4))
 
 
 def _split(path: str) -> tuple[str, str]:
     """Split `a/b/c` into `a/b` and `c`."""
-    where, _, part = path.rpartition("/")
-    return where, part
+    parent, _, part = path.rpartition("/")
+    return parent, part
 
 
 def _torchvision_residual(path: str) -> str:
-    """Name a part of R3D or R(2+1)D."""
-    where, part = _split(path)
-    if where == "stem":
-        divided = {"spatial": 0, "middle": 1, "temporal": 3, "norm": 4}
-        return f"stem.{divided[part]}"
-    stage, block, branch = re.fullmatch(r"stages_(\d)_(\d+)/(\w+)", where).groups()
+    """Return the name of a layer of R3D or R(2+1)D."""
+    parent, part = _split(path)
+    if parent == "stem":
+        factorised = {"spatial": 0, "middle": 1, "temporal": 3, "norm": 4}
+        return f"stem.{factorised[part]}"
+    stage, block, branch = re.fullmatch(r"stages_(\d)_(\d+)/(\w+)", parent).groups()
     branch = {"first": "conv1", "second": "conv2", "shortcut": "downsample"}[branch]
     parts = {"conv": "0", "spatial": "0.0", "middle": "0.1", "temporal": "0.3", "norm": "1"}
     return f"layer{int(stage) + 1}.{block}.{branch}.{parts[part]}"
@@ -112,32 +116,32 @@ def _torchvision_s3d(path: str) -> str:
     features |= {"block5b": 14, "block5c": 15}
     branches = {"first": "branch0.", "second_reduce": "branch1.0.", "second": "branch1.1."}
     branches |= {"third_reduce": "branch2.0.", "third": "branch2.1.", "fourth": "branch3.1."}
-    where, part = _split(path)
-    block, _, branch = where.partition("/")
-    divided = (branch or block) in ("conv1", "conv2", "second", "third")
+    parent, part = _split(path)
+    block, _, branch = parent.partition("/")
+    factorised = (branch or block) in ("conv1", "conv2", "second", "third")
     parts = {"conv": "0", "spatial": "0.0", "middle": "0.1", "temporal": "1.0"}
-    parts["norm"] = "1.1" if divided else "1"
+    parts["norm"] = "1.1" if factorised else "1"
     return f"features.{features[block]}.{branches[branch] if branch else ''}{parts[part]}"
 
 
 def _pytorchvideo_slow(path: str) -> str:
-    where, part = _split(path)
-    if where == "stem":
+    parent, part = _split(path)
+    if parent == "stem":
         return f"blocks.0.{part}"
-    stage, block, branch = re.fullmatch(r"stage(\d)_(\d+)/(\w+)", where).groups()
+    stage, block, branch = re.fullmatch(r"stage(\d)_(\d+)/(\w+)", parent).groups()
     letter = {"first": "a", "second": "b", "third": "c"}
     name = f"branch1_{part}" if branch == "shortcut" else f"branch2.{part}_{letter[branch]}"
     return f"blocks.{stage}.res_blocks.{block}.{name}"
 
 
 def _dualvar_residual(path: str) -> str:
-    """Name a part of R3D or R(2+1)D; the blocks of a stage are `block1`, `blocks.0`, `blocks.1`."""
-    where, part = _split(path)
+    """Return the name of a layer of R3D or R(2+1)D; blocks are `block1`, `blocks.0`, `blocks.1`."""
+    parent, part = _split(path)
     parts = {"conv": "temporal_spatial_conv", "spatial": "spatial_conv", "middle": "bn"}
     parts["temporal"] = "temporal_conv"
-    if where == "stem":
+    if parent == "stem":
         return "bn1" if part == "norm" else f"conv1.{parts[part]}"
-    stage, block, branch = re.fullmatch(r"stages_(\d)_(\d+)/(\w+)", where).groups()
+    stage, block, branch = re.fullmatch(r"stages_(\d)_(\d+)/(\w+)", parent).groups()
     inner = "block1" if block == "0" else f"blocks.{int(block) - 1}"
     conv, norm = {
         "first": ("conv1", "bn1"),
@@ -169,7 +173,7 @@ LAYOUTS = (
         **_R2PLUS1D,
         network="SDC's R(2+1)D",
         inputs=Augment(size=128, **IMAGENET),
-        beside="prototype_s.weight",
+        companion="prototype_s.weight",
     ),
     Layout(**_R2PLUS1D, network="R(2+1)D", inputs=Augment(size=112, **KINETICS)),
     Layout(
@@ -233,14 +237,14 @@ LAYOUTS = (
 FAMILIES = tuple(dict.fromkeys(layout.family for layout in LAYOUTS))
 
 
-def layout_for(encoder: EncoderConfig, family: str) -> Layout:
-    """Return the layout in which a code base stores an encoder.
+def find_layout(encoder: EncoderConfig, family: str) -> Layout:
+    """Return the layout of an encoder in a code base.
 
     Raises:
-      ValueError: it has no such encoder; the message says who has.
+      ValueError: the code base has no such encoder; the message lists those that have.
     """
-    fitting = {layout.family: layout for layout in reversed(LAYOUTS) if layout.fits(encoder)}
-    if family not in fitting:
-        known = ", ".join(fitting) or "none"
-        raise ValueError(f"{family} has no names for {encoder}; layouts that have: {known}")
-    return fitting[family]
+    layouts = {layout.family: layout for layout in reversed(LAYOUTS) if layout.fits(encoder)}
+    if family not in layouts:
+        families = ", ".join(layouts) or "none"
+        raise ValueError(f"{family} has no names for {encoder}; code bases that have: {families}")
+    return layouts[family]
