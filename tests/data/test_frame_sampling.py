@@ -127,7 +127,7 @@ def test_adjacent_clips_follow_each_other_at_one_drawn_rate(rng, num_frames, gre
 def test_unknown_layouts_are_refused():
     with pytest.raises(ValueError, match="layout must be one of 'independent', 'centred'"):
         Sampling(layout="dense")
-    with pytest.raises(ValueError, match="max_stride is of adjacent clips"):
+    with pytest.raises(ValueError, match="max_stride needs layout=.adjacent., got .independent."):
         Sampling(max_stride=2.0)
 
 

@@ -200,7 +200,7 @@ def test_what_cannot_work_is_refused(world, tmp_path):
         SystemExit, match="18 of 18 key frames cannot be read.*train0.* delete .*parts"
     ):
         run(world, tmp_path, "--start=0", "--max-failed=1")
-    with pytest.raises(SystemExit, match="12 of 12 listed videos are absent"):
+    with pytest.raises(SystemExit, match="12 of 12 listed videos are missing"):
         run(world, tmp_path / "lost", f"--root={tmp_path}")
     with pytest.raises(SystemExit, match="1 of 10 key frames .*--max-failed=0.02.*test4.mp4"):
         run(world, tmp_path / "damaged", "--max-failed=0.02")

@@ -1,6 +1,6 @@
-"""What a data set is to the rest of the library: videos by number, each able to open itself.
+"""Data set interfaces: numbered videos that open themselves.
 
-Nothing here imports JAX: these objects are pickled into loader workers.
+Nothing here imports JAX, because these objects are pickled into loader workers.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 
 @runtime_checkable
 class FrameReader(Protocol):
-    """An opened video. Frame `i` is the i-th frame that the decoder puts out."""
+    """An open video. Frame `i` is the i-th frame that the decoder outputs."""
 
     num_frames: int
     fps: float
@@ -23,31 +23,31 @@ class FrameReader(Protocol):
     def read(
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
-        """Return the wanted frames as RGB of (height, width) `size`: scaled to cover, then cut."""
+        """Return frames as RGB of (height, width) `size`, scaled to cover it and center-cropped."""
         ...
 
 
 @runtime_checkable
 class VideoHandle(Protocol):
-    """Where a video's frames come from: a file, bytes, a recipe to render."""
+    """A source of frames: a video file, bytes in memory, a scene to render."""
 
     def open(self) -> AbstractContextManager[FrameReader]:
-        """Open for reading; raises `VideoError` naming the video and the reason."""
+        """Open for reading; raises `VideoError` with the name of the video and the reason."""
         ...
 
 
 class VideoError(Exception):
-    """A video that cannot be decoded; the message names it and says why."""
+    """A video cannot be decoded; the message has its name and the reason."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """One item of a source.
+    """One item of a data set.
 
     Attributes:
-      id: unique in its source and stable between runs.
-      media: what opens to its frames.
-      labels: label name to class number; every video of a source has the same names.
+      id: unique in its data set and stable across runs.
+      media: opens the frames.
+      labels: label name to class number; all videos of a data set have the same label names.
     """
 
     id: str
@@ -57,11 +57,11 @@ class Video:
 
 @runtime_checkable
 class VideoDataset(Protocol):
-    """A data set split: a fixed sequence of videos.
+    """One part of a data set: a fixed sequence of videos.
 
     Attributes:
       classes: label name to class names, in the order of the class numbers.
-      mirror_safe: whether a horizontal flip leaves every label true.
+      mirror_safe: whether all labels are invariant to a horizontal flip.
     """
 
     classes: Mapping[str, tuple[str, ...]]
@@ -72,7 +72,7 @@ class VideoDataset(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Video:
-        """Return video `index`, without opening it."""
+        """Return video `index` without opening it."""
         ...
 
 
@@ -86,15 +86,15 @@ class Splits(Protocol):
     """
 
     def pretrain(self) -> VideoDataset:
-        """Return the videos that a representation is learned from; no label is used."""
+        """Return the videos to pretrain on; their labels are not used."""
         ...
 
     def train(self) -> VideoDataset:
-        """Return the labelled videos that probes learn from."""
+        """Return the labelled training videos of probes and classifiers."""
         ...
 
     def test(self) -> VideoDataset:
-        """Return the videos to be judged on."""
+        """Return the videos to evaluate on."""
         ...
 
 
@@ -133,13 +133,13 @@ class HasTwins(Protocol):
 
 @dataclass(frozen=True)
 class VideoList:
-    """A source that is a list in memory.
+    """A list of videos in memory.
 
     Attributes:
-      videos: its items.
-      classes, mirror_safe: see `Source`.
-      hash: of the data set, where an index has made one.
-      left_out: how many more the data set names that are not here, for they could not be read.
+      videos: the items.
+      classes, mirror_safe: see `VideoDataset`.
+      hash: hash of the data set, if it was indexed.
+      left_out: number of further videos of the data set that are left out as unreadable.
     """
 
     videos: tuple[Video, ...]
@@ -162,16 +162,16 @@ class VideoList:
 
 
 def take_subset(source: VideoDataset, videos: int) -> VideoDataset:
-    """Return at most that many videos, evenly spaced over the source; 0 returns all of it."""
+    """Return at most `videos` videos, evenly spaced over the data set; 0 returns all of them."""
     if not 0 < videos < len(source):
         return source
-    chosen = np.linspace(0, len(source) - 1, videos).round().astype(int)
-    picked = tuple(source[int(index)] for index in chosen)
-    return VideoList(picked, source.classes, source.mirror_safe)
+    indices = np.linspace(0, len(source) - 1, videos).round().astype(int)
+    subset = tuple(source[int(index)] for index in indices)
+    return VideoList(subset, source.classes, source.mirror_safe)
 
 
 def fingerprint(source: VideoDataset) -> str:
-    """Return the identity of the data set: an index' hash, else one over all ids and labels."""
+    """Return the hash of the data set's index or, without an index, of all ids and labels."""
     if getattr(source, "hash", ""):
         return source.hash
     digest = hashlib.sha256()

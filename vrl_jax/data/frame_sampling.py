@@ -1,4 +1,4 @@
-"""Which frames make a clip: pure functions of integers, tested without any video."""
+"""Frame indices of clips: pure functions of integers, tested without any video."""
 
 import math
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ LAYOUTS = ("independent", "centred", "adjacent", "segments")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are cut from a video.
+    """How clips are sampled from a video.
 
     Attributes:
       frames: frames in a clip.
-      stride: frames from one to the next, counted at the rate `fps`.
-      clips: clips of a video.
-      fps: the rate `stride` counts at; 0 is each video's own. With `fps=30`, `stride=4` takes a
-        frame every 4/30 s of any video: every 2nd of a 15 fps one.
-      layout: of random clips. "independent": starts uniform over where a clip fits. "centred":
-        centres uniform over the whole video, whose edges are repeated (DualVar). "adjacent": the
-        clips follow each other without a gap (SDC). "segments": one frame of each of `frames`
-        equal parts of the video, whatever the stride (TSN).
-      max_stride: greatest stride of adjacent clips, which is drawn uniformly from `stride` to this,
-        or to what lets them fit; 0 keeps `stride`.
+      stride: distance between consecutive frames of a clip, counted at the rate `fps`.
+      clips: number of clips sampled from a video.
+      fps: the rate at which `stride` counts; 0 is each video's own. With `fps=30`, `stride=4` takes
+        a frame every 4/30 s of any video, which is every 2nd frame of a 15 fps video.
+      layout: how random clips are placed. "independent": start uniform over all starts at which a
+        clip fits. "centred": center uniform over the whole video, edges repeated (DualVar).
+        "adjacent": consecutive clips without a gap (SDC). "segments": one frame from each of
+        `frames` equal segments of the video, whatever the stride (TSN).
+      max_stride: maximum stride of adjacent clips. The stride is drawn uniformly from `stride` to
+        `max_stride`, or to the largest stride at which the clips fit; 0 fixes it to `stride`.
     """
 
     frames: int = 16
@@ -37,10 +37,12 @@ class Sampling:
     max_stride: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse counts below one, negative rates and unknown layouts."""
+        """Check counts, rates and layout."""
         check.one_of(LAYOUTS, layout=self.layout)
         if self.max_stride and self.layout != "adjacent":
-            raise ValueError(f"max_stride is of adjacent clips, but layout is {self.layout!r}")
+            raise ValueError(
+                f"max_stride needs layout='adjacent', got {self.layout!r}: set max_stride=0"
+            )
         check.at_least(0, max_stride=self.max_stride)
         check.at_least(1, frames=self.frames, stride=self.stride, clips=self.clips)
         check.at_least(0, fps=self.fps)
@@ -49,14 +51,14 @@ class Sampling:
 def random_clips(
     rng: np.random.Generator, num_frames: int, fps: float, sampling: Sampling
 ) -> Int[np.ndarray, "k t"]:
-    """Return the frames of clips that are laid out as `sampling.layout` says.
+    """Return the frame indices of random clips, placed as `sampling.layout` says.
 
-    A video shorter than a clip repeats its last frame. `fps` is the video's own rate.
+    The last frame is repeated in videos shorter than a clip. `fps` is the video's own frame rate.
     """
     if sampling.layout == "adjacent":
         return _adjacent_clips(rng, num_frames, fps, sampling)
     if sampling.layout == "segments":
-        return _of_segments(rng.random((sampling.clips, sampling.frames)), num_frames)
+        return _segment_frames(rng.random((sampling.clips, sampling.frames)), num_frames)
     offsets = _offsets(fps, sampling)
     if sampling.layout == "centred":
         middle = offsets[len(offsets) // 2]
@@ -67,16 +69,17 @@ def random_clips(
 
 
 def uniform_clips(num_frames: int, fps: float, sampling: Sampling) -> Int[np.ndarray, "k t"]:
-    """Return the frames of evenly spaced clips, the first to the last that fits; one is central.
+    """Return the frame indices of evenly spaced clips, from the first to the last that fits.
 
-    A video shorter than a clip repeats its last frame. `fps` is the video's own rate. With the
-    layout "centred" a clip reaches one stride past its last frame, as DualVar counts; with
-    "segments" the clips take evenly spaced places in every segment, one its middle.
+    A single clip is central. The last frame is repeated in videos shorter than a clip. `fps` is the
+    video's own frame rate. With the layout "centred" a clip extends one stride past its last frame,
+    as DualVar counts; with "segments" the clips take evenly spaced positions in every segment, and
+    a single clip takes the middle.
     """
     gaps = sampling.clips - 1
     if sampling.layout == "segments":
-        places = np.arange(sampling.clips) / gaps if gaps else np.full(1, 0.5)
-        return _of_segments(np.tile(places[:, None], sampling.frames), num_frames)
+        positions = np.arange(sampling.clips) / gaps if gaps else np.full(1, 0.5)
+        return _segment_frames(np.tile(positions[:, None], sampling.frames), num_frames)
     offsets = _offsets(fps, sampling)
     last = max(0, num_frames - 1 - offsets[-1])
     if sampling.layout == "centred":
@@ -86,7 +89,7 @@ def uniform_clips(num_frames: int, fps: float, sampling: Sampling) -> Int[np.nda
 
 
 def window_starts(num_frames: int, frames: int, stride: int = 1) -> tuple[int, ...]:
-    """Return the starts of the whole windows that follow each other without overlap."""
+    """Return the starts of consecutive windows without overlap; incomplete ones are dropped."""
     check.at_least(1, frames=frames, stride=stride)
     span = (frames - 1) * stride + 1
     return tuple(range(0, num_frames - span + 1, frames * stride))
@@ -95,27 +98,27 @@ def window_starts(num_frames: int, frames: int, stride: int = 1) -> tuple[int, .
 def _adjacent_clips(
     rng: np.random.Generator, num_frames: int, fps: float, sampling: Sampling
 ) -> Int[np.ndarray, "k t"]:
-    """Return clips that follow each other at one drawn rate, which need not be a whole number."""
+    """Return consecutive clips at one random stride, which need not be an integer."""
     total = sampling.clips * sampling.frames
-    least = _step(fps, sampling)
-    greatest = min(least * sampling.max_stride / sampling.stride, num_frames / total)
-    step = rng.uniform(least, greatest) if greatest > least else least
+    minimum = _step(fps, sampling)
+    maximum = min(minimum * sampling.max_stride / sampling.stride, num_frames / total)
+    step = rng.uniform(minimum, maximum) if maximum > minimum else minimum
     start = rng.integers(0, max(1, num_frames - math.ceil(step * total) + 1))
     frames = np.floor(start + step * np.arange(total) + 0.5).astype(np.int32)
     return np.minimum(frames, num_frames - 1).reshape(sampling.clips, sampling.frames)
 
 
-def _of_segments(places: Float[np.ndarray, "k t"], num_frames: int) -> Int[np.ndarray, "k t"]:
-    """Return the frame at each place, 0 to 1, of the t equal segments of a video."""
+def _segment_frames(positions: Float[np.ndarray, "k t"], num_frames: int) -> Int[np.ndarray, "k t"]:
+    """Return the frames at relative positions, 0 to 1, in the t equal segments of a video."""
     check.at_least(1, num_frames=num_frames)
-    length = num_frames / places.shape[1]
-    frames = np.floor((np.arange(places.shape[1]) + places) * length)
-    ends = np.ceil((np.arange(places.shape[1]) + 1) * length) - 1
+    length = num_frames / positions.shape[1]
+    frames = np.floor((np.arange(positions.shape[1]) + positions) * length)
+    ends = np.ceil((np.arange(positions.shape[1]) + 1) * length) - 1
     return np.minimum(frames, ends).astype(np.int32)
 
 
 def _step(fps: float, sampling: Sampling) -> float:
-    """Return the distance of a clip's frames, in the video's own frames."""
+    """Return the stride in the video's own frames."""
     if not sampling.fps:
         return float(sampling.stride)
     check.positive(**{"the video's fps": fps})
@@ -123,7 +126,7 @@ def _step(fps: float, sampling: Sampling) -> float:
 
 
 def _offsets(fps: float, sampling: Sampling) -> Int[np.ndarray, " t"]:
-    """Return each frame's distance from the clip's first, in the video's own frames."""
+    """Return the offsets of a clip's frames from its first, in the video's own frames."""
     steps = np.arange(sampling.frames) * _step(fps, sampling)
     return np.floor(steps + 0.5).astype(np.int64)
 

@@ -1,12 +1,11 @@
-"""Batches of clips: batch k is a pure function of (seed, k), for any workers and hosts.
+"""Batches of clips: batch k is a pure function of (seed, k), for any number of workers and hosts.
 
-Everything up to the batch is random access, and clips are drawn before the hosts' slice: a run
-that restarts at step k asks for batch k, with whatever number of processes it then has.
+The pipeline is random access up to the batch, and clips are sampled before batches are divided
+among hosts. A run that restarts at step k reads batch k, with any number of processes.
 
-A video that cannot be read costs no batch, and is never passed over in silence. In training its
-place is filled by another, drawn from the place's own random numbers, so that nothing else moves.
-In evaluation its clips are black and it is for the judge to count it as wrong. Both say so under
-`failures`.
+An unreadable video costs no batch and is always reported under `failures`. In training it is
+replaced by another video, drawn from the row's own random numbers, so that all other rows stay the
+same. In evaluation its clips are black, and the evaluation has to count it as wrong.
 """
 
 import copy
@@ -31,19 +30,20 @@ from vrl_jax.data.dataset import Video, VideoDataset, VideoError
 from vrl_jax.data.frame_sampling import Sampling
 
 T = TypeVar("T")
-TRIES = 10  # videos in a row that may fail in one place: more means that the data set is not there
+TRIES = 10  # videos tried for one row; if all of them fail, the data set is likely absent
 
 
 @dataclass(frozen=True)
 class Loader:
-    """What decodes beside the training step; no batch of readable videos depends on it.
+    """Decoding processes; batches of readable videos do not depend on these settings.
 
     Attributes:
-      workers: processes that decode; 0 decodes in threads of the main process.
-      threads: threads in each process, each at a batch of its own.
-      buffer: batches kept ready by each process.
+      workers: decoding processes; 0 decodes in threads of the main process.
+      threads: threads per process, each decoding its own batch.
+      buffer: batches that each process prefetches.
       time_limit: seconds after which a video that is still being read counts as unreadable.
-      max_failed: greatest share of a data set's videos that may be unreadable before a run stops.
+      max_failed: maximum fraction of a data set's videos that may be unreadable; beyond it the run
+        stops.
     """
 
     workers: int = 0
@@ -53,7 +53,7 @@ class Loader:
     max_failed: float = 0.02
 
     def __post_init__(self) -> None:
-        """Refuse counts that load nothing."""
+        """Check the counts, the time limit and the fraction."""
         check.at_least(0, workers=self.workers)
         check.at_least(1, threads=self.threads, buffer=self.buffer)
         check.positive(time_limit=self.time_limit)
@@ -72,29 +72,29 @@ def train_batches(
     hosts: int = 1,
     loader: Loader = Loader(),
 ) -> Iterator[dict[str, Any]]:
-    """Return this host's rows of batch `start`, `start + 1`, ... without end.
+    """Return this host's rows of batch `start`, `start + 1`, ..., an infinite iterator.
 
-    The videos come in a new order every epoch, each once; an epoch need not end with a batch. Call
-    `.close()` on the iterator when done, so that its workers stop.
+    Every epoch has each video once, in a new order; epochs may end within a batch. Call `.close()`
+    on the iterator to stop its workers.
 
     Args:
       source: the videos.
-      sampling: clips are drawn at random by it.
+      sampling: how random clips are sampled.
       size: height and width of the frames, pixels.
-      batch: videos in a batch of all hosts together.
-      seed: of order and clips, in [0, 2^32).
+      batch: videos in a global batch, over all hosts.
+      seed: seed of order and clips, in [0, 2^32).
       start: number of the first batch.
-      host: this host's number.
-      hosts: hosts that share each batch.
+      host: index of this host.
+      hosts: number of hosts that share each batch.
       loader: processes and threads.
 
     Returns:
-      an iterator of {"clips": uint8 [b k t h w 3], "index": int64 [b], the video's number,
-      "failures": str [b], see `failures`}, whose `b` is batch / hosts; it raises `VideoError` where
-      one video after the other cannot be read.
+      an iterator of {"clips": uint8 [b k t h w 3], "index": int64 [b], the number of the video,
+      "failures": str [b], see `failed_videos`} with `b` = batch / hosts. It raises `VideoError`
+      where `TRIES` videos in a row cannot be read.
 
     Raises:
-      ValueError: where the hosts cannot share a batch or the source is empty.
+      ValueError: `batch` is not divisible by `hosts`, or the data set is empty.
     """
     check.at_least(0, start=start, seed=seed)
     share = _share(source, batch, host, hosts)
@@ -115,13 +115,13 @@ def eval_batches(
     hosts: int = 1,
     loader: Loader = Loader(),
 ) -> Iterator[dict[str, Any]]:
-    """Return batches with each of this host's videos once, in order, clips evenly spaced.
+    """Return batches of evenly spaced clips, each of this host's videos once, in order.
 
-    Host h has videos h, h + hosts, ...: counts differ by one where they do not divide, and the last
-    batch is short. Arguments and `.close()` are those of `train_batches`.
+    Host h has videos h, h + hosts, ..., so that the hosts' numbers of videos differ by at most one.
+    The last batch may be smaller. Arguments and `.close()` are those of `train_batches`.
 
     Returns:
-      an iterator of the same dictionaries; the clips of a video that cannot be read are zero.
+      an iterator of the same dictionaries; clips of unreadable videos are zero.
     """
     share = _share(source, batch, host, hosts)
     dataset = grain.MapDataset.range(len(source)).map(
@@ -133,18 +133,18 @@ def eval_batches(
 def eval_row(
     source: VideoDataset, index: int, sampling: Sampling, size: tuple[int, int], loader: Loader
 ) -> dict[str, Any]:
-    """Return one video's row of `eval_batches`: black clips where it cannot be read."""
+    """Return the row of one video in `eval_batches`; its clips are black if it is unreadable."""
     return _UniformClips(source, sampling, size, loader.time_limit).map(index)
 
 
 def failed_videos(batch: dict[str, Any]) -> list[tuple[int, str]]:
-    """Return (the video's number, the reason) of every video that a batch could not read."""
+    """Return the number of each unreadable video of a batch, and the reason."""
     return [(number, why) for text in batch["failures"] if text for number, why in json.loads(text)]
 
 
 @dataclass(frozen=True)
 class _Clips:
-    """What reads the clips of a video, or gives up."""
+    """Base of the transforms that read the clips of a video."""
 
     source: VideoDataset
     sampling: Sampling
@@ -157,9 +157,7 @@ class _Clips:
         def work():
             with video.media.open() as reader:
                 if self.sampling.fps and not reader.fps > 0:
-                    raise VideoError(
-                        f"{video.id}: it has no frame rate, and sampling.fps wants one"
-                    )
+                    raise VideoError(f"{video.id}: it has no frame rate, which sampling.fps needs")
                 frames = choose(reader.num_frames, reader.fps, self.sampling)
                 return reader.read(frames, self.size)
 
@@ -173,7 +171,7 @@ class _RandomClips(_Clips, grain.transforms.RandomMap):
         failed = []
         while len(failed) < TRIES:
             try:
-                # A copy: a thread that was left behind may wake and draw.
+                # A copy, because an abandoned thread may still draw from it.
                 clips = self.read(index, partial(frame_sampling.random_clips, copy.deepcopy(rng)))
                 return _row(clips, index, failed)
             except VideoError as error:
@@ -195,7 +193,7 @@ class _UniformClips(_Clips, grain.transforms.Map):
 
 @dataclass(frozen=True)
 class _HostRows(grain.transforms.Map):
-    """What a host has of each batch: neighbouring rows, so that hosts in order make the batch."""
+    """A host's rows of each batch: consecutive ones, so that hosts in order make up the batch."""
 
     dataset: grain.MapDataset
     batch: int
@@ -203,37 +201,37 @@ class _HostRows(grain.transforms.Map):
     share: int
 
     def map(self, row: int) -> dict[str, Any]:
-        number, place = divmod(int(row), self.share)
-        return self.dataset[number * self.batch + self.host * self.share + place]
+        number, position = divmod(int(row), self.share)
+        return self.dataset[number * self.batch + self.host * self.share + position]
 
 
 def _row(clips: np.ndarray, index: int, failed: list[tuple[int, str]]) -> dict[str, Any]:
-    told = np.str_(json.dumps(failed) if failed else "")
-    return {"clips": clips, "index": np.int64(index), "failures": told}
+    failures = np.str_(json.dumps(failed) if failed else "")
+    return {"clips": clips, "index": np.int64(index), "failures": failures}
 
 
 def run_within(seconds: float, video: Video, work: Callable[[], T]) -> T:
-    """Return what `work` returns, or raise `VideoError` when it takes longer.
+    """Return the result of `work`; raises `VideoError` if it takes longer than `seconds`.
 
-    A decoder that hangs in foreign code cannot be interrupted: its thread is left behind.
+    A decoder that hangs in native code cannot be interrupted, so its thread is abandoned.
     """
-    if not hasattr(_BESIDE, "thread"):
-        _BESIDE.thread = _Beside()
-    _BESIDE.thread.tasks.put(work)
+    if not hasattr(_LOCAL, "thread"):
+        _LOCAL.thread = _WorkThread()
+    _LOCAL.thread.tasks.put(work)
     try:
-        result, error = _BESIDE.thread.done.get(timeout=seconds)
+        result, error = _LOCAL.thread.done.get(timeout=seconds)
     except queue.Empty:
-        del _BESIDE.thread
+        del _LOCAL.thread
         raise VideoError(f"{video.id}: not read within {seconds:g} s") from None
     if error:
         raise error
     return result
 
 
-class _Beside:
-    """A thread that does what another one waits for, and that ends when this is forgotten.
+class _WorkThread:
+    """A thread that runs tasks for another one; it ends when this object is deleted.
 
-    It is kept from one video to the next: a new thread is slow to get memory.
+    It is reused from video to video, because new threads are slow to allocate memory.
     """
 
     def __init__(self) -> None:
@@ -244,7 +242,7 @@ class _Beside:
         self.tasks.put(None)
 
 
-_BESIDE = threading.local()  # of every thread that reads
+_LOCAL = threading.local()  # the `_WorkThread` of each reading thread
 
 
 def _serve(tasks: queue.SimpleQueue, done: queue.SimpleQueue) -> None:
@@ -253,36 +251,37 @@ def _serve(tasks: queue.SimpleQueue, done: queue.SimpleQueue) -> None:
             done.put((work(), None))
         except BaseException as error:
             done.put((None, error))
-        del work  # and what it holds, while there is nothing to do
+        del work  # frees what it holds while the thread is idle
 
 
 def _share(source: VideoDataset, batch: int, host: int, hosts: int) -> int:
     check.at_least(1, batch=batch, hosts=hosts)
     check.one_of(tuple(range(hosts)), host=host)
     if len(source) == 0:
-        raise ValueError(f"{source} has no videos to make batches of")
+        raise ValueError(f"{source} has no videos")
     if batch % hosts:
         raise ValueError(f"batch must be a multiple of the {hosts} hosts, got {batch}")
     return batch // hosts
 
 
 def _iterate(dataset: grain.MapDataset, loader: Loader) -> Iterator[dict[str, Any]]:
-    # The buffer counts batches here, and grain's default is 500.
+    # The buffer counts batches here; grain's default is 500.
     options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.buffer)
     batches = dataset.to_iter_dataset(options)
     if loader.workers:
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain hands its flags on to workers
+            flags.FLAGS.mark_as_parsed()  # grain passes its flags on to workers
         processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=1)
         batches = batches.mp_prefetch(processes, worker_init_fn=partial(_follow, os.getpid()))
     return iter(batches)
 
 
 def _follow(parent: int, worker: int, workers: int) -> None:
-    """Make a worker end with its parent, never before: a signal to all of a run is the parent's.
+    """Make a worker end with its parent and not before.
 
-    It still feeds the steps until the run has saved; and killing a run leaves no workers behind.
-    The parent tells its own number: by the time a worker could ask, it may have been killed.
+    Workers ignore signals to the process group, because they feed the training steps until the run
+    has saved a checkpoint. They also end when the run is killed. `parent` is the process id of the
+    run, which a worker cannot look up reliably, since the run may be killed first.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

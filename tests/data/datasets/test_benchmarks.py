@@ -53,7 +53,7 @@ def test_ucf101_finds_both_spellings(tmp_path, spelling):
     assert [source[i].labels["class"] for i in range(2)] == [0, 1]
     assert source[1].id == "HandstandPushups/v_HandStandPushups_g08_c01.avi"
     assert source[1].media.path == str(root / name)
-    with pytest.raises(ValueError, match="1 of 1 listed videos are absent: .*v_Archery_g02_c01"):
+    with pytest.raises(ValueError, match="1 of 1 listed videos are missing: .*v_Archery_g02_c01"):
         data.test()
 
 
@@ -98,7 +98,9 @@ def test_hmdb51_finds_odd_names(tmp_path):
     with pytest.raises(ValueError, match="no file <class>_test_split2.txt"):
         HMDB51(str(root), str(lists), split=2).train()
     (lists / "climb_test_split1.txt").write_text("a.avi 3\n")
-    with pytest.raises(ValueError, match="climb_test_split1.txt, line 1: wanted 'name.avi 1'"):
+    with pytest.raises(
+        ValueError, match="climb_test_split1.txt, line 1: must be like 'name.avi 1'"
+    ):
         data.train()
 
 
@@ -115,7 +117,7 @@ def test_diving48_has_the_official_counts(videos, tmp_path):
     assert train[0].media.path == str(tmp_path / "rgb" / "-mmq0PT-u8k_00155.mp4")
     touch(tmp_path, f"rgb/{test[0].id}.webm")
     assert data.list_part("test")[0].media.path == str(tmp_path / "rgb" / f"{test[0].id}.webm")
-    with pytest.raises(ValueError, match="1969 of 1970 listed videos are absent"):
+    with pytest.raises(ValueError, match="1969 of 1970 listed videos are missing"):
         data.test()
     with pytest.raises(ValueError, match="--config.data.folder="):
         Diving48(str(tmp_path), data.annotations, folder="flow").train()
@@ -200,7 +202,7 @@ def test_kinetics_videos_lie_flat_or_in_class_folders(tmp_path):
     assert source.classes == data.test().classes
     assert data.test()[0].labels == {"class": 0} and data.test()[0].id == "g_000100_000110"
     (tmp_path / names[0]).unlink()
-    with pytest.raises(ValueError, match="1 of 6 listed videos are absent: .*train/-a_000009"):
+    with pytest.raises(ValueError, match="1 of 6 listed videos are missing: .*train/-a_000009"):
         data.pretrain()
     assert data.list_part("pretrain")[0].media.path == str(tmp_path / names[0])
 
@@ -211,7 +213,7 @@ def test_a_kinetics_list_that_is_none_is_named(tmp_path):
     with pytest.raises(ValueError, match="train.csv has no column label, youtube_id, time_start"):
         read_kinetics(path)
     path.write_text("label,youtube_id,time_start,time_end\nzumba,a,0,10\nzumba,b,0\n")
-    with pytest.raises(ValueError, match="train.csv, line 3: wanted a label and times"):
+    with pytest.raises(ValueError, match="train.csv, line 3: must have a label and times"):
         read_kinetics(path)
 
 

@@ -65,10 +65,10 @@ def test_lists_are_read_as_people_write_them(tmp_path, separator, end, first):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("a.mp4", "line 2: wanted 'path label', got 'a.mp4'"),
-        ("a.mp4 dog", "line 2: wanted 'path label'"),
-        ("a.mp4 0.5", "line 2: wanted 'path label'"),
-        ("a.mp4 0", "line 2: label 0 is below the first, 1"),
+        ("a.mp4", "line 2: must be 'path label', got 'a.mp4'"),
+        ("a.mp4 dog", "line 2: must be 'path label'"),
+        ("a.mp4 0.5", "line 2: must be 'path label'"),
+        ("a.mp4 0", "line 2: label must be at least 1, got 0"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, says):
@@ -93,7 +93,7 @@ def test_a_list_becomes_a_source(tmp_path):
     assert source.classes == lists.test().classes == {"class": ("1", "2", "3", "4", "5")}
     assert not source.mirror_safe and lists.test()[0].labels == {"class": 4}
     (tmp_path / AWKWARD[1]).unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 listed videos are absent: .*NEW_AUDIO_\]"):
+    with pytest.raises(ValueError, match=r"1 of 3 listed videos are missing: .*NEW_AUDIO_\]"):
         lists.train()
 
 
@@ -116,7 +116,7 @@ def test_what_is_listed_need_not_exist(tmp_path):
     with pytest.raises(ValueError, match="part must be one of 'pretrain', 'train', 'test'"):
         data.list_part("val")
     for get in (data.pretrain, data.train, data.test):
-        with pytest.raises(ValueError, match="2 of 4 listed videos are absent: .*b/two, .*four"):
+        with pytest.raises(ValueError, match="2 of 4 listed videos are missing: .*b/two, .*four"):
             get()
     touch(tmp_path, "b/two.webm", "c/four.avi")
     assert data.test() == data.list_part("test") and len(data.test()) == 4
@@ -141,12 +141,12 @@ def test_classes_come_from_a_file(tmp_path):
     assert labels("from1.txt", classes=ind) == ([0, 1], names)
     assert labels("from0.txt", classes=ind, first_label=0) == ([0, 1], names)
     assert labels("from0.txt", classes=str(named)) == ([0, 1], ("play guitar", "run"))
-    with pytest.raises(ValueError, match="line 1: label 0 is below the first, 1"):
+    with pytest.raises(ValueError, match="line 1: label must be at least 1, got 0"):
         labels("from0.txt", classes=ind)
     with pytest.raises(ValueError, match="names.txt has 2 classes, but not 2"):
         labels("from1.txt", classes=str(named))
     numbered.write_text("1 run\n3 walk\n")
-    with pytest.raises(ValueError, match="classInd.txt: wanted classes numbered without gaps"):
+    with pytest.raises(ValueError, match="classInd.txt: classes must be numbered without gaps"):
         read_classes(numbered)
 
 

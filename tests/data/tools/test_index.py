@@ -66,15 +66,15 @@ def test_every_video_is_written_down(tmp_path, capsys):
         assert row["path"] == str(root / row["id"]) and row["relative"] == row["id"]
         assert row["labels"] == {"class": int(LINES[number].split(",")[1])}
         assert row["splits"] == (["train", "pretrain"] if number < 4 else ["test"])
-    assert rows["absent.mp4"]["reason"] == "absent"
+    assert rows["absent.mp4"]["reason"] == "missing"
     assert "Invalid data" in rows["damaged.mp4"]["reason"]
     assert "/" not in rows["damaged.mp4"]["reason"] and rows["damaged.mp4"]["bytes"] == 512
     assert about["classes"] == {"class": ["a", "b"]} and about["mirror_safe"]
     assert about["splits"] == {"pretrain": 2, "train": 2, "test": 3} and about["readable"] == 5
     assert about["made"]["fields"] == {"root": str(root), "mirror": True}
     told = capsys.readouterr().out
-    assert "7 videos, 5 readable" in told and "1 not readable: absent" in told
-    assert "most not readable: b (1), a (1)" in told or "a (1), b (1)" in told
+    assert "7 videos, 5 readable" in told and "1 unreadable: missing" in told
+    assert "most unreadable: b (1), a (1)" in told or "a (1), b (1)" in told
 
     before = (out / "manifest.jsonl").stat()
     index.main(command)
@@ -115,9 +115,9 @@ def test_what_hangs_or_crashes_is_written_down(tmp_path):
     rows, _ = read(out)
     assert rows["hang.mp4"]["reason"] == "not done within 3 s"
     for name in ("crash.mp4", "crash 2.mp4"):
-        assert rows[name]["reason"] == "the decoder ended its process: exit code 3"
+        assert rows[name]["reason"] == "the decoder crashed with exit code 3"
     assert sum(row["ok"] for row in rows.values()) == 7
-    assert "2 not readable: the decoder ended its process" in told
+    assert "2 unreadable: the decoder crashed with" in told
 
 
 def test_only_the_readable_are_in_the_data_set(tmp_path):
@@ -133,7 +133,7 @@ def test_only_the_readable_are_in_the_data_set(tmp_path):
     with test[0].media.open() as reader:
         assert reader.num_frames == 24
     root.rename(tmp_path / "moved")
-    with pytest.raises(ValueError, match="2 of 2 listed videos are absent"):
+    with pytest.raises(ValueError, match="2 of 2 listed videos are missing"):
         data.train()
     moved = Indexed(str(out), str(tmp_path / "moved")).train()
     assert moved[1].media.path == str(tmp_path / "moved" / "with [odd] name (1)!.avi")
@@ -150,7 +150,7 @@ def test_a_manifest_that_is_not_finished_is_refused(tmp_path):
         Indexed(str(out)).test()
     path = out / "manifest.jsonl"
     path.write_text(path.read_text().replace('"frames": 20', '"frames": 21'))
-    with pytest.raises(ValueError, match="is not the one that dataset.json was written for"):
+    with pytest.raises(ValueError, match="dataset.json belongs to another manifest.jsonl"):
         Indexed(str(out)).train()
     (out / "dataset.json").unlink()
     with pytest.raises(ValueError, match="no finished manifest"):
@@ -169,7 +169,7 @@ def test_videos_are_excluded(tmp_path, capsys):
     ]
     bad.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     index.main([f"--exclude={bad}", f"--out={out}"])
-    assert "1 not readable: broken in the middle" in capsys.readouterr().out
+    assert "1 unreadable: broken in the middle" in capsys.readouterr().out
     after, changed = read(out)
     for entry in entries:
         before[entry["id"]] |= {"ok": False, "reason": entry["reason"]}
@@ -301,16 +301,16 @@ def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("UCF102", [], "'UCF102' is neither a folder nor a data set: wanted one of ClassFolders"),
+        ("UCF102", [], "'UCF102' is neither a folder nor a data set: data sets are ClassFolders"),
         (
             "UCF101",
             ["splits=1"],
-            r"no field 'splits', but root \(str\), annotations \(str\), split",
+            r"no field 'splits': its fields are root \(str\), annotations \(str\), split",
         ),
-        ("UCF101", ["split=one"], r"split='one' is of another type: .* split \(int\)"),
-        ("UCF101", ["split"], "split='' is of another type"),
-        ("ListFile", ["mirror_safe=1"], "mirror_safe='1' is of another type"),
-        ("tests.data.misbehaving:NOT_LISTING", [], "is no data set: wanted a dataclass"),
+        ("UCF101", ["split=one"], r"split='one' has the wrong type: .* split \(int\)"),
+        ("UCF101", ["split"], "split='' has the wrong type"),
+        ("ListFile", ["mirror_safe=1"], "mirror_safe='1' has the wrong type"),
+        ("tests.data.misbehaving:NOT_LISTING", [], "is no data set: it must be a dataclass"),
         ("tests.data.absent:Named", [], "is no data set: No module named"),
     ],
 )
@@ -325,9 +325,9 @@ def test_other_media_than_files_are_refused(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for name in ("a.mp4", "a.cls"):
             tar.add(tmp_path / name, name)
-    with pytest.raises(ValueError, match="only video files can be indexed, and Unlisted lists"):
+    with pytest.raises(ValueError, match="only data sets of video files .*, got Unlisted"):
         index.index_videos(Unlisted(), tmp_path / "index")
-    with pytest.raises(ValueError, match="only video files can be indexed, and it is StoredVideo"):
+    with pytest.raises(ValueError, match="only video files can be indexed, got StoredVideo"):
         index.index_videos(WebDataset(str(tmp_path), str(tmp_path)), tmp_path / "index")
 
 

@@ -88,7 +88,7 @@ def test_records_are_as_documented(manifest_dir, tmp_path):
             assert keys[0] == 0 and max(np.diff([*keys, len(packets)])) <= 16
             assert all(packet.pts == packet.dts for packet in packets)  # no B-frame
     for record in (b"", b"abc", b"\xff\xff\xff\xffabc"):
-        with pytest.raises(ValueError, match="is none of a transcoded video"):
+        with pytest.raises(ValueError, match="is no transcoded video"):
             transcoded.unpack_record(record)
 
 
@@ -121,7 +121,7 @@ def test_shards_depend_on_the_manifest_alone(manifest_dir, tmp_path, monkeypatch
         transcode.transcode_videos(manifest_dir, tmp_path / "three", 48, shard_mb=2)
     assert (tmp_path / "three" / shards[0]).stat() == before
     last.unlink()
-    with pytest.raises(ValueError, match="listed videos are absent"):
+    with pytest.raises(ValueError, match="listed videos are missing"):
         Prepared(str(tmp_path / "three")).test()
 
 
@@ -133,7 +133,9 @@ def test_what_cannot_be_transcoded_is_written_down(manifest_dir, tmp_path, capsy
     indexed.save_manifest(source, longer, about)
     name = LINES[1].split(",")[2]
     for _ in range(2):  # and says so again
-        with pytest.raises(SystemExit, match="^error: 1 videos failed: .*failed.jsonl says"):
+        with pytest.raises(
+            SystemExit, match="^error: 1 videos failed: .*failed.jsonl has the reasons"
+        ):
             transcode.main([str(source), f"--out={out}", "--short-side=32"])
     failed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
     assert failed == [{"id": name, "reason": "only 21 of 50 frames decode"}]

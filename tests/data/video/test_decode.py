@@ -63,7 +63,7 @@ def test_every_frame_is_the_one_asked_for(tmp_path, rng, name):
     with VideoFile(path).open() as reader:
         assert reader.num_frames == 60 and reader.fps == pytest.approx(25)
         seeks = name.endswith((".mp4", ".mkv", ".webm"))
-        assert bool(reader._held) != seeks
+        assert bool(reader._cached) != seeks
         for shape in ((1, 1), (3, 5), (2, 16)):
             frames = rng.integers(0, 60, shape)
             clips = reader.read(frames, (HEIGHT, WIDTH))
@@ -73,7 +73,7 @@ def test_every_frame_is_the_one_asked_for(tmp_path, rng, name):
         np.testing.assert_array_equal(
             read_numbers(reader.read(everything, (32, 64)))[0], everything
         )
-        assert bool(reader._held) != seeks  # no silent fallback
+        assert bool(reader._cached) != seeks  # no silent fallback
 
 
 class Counted(dict):
@@ -137,7 +137,7 @@ def test_real_files_decode_exactly_or_say_why_not(videos, rng):
                 got = reader.read(clip[None], images[clip[0]].shape[:2])[0]
                 for image, number in zip(got, clip, strict=True):
                     np.testing.assert_array_equal(image, images[number], err_msg=path)
-            assert bool(reader._held) != seeks, path
+            assert bool(reader._cached) != seeks, path
     assert refused == 8
 
 
@@ -145,7 +145,10 @@ def test_damage_inside_a_file_shows_when_read(videos):
     media = VideoFile(str(videos / "diverse/decord/corrupted.mp4"))
     with media.open() as reader:
         assert reader.read(np.array([[3, 27]]), (72, 128)).std() > 10
-    with media.open() as reader, pytest.raises(VideoError, match="corrupted.mp4.*frames 0 to 27"):
+    with (
+        media.open() as reader,
+        pytest.raises(VideoError, match="corrupted.mp4.*frames must be 0 to 27"),
+    ):
         reader.read(np.array([[3, 28]]), (72, 128))
 
 
@@ -157,7 +160,7 @@ def test_a_file_cut_off_has_the_frames_before_the_cut(tmp_path, movflags):
         assert 10 < reader.num_frames < 55
         frames = np.arange(reader.num_frames)[None]
         np.testing.assert_array_equal(read_numbers(reader.read(frames, (64, 128)))[0], frames)
-        with pytest.raises(VideoError, match="cut: frames 0 to 59 are wanted"):
+        with pytest.raises(VideoError, match="cut: frames must be 0 to .*, got 0 to 59"):
             reader.read(np.array([[0, 59]]), (64, 128))
 
 
@@ -251,7 +254,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 def test_a_video_too_large_to_hold_is_refused(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.avi", codec="mpeg4")
-    monkeypatch.setattr(decode, "MAX_HELD_BYTES", 100_000)
+    monkeypatch.setattr(decode, "MAX_CACHED_BYTES", 100_000)
     with (
         pytest.raises(VideoError, match="clip.avi: more than 100000 bytes"),
         VideoFile(path).open(),

@@ -1,7 +1,7 @@
-"""Data sets by the lists that their authors published.
+"""Benchmarks with their official annotations.
 
-Nothing here imports JAX. Files are looked for under the published names, and then under the same
-names with another video extension, since people transcode.
+Nothing here imports JAX. A file may have another video extension than the published one, because
+videos get transcoded.
 """
 
 import csv
@@ -54,10 +54,10 @@ class UCF101(_ThreeSplits):
         root = need_folder("root", self.root)
         folder = need_folder("annotations", self.annotations)
         classes, rows = read_ucf101(folder, part, self.split)
-        # The lists write HandStand where the archive's own file names have Handstand.
+        # Some lists have HandStand where the file names in the archive have Handstand.
         alias = ("/v_HandStandPushups", "/v_HandstandPushups")
-        places = ((path, label, (path, path.replace(*alias))) for path, label in rows)
-        return locate_videos(root, places, classes)
+        candidates = ((path, label, (path, path.replace(*alias))) for path, label in rows)
+        return locate_videos(root, candidates, classes)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Diving48(Listed):
       root: the data set's folder.
       annotations: folder with `Diving48_vocab.json`, `Diving48_V2_train.json` and
         `Diving48_V2_test.json`.
-      folder: in `root`, with `<vid_name>.mp4`.
+      folder: folder in `root` with `<vid_name>.mp4`.
     """
 
     benchmark: ClassVar[str] = "diving48"
@@ -103,15 +103,15 @@ class Diving48(Listed):
         lists = need_folder("annotations", self.annotations)
         classes = [" ".join(parts) for parts in _read_json(lists / "Diving48_vocab.json")]
         rows = _read_json(lists / f"Diving48_V2_{part}.json")
-        places = ((row["vid_name"], row["label"], (row["vid_name"] + ".mp4",)) for row in rows)
-        return locate_videos(root, places, classes)
+        candidates = ((row["vid_name"], row["label"], (row["vid_name"] + ".mp4",)) for row in rows)
+        return locate_videos(root, candidates, classes)
 
 
 @dataclass(frozen=True)
 class SomethingSomethingV2(Listed):
-    """Something-Something V2; its test videos are the published validation set's.
+    """Something-Something V2; the test part is the published validation set.
 
-    Left and right matter to its labels: no video is mirrored.
+    Its labels distinguish left and right, so videos are not mirrored.
 
     Attributes:
       root: folder with `<id>.webm`.
@@ -134,29 +134,29 @@ class SomethingSomethingV2(Listed):
             name: int(number) for name, number in _read_json(lists / f"{stem}labels.json").items()
         }
         path = lists / f"{stem}{'validation' if part == 'test' else 'train'}.json"
-        places = []
+        candidates = []
         for row in _read_json(path):
             name = row["template"].replace("[", "").replace("]", "")
             if name not in numbers:
                 raise ValueError(f"{path}: video {row['id']} has an unknown template, {name!r}")
-            places.append((row["id"], numbers[name], (row["id"] + ".webm",)))
-        return locate_videos(root, places, sorted(numbers, key=numbers.get), mirror_safe=False)
+            candidates.append((row["id"], numbers[name], (row["id"] + ".webm",)))
+        return locate_videos(root, candidates, sorted(numbers, key=numbers.get), mirror_safe=False)
 
 
 @dataclass(frozen=True)
 class Kinetics400(Listed):
-    """Kinetics-400 (or another Kinetics) by the csv files of its annotations.
+    """Kinetics-400 (or another Kinetics) with its csv annotations.
 
-    Videos are named `<youtube_id>_<start>_<end>.mp4`, seconds with 6 digits, and lie in the split's
-    folder or in folders of their class in it, with spaces or underscores. Classes are numbered by
-    the alphabet. Many copies lack videos: an absent one is an error.
+    Videos are named `<youtube_id>_<start>_<end>.mp4`, times in seconds with 6 digits. They are in
+    the folder of the split or in class folders in it, named with spaces or underscores. Classes are
+    numbered alphabetically. A missing video is an error; many copies lack some.
 
     Attributes:
       root: folder with the two splits.
       train_list: csv file with the columns label, youtube_id, time_start and time_end.
-      test_list: the same of the test videos.
-      train_folder: in `root`, of the training videos.
-      test_folder: in `root`, of the test videos.
+      test_list: the same for the test videos.
+      train_folder: folder of the training videos in `root`.
+      test_folder: folder of the test videos in `root`.
     """
 
     benchmark: ClassVar[str] = "k400"
@@ -172,13 +172,13 @@ class Kinetics400(Listed):
         root = need_folder("root", self.root)
         folder = getattr(self, f"{part}_folder")
         rows = self._both(part, "list", lambda key, path: read_kinetics(need_file(key, path)))
-        classes = sorted({label for listed in rows.values() for _, label in listed})
+        classes = sorted({label for part_rows in rows.values() for _, label in part_rows})
         numbers = {name: number for number, name in enumerate(classes)}
-        places = (
-            (name, numbers[label], [f"{folder}/{at}{name}.mp4" for at in _class_folders(label)])
+        candidates = (
+            (name, numbers[label], [f"{folder}/{end}{name}.mp4" for end in _class_folders(label)])
             for name, label in rows[part]
         )
-        return locate_videos(root, places, classes)
+        return locate_videos(root, candidates, classes)
 
 
 def read_ucf101(
@@ -186,7 +186,7 @@ def read_ucf101(
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     """Return the class names and the (path, class number from 0) rows of an official list.
 
-    The class is the folder's: test lists carry no label, and the training lists' (from 1) agrees.
+    The class is that of the folder, because test lists have no labels.
     """
     check.one_of(("train", "test"), part=part)
     names, _ = read_classes(annotations / "classInd.txt")
@@ -200,13 +200,13 @@ def read_hmdb51(
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     """Return the class names and the (path, class number) rows of a part of an official split.
 
-    Each class has a list, of all of its clips: 1 is of training, 2 of test and 0 of unused ones.
+    The list of a class marks each of its clips: 1 training, 2 test, 0 unused.
     """
     check.one_of(("train", "test", "unused"), part=part)
     code = {"unused": "0", "train": "1", "test": "2"}[part]
     end = f"_test_split{split}.txt"
-    lists = sorted(at for at in annotations.iterdir() if at.name.endswith(end))
-    classes = sorted(at.name.removesuffix(end) for at in lists)
+    lists = [path for path in annotations.iterdir() if path.name.endswith(end)]
+    classes = sorted(path.name.removesuffix(end) for path in lists)
     if not classes:
         raise ValueError(f"there is no file <class>{end} in {annotations}")
     rows = []
@@ -215,7 +215,7 @@ def read_hmdb51(
             match = re.fullmatch(r"(.+?)\s+([012])", line)
             if not match:
                 raise ValueError(
-                    f"{annotations / (name + end)}, line {number}: wanted 'name.avi 1', got "
+                    f"{annotations / (name + end)}, line {number}: must be like 'name.avi 1', got "
                     f"{line!r}"
                 )
             if match[2] == code:
@@ -227,14 +227,16 @@ def read_kinetics(path: AnyPath) -> list[tuple[str, str]]:
     """Return the (name without extension, spaced class name) rows of an official csv file."""
     with io.StringIO(storage.read_text(path)) as file:
         table = csv.DictReader(file)
-        wanted = ("label", "youtube_id", "time_start", "time_end")
-        if missing := [name for name in wanted if name not in (table.fieldnames or ())]:
+        columns = ("label", "youtube_id", "time_start", "time_end")
+        if missing := [name for name in columns if name not in (table.fieldnames or ())]:
             raise ValueError(f"{path} has no column {', '.join(missing)}: got {table.fieldnames}")
         rows = []
         for row in table:
-            label, name, start, end = (row[column] or "" for column in wanted)
+            label, name, start, end = (row[column] or "" for column in columns)
             if not (label and start.isdigit() and end.isdigit()):
-                raise ValueError(f"{path}, line {table.line_num}: wanted a label and times: {row}")
+                raise ValueError(
+                    f"{path}, line {table.line_num}: must have a label and times, got {row}"
+                )
             rows.append((f"{name}_{int(start):06d}_{int(end):06d}", space_name(label)))
     if not rows:
         raise ValueError(f"{path} lists no video")
@@ -242,7 +244,7 @@ def read_kinetics(path: AnyPath) -> list[tuple[str, str]]:
 
 
 def _class_folders(label: str) -> Iterator[str]:
-    """Return where a class' videos lie: flat, or in a folder, also of the name's letters alone."""
+    """Yield the possible folders of a class' videos: none, or its name in various spellings."""
     yield ""
     for name in dict.fromkeys((label, re.sub(r"[()']", "", label))):
         yield from (f"{name}/", f"{name.replace(' ', '_')}/")

@@ -1,7 +1,7 @@
-"""Reading list files and finding the videos that they name, and finding shards.
+"""List files, and the files of videos and shards that they name.
 
-Nothing here imports JAX. Names from lists and folders are never globbed or passed to a shell: `[`,
-`!`, spaces and a leading `-` occur in real ones.
+Nothing here imports JAX. Names from lists and folders are never globbed or passed to a shell,
+because real ones contain `[`, `!`, spaces and a leading `-`.
 """
 
 import os
@@ -32,7 +32,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Listed:
-    """A data set whose videos are first named, then looked for; the base of those on disk."""
+    """Base of data sets on disk, which list their videos first and then look for the files."""
 
     benchmark: ClassVar[str] = ""
 
@@ -53,41 +53,41 @@ class Listed:
         return self.list_videos("test" if part == "test" else "train")
 
     def pretrain(self) -> VideoDataset:
-        """Return the training videos, to learn a representation from."""
+        """Return the videos to pretrain on; raises `ValueError` if any file is missing."""
         return require_files(self.list_part("pretrain"))
 
     def train(self) -> VideoDataset:
-        """Return the training videos; raises `ValueError` naming what is missing."""
+        """Return the training videos; raises `ValueError` if any file is missing."""
         return require_files(self.list_part("train"))
 
     def test(self) -> VideoDataset:
-        """Return the test videos; raises `ValueError` naming what is missing."""
+        """Return the test videos; raises `ValueError` if any file is missing."""
         return require_files(self.list_part("test"))
 
     def _both(self, part: str, field: str, read: Callable[[str, str], list]) -> dict[str, list]:
-        """Return what is read of a part, and of the other where the fields `train_...` name two.
+        """Return `read(name, value)` of the fields `train_<field>` and `test_<field>` by part.
 
-        The class numbers of both must mean the same. `read` gets the field's name and its value.
+        The other part is included where its field is set, so that both share class numbers.
         """
-        given = {key: getattr(self, f"{key}_{field}") for key in ("train", "test")}
+        values = {key: getattr(self, f"{key}_{field}") for key in ("train", "test")}
         return {
             key: read(f"{key}_{field}", value)
-            for key, value in given.items()
+            for key, value in values.items()
             if value or key == part
         }
 
 
-def require_files(listed: VideoList) -> VideoList:
-    """Return the videos if all of their files exist; raises `ValueError` otherwise."""
-    shelves = _Shelves()
-    paths = [video.media.path for video in listed.videos]
-    absent = [path for path in paths if not shelves.hold(path)]
-    if absent:
+def require_files(videos: VideoList) -> VideoList:
+    """Return the videos; raises `ValueError` if any of their files is missing."""
+    folders = _FolderCache()
+    paths = [video.media.path for video in videos.videos]
+    missing = [path for path in paths if not folders.has_file(path)]
+    if missing:
         raise ValueError(
-            f"{len(absent)} of {len(paths)} listed videos are absent: "
-            f"{', '.join(absent[:3])}{' ...' * (len(absent) > 3)}"
+            f"{len(missing)} of {len(paths)} listed videos are missing: "
+            f"{', '.join(missing[:3])}{' ...' * (len(missing) > 3)}"
         )
-    return listed
+    return videos
 
 
 def locate_videos(
@@ -96,26 +96,26 @@ def locate_videos(
     classes: Sequence[str],
     mirror_safe: bool = True,
 ) -> VideoList:
-    """Return the videos of rows (id, class number, paths where the file may be, best first).
+    """Return the videos of rows (id, class number, candidate paths in order of preference).
 
-    Any video extension will do instead of the path's own, or where it has none: lists leave it out,
-    and people transcode. A video that is nowhere has its first path.
+    The file may have another video extension than the path, because lists omit extensions and
+    videos get transcoded. A missing video has its first path.
     """
-    shelves, videos = _Shelves(), []
-    for name, label, places in rows:
-        paths = [os.path.join(root, place) for place in places]
-        path = next(filter(None, map(shelves.find, paths)), paths[0])
+    folders, videos = _FolderCache(), []
+    for name, label, candidates in rows:
+        paths = [os.path.join(root, candidate) for candidate in candidates]
+        path = next(filter(None, map(folders.find, paths)), paths[0])
         videos.append(Video(name, open_handle(path), {"class": label}))
     return VideoList(tuple(videos), {"class": tuple(classes)}, mirror_safe)
 
 
 def open_handle(path: str) -> VideoHandle:
-    """Return what opens the file: a zip holds a video's frames as images."""
+    """Return the handle of a file; a zip file holds the frames of a video as images."""
     return ZippedFrames(path) if path.endswith(".zip") else VideoFile(path)
 
 
 def read_lines(path: AnyPath) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, stripped, with their numbers from 1."""
+    """Return the stripped non-blank lines with their numbers, from 1."""
     if not storage.is_file(path):
         raise ValueError(f"there is no file {path}")
     lines = storage.read_text(path).split("\n")
@@ -127,19 +127,19 @@ def read_list(
 ) -> list[tuple[str, int | str]]:
     """Return the (path, class number from 0) rows of a list; see `ListFile` for its columns.
 
-    Where no column is the label, the row has the spaced name of the video's folder instead.
+    In a list without labels, the class is the name of the video's folder, with spaces.
     """
     rows = []
     for number, line in read_lines(path):
         match = COLUMNS[columns].fullmatch(line)
         if not match:
-            raise ValueError(f"{path}, line {number}: wanted {columns!r}, got {line!r}")
+            raise ValueError(f"{path}, line {number}: must be {columns!r}, got {line!r}")
         label = match[2] if match.re.groups == 2 else space_name(Path(match[1]).parent.name)
         if match.re.groups == 2:
             label = int(label) - first_label
             if label < 0:
                 raise ValueError(
-                    f"{path}, line {number}: label {match[2]} is below the first, {first_label}"
+                    f"{path}, line {number}: label must be at least {first_label}, got {match[2]}"
                 )
         rows.append((match[1], label))
     if not rows:
@@ -148,7 +148,7 @@ def read_list(
 
 
 def read_classes(path: AnyPath) -> tuple[tuple[str, ...], int]:
-    """Return the class names of a file of lines `name`, or `number name`, and the first number."""
+    """Return the class names and the first class number of a file of lines `[number] name`."""
     lines = [line for _, line in read_lines(path)]
     rows = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
     if not all(rows):
@@ -156,12 +156,12 @@ def read_classes(path: AnyPath) -> tuple[tuple[str, ...], int]:
     names = {int(row[1]): row[2] for row in rows}
     first = min(names, default=0)
     if sorted(names) != list(range(first, first + len(lines))):
-        raise ValueError(f"{path}: wanted classes numbered without gaps from {first}")
+        raise ValueError(f"{path}: classes must be numbered without gaps from {first}")
     return tuple(names[number] for number in sorted(names)), first
 
 
 def need_folder(key: str, path: str) -> AnyPath:
-    """Return the folder; raises `ValueError` naming the config's key where it is none."""
+    """Return the folder of a config's field `key`; raises `ValueError` if it does not exist."""
     folder = storage.to_path(path)
     if not path or not storage.is_folder(folder):
         raise ValueError(
@@ -171,7 +171,7 @@ def need_folder(key: str, path: str) -> AnyPath:
 
 
 def need_file(key: str, path: str) -> AnyPath:
-    """Return the file; raises `ValueError` naming the config's key where it is none."""
+    """Return the file of a config's field `key`; raises `ValueError` if it does not exist."""
     file = storage.to_path(path)
     if not path or not storage.is_file(file):
         raise ValueError(
@@ -181,30 +181,35 @@ def need_file(key: str, path: str) -> AnyPath:
 
 
 def list_folders(root: AnyPath) -> list[AnyPath]:
-    """Return the folders in a folder, in the order of their spaced names; none without it."""
-    folders = [at for at in root.iterdir() if at.is_dir()] if storage.is_folder(root) else []
-    seen = [at for at in folders if not at.name.startswith(".")]
-    return sorted(seen, key=lambda at: (space_name(at.name), at.name))
+    """Return the subfolders of a folder, sorted by name with spaces; empty without the folder."""
+    folders = [path for path in root.iterdir() if path.is_dir()] if storage.is_folder(root) else []
+    visible = [path for path in folders if not path.name.startswith(".")]
+    return sorted(visible, key=lambda path: (space_name(path.name), path.name))
 
 
 def list_video_files(folder: AnyPath) -> list[AnyPath]:
     """Return the video files in a folder, sorted."""
     return sorted(
-        at
-        for at in folder.iterdir()
-        if at.suffix.lower() in EXTENSIONS and not at.name.startswith(".")
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
     )
 
 
 def list_shards(key: str, shards: str, pattern: str) -> list[AnyPath]:
-    """Return the files of a pattern, or those in a folder whose names match, sorted.
+    """Return the shards of a config's field `key`, sorted.
+
+    Args:
+      key: name of the field, for errors.
+      shards: a folder, or a path as `expand_pattern` takes it.
+      pattern: regular expression of the file names in the folder.
 
     Raises:
-      ValueError: there is none, or one of them is absent.
+      ValueError: there are none, or any is missing.
     """
     folder = storage.to_path(shards)
     if shards and storage.is_folder(folder):
-        paths = sorted(at for at in folder.iterdir() if re.fullmatch(pattern, at.name))
+        paths = sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name))
     else:
         paths = [storage.to_path(path) for path in expand_pattern(shards) if path]
     if not paths:
@@ -212,16 +217,16 @@ def list_shards(key: str, shards: str, pattern: str) -> list[AnyPath]:
             f"{key} must be a folder of shards or a pattern, got {shards!r}: pass "
             f"--config.data.{key}=/path/to/name-{{000000..000123}}.tar"
         )
-    shelves = _Shelves()
-    if absent := [str(path) for path in paths if not shelves.hold(str(path))]:
+    folders = _FolderCache()
+    if missing := [str(path) for path in paths if not folders.has_file(str(path))]:
         raise ValueError(
-            f"{len(absent)} of {len(paths)} shards of {key} are absent: {', '.join(absent[:3])}"
+            f"{len(missing)} of {len(paths)} shards of {key} are missing: {', '.join(missing[:3])}"
         )
     return paths
 
 
 def expand_pattern(pattern: str) -> list[str]:
-    """Return the paths that `{000..123}` or a last `@64` stand for."""
+    """Return the paths of a pattern in which `{000..123}` counts, or that ends in `@64`."""
     if match := re.fullmatch(r"(.+)@(\d+)", pattern):
         count = int(match[2])
         return [f"{match[1]}-{number:05}-of-{count:05}" for number in range(count)]
@@ -238,58 +243,58 @@ def expand_pattern(pattern: str) -> list[str]:
 
 
 def list_tfds_shards(root: AnyPath, split: str) -> list[AnyPath]:
-    """Return the shards of a split in order; raises `ValueError` where one is absent."""
+    """Return the shards of a split in order; raises `ValueError` if any is missing."""
     for kind in ("array_record", "tfrecord"):
         pattern = re.compile(rf".+-{re.escape(split)}\.{kind}-\d{{5}}-of-(\d{{5}})")
-        paths = sorted(at for at in root.iterdir() if pattern.fullmatch(at.name))
-        wanted = int(paths[0].name[-5:]) if paths else 0
-        if len(paths) < wanted:
-            raise ValueError(
-                f"{wanted - len(paths)} of {wanted} shards of {split} are not in {root}"
-            )
+        paths = sorted(path for path in root.iterdir() if pattern.fullmatch(path.name))
+        count = int(paths[0].name[-5:]) if paths else 0
+        if len(paths) < count:
+            raise ValueError(f"{count - len(paths)} of {count} shards of {split} are not in {root}")
         if paths:
             return paths
-    raise ValueError(f"no shard in {root}: wanted files like name-{split}.tfrecord-00000-of-00001")
+    raise ValueError(
+        f"no shards of {split} in {root}: expected files like name-{split}.tfrecord-00000-of-00001"
+    )
 
 
 def space_name(name: str) -> str:
-    """Return a class name with spaces for underscores."""
+    """Return a class name with underscores replaced by spaces."""
     return name.replace("_", " ")
 
 
-class _Shelves:
-    """The files in folders, each folder read once: cheaper than to ask for each of many files."""
+class _FolderCache:
+    """Contents of folders, each read once, which is faster than testing many files one by one."""
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}
         self._by_stem: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str | None:
-        """Return the path, or the path with another video extension, if there is such a file."""
-        if self.hold(path):
+        """Return the path if the file exists, possibly with another video extension, or None."""
+        if self.has_file(path):
             return path
         folder, name = os.path.split(path)
         other = self._by_stem[folder].get(_stem(name))
         return os.path.join(folder, other) if other else None
 
-    def hold(self, path: str) -> bool:
+    def has_file(self, path: str) -> bool:
         folder, name = os.path.split(path)
         if folder not in self._names:
-            names = _names(folder)
+            names = _file_names(folder)
             videos = sorted(name for name in names if _stem(name) != name)
             self._names[folder] = names
             self._by_stem[folder] = {_stem(name): name for name in videos}
         return name in self._names[folder]
 
 
-def _names(folder: str) -> set[str]:
+def _file_names(folder: str) -> set[str]:
     if storage.is_remote(folder):
         return storage.list_names(folder)
-    seen = os.scandir(folder) if os.path.isdir(folder) else ()
-    return {at.name for at in seen if at.is_file()}
+    entries = os.scandir(folder) if os.path.isdir(folder) else ()
+    return {entry.name for entry in entries if entry.is_file()}
 
 
 def _stem(name: str) -> str:
-    """Return a file's name without its extension, if that is a video's."""
+    """Return a file name without its extension if that is a video extension."""
     stem, end = os.path.splitext(name)
     return stem if end.lower() in EXTENSIONS else name

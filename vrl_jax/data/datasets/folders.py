@@ -1,4 +1,4 @@
-"""Video files on disk as data sets: class folders, `path label` lists, Weizmann.
+"""Video files on disk: class folders, `path label` lists, Weizmann.
 
 Nothing here imports JAX.
 """
@@ -28,15 +28,15 @@ from vrl_jax.data.video.decode import Excerpt, VideoFile
 
 @dataclass(frozen=True)
 class ClassFolders(Listed):
-    """Videos sorted into folders that are named after their classes, as Kinetics-400 comes.
+    """Videos in one folder per class, the layout of Kinetics-400.
 
-    Class numbers follow the alphabet. Spaces and underscores in names are the same: names are
-    compared and sorted with spaces. A class may be missing in one of the two splits.
+    Classes are numbered alphabetically. Underscores in class names count as spaces. A class may be
+    missing in one of the two splits.
 
     Attributes:
       root: folder with the two splits.
-      train_folder: its folder of training videos, `<train_folder>/<class>/<video>`.
-      test_folder: its folder of test videos.
+      train_folder: folder of the training videos in `root`, `<train_folder>/<class>/<video>`.
+      test_folder: folder of the test videos in `root`.
     """
 
     root: str = ""
@@ -61,27 +61,29 @@ class ClassFolders(Listed):
             for file in list_video_files(folder)
         )
         if not videos:
-            raise ValueError(f"no video in {split}: wanted files like {split}/<class>/<video>.mp4")
+            raise ValueError(
+                f"no video in {split}: expected files like {split}/<class>/<video>.mp4"
+            )
         return VideoList(videos, {"class": tuple(classes)})
 
 
 @dataclass(frozen=True)
 class ListFile(Listed):
-    """Videos named in text files, a line each, as most repositories have them.
+    """Videos listed in text files, one per line, the format of most repositories.
 
-    The numbers come last, after spaces, tabs, a comma or `::`, so paths may hold spaces; line ends
-    of any system, trailing blanks and empty lines are fine. A path may lack its extension, or the
-    file have another one. Class names are the numbers unless `classes` gives them.
+    Numbers come last, after spaces, tabs, a comma or `::`, so paths may contain spaces. Line ends
+    of any system, trailing blanks and empty lines are accepted. Paths may lack the extension, and
+    files may have another one. Without `classes`, the class names are the numbers.
 
     Attributes:
-      root: folder that the paths start from (`/` where they are absolute).
+      root: folder that paths are relative to (`/` for absolute paths).
       train_list: file that lists the training videos.
       test_list: file that lists the test videos.
-      first_label: the number of the first class in the lists; -1: as in `classes`, or 0.
-      mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+      first_label: number of the first class in the lists; -1: as in `classes`, or 0.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
       columns: "path label", "path frames label", or "path frames" where a video's folder is its
-        class; the frames are not used.
-      classes: file of lines `name`, or `number name`; it gives classes their names and order.
+        class; the number of frames is not used.
+      classes: file of lines `name` or `number name` with the names of the classes, in order.
     """
 
     root: str = ""
@@ -93,7 +95,7 @@ class ListFile(Listed):
     classes: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse unknown columns."""
+        """Check the columns and the first label."""
         check.one_of(tuple(COLUMNS), columns=self.columns)
         check.at_least(-1, first_label=self.first_label)
 
@@ -110,41 +112,41 @@ class ListFile(Listed):
             return read_list(need_file(key, path), first, self.columns)
 
         rows = self._both(part, "list", read)
-        labels = {label for listed in rows.values() for _, label in listed}
+        labels = {label for part_rows in rows.values() for _, label in part_rows}
         if self.columns == "path frames":
             names = names or tuple(sorted(labels))
-            known = {space_name(name): number for number, name in enumerate(names)}
+            numbers = {space_name(name): number for number, name in enumerate(names)}
         else:
             names = names or tuple(str(number + first) for number in range(1 + max(labels)))
-            known = {number: number for number in range(len(names))}
-        if unknown := sorted(labels - set(known)):
+            numbers = {number: number for number in range(len(names))}
+        if unknown := sorted(labels - set(numbers)):
             raise ValueError(f"{self.classes} has {len(names)} classes, but not {unknown[0]!r}")
-        places = ((path, known[label], (path,)) for path, label in rows[part])
-        return locate_videos(root, places, names, self.mirror_safe)
+        candidates = ((path, numbers[label], (path,)) for path, label in rows[part])
+        return locate_videos(root, candidates, names, self.mirror_safe)
 
 
 @dataclass(frozen=True)
 class Weizmann(Listed):
-    """Weizmann actions: 10 classes by 9 persons, one clip each.
+    """Weizmann actions: one clip of each of 10 classes by each of 9 persons.
 
-    All splits hold the same 90 clips: whole to pretrain on, cut into windows to train and test on.
-    Judge by leaving out one value of the label `person` at a time; a random split leaks person and
-    background.
+    All parts contain the same 90 clips: whole for pretraining, cut into windows for training and
+    testing. Evaluate by leaving out one value of the label `person` at a time, because a random
+    split leaks person and background.
 
     Attributes:
       root: folder with `<class>/<person>_<class>.avi`.
-      frames: length of the test windows, which follow each other without overlap.
+      frames: length of the windows, which are consecutive and do not overlap.
     """
 
     root: str = ""
     frames: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse windows without a frame."""
+        """Check the length of windows."""
         check.at_least(1, frames=self.frames)
 
     def list_part(self, part: str) -> VideoList:
-        """Return the whole clips, which every part is made of; `ValueError` without any."""
+        """Return the whole clips of any part; raises `ValueError` if there are none."""
         check.one_of(PARTS, part=part)
         root = need_folder("root", self.root)
         files = [
@@ -153,7 +155,7 @@ class Weizmann(Listed):
             for file in list_video_files(folder)
         ]
         if not files:
-            raise ValueError(f"no video in {root}: wanted files like bend/daria_bend.avi")
+            raise ValueError(f"no video in {root}: expected files like bend/daria_bend.avi")
         classes = tuple(sorted({action for action, _ in files}))
         persons = tuple(sorted({_person(file) for _, file in files}))
         videos = tuple(
@@ -167,18 +169,22 @@ class Weizmann(Listed):
         return VideoList(videos, {"class": classes, "person": persons})
 
     def train(self) -> VideoDataset:
-        """Return the windows; opens every clip for its length, so `VideoError` may be raised."""
-        whole = self.pretrain()
-        cuts = []
-        for index in range(len(whole)):
-            video = whole[index]
+        """Return the windows; opens every clip for its length, and so may raise `VideoError`."""
+        clips = self.pretrain()
+        windows = []
+        for index in range(len(clips)):
+            video = clips[index]
             with video.media.open() as reader:
                 starts = frame_sampling.window_starts(reader.num_frames, self.frames)
-            cuts += [
-                Video(f"{video.id}/{at}", Excerpt(video.media, at, at + self.frames), video.labels)
-                for at in starts
+            windows += [
+                Video(
+                    f"{video.id}/{start}",
+                    Excerpt(video.media, start, start + self.frames),
+                    video.labels,
+                )
+                for start in starts
             ]
-        return VideoList(tuple(cuts), whole.classes)
+        return VideoList(tuple(windows), clips.classes)
 
     def test(self) -> VideoDataset:
         """Return the same windows."""

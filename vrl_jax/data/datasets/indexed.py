@@ -1,7 +1,7 @@
 """The manifest of a data set: one row per video, written by `vrl_jax.data.tools.index`.
 
-It is a folder with `manifest.jsonl`, a `Row` a line, and `dataset.json`, which is written last.
-Nothing here imports JAX.
+A manifest is a folder with `manifest.jsonl`, one `Row` per line, and `dataset.json`, which is
+written last. Nothing here imports JAX.
 """
 
 import dataclasses
@@ -24,24 +24,24 @@ MANIFEST, DATASET = "manifest.jsonl", "dataset.json"
 
 @dataclass(frozen=True)
 class Row:
-    """A video as it was found. What is not known of an unreadable one is 0.
+    """The properties of a video; those of an unreadable one are 0 where unknown.
 
     Attributes:
-      id: of the video.
-      splits: those of "pretrain", "train" and "test" that it belongs to.
-      path: absolute.
-      relative: the path from the data set's root.
+      id: id of the video.
+      splits: the parts it belongs to, of "pretrain", "train" and "test".
+      path: absolute path.
+      relative: path relative to the root of the data set.
       labels: label name to class number.
-      frames: how many there are.
+      frames: number of frames.
       fps: frames per second.
-      height: of the upright picture, pixels.
-      width: of the upright picture, pixels.
-      rotation: that makes the stored picture upright, degrees counter-clockwise.
-      seconds: how long it plays.
+      height: height of the upright frames, pixels.
+      width: width of the upright frames, pixels.
+      rotation: rotation that makes stored frames upright, degrees counter-clockwise.
+      seconds: duration.
       bytes: size of the file.
-      sha256: of the file, where that was asked for.
-      ok: whether it can be read.
-      reason: why not.
+      sha256: hash of the file, if it was computed.
+      ok: whether the video can be read.
+      reason: why it cannot be read.
     """
 
     id: str
@@ -61,30 +61,30 @@ class Row:
     reason: str = ""
 
     def to_json(self) -> str:
-        """Return the row as a line."""
+        """Return the row as a line of JSON."""
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
     @classmethod
     def from_json(cls, line: str) -> "Row":
-        """Return the row of a line."""
+        """Return the row of a line of JSON."""
         values = json.loads(line)
         return cls(**values | {"splits": tuple(values["splits"])})
 
 
 @dataclass(frozen=True)
 class Indexed(Listed):
-    """The readable videos of a data set that was indexed.
+    """The readable videos of an indexed data set.
 
     Attributes:
-      manifest: the folder that `python -m vrl_jax.data.index` wrote.
-      root: folder that the videos now lie in; "": where they were found.
+      manifest: folder that `python -m vrl_jax.data.index` wrote.
+      root: root of the data set, if it has moved since; "": where it was indexed.
     """
 
     manifest: str = ""
     root: str = ""
 
     def list_part(self, part: str) -> VideoList:
-        """Return the readable videos of a part; `ValueError` without a finished manifest."""
+        """Return the readable videos of a part; raises `ValueError` without a manifest."""
         check.one_of(PARTS, part=part)
         rows, about = load_manifest(need_folder("manifest", self.manifest))
         root = need_folder("root", self.root) if self.root else None
@@ -96,30 +96,30 @@ class Indexed(Listed):
         if not videos:
             raise ValueError(f"{self.manifest} has no readable {part} video")
         left_out = sum(not row.ok and part in row.splits for row in rows)
-        told = read_classes(about), about["mirror_safe"], about["hash"], left_out
-        return VideoList(videos, *told)
+        classes = read_classes(about)
+        return VideoList(videos, classes, about["mirror_safe"], about["hash"], left_out)
 
 
 def load_manifest(folder: AnyPath) -> tuple[list[Row], dict[str, Any]]:
-    """Return the rows of a manifest and what `dataset.json` says of them.
+    """Return the rows of a manifest and the content of `dataset.json`.
 
     Raises:
-      ValueError: the manifest is missing, unfinished or not what `dataset.json` was written for.
+      ValueError: the manifest is missing or unfinished, or `dataset.json` belongs to another one.
     """
     rows, about = read_manifest(folder)
     if hash_rows(rows) != about["hash"]:
         raise ValueError(
-            f"{folder}: {MANIFEST} is not the one that {DATASET} was written for: if excluding "
-            "videos was interrupted, repeat it; else delete the folder and index again"
+            f"{folder}: {DATASET} belongs to another {MANIFEST}: if excluding videos was "
+            "interrupted, repeat it; else delete the folder and index again"
         )
     return rows, about
 
 
 def read_manifest(folder: AnyPath) -> tuple[list[Row], dict[str, Any]]:
-    """Return the same, without a look at whether the two files fit."""
+    """Return the same without checking that the two files belong together."""
     if not (folder / DATASET).is_file() or not (folder / MANIFEST).is_file():
         raise ValueError(
-            f"{folder} has no finished manifest: make it, or go on making it, with "
+            f"{folder} has no finished manifest: create or resume it with "
             f"`python -m vrl_jax.data.index SOURCE --out={folder}`"
         )
     about = json.loads((folder / DATASET).read_text())
@@ -128,12 +128,12 @@ def read_manifest(folder: AnyPath) -> tuple[list[Row], dict[str, Any]]:
 
 
 def save_manifest(folder: Path, rows: list[Row], about: Mapping[str, Any]) -> None:
-    """Write a manifest whose rows are final; `about` gains its counts and its hash."""
-    good = [row for row in rows if row.ok]
+    """Write a finished manifest: the rows, and `about` with their counts and their hash."""
+    readable = [row for row in rows if row.ok]
     counts = {
         "videos": len(rows),
-        "readable": len(good),
-        "splits": count_splits(good),
+        "readable": len(readable),
+        "splits": count_splits(readable),
         "hash": hash_rows(rows),
     }
     files.write_text(folder / MANIFEST, "".join(row.to_json() for row in rows))
@@ -141,20 +141,20 @@ def save_manifest(folder: Path, rows: list[Row], about: Mapping[str, Any]) -> No
 
 
 def hash_rows(rows: Iterable[Any]) -> str:
-    """Return the SHA-256 over ids, labels, frames and ok: the same wherever the files lie."""
+    """Return the SHA-256 of ids, labels, frames and ok, which does not depend on paths."""
     digest = hashlib.sha256()
     for row in rows:
-        told = [row.id, sorted(row.labels.items()), row.frames, row.ok]
-        digest.update(json.dumps(told).encode())
+        values = [row.id, sorted(row.labels.items()), row.frames, row.ok]
+        digest.update(json.dumps(values).encode())
     return digest.hexdigest()
 
 
 def count_splits(rows: Iterable[Any]) -> dict[str, int]:
-    """Return how many of the rows are in each split."""
+    """Return the number of rows in each part."""
     counts = Counter(part for row in rows for part in row.splits)
     return {part: counts[part] for part in PARTS}
 
 
 def read_classes(about: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the class names that a `dataset.json` holds."""
+    """Return the class names in the content of a `dataset.json`."""
     return {label: tuple(names) for label, names in about["classes"].items()}

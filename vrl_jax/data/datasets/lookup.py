@@ -1,4 +1,4 @@
-"""Data sets by name and `key=value`, as command lines have them.
+"""Data sets by name and `key=value` settings, as on command lines.
 
 Nothing here imports JAX.
 """
@@ -17,37 +17,43 @@ _PARSE = {str: str, int: int, float: float, bool: {"true": True, "false": False}
 
 
 def build_dataset(name: str, settings: Iterable[str]) -> Splits:
-    """Return the data set of a name, a folder or `module:Class`, its fields given as `key=value`.
+    """Build a data set.
+
+    Args:
+      name: a class in this folder, `module:Class`, or a folder of videos for `ClassFolders`.
+      settings: fields of the data set as `key=value`.
 
     Raises:
-      ValueError: there is no such data set or field, or a value is of another type.
+      ValueError: there is no such data set or field, or a value has the wrong type.
     """
     pairs = [setting.partition("=")[::2] for setting in settings]
     if name not in list_datasets() and os.path.isdir(name):
         name, pairs = "ClassFolders", [("root", name), *pairs]
     kind = _find(name)
     types = {item.name: get_type_hints(kind)[item.name] for item in dataclasses.fields(kind)}
-    known = ", ".join(f"{key} ({wanted.__name__})" for key, wanted in types.items())
+    fields = ", ".join(f"{key} ({field_type.__name__})" for key, field_type in types.items())
     values = {}
     for key, text in pairs:
         if key not in types:
-            raise ValueError(f"{name} has no field {key!r}, but {known}")
+            raise ValueError(f"{name} has no field {key!r}: its fields are {fields}")
         try:
             values[key] = _PARSE[types[key]](text)
         except (KeyError, ValueError):
-            raise ValueError(f"{key}={text!r} is of another type: {name} has {known}") from None
+            raise ValueError(
+                f"{key}={text!r} has the wrong type: the fields of {name} are {fields}"
+            ) from None
     return kind(**values)
 
 
 def describe_dataset(source: Splits) -> dict[str, Any]:
-    """Return the class and the fields of a data set, as JSON would have them."""
+    """Return the class and the fields of a data set as JSON."""
     kind = type(source)
     fields = json.loads(json.dumps(dataclasses.asdict(source)))
     return {"source": f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
 
 
 def list_datasets() -> dict[str, type]:
-    """Return the data sets of this folder by the names of their classes, sorted."""
+    """Return the data set classes of this folder by name, sorted."""
     kinds = {}
     for module in pkgutil.iter_modules([os.path.dirname(__file__)], f"{__package__}."):
         for name, kind in vars(importlib.import_module(module.name)).items():
@@ -62,7 +68,7 @@ def _find(name: str) -> type:
     if not attribute:
         if name not in list_datasets():
             raise ValueError(
-                f"{name!r} is neither a folder nor a data set: wanted one of "
+                f"{name!r} is neither a folder nor a data set: data sets are "
                 f"{', '.join(list_datasets())}, or module:Class"
             )
         return list_datasets()[name]
@@ -71,5 +77,5 @@ def _find(name: str) -> type:
     except ImportError as error:
         raise ValueError(f"{name!r} is no data set: {error}") from error
     if not dataclasses.is_dataclass(kind) or not hasattr(kind, "pretrain"):
-        raise ValueError(f"{name!r} is no data set: wanted a dataclass that has `pretrain`")
+        raise ValueError(f"{name!r} is no data set: it must be a dataclass with `pretrain()`")
     return kind

@@ -1,8 +1,8 @@
-"""Data sets in shards: WebDataset tars, TFDS folders, DMVR's TFRecords. No TensorFlow is needed.
+"""Data sets in shards: WebDataset tars, TFDS folders, DMVR's TFRecords, without TensorFlow.
 
-Nothing here imports JAX. Shards are given as a folder, or as a path in which `{000000..000123}`
-counts, or that ends in `@64` for `-00000-of-00064` and so on. Tars and TFRecords may be on object
-stores: samples are read by their bytes, and listing them takes a request or two each.
+Nothing here imports JAX. Shards are a folder, or a path in which `{000000..000123}` counts or whose
+final `@64` is `-00000-of-00064` etc. Tars and TFRecords may be on object stores, where samples are
+read by byte range and listing takes one or two requests per sample.
 """
 
 import json
@@ -41,22 +41,22 @@ from vrl_jax.data.video.containers import (
     open_array_record,
 )
 
-THREADS = 8  # that read shards at once
-Row = tuple[str, VideoHandle, int]  # id, media, label as it is stored
+THREADS = 8  # shards read in parallel
+Row = tuple[str, VideoHandle, int]  # id, media, stored label
 
 
 @dataclass(frozen=True)
 class WebDataset(Listed):
-    """Tars whose members `key.mp4` and `key.cls` (or `key.json`) are a sample.
+    """Tars in which the members `key.mp4` and `key.cls` (or `key.json`) make up a sample.
 
     A key is the path up to the first dot of the file name. The label is the integer in `key.cls`,
-    or `label` or `cls` in `key.json`. Only headers and labels are read to list the samples.
+    or `label` or `cls` in `key.json`. Listing the samples reads headers and labels only.
 
     Attributes:
       train_shards: uncompressed tars of the training videos: a folder or a pattern.
-      test_shards: the same of the test videos.
-      classes: file of lines `name`, or `number name`; without it class names are the numbers.
-      mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+      test_shards: the same for the test videos.
+      classes: file of lines `name` or `number name`; without it the class names are the numbers.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
     """
 
     train_shards: str = ""
@@ -71,26 +71,26 @@ class WebDataset(Listed):
             return _index_all(index_tar, list_shards(key, shards, r".+\.tar"))
 
         rows = self._both(part, "shards", read)
-        names, first = _names(self.classes, chain(*rows.values()))
-        return _labelled(rows[part], names, first, self.mirror_safe)
+        names, first = _class_names(self.classes, chain(*rows.values()))
+        return _make_list(rows[part], names, first, self.mirror_safe)
 
 
 @dataclass(frozen=True)
 class TfdsFolder(Listed):
-    """A data set that TensorFlow Datasets prepared, in ArrayRecord or TFRecord files.
+    """A data set prepared by TensorFlow Datasets, in ArrayRecord or TFRecord files.
 
-    Its videos are sequences of JPEG or PNG images, as in `ucf101`, or the bytes of video files. As
-    labels are inside the records, the first use reads all of them through, and keeps the labels
-    in a file beside the shards where it may write there.
+    Its videos are sequences of JPEG or PNG images, as in `ucf101`, or the bytes of video files.
+    Labels are inside the records, so the first use reads all records. It caches the labels in a
+    file in the same folder, if that is writable.
 
     Attributes:
-      root: the folder of the prepared version, as `ucf101/ucf101_1_256/2.0.0`.
-      train_split: the split to train on.
-      test_split: the split to test on.
-      video: the feature with the video.
-      label: the feature with the class number.
-      fps: frames per second of image sequences, which do not say it; 0: unknown.
-      mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+      root: folder of the prepared version, such as `ucf101/ucf101_1_256/2.0.0`.
+      train_split: split to train on.
+      test_split: split to test on.
+      video: feature with the video.
+      label: feature with the class number.
+      fps: frame rate of image sequences, which do not store it; 0: unknown.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
     """
 
     root: str = ""
@@ -116,27 +116,27 @@ class TfdsFolder(Listed):
             (name, StoredExample(name, at, self.video, self.fps), label)
             for (name, at), label in zip(stored, labels, strict=True)
         ]
-        named = root / f"{self.label}.labels.txt"
-        names, _ = _names(str(named) if named.is_file() else "", rows)
-        return _labelled(rows, names, 0, self.mirror_safe)
+        names_file = root / f"{self.label}.labels.txt"
+        names, _ = _class_names(str(names_file) if names_file.is_file() else "", rows)
+        return _make_list(rows, names, 0, self.mirror_safe)
 
     def _labels(
-        self, kept: AnyPath, shards: Sequence[AnyPath], stored: Sequence[tuple[str, Stored]]
+        self, cache: AnyPath, shards: Sequence[AnyPath], stored: Sequence[tuple[str, Stored]]
     ) -> list[int]:
-        """Return the records' labels, from the file that keeps them if it is of these shards."""
+        """Return the labels of the records, from the cache if it belongs to these shards."""
         sizes = {path.name: storage.file_size(path) for path in shards}
-        if kept.is_file():
-            saved = json.loads(kept.read_text(encoding="utf-8"))
+        if cache.is_file():
+            saved = json.loads(cache.read_text(encoding="utf-8"))
             if saved["sizes"] == sizes:
                 return saved["labels"]
         with ThreadPoolExecutor(THREADS) as pool:
             labels = list(pool.map(self._label, stored))
-        part = kept.with_suffix(f".{os.getpid()}")  # other hosts may write the same
+        partial = cache.with_suffix(f".{os.getpid()}")  # other hosts may write the same file
         try:
-            part.write_text(json.dumps({"sizes": sizes, "labels": labels}), encoding="utf-8")
-            part.replace(kept)
+            partial.write_text(json.dumps({"sizes": sizes, "labels": labels}), encoding="utf-8")
+            partial.replace(cache)
         except OSError:
-            pass  # a data set that is read-only is read through each time
+            pass  # the folder is read-only: all records are read each time
         return labels
 
     def _label(self, row: tuple[str, Stored]) -> int:
@@ -150,22 +150,22 @@ class TfdsFolder(Listed):
                 f"{name} in {self.root} has no feature {self.video!r}, but {sorted(features)}: "
                 "pass --config.data.video="
             )
-        return _one(f"{name} in {self.root}", self.label, features)
+        return _single_value(f"{name} in {self.root}", self.label, features)
 
 
 @dataclass(frozen=True)
 class SequenceExamples(Listed):
-    """TFRecords of SequenceExamples as DMVR, scenic and BraVe have them: a JPEG a frame.
+    """TFRecords of SequenceExamples, one JPEG per frame, the format of DMVR, scenic and BraVe.
 
-    The class is `clip/label/text`, or where that is not stored `clip/label/index`. DMVR's example
-    generator numbers classes differently in each run, so the names' order is taken from a file.
+    The class is `clip/label/text` or, if that is not stored, `clip/label/index`. DMVR's example
+    generator numbers classes differently in each run, so a file gives their order.
 
     Attributes:
       train_shards: TFRecords of the training videos: a folder or a pattern.
-      test_shards: the same of the test videos.
-      classes: file of lines `name`, or `number name`.
-      fps: frames per second, which the records do not say (DMVR writes 10 by default); 0: unknown.
-      mirror_safe: whether a horizontal flip leaves labels true (not where left and right matter).
+      test_shards: the same for the test videos.
+      classes: file of lines `name` or `number name`.
+      fps: frame rate, which the records do not store (DMVR writes 10 by default); 0: unknown.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
     """
 
     train_shards: str = ""
@@ -194,7 +194,7 @@ class SequenceExamples(Listed):
                 rows.append((name, StoredSequence(name, stored, "image/encoded", self.fps), label))
             return rows
 
-        return _labelled(_index_all(index, shards), names, first, self.mirror_safe)
+        return _make_list(_index_all(index, shards), names, first, self.mirror_safe)
 
     def _label(self, name: str, stored: ByteRange, numbers: dict[str, int]) -> int:
         try:
@@ -202,18 +202,19 @@ class SequenceExamples(Listed):
         except DecodeError as error:
             raise ValueError(f"{name}: no tf.train.SequenceExample: {error}") from error
         if "clip/label/text" not in context:
-            return _one(name, "clip/label/index", context)
-        text = space_name(_one(name, "clip/label/text", context, bytes).decode(errors="replace"))
+            return _single_value(name, "clip/label/index", context)
+        text = _single_value(name, "clip/label/text", context, bytes).decode(errors="replace")
+        text = space_name(text)
         if text not in numbers:
             raise ValueError(f"{name}: {self.classes} has no class {text!r}")
         return numbers[text]
 
 
 def index_tar(path: AnyPath) -> list[Row]:
-    """Return the samples of an uncompressed tar, reading headers and labels alone.
+    """Return the samples of an uncompressed tar, reading only headers and labels.
 
     Raises:
-      ValueError: the tar is damaged or cut off, or a sample has no video or no label.
+      ValueError: the tar is damaged or truncated, or a sample has no video or no label.
     """
     videos, labels, key = {}, {}, "no member"
     try:
@@ -248,40 +249,42 @@ def _index_all(index: Callable[[AnyPath], list[Row]], paths: Sequence[AnyPath]) 
 
 
 def _rows(path: AnyPath) -> list[Stored]:
-    """Return where each record of a TFDS shard is."""
+    """Return the location of each record of a TFDS shard."""
     if ".array_record-" not in path.name:
-        return [ByteRange(str(path), *where) for where in tfrecord.index_tfrecords(path)]
+        return [ByteRange(str(path), *span) for span in tfrecord.index_tfrecords(path)]
     need_local(path.parent)
     try:
         count = len(open_array_record(str(path)))
-    except Exception as error:  # the reader raises whatever its C++ says
+    except Exception as error:  # the reader raises various errors from C++
         raise ValueError(f"{path} cannot be read: {error}") from error
     return [ArrayRecord(str(path), number) for number in range(count)]
 
 
-def _one(name: str, feature: str, features: dict, kind: type = int) -> int | bytes:
+def _single_value(name: str, feature: str, features: dict, kind: type = int) -> int | bytes:
     values = features.get(feature, [])
     if len(values) != 1 or not isinstance(values[0], kind):
-        raise ValueError(f"{name}: wanted one {kind.__name__} as {feature}, got {values!r:.99}")
+        raise ValueError(f"{name}: {feature} must be one {kind.__name__}, got {values!r:.99}")
     return values[0]
 
 
-def _names(classes: str, rows: Iterable[Row]) -> tuple[tuple[str, ...], int]:
-    """Return the class names of a file, or numbers where there is none, and the first number."""
+def _class_names(classes: str, rows: Iterable[Row]) -> tuple[tuple[str, ...], int]:
+    """Return the class names, the numbers if there is no file, and the first class number."""
     if classes:
         return read_classes(need_file("classes", classes))
     return tuple(map(str, range(1 + max((label for _, _, label in rows), default=0)))), 0
 
 
-def _labelled(
+def _make_list(
     rows: Sequence[Row], names: tuple[str, ...], first: int, mirror_safe: bool
 ) -> VideoList:
     if not rows:
-        raise ValueError("the shards hold no sample")
+        raise ValueError("the shards contain no sample")
     videos = []
     for name, media, label in rows:
         if not 0 <= label - first < len(names):
             last = first + len(names) - 1
-            raise ValueError(f"{media.path}: {name} has class {label}, wanted {first} to {last}")
+            raise ValueError(
+                f"{media.path}: the class of {name} must be {first} to {last}, got {label}"
+            )
         videos.append(Video(name, media, {"class": label - first}))
     return VideoList(tuple(videos), {"class": names}, mirror_safe)

@@ -1,13 +1,13 @@
-"""Videos with known factors, rendered from integers: what is shown, and how it moves.
+"""Rendered videos with known static and dynamic factors.
 
-A textured, coloured shape moves over a still background on a torus. Its *static* class decides
-shape, texture, hue and background; its *dynamic* class decides the trajectory and nothing else:
-every motion has the same speed, and positions are uniform whatever the motion, so no single frame
-tells it. Hues vary a little, sizes, speeds, starts and phases freely.
-Mirroring a video changes its dynamic class.
+A textured, colored shape moves over a still background on a torus. The *static* class determines
+shape, texture, hue and background. The *dynamic* class determines only the trajectory: all motions
+have the same speed and uniformly distributed positions, so that no single frame reveals the class.
+Hues vary slightly; sizes, speeds, starts and phases vary freely. Mirroring a video changes its
+dynamic class.
 
-As everything is known, the same videos can be had with one factor changed and nothing else, and as
-masks of the shape.
+All factors are known, so the same videos are also available with one factor changed, and as masks
+of the shape.
 """
 
 import contextlib
@@ -33,25 +33,25 @@ MOTIONS = (
     "to and fro",
     "up and down",
 )
-SPEED = 0.06  # of the canvas side a frame
-TURN = 0.12  # radius of circles and half-length of shuttles, of the canvas side
+SPEED = 0.06  # per frame, as a fraction of the canvas side
+TURN = 0.12  # radius of circles and half-length of shuttles, as a fraction of the canvas side
 PURPOSES = ("pretrain", "train", "test")
-SHOWN = ("videos", "masks", "another static", "another dynamic")
+VARIANTS = ("videos", "masks", "another static", "another dynamic")
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """A data set of rendered videos, of which pretraining alone sees the factors correlated.
+    """Rendered videos; the two factors are correlated in the pretraining part only.
 
     Attributes:
-      pretrain_videos: unlabelled videos to learn a representation from.
-      train_videos: labelled videos for probes, factors independent.
-      test_videos: videos to be judged on, factors independent.
-      classes: static classes, and as many dynamic ones; at most 8.
-      cooccurrence: probability in the pretraining set that a video's dynamic class equals its
+      pretrain_videos: number of unlabelled videos to pretrain on.
+      train_videos: number of labelled training videos, factors independent.
+      test_videos: number of test videos, factors independent.
+      classes: number of static classes and of dynamic classes, at most 8.
+      cooccurrence: probability in the pretraining part that the dynamic class of a video equals its
         static class; 1 / classes makes them independent.
       frames: length of a video.
-      seed: of the whole data set.
+      seed: seed of the data set.
     """
 
     benchmark: ClassVar[str] = ""
@@ -73,29 +73,29 @@ class Synthetic:
             raise ValueError(f"classes must be at most {len(MOTIONS)}, got {self.classes}")
 
     def pretrain(self) -> "Scenes":
-        """Return the videos to learn from, factors correlated."""
+        """Return the videos to pretrain on, factors correlated."""
         return Scenes(self, "pretrain", self.pretrain_videos, self.cooccurrence)
 
     def train(self) -> "Scenes":
-        """Return the labelled videos for probes, factors independent."""
+        """Return the labelled training videos, factors independent."""
         return Scenes(self, "train", self.train_videos, 1 / self.classes)
 
     def test(self) -> "Scenes":
-        """Return the videos to be judged on, factors independent."""
+        """Return the test videos, factors independent."""
         return Scenes(self, "test", self.test_videos, 1 / self.classes)
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """A source of rendered videos; video `i` is a pure function of (seed, purpose, i).
+    """One part of the rendered videos; video `i` is a pure function of (seed, purpose, i).
 
     Attributes:
-      config: of the data set.
-      purpose: which of its splits.
+      config: the data set.
+      purpose: "pretrain", "train" or "test".
       length: number of videos.
       cooccurrence: see `Synthetic`.
-      mirror_safe: see `Source`.
-      shown: what is made of the drawn scenes.
+      mirror_safe: see `VideoDataset`.
+      variant: "videos", "masks", or one factor changed: "another static", "another dynamic".
     """
 
     config: Synthetic
@@ -103,11 +103,11 @@ class Scenes:
     length: int
     cooccurrence: float
     mirror_safe: bool = False
-    shown: str = "videos"
+    variant: str = "videos"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be shown."""
-        check.one_of(SHOWN, shown=self.shown)
+        """Check the variant."""
+        check.one_of(VARIANTS, variant=self.variant)
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -138,17 +138,17 @@ class Scenes:
             radius=float(rng.uniform(0.15, 0.2)),
             hues=tuple(((static / count + rng.normal(0, 0.03, 2)) % 1).tolist()),
         )
-        scene = _show(scene, self.shown, int(rng.integers(1, count)), count)
+        scene = _make_variant(scene, self.variant, int(rng.integers(1, count)), count)
         labels = {"static": scene.static, "dynamic": scene.dynamic}
         return Video(f"{self.purpose}-{index:06d}", scene, labels)
 
     def masks(self) -> "Scenes":
-        """Return masks of the shapes as videos, white where the shape is."""
-        return replace(self, shown="masks")
+        """Return the masks of the shapes as videos, white on the shape."""
+        return replace(self, variant="masks")
 
     def twins(self) -> tuple["Scenes", "Scenes"]:
-        """Return the same videos twice: with another dynamic class, and with another static one."""
-        return replace(self, shown="another dynamic"), replace(self, shown="another static")
+        """Return the videos with another dynamic class, then those with another static class."""
+        return replace(self, variant="another dynamic"), replace(self, variant="another static")
 
     def __repr__(self) -> str:
         """Return a short, stable name: grain prints it in its errors."""
@@ -157,9 +157,9 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Scene:
-    """One video's recipe; lengths are shares of the canvas side, angles and phases of a turn.
+    """Parameters of one video: lengths in canvas sides, angles and phases in turns.
 
-    A masked one shows how much of each pixel the shape covers, and nothing else.
+    A masked scene renders the coverage of each pixel by the shape.
     """
 
     static: int
@@ -186,15 +186,15 @@ class Scene:
     def read(
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
-        """Render the wanted frames at (height, width) `size`."""
+        """Render frames at (height, width) `size`."""
         flat = frames.reshape(-1)
         clip = (render_mask if self.masked else render_frames)(self, flat, size)
         return clip.reshape(*frames.shape, *clip.shape[1:])
 
 
-def _show(scene: Scene, shown: str, step: int, count: int) -> Scene:
-    """Return what is made of a scene; another class is `step` further, of `count`."""
-    match shown:
+def _make_variant(scene: Scene, variant: str, step: int, count: int) -> Scene:
+    """Return a variant of a scene; another class is `step` further, modulo `count`."""
+    match variant:
         case "masks":
             return replace(scene, masked=True)
         case "another dynamic":
@@ -206,7 +206,7 @@ def _show(scene: Scene, shown: str, step: int, count: int) -> Scene:
 
 
 def shape_centre(scene: Scene, frames: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t 2"]:
-    """Return the shape's centre (x to the right, y downwards) on the unit torus at each frame."""
+    """Return the center of the shape (x right, y down) on the unit torus in each frame."""
     way = scene.speed * SPEED * frames
     angle = way / TURN + math.tau * scene.phase
     shuttle = TURN * (np.abs(4 * ((way / (4 * TURN) + scene.phase) % 1) - 2) - 1)
@@ -227,7 +227,7 @@ def shape_centre(scene: Scene, frames: Int[np.ndarray, "t"]) -> Float[np.ndarray
 def render_frames(
     scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Draw the frames: background, and over it the shape with soft edges."""
+    """Draw frames: the shape with soft edges over the background."""
     u, v = _shape_grid(scene, frames, size)
     cover = _cover(scene, u, v, size)[..., None]
     ink = _colour(scene.hues[0], 0.9) * _texture(scene.static, u, v)[..., None]
@@ -238,13 +238,13 @@ def render_frames(
 def render_mask(
     scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Draw the shape white on black, where `render` draws it."""
+    """Draw the mask of `render_frames`: the shape white on black."""
     cover = _cover(scene, *_shape_grid(scene, frames, size), size)
     return np.repeat(np.round(255 * cover).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def _pixels(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the pixels' centres lie: a row of x and a column of y."""
+    """Return the coordinates of pixel centers: a row of x and a column of y."""
     height, width = size
     y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, :]
@@ -254,7 +254,7 @@ def _pixels(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 def _shape_grid(
     scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return each pixel's place on the shape, whose centre is 0 and whose radius is 1."""
+    """Return the coordinates of pixels relative to the shape, with center 0 and radius 1."""
     x, y = _pixels(size)
     centre = shape_centre(scene, frames).astype(np.float32)
     across = (x - centre[:, 0, None, None] + 0.5) % 1 - 0.5
@@ -263,36 +263,36 @@ def _shape_grid(
 
 
 def _cover(scene: Scene, u: np.ndarray, v: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return how much of each pixel the shape covers."""
+    """Return the coverage of each pixel by the shape."""
     edge = 1.5 / (min(size) * scene.radius)
     return np.clip(0.5 - _distance(scene.static, u, v) / edge, 0, 1)
 
 
 def _distance(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return a signed distance to the outline, below 0 inside; the shape fits the unit disc."""
-    beside, above = np.abs(u), np.abs(v)
+    """Return a signed distance to the outline, negative inside; the shape fits the unit disc."""
+    across, down = np.abs(u), np.abs(v)
     match SHAPES[shape]:
         case "disc":
             return np.sqrt(u * u + v * v) - 0.9
         case "square":
-            return np.maximum(beside, above) - 0.8
+            return np.maximum(across, down) - 0.8
         case "triangle":
-            return np.maximum(v - 0.6, 0.87 * beside - 0.5 * v - 0.45)
+            return np.maximum(v - 0.6, 0.87 * across - 0.5 * v - 0.45)
         case "ring":
             return np.abs(np.sqrt(u * u + v * v) - 0.7) - 0.25
         case "cross":
-            return np.maximum(np.maximum(beside, above) - 0.95, np.minimum(beside, above) - 0.3)
+            return np.maximum(np.maximum(across, down) - 0.95, np.minimum(across, down) - 0.3)
         case "diamond":
-            return 0.71 * (beside + above) - 0.68
+            return 0.71 * (across + down) - 0.68
         case "bar":
-            return np.maximum(beside - 0.35, above - 1.0)
+            return np.maximum(across - 0.35, down - 1.0)
         case "heart":
-            w = v + 0.55 * np.sqrt(beside + 0.01) - 0.15
+            w = v + 0.55 * np.sqrt(across + 0.01) - 0.15
             return np.sqrt(1.2 * u * u + 1.4 * w * w) - 0.75
 
 
 def _texture(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return the brightness of the shape's surface: plain, striped either way, or chequered."""
+    """Return the brightness of the shape's surface: plain, striped or checkered."""
     match kind % 4:
         case 0:
             return np.ones_like(u)
@@ -305,7 +305,7 @@ def _texture(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _backdrop(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return a still, dim wave pattern in the hue opposite to the shape's."""
+    """Return a still, dim wave pattern in the complementary hue of the shape."""
     cycles_x, cycles_y = divmod(scene.static + 1, 3)
     wave = np.sin(math.tau * (cycles_x * x + cycles_y * y + scene.phase))
     mix = (0.5 + 0.25 * wave)[..., None]
@@ -313,6 +313,6 @@ def _backdrop(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _colour(hue: float, value: float) -> np.ndarray:
-    """Return an RGB colour of moderate saturation."""
+    """Return an RGB color of moderate saturation."""
     wheel = 0.5 + 0.5 * np.cos(math.tau * (hue - np.array([0.0, 1 / 3, 2 / 3])))
     return (value * (0.35 + 0.65 * wheel)).astype(np.float32)

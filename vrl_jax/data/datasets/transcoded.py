@@ -1,9 +1,9 @@
-"""Videos that `vrl_jax.data.tools.transcode` transcoded, in ArrayRecord shards.
+"""Transcoded videos in ArrayRecord shards, written by `vrl_jax.data.tools.transcode`.
 
-A record is a 4-byte little-endian length, a JSON object of that length in UTF-8 (`id`, `labels`,
-`frames`, `fps`, `height`, `width`, `sha256` of the original or ""), then an mp4 file up to the end
-of the record. `videos.jsonl` says in which shard each video is, so that nothing has to read the
-shards to know what they hold; `dataset.json` is written last. Nothing here imports JAX.
+A record is a 4-byte little-endian length, a UTF-8 JSON object of that length (`id`, `labels`,
+`frames`, `fps`, `height`, `width`, `sha256` of the original or ""), and an mp4 file up to the end
+of the record. `videos.jsonl` lists the record of each video, so that listing a data set does not
+read its shards; `dataset.json` is written last. Nothing here imports JAX.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ class Entry:
     """A line of `videos.jsonl`.
 
     Attributes:
-      id: of the video.
-      splits: those of "pretrain", "train" and "test" that it belongs to.
+      id: id of the video.
+      splits: the parts it belongs to, of "pretrain", "train" and "test".
       labels: label name to class number.
-      frames: how many there are.
+      frames: number of frames.
       fps: frames per second.
-      height: of the frames, pixels.
-      width: of the frames, pixels.
-      sha256: of the original, where the manifest has it.
-      shard: name of the file.
-      record: its number in there.
+      height: height of the frames, pixels.
+      width: width of the frames, pixels.
+      sha256: hash of the original file, if the manifest has it.
+      shard: name of the shard.
+      record: number of the record in the shard.
     """
 
     id: str
@@ -52,20 +52,20 @@ class Entry:
     sha256: str
     shard: str
     record: int
-    ok = True  # for the hash: what is not is not here
+    ok = True  # for `hash_rows`: shards have readable videos only
 
     @classmethod
     def from_json(cls, line: str) -> "Entry":
-        """Return the entry of a line."""
+        """Return the entry of a line of JSON."""
         values = json.loads(line)
         return cls(**values | {"splits": tuple(values["splits"])})
 
     def to_json(self) -> str:
-        """Return the entry as a line."""
+        """Return the entry as a line of JSON."""
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
     def header(self) -> dict[str, Any]:
-        """Return what the record itself tells."""
+        """Return the JSON object in the record."""
         return {key: getattr(self, key) for key in HEADER}
 
 
@@ -74,12 +74,12 @@ HEADER = ("id", "labels", "frames", "fps", "height", "width", "sha256")
 
 @dataclass(frozen=True)
 class PreparedVideo:
-    """The mp4 file in a record, which is read when it is opened.
+    """The mp4 file in a record, which is read when the video is opened.
 
     Attributes:
-      name: what errors call it.
-      path: of the shard.
-      number: of the record.
+      name: name of the video in errors.
+      path: path of the shard.
+      number: number of the record.
     """
 
     name: str
@@ -88,28 +88,28 @@ class PreparedVideo:
 
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
-        """Open for reading; raises `VideoError`, also where the shard is damaged."""
+        """Open for reading; raises `VideoError` if the video or the shard is damaged."""
         try:
             mp4 = unpack_record(ArrayRecord(self.path, self.number).read())[1]
-        except (RuntimeError, ValueError, IndexError, OSError) as error:  # the first is C++'s
-            told = f"{self.name}: {self.path}, record {self.number}: {error}"
-            raise VideoError(told) from error
+        except (RuntimeError, ValueError, IndexError, OSError) as error:  # RuntimeError: from C++
+            record = f"{self.path}, record {self.number}"
+            raise VideoError(f"{self.name}: {record}: {error}") from error
         with VideoBytes(self.name, mp4).open() as reader:
             yield reader
 
 
 @dataclass(frozen=True)
 class Prepared(Listed):
-    """A data set that was transcoded.
+    """A transcoded data set.
 
     Attributes:
-      root: the folder that `python -m vrl_jax.data.prepare` wrote.
+      root: folder that `python -m vrl_jax.data.prepare` wrote.
     """
 
     root: str = ""
 
     def list_part(self, part: str) -> VideoList:
-        """Return the videos of a part; raises `ValueError` where the folder is not finished."""
+        """Return the videos of a part; raises `ValueError` if the folder is unfinished."""
         check.one_of(PARTS, part=part)
         root = need_folder("root", self.root)
         need_local(root)
@@ -122,30 +122,30 @@ class Prepared(Listed):
         if not videos:
             raise ValueError(f"{root} has no {part} video")
         left_out = about.get("left_out", {}).get(part, 0)
-        told = read_classes(about), about["mirror_safe"], about["hash"], left_out
-        return VideoList(videos, *told)
+        classes = read_classes(about)
+        return VideoList(videos, classes, about["mirror_safe"], about["hash"], left_out)
 
 
 def open_record(root: AnyPath, entry: Entry) -> PreparedVideo:
-    """Return what opens the video of an entry."""
+    """Return the handle of an entry's video."""
     return PreparedVideo(entry.id, str(root / entry.shard), entry.record)
 
 
 def load_entries(root: AnyPath) -> tuple[list[Entry], dict[str, Any]]:
-    """Return the entries of a prepared data set and what `dataset.json` says of them.
+    """Return the entries of a transcoded data set and the content of `dataset.json`.
 
     Raises:
-      ValueError: the folder is not finished, or `videos.jsonl` is not its own.
+      ValueError: the folder is unfinished, or `dataset.json` belongs to another `videos.jsonl`.
     """
     if not (root / DATASET).is_file() or not (root / VIDEOS).is_file():
         raise ValueError(
-            f"{root} has no finished shards: make them, or go on making them, with "
+            f"{root} has no finished shards: create or resume them with "
             f"`python -m vrl_jax.data.prepare MANIFEST_DIR --out={root}`"
         )
     about = json.loads((root / DATASET).read_text())
     entries = [Entry.from_json(line) for line in (root / VIDEOS).read_text().splitlines()]
     if hash_rows(entries) != about["hash"]:
-        raise ValueError(f"{root}: {VIDEOS} is not the one that {DATASET} was written for")
+        raise ValueError(f"{root}: {DATASET} belongs to another {VIDEOS}")
     return entries, about
 
 
@@ -156,8 +156,8 @@ def pack_record(header: Mapping[str, Any], mp4: bytes) -> bytes:
 
 
 def unpack_record(record: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the header and the mp4 file of a record; raises `ValueError` where it is none."""
+    """Return the header and the mp4 file of a record; raises `ValueError` if it is malformed."""
     end = 4 + struct.unpack("<I", record[:4])[0] if len(record) >= 4 else 0
     if not 4 < end <= len(record):
-        raise ValueError(f"a record of {len(record)} bytes is none of a transcoded video")
+        raise ValueError(f"a record of {len(record)} bytes is no transcoded video")
     return json.loads(record[4:end]), record[end:]

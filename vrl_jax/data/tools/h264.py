@@ -1,4 +1,4 @@
-"""Videos as small files that are cheap to read clips from.
+"""Transcoding to small H.264 files that are fast to read clips from.
 
 Nothing here imports JAX.
 """
@@ -15,13 +15,13 @@ from vrl_jax.data.dataset import VideoError
 from vrl_jax.data.datasets.indexed import Row
 from vrl_jax.data.video.decode import ANY_METADATA, convert_frame
 
-# "fastdecode" leaves out what is slow to decode: a third less time for a tenth more bytes.
+# "fastdecode" disables features that are slow to decode: a third less time for a tenth more bytes.
 CODEC = {"g": "16", "bf": "0", "crf": "20", "tune": "fastdecode"}
-FPS = 25.0  # of files that do not say theirs
+FPS = 25.0  # of files without a frame rate
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Return even (height, width) of the same aspect with that short side, or below if it was."""
+    """Return even (height, width) with the given short side and the same aspect; never enlarges."""
     factor = min(1.0, short_side / min(height, width)) / 2
     return max(2, 2 * round(height * factor)), max(2, 2 * round(width * factor))
 
@@ -29,10 +29,10 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 def transcode_video(row: Row, short_side: int) -> bytes:
     """Return a video as an mp4 file: H.264, upright, a keyframe every 16 frames, no sound.
 
-    The pixels go by way of the RGB that readers return, so colours are those of the original.
+    Frames are encoded from the RGB values that readers return, which preserves their colors.
 
     Raises:
-      VideoError: it has fewer frames than the manifest says.
+      VideoError: the video has fewer frames than in the manifest.
     """
     size = scaled_size(row.height, row.width, short_side)
     rate = Fraction(row.fps or FPS).limit_denominator(10000)
@@ -40,7 +40,7 @@ def transcode_video(row: Row, short_side: int) -> bytes:
     with av.open(row.path, **ANY_METADATA) as old, av.open(file, "w", format="mp4") as new:
         old.streams.video[0].codec_context.thread_count = 1
         stream = new.add_stream("libx264", rate=rate, options=CODEC)
-        stream.codec_context.thread_count = 1  # more would make the bytes depend on the machine
+        stream.codec_context.thread_count = 1  # with more, the bytes depend on the machine
         stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         for number, frame in enumerate(islice(old.decode(video=0), row.frames)):
             pixels = np.ascontiguousarray(convert_frame(frame, size, reformatter))

@@ -1,11 +1,10 @@
-"""Transcode an indexed data set once, so that reading a clip costs a fraction from then on.
+"""Transcode an indexed data set to shards from which clips are read several times faster.
 
 `python -m vrl_jax.data.prepare MANIFEST_DIR --out=DIR --short-side=128` writes all readable videos
-as small H.264 files with a keyframe every 16 frames into ArrayRecord shards: frame i is frame i of
-the original, upright. `--data="Prepared root=DIR"` trains on them. Stopped at
-any moment, even by `kill -9`, the same command goes on with the first unfinished shard, and the
-shards do not depend on that or on the number of workers. Videos that cannot be transcoded are in
-`failed.jsonl`.
+to ArrayRecord shards as small H.264 files with a keyframe every 16 frames. Frame i is the upright
+frame i of the original. `--data="Prepared root=DIR"` trains on them. After any interruption, even
+`kill -9`, the same command resumes at the first unfinished shard. The shards depend neither on
+interruptions nor on the number of workers. `failed.jsonl` lists videos that cannot be transcoded.
 """
 
 import argparse
@@ -35,9 +34,9 @@ from vrl_jax.data.tools.worker_pool import Failure, Pool
 from vrl_jax.data.video.decode import VideoFile
 
 SETTINGS, FAILED = "dataset.part.json", "failed.jsonl"
-RECORDS = "group_size:1,uncompressed"  # a record is read alone; video does not compress further
-BYTES_PER_PIXEL = 0.06  # what such files come to, roughly: it decides how many videos make a shard
-SAMPLE = 32  # videos that the gain is measured on
+RECORDS = "group_size:1,uncompressed"  # records are read one by one; videos are compressed already
+BYTES_PER_PIXEL = 0.06  # approximate size of transcoded videos, which determines videos per shard
+SAMPLE = 32  # videos on which the speed is measured
 
 
 def transcode_videos(
@@ -51,25 +50,26 @@ def transcode_videos(
     """Transcode the readable videos of a manifest into shards in the folder `out`.
 
     Args:
-      source: the folder of the manifest.
-      out: made where it is not there; the finished shards in it are kept.
-      short_side: height or width of the frames, whichever is less, pixels; smaller ones stay.
-      workers: processes that transcode.
-      shard_mb: what a shard comes to, roughly, megabytes.
+      source: folder of the manifest.
+      out: output folder, created if needed; finished shards in it are kept.
+      short_side: shorter side of the frames, pixels; smaller videos keep their size.
+      workers: transcoding processes.
+      shard_mb: approximate size of a shard, megabytes.
       time_limit: seconds after which a video counts as failed.
 
     Returns:
-      how many videos failed.
+      the number of videos that failed.
 
     Raises:
-      ValueError: the manifest is not finished, or `out` holds shards of another or other settings.
+      ConfigMismatch: `out` has shards of another manifest or with other settings.
+      ValueError: the manifest is unfinished.
       VideoError: a shard does not read back as it was written.
     """
     check.at_least(2, short_side=short_side)
     check.at_least(1, shard_mb=shard_mb)
     rows, about = indexed.load_manifest(source)
-    made = {"manifest": about["hash"], "short_side": short_side, "shard_mb": shard_mb}
-    if _started(out, made):
+    settings = {"manifest": about["hash"], "short_side": short_side, "shard_mb": shard_mb}
+    if _prepare_folder(out, settings):
         _clean(out)
         return json.loads((out / indexed.DATASET).read_text())["failed"]
     if not about["readable"]:
@@ -86,12 +86,12 @@ def transcode_videos(
                 progress.update(len(shard))
             else:
                 _write_shard(pool, path, shard, short_side, progress)
-    kept = {key: about[key] for key in ("classes", "mirror_safe")}
-    return _finish(out, paths, rows, {**kept, **made})
+    inherited = {key: about[key] for key in ("classes", "mirror_safe")}
+    return _finish(out, paths, rows, {**inherited, **settings})
 
 
 def assign_shards(rows: list[Row], short_side: int, shard_mb: int) -> list[list[Row]]:
-    """Return the videos of each shard, in order; a function of its arguments alone."""
+    """Return the videos of each shard, in order, as a pure function of the arguments."""
     shards, limit, size = [], shard_mb * 1e6 / BYTES_PER_PIXEL, np.inf
     for row in rows:
         if size >= limit:
@@ -103,23 +103,24 @@ def assign_shards(rows: list[Row], short_side: int, shard_mb: int) -> list[list[
     return shards
 
 
-def _started(out: Path, made: dict[str, Any]) -> bool:
-    """Return whether `out` is finished; raises `ValueError` where it was made in another way."""
+def _prepare_folder(out: Path, settings: dict[str, Any]) -> bool:
+    """Return whether `out` is finished; raises `ConfigMismatch` if it has other settings."""
     path = out / SETTINGS
     finished = (out / indexed.DATASET).is_file()
     if finished:
         path = out / indexed.DATASET
     if path.is_file():
         old = json.loads(path.read_text())
-        files.check_same_settings(out, {key: old.get(key) for key in made}, made, "--out")
+        old = {key: old.get(key) for key in settings}
+        files.check_same_settings(out, old, settings, "--out")
     else:
         out.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, json.dumps(made))
+        files.write_text(path, json.dumps(settings))
     return finished
 
 
 def _write_shard(pool: Pool, path: Path, rows: list[Row], short_side: int, progress: tqdm) -> None:
-    """Write a shard and its part of `videos.jsonl`; the shard has its name once both are right."""
+    """Write and verify a shard and its part of `videos.jsonl`, then rename the shard."""
     results = {}
     for number, result in pool.map(_transcode, [(row, short_side) for row in rows]):
         results[number] = result
@@ -150,33 +151,33 @@ def _transcode(task: tuple[Row, int]) -> bytes:
 
 
 def _verify(task: tuple[Path, Entry]) -> None:
-    """Raise `VideoError` unless a record holds the header and as many frames as were written."""
+    """Raise `VideoError` unless a record has the header and the number of frames written."""
     path, entry = task
     with ArrayRecordDataSource([str(path)]) as shard:
         header, mp4 = transcoded.unpack_record(shard[entry.record])
     with av.open(io.BytesIO(mp4)) as container:
         frames = sum(1 for _ in container.decode(video=0))
     if frames != entry.frames or header != entry.header():
-        raise VideoError(f"wanted {entry.header()}, got {header} and {frames} frames")
+        raise VideoError(f"the record must be {entry.header()}, got {header} and {frames} frames")
 
 
-def _finish(out: Path, paths: list[Path], named: list[Row], about: dict[str, Any]) -> int:
-    """Write what makes shards a data set, and remove what making them needed."""
+def _finish(out: Path, paths: list[Path], rows: list[Row], about: dict[str, Any]) -> int:
+    """Write the files that make shards a data set, and remove temporary ones."""
     texts = [path.with_suffix(".jsonl").read_text() for path in paths]
     lines = [line for text in texts for line in text.splitlines(keepends=True)]
     failed = [line for line in lines if "reason" in json.loads(line)]
     entries = [line for line in lines if "reason" not in json.loads(line)]
-    for name, some in ((transcoded.VIDEOS, entries), (FAILED, failed)):
-        files.write_text(out / name, "".join(some))
-    rows = list(map(Entry.from_json, entries))
-    here = {row.id for row in rows}
+    files.write_text(out / transcoded.VIDEOS, "".join(entries))
+    files.write_text(out / FAILED, "".join(failed))
+    videos = list(map(Entry.from_json, entries))
+    ids = {video.id for video in videos}
     counts = {
-        "videos": len(rows),
+        "videos": len(videos),
         "failed": len(failed),
-        "splits": indexed.count_splits(rows),
-        "left_out": indexed.count_splits(row for row in named if row.id not in here),
+        "splits": indexed.count_splits(videos),
+        "left_out": indexed.count_splits(row for row in rows if row.id not in ids),
         "shards": len(paths),
-        "hash": indexed.hash_rows(rows),
+        "hash": indexed.hash_rows(videos),
     }
     files.write_text(out / indexed.DATASET, json.dumps({**about, **counts}, indent=2) + "\n")
     _clean(out)
@@ -188,53 +189,51 @@ def _clean(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def measure_gain(source: Path, out: Path, short_side: int) -> tuple[float, float]:
-    """Return how many random 16-frame clips a second one process reads, originals and shards.
+def measure_speedup(source: Path, out: Path, short_side: int) -> tuple[float, float]:
+    """Return random 16-frame clips per second of one process, from originals and from shards.
 
-    Both are read twice, and the second time counts: no disk is measured.
+    Both are read twice, and the second pass is timed, to measure decoding and not the disk.
     """
     paths = {row.id: row.path for row in indexed.load_manifest(source)[0]}
     entries, _ = transcoded.load_entries(out)
-    chosen = np.linspace(0, len(entries) - 1, min(SAMPLE, len(entries))).round().astype(int)
-    picked = [entries[number] for number in chosen]
-    old: list[VideoHandle] = [VideoFile(paths[entry.id]) for entry in picked]
-    new: list[VideoHandle] = [transcoded.open_record(out, entry) for entry in picked]
+    indices = np.linspace(0, len(entries) - 1, min(SAMPLE, len(entries))).round().astype(int)
+    sample = [entries[index] for index in indices]
+    old: list[VideoHandle] = [VideoFile(paths[entry.id]) for entry in sample]
+    new: list[VideoHandle] = [transcoded.open_record(out, entry) for entry in sample]
     return tuple(_clips_per_second(media, short_side) for media in (old, old, new, new))[1::2]
 
 
-def _clips_per_second(media: list[VideoHandle], side: int) -> float:
+def _clips_per_second(handles: list[VideoHandle], side: int) -> float:
     rng, start = np.random.default_rng(0), time.perf_counter()
-    for each in media:
-        with each.open() as reader:
+    for handle in handles:
+        with handle.open() as reader:
             frames = random_clips(rng, reader.num_frames, reader.fps, Sampling(clips=1))
             reader.read(frames, (side, side))
-    return len(media) / (time.perf_counter() - start)
+    return len(handles) / (time.perf_counter() - start)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Transcode what is left, say what failed and how much faster clips are read."""
+    """Transcode the remaining videos, and print the failures and the speedup."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m vrl_jax.data.prepare", description=__doc__, formatter_class=form
     )
-    parser.add_argument("manifest", type=storage.local_path, help="the folder of a finished index")
-    parser.add_argument(
-        "--out", type=storage.local_path, required=True, help="folder for the shards"
-    )
+    parser.add_argument("manifest", type=storage.local_path, help="folder of a finished index")
+    parser.add_argument("--out", type=storage.local_path, required=True, help="output folder")
     parser.add_argument("--short-side", type=int, default=128, help="of the frames, pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--shard-mb", type=int, default=256, help="megabytes in a shard, roughly")
-    parser.add_argument("--time-limit", type=float, default=600.0, help="seconds for a video")
-    given = parser.parse_args(argv)
-    work = (given.manifest, given.out, given.short_side)
+    parser.add_argument("--shard-mb", type=int, default=256, help="approximate shard size, MB")
+    parser.add_argument("--time-limit", type=float, default=600.0, help="seconds per video")
+    args = parser.parse_args(argv)
+    task = (args.manifest, args.out, args.short_side)
     try:
-        failed = transcode_videos(*work, given.workers, given.shard_mb, given.time_limit)
-        about = transcoded.load_entries(given.out)[1]
-        print(f"{given.out}: {about['videos']} videos in {about['shards']} shards")
+        failed = transcode_videos(*task, args.workers, args.shard_mb, args.time_limit)
+        about = transcoded.load_entries(args.out)[1]
+        print(f"{args.out}: {about['videos']} videos in {about['shards']} shards")
         if about["videos"]:
-            old, new = measure_gain(*work)
+            old, new = measure_speedup(*task)
             print(f"clips/s of one process: {old:.1f} before, {new:.1f} now, {new / old:.1f} times")
     except (ValueError, OSError, VideoError) as error:
         sys.exit(f"error: {error}")
     if failed:
-        sys.exit(f"error: {failed} videos failed: {given.out / FAILED} says why")
+        sys.exit(f"error: {failed} videos failed: {args.out / FAILED} has the reasons")

@@ -1,7 +1,7 @@
-"""Worker processes that may crash or hang: each failure is an answer, and the rest goes on.
+"""Worker processes that survive crashes and hangs: a failed task returns a `Failure`.
 
-Nothing here imports JAX. Workers are spawned, so a program that uses them needs the usual
-`if __name__ == "__main__":`. They end with the process that started them, also when it is killed.
+Nothing here imports JAX. Workers are spawned, so programs that use them need the usual
+`if __name__ == "__main__":`. Workers end with the process that started them, even if it is killed.
 """
 
 import multiprocessing
@@ -18,21 +18,21 @@ from vrl_jax.data.dataset import VideoError
 
 @dataclass(frozen=True)
 class Failure:
-    """What stands in for a result that there is none of.
+    """The result of a failed task.
 
     Attributes:
-      reason: why.
+      reason: reason of the failure.
     """
 
     reason: str
 
 
 class Pool:
-    """Processes that call functions.
+    """A pool of processes that call functions.
 
     Args:
-      workers: how many.
-      time_limit: seconds that a call may take; its process is ended then.
+      workers: number of processes.
+      time_limit: seconds after which a call fails and its process is killed.
     """
 
     def __init__(self, workers: int, time_limit: float) -> None:
@@ -48,41 +48,41 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all workers, whatever they do."""
+        """Kill all workers."""
         for connection in list(self._processes):
             self._processes[connection].kill()
-            self._bury(connection)
+            self._remove(connection)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple]:
-        """Yield (number of the item, result or `Failure`) as they come; items start in order."""
-        waiting, busy = deque(enumerate(items)), {}
-        while waiting or busy:
-            while waiting and len(busy) < self._workers:
+        """Yield (number of the item, result or `Failure`) as tasks finish; items start in order."""
+        tasks, busy = deque(enumerate(items)), {}
+        while tasks or busy:
+            while tasks and len(busy) < self._workers:
                 connection = self._idle.pop() if self._idle else self._start()
                 try:
-                    connection.send((function, waiting[0][1]))
-                except OSError:  # it died while it had nothing to do
-                    self._bury(connection)
+                    connection.send((function, tasks[0][1]))
+                except OSError:  # the worker died while idle
+                    self._remove(connection)
                 else:
-                    busy[connection] = waiting.popleft()[0]
+                    busy[connection] = tasks.popleft()[0]
             for connection in wait(list(busy)):
                 number = busy.pop(connection)
                 try:
                     result = connection.recv()
                     self._idle.append(connection)
                 except (EOFError, OSError):
-                    result = self._explain(self._bury(connection))
+                    result = self._explain(self._remove(connection))
                 yield number, result
 
     def _start(self) -> Connection:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._time_limit), daemon=True)
+        connection, child = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(child, self._time_limit), daemon=True)
         process.start()
-        theirs.close()  # so that the death of the worker shows as the end of the pipe
-        self._processes[ours] = process
-        return ours
+        child.close()  # so that the pipe ends when the worker dies
+        self._processes[connection] = process
+        return connection
 
-    def _bury(self, connection: Connection) -> int:
+    def _remove(self, connection: Connection) -> int:
         process = self._processes.pop(connection)
         connection.close()
         process.join()
@@ -91,12 +91,12 @@ class Pool:
     def _explain(self, exitcode: int) -> Failure:
         if exitcode == -signal.SIGALRM:
             return Failure(f"not done within {self._time_limit:g} s")
-        return Failure(f"the decoder ended its process: exit code {exitcode}")
+        return Failure(f"the decoder crashed with exit code {exitcode}")
 
 
 def _serve(connection: Connection, time_limit: float) -> None:
-    """Answer until the other end is closed; the system's alarm ends what takes too long."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends us
+    """Run tasks until the pipe is closed; an alarm signal kills the process at the time limit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too and kills workers
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     try:
         while True:
@@ -111,4 +111,4 @@ def _serve(connection: Connection, time_limit: float) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send(result)
     except (EOFError, OSError):
-        return  # the parent is gone
+        return  # the parent has ended

@@ -1,6 +1,6 @@
-"""Videos inside larger files, and videos stored as images: what tars, zips and records hold.
+"""Videos inside larger files, and videos stored as images: members of tars, zips and records.
 
-Nothing here imports JAX. All of it is small and picklable; a worker opens the files it reads from.
+Nothing here imports JAX. Handles are small and picklable; workers open the files.
 """
 
 import functools
@@ -23,17 +23,17 @@ from vrl_jax.data import storage
 from vrl_jax.data.dataset import FrameReader, VideoError
 from vrl_jax.data.storage import AnyPath
 from vrl_jax.data.video import tfrecord
-from vrl_jax.data.video.decode import VideoBytes, convert_frame, refuse_outside
+from vrl_jax.data.video.decode import VideoBytes, check_frames_exist, convert_frame
 
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A stretch of a file: a member of a tar, a record of a TFRecord file.
+    """A byte range of a file: a member of a tar, a record of a TFRecord file.
 
     Attributes:
-      path: of the file.
-      offset: of the first byte.
-      size: in bytes.
+      path: path of the file.
+      offset: offset of the first byte.
+      size: number of bytes.
     """
 
     path: str
@@ -41,7 +41,7 @@ class ByteRange:
     size: int
 
     def read(self) -> bytes:
-        """Return the bytes; raises `OSError` where the file has fewer."""
+        """Return the bytes; raises `OSError` if the file is too short."""
         if storage.is_remote(self.path):
             data = storage.read_remote(self.path, self.offset, self.offset + self.size)
         else:
@@ -49,7 +49,10 @@ class ByteRange:
                 file.seek(self.offset)
                 data = file.read(self.size)
         if len(data) < self.size:
-            raise OSError(f"{self.path} is cut off: wanted {self.size} bytes at {self.offset}")
+            raise OSError(
+                f"{self.path} is truncated: must have {self.size} bytes at {self.offset}, "
+                f"got {len(data)}"
+            )
         return data
 
 
@@ -58,15 +61,15 @@ class ArrayRecord:
     """A record of an ArrayRecord file.
 
     Attributes:
-      path: of the file.
-      number: of the record.
+      path: path of the file.
+      number: number of the record.
     """
 
     path: str
     number: int
 
     def read(self) -> bytes:
-        """Return the record; the file stays open for the next of them."""
+        """Return the record; the file stays open for further records."""
         return open_array_record(self.path)[self.number]
 
 
@@ -75,45 +78,45 @@ Stored = ByteRange | ArrayRecord
 
 @functools.cache
 def open_array_record(path: str) -> ArrayRecordDataSource:
-    """Return the records of an ArrayRecord file, one object in a process."""
+    """Return the records of an ArrayRecord file; the object is shared within a process."""
     return ArrayRecordDataSource([path])
 
 
 def need_local(folder: AnyPath) -> None:
-    """Raise `ValueError` where a folder of ArrayRecord files is on an object store."""
+    """Raise `ValueError` if a folder of ArrayRecord files is on an object store."""
     if storage.is_remote(folder):
         raise ValueError(
-            f"{folder}: ArrayRecord files are read from local disks alone; video files, tars and "
+            f"{folder}: ArrayRecord files must be on a local disk; only video files, tars and "
             f"TFRecords may be on object stores. Copy it: gcloud storage cp -r {folder} /data"
         )
 
 
 @dataclass(frozen=True)
 class _Inside:
-    """What is inside a larger file."""
+    """A video inside a larger file."""
 
     name: str
     data: Stored
 
     @property
     def path(self) -> str:
-        """Where the larger file is."""
+        """Path of the larger file."""
         return self.data.path
 
 
 @dataclass(frozen=True)
 class StoredVideo(_Inside):
-    """A video file inside a larger one.
+    """A video file inside a larger file.
 
     Attributes:
-      name: what errors call it.
-      data: where its bytes are.
+      name: name of the video in errors.
+      data: location of its bytes.
     """
 
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with _blame(self.name):
+        with _damage_errors(self.name):
             data = self.data.read()
         with VideoBytes(self.name, data).open() as reader:
             yield reader
@@ -121,13 +124,13 @@ class StoredVideo(_Inside):
 
 @dataclass(frozen=True)
 class StoredExample(_Inside):
-    """A feature of a tf.train.Example: a video file, or images that are its frames.
+    """A feature of a tf.train.Example: a video file, or one image per frame.
 
     Attributes:
-      name: what errors call it.
-      data: where the record is.
-      feature: its bytes; one value is a video file unless it is a JPEG or PNG.
-      fps: frames per second of images; 0 where it is not known.
+      name: name of the video in errors.
+      data: location of the record.
+      feature: name of the feature; a single value is a video file unless it is a JPEG or PNG.
+      fps: frame rate of images; 0 if unknown.
     """
 
     feature: str
@@ -136,7 +139,7 @@ class StoredExample(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with _blame(self.name):
+        with _damage_errors(self.name):
             values = tfrecord.parse_example(self.data.read()).get(self.feature, [])
         if len(values) == 1 and not values[0].startswith((b"\xff\xd8", b"\x89PNG")):
             with VideoBytes(self.name, values[0]).open() as reader:
@@ -147,13 +150,13 @@ class StoredExample(_Inside):
 
 @dataclass(frozen=True)
 class StoredSequence(_Inside):
-    """A feature list of a tf.train.SequenceExample, of one image a frame.
+    """A feature list of a tf.train.SequenceExample with one image per frame.
 
     Attributes:
-      name: what errors call it.
-      data: where the record is.
-      feature: the images.
-      fps: frames per second; 0 where it is not known.
+      name: name of the video in errors.
+      data: location of the record.
+      feature: name of the feature list.
+      fps: frame rate; 0 if unknown.
     """
 
     feature: str
@@ -162,17 +165,17 @@ class StoredSequence(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with _blame(self.name):
+        with _damage_errors(self.name):
             values = tfrecord.parse_sequence(self.data.read()).get(self.feature, [])
         yield _ImageReader(self.name, len(values), lambda number: values[number][0], self.fps)
 
 
 @dataclass(frozen=True)
 class ZippedFrames:
-    """A zip file with the frames of one video as images, in the order of their names.
+    """A zip file with the frames of one video as images, sorted by name.
 
     Attributes:
-      path: where it is.
+      path: path of the zip file.
     """
 
     path: str
@@ -180,10 +183,10 @@ class ZippedFrames:
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with _blame(self.path):
-            far = storage.is_remote(self.path)
+        with _damage_errors(self.path):
+            remote = storage.is_remote(self.path)
             archive = zipfile.ZipFile(
-                io.BytesIO(storage.read_remote(self.path)) if far else self.path
+                io.BytesIO(storage.read_remote(self.path)) if remote else self.path
             )
         with archive:
             names = [
@@ -197,7 +200,7 @@ class ZippedFrames:
 
 
 class _ImageReader:
-    """Frames that are images; only those wanted are fetched and decoded."""
+    """Frames stored as images, fetched and decoded on demand."""
 
     def __init__(
         self, name: str, num_frames: int, fetch: Callable[[int], bytes], fps: float
@@ -211,11 +214,11 @@ class _ImageReader:
     def read(
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
-        refuse_outside(self._name, frames, self.num_frames)
-        wanted, where = np.unique(frames, return_inverse=True)
-        with _blame(self._name):
-            images = [self._decode(number, size) for number in wanted.tolist()]
-        return np.stack(images)[where]
+        check_frames_exist(self._name, frames, self.num_frames)
+        numbers, inverse = np.unique(frames, return_inverse=True)
+        with _damage_errors(self._name):
+            images = [self._decode(number, size) for number in numbers.tolist()]
+        return np.stack(images)[inverse]
 
     def _decode(self, number: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         with Image.open(io.BytesIO(self._fetch(number))) as image:
@@ -225,8 +228,8 @@ class _ImageReader:
 
 
 @contextmanager
-def _blame(name: str) -> Iterator[None]:
-    """Turn what damaged files, archives, records and images raise into a `VideoError`."""
+def _damage_errors(name: str) -> Iterator[None]:
+    """Convert errors of damaged files, archives, records and images to `VideoError`."""
     damage = (OSError, ValueError, IndexError, SyntaxError, EOFError, DecodeError, RuntimeError)
     try:
         yield

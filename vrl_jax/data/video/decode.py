@@ -1,10 +1,11 @@
-"""Frames from video files: exact by number, only those wanted, resized while converted.
+"""Exact frames of video files by number, resized during conversion to RGB.
 
-Frame `i` is the i-th frame that the decoder puts out. Time stamps name the same frame only in
-mov/mp4 and matroska/webm, and only with care; there a keyframe seek saves most of the decoding.
-AVI and MPEG-PS store no stamps (FFmpeg guesses, wrongly with B-frames): they decode from the start.
+Frame `i` is the i-th frame that the decoder outputs. Time stamps identify frames reliably only in
+mov/mp4 and matroska/webm, where seeking to a keyframe saves most of the decoding. AVI and MPEG-PS
+store no time stamps (FFmpeg guesses them, wrongly with B-frames), so they are decoded from the
+start.
 
-Pixels are taken as square (stored aspect ratios are ignored, as every loader does). Never call
+Pixels are assumed square; stored aspect ratios are ignored, as in other loaders. Never call
 `av.logging.set_level` in a program that decodes in threads: it can deadlock on damaged files.
 """
 
@@ -24,22 +25,22 @@ from vrl_jax import check
 from vrl_jax.data import storage
 from vrl_jax.data.dataset import FrameReader, VideoError, VideoHandle
 
-# What a video may hold in memory when it has to be decoded from its start.
-MAX_HELD_BYTES = 4 << 30
-# Titles and the like may be in any encoding: HMDB51 has some that are not UTF-8. PyAV 19 takes them
-# as they are and no longer knows the option.
+# Memory limit for the frames of a video that has to be decoded from the start.
+MAX_CACHED_BYTES = 4 << 30
+# Metadata may have any encoding, and some of HMDB51 is not UTF-8. PyAV 19 accepts it and no longer
+# has the option.
 ANY_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video in a file of any format that FFmpeg reads.
+    """A video file of any format that FFmpeg reads.
 
-    A file that was cut off counts the frames before the cut. Damage inside a file shows when a
-    frame behind it is read: that raises `VideoError`.
+    A truncated file has the frames before the cut. Reading a frame after damage inside a file
+    raises `VideoError`.
 
     Attributes:
-      path: where it is; on an object store it is read whole.
+      path: path of the file, which is read as a whole from object stores.
     """
 
     path: str
@@ -48,7 +49,7 @@ class VideoFile:
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
         if storage.is_remote(self.path):
-            with _blame(self.path):
+            with _video_errors(self.path):
                 data = storage.read_remote(self.path)
             opened = VideoBytes(self.path, data).open()
         else:
@@ -59,11 +60,11 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class VideoBytes:
-    """A video file held in memory, as record and tar shards have it.
+    """A video file in memory, as in record and tar shards.
 
     Attributes:
-      name: what errors call it.
-      data: the whole file.
+      name: name of the video in errors.
+      data: content of the file.
     """
 
     name: str
@@ -78,12 +79,12 @@ class VideoBytes:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A stretch of a video, as a video of its own: its frame 0 is frame `start` of the whole.
+    """A range of frames as a video of its own, whose frame 0 is frame `start` of the whole video.
 
     Attributes:
       media: the whole video.
       start: first frame.
-      stop: one past the last frame.
+      stop: last frame + 1.
     """
 
     media: VideoHandle
@@ -91,13 +92,13 @@ class Excerpt:
     stop: int
 
     def __post_init__(self) -> None:
-        """Refuse an empty stretch."""
+        """Check that the range is not empty."""
         check.at_least(0, start=self.start)
         check.at_least(self.start + 1, stop=self.stop)
 
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
-        """Open for reading; raises `VideoError`, also where the video ends before `stop`."""
+        """Open for reading; raises `VideoError`, also if the video ends before `stop`."""
         with self.media.open() as whole:
             if whole.num_frames < self.stop:
                 raise VideoError(f"{self}: the video has only {whole.num_frames} frames")
@@ -113,18 +114,18 @@ class _ExcerptReader:
     def read(
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
-        refuse_outside(str(self._excerpt), frames, self.num_frames)
+        check_frames_exist(str(self._excerpt), frames, self.num_frames)
         return self._whole.read(frames + self._excerpt.start, size)
 
 
 class _Index(NamedTuple):
-    """Where the frames of a file are.
+    """Time stamps of the frames of a file.
 
     Attributes:
-      stamps: frame number to time stamp.
+      stamps: time stamp of each frame.
       numbers: time stamp to frame number.
       keys: time stamps of the keyframes, ascending.
-      seeks: what to seek to for each of them.
+      seeks: seek target of each keyframe.
     """
 
     stamps: Int[np.ndarray, " n"]
@@ -134,13 +135,13 @@ class _Index(NamedTuple):
 
 
 class _FileReader:
-    """An open file: seeks by `_index` where stamps number the frames, else holds all frames."""
+    """An open file: seeks where time stamps identify frames, else caches all frames."""
 
     def __init__(self, name: str, file: Callable[[], str | io.BytesIO]) -> None:
         self._name, self._file = name, file
         self._reformatter = VideoReformatter()
-        self._held: list[av.VideoFrame] = []
-        with _blame(name):
+        self._cached: list[av.VideoFrame] = []
+        with _video_errors(name):
             self._container = _open(file())
             try:
                 self._prepare()
@@ -154,23 +155,24 @@ class _FileReader:
     def read(
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
-        refuse_outside(self._name, frames, self.num_frames)
-        with _blame(self._name):
-            found = self._fetch(np.unique(frames))
+        check_frames_exist(self._name, frames, self.num_frames)
+        with _video_errors(self._name):
+            decoded = self._fetch(np.unique(frames))
             images = {
-                number: convert_frame(found[number], size, self._reformatter) for number in found
+                number: convert_frame(frame, size, self._reformatter)
+                for number, frame in decoded.items()
             }
         clips = np.stack([images[number] for number in frames.flat])
         return clips.reshape(*frames.shape, *clips.shape[1:])
 
-    def _fetch(self, wanted: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame]:
-        if not self._held:
-            found = self._seek(wanted)
-            if found is not None:
-                return found
-            self._start_anew()
-            refuse_outside(self._name, wanted, self.num_frames)
-        return {number: self._held[number] for number in wanted.tolist()}
+    def _fetch(self, numbers: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame]:
+        if not self._cached:
+            decoded = self._seek(numbers)
+            if decoded is not None:
+                return decoded
+            self._reopen_and_cache()
+            check_frames_exist(self._name, numbers, self.num_frames)
+        return {number: self._cached[number] for number in numbers.tolist()}
 
     def _prepare(self) -> None:
         if not self._container.streams.video:
@@ -179,24 +181,24 @@ class _FileReader:
         if self._stream.codec_context is None:
             raise VideoError(f"{self._name}: there is no decoder for its video")
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        if not _stamps_number(self._container, self._stream):
-            self._hold(self._container)
+        if not _has_reliable_stamps(self._container, self._stream):
+            self._cache(self._container)
             return
         self._index = _scan(self._container, self._stream)
         if self._index and self._seek(np.array([0])):
             self.num_frames = len(self._index.stamps)
         else:
-            self._start_anew()
+            self._reopen_and_cache()
 
-    def _seek(self, wanted: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame] | None:
-        """Return the wanted frames (ascending), or None where the file belies its index."""
-        keys = np.searchsorted(self._index.keys, self._index.stamps[wanted], side="right") - 1
+    def _seek(self, numbers: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame] | None:
+        """Return frames by ascending number, or None if the file contradicts its index."""
+        keys = np.searchsorted(self._index.keys, self._index.stamps[numbers], side="right") - 1
         if keys[0] < 0:
             return None
-        found = {}
-        # One seek serves neighbouring keyframes: going on is cheaper than starting anew.
-        for run in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(keys) > 1) + 1):
-            target, missing = int(self._index.seeks[keys[run[0]]]), set(wanted[run].tolist())
+        decoded = {}
+        # One seek for consecutive keyframes: decoding on is cheaper than seeking again.
+        for run in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(keys) > 1) + 1):
+            target, missing = int(self._index.seeks[keys[run[0]]]), set(numbers[run].tolist())
             try:
                 self._container.seek(target, stream=self._stream, backward=True)
                 for frame in self._container.decode(self._stream):
@@ -205,74 +207,73 @@ class _FileReader:
                     number = self._index.numbers[frame.pts]
                     if number in missing:
                         missing.remove(number)
-                        found[number] = frame
+                        decoded[number] = frame
                     if not missing:
                         break
             except av.FFmpegError:
                 return None
             if missing:
                 return None
-        return found
+        return decoded
 
-    def _start_anew(self) -> None:
-        """Hold the frames of the file opened again: packets of the open container were read."""
+    def _reopen_and_cache(self) -> None:
+        """Open the file again and cache its frames; packets of the open container were read."""
         with _open(self._file()) as container:
-            self._hold(container)
+            self._cache(container)
 
-    def _hold(self, container: av.container.InputContainer) -> None:
-        """Decode from the start and keep every frame up to the end or the first damage."""
+    def _cache(self, container: av.container.InputContainer) -> None:
+        """Decode from the start and cache all frames up to the end or the first damage."""
         damage, size = "the stream is empty", 0
         try:
             for frame in container.decode(container.streams.video[0]):
-                self._held.append(frame)
+                self._cached.append(frame)
                 size += sum(plane.buffer_size for plane in frame.planes)
-                if size > MAX_HELD_BYTES:
+                if size > MAX_CACHED_BYTES:
                     raise VideoError(
-                        f"{self._name}: more than {MAX_HELD_BYTES} bytes of frames, in a "
+                        f"{self._name}: more than {MAX_CACHED_BYTES} bytes of frames, in a "
                         "format that decodes only from the start: transcode it to mp4"
                     )
         except av.FFmpegError as error:
             if error.errno == errno.ENOMEM:
-                raise  # which says nothing of the file
+                raise  # out of memory, not a damaged file
             damage = error.strerror
-        if not self._held:
+        if not self._cached:
             raise VideoError(f"{self._name}: no frame decodes: {damage}")
-        self.num_frames = len(self._held)
+        self.num_frames = len(self._cached)
 
 
 def _open(file: str | io.BytesIO) -> av.container.InputContainer:
     container = av.open(file, **ANY_METADATA)
     for stream in container.streams.video:
         if stream.codec_context:
-            stream.codec_context.thread_count = 1  # parallelism is the loader's
+            stream.codec_context.thread_count = 1  # the loader decodes in parallel
     return container
 
 
 @contextmanager
-def _blame(name: str) -> Iterator[None]:
-    """Turn what FFmpeg and the file system raise into a `VideoError` that names the video."""
+def _video_errors(name: str) -> Iterator[None]:
+    """Convert errors of FFmpeg and the file system to `VideoError` with the name of the video."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{name}: {error.strerror or error}") from error
 
 
-def refuse_outside(name: str, frames: Int[np.ndarray, "..."], num_frames: int) -> None:
-    """Raise `VideoError` where a frame is wanted that does not exist."""
+def check_frames_exist(name: str, frames: Int[np.ndarray, "..."], num_frames: int) -> None:
+    """Raise `VideoError` if a frame number is out of range."""
     if frames.min() < 0 or frames.max() >= num_frames:
         raise VideoError(
-            f"{name}: frames {frames.min()} to {frames.max()} are wanted, "
-            f"but only frames 0 to {num_frames - 1} decode"
+            f"{name}: frames must be 0 to {num_frames - 1}, got {frames.min()} to {frames.max()}"
         )
 
 
-def _stamps_number(
+def _has_reliable_stamps(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> bool:
-    """Whether time stamps can number the frames of this format and codec; reads nothing."""
+    """Return whether time stamps identify frames in this format and codec; reads no packet."""
     if not container.format.name.startswith(("mov", "matroska")):
         return False
-    # x264's 4:4:4 needs what the first packet says of the encoder.
+    # x264's 4:4:4 needs the encoder settings in the first packet.
     codec = stream.codec_context
     return codec.name != "h264" or "444" not in (codec.pix_fmt or "")
 
@@ -280,19 +281,19 @@ def _stamps_number(
 def _scan(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> _Index | None:
-    """Read all packets (no decoding); None where time stamps do not number the frames."""
+    """Read all packets without decoding; returns None if time stamps do not identify frames."""
     mov, codec = container.format.name.startswith("mov"), stream.codec_context.name
     stamps, keys = [], []
     for packet in container.demux(stream):
         if not packet.size:
             continue  # the end
-        hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10  # puts out no frame
+        hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10  # outputs no frame
         if packet.pts is None or packet.is_corrupt or hidden:
             return None
-        if not packet.is_discard:  # an edit list may cut frames away, keyframes too
+        if not packet.is_discard:  # an edit list may discard frames, including keyframes
             stamps.append(packet.pts)
         if packet.is_keyframe:
-            # The mov demuxer compares its target with decoding times.
+            # The mov demuxer compares seek targets with decoding times.
             keys.append((packet.pts, packet.dts if mov else packet.pts))
     numbers = {stamp: number for number, stamp in enumerate(sorted(stamps))}
     if not keys or not numbers or len(numbers) < len(stamps):
@@ -304,7 +305,7 @@ def _scan(
 def convert_frame(
     frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return upright RGB: scaled to cover `size` (height, width), then cut at the centre."""
+    """Return upright RGB: scaled to cover `size` (height, width), and center-cropped."""
     turns = round(frame.rotation / 90)
     h, w = size[::-1] if turns % 2 else size
     scale = max(h / frame.height, w / frame.width)

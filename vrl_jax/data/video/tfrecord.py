@@ -1,7 +1,7 @@
-"""TFRecord files and the messages in them, without TensorFlow.
+"""TFRecord files and their messages, without TensorFlow.
 
-Nothing here imports JAX. The messages are those of tensorflow/core/example/*.proto; a map travels
-as a list of entries with a key and a value, and is described as one here.
+Nothing here imports JAX. The messages are those of tensorflow/core/example/*.proto. A map is
+encoded as a list of entries with a key and a value, and is declared as such here.
 """
 
 import os
@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from vrl_jax.data import storage
 from vrl_jax.data.storage import AnyPath
 
-# message -> fields (name, number, type, whether repeated)
+# message -> fields (name, number, type, repeated)
 _MESSAGES = {
     "BytesList": [("value", 1, "bytes", True)],
     "FloatList": [("value", 1, "float", True)],
@@ -63,17 +63,17 @@ MESSAGES = _describe()
 
 
 def parse_example(data: bytes) -> dict[str, list[Any]]:
-    """Return the features of a tf.train.Example; raises `DecodeError` where it is none."""
+    """Return the features of a tf.train.Example; raises `DecodeError` if it is malformed."""
     return _features(MESSAGES["Example"].FromString(data).features)
 
 
 def parse_context(data: bytes) -> dict[str, list[Any]]:
-    """Return the context of a SequenceExample from as many of its first bytes as hold it."""
+    """Return the context of a SequenceExample from a prefix that contains it."""
     return _features(MESSAGES["SequenceExample"].FromString(data).context)
 
 
 def parse_sequence(data: bytes) -> dict[str, list[list[Any]]]:
-    """Return the feature lists of a tf.train.SequenceExample: the values of each step."""
+    """Return the feature lists of a tf.train.SequenceExample as values per step."""
     lists = MESSAGES["SequenceExample"].FromString(data).feature_lists
     return {
         entry.key: [_values(step) for step in entry.value.feature] for entry in lists.feature_list
@@ -81,13 +81,12 @@ def parse_sequence(data: bytes) -> dict[str, list[list[Any]]]:
 
 
 def index_tfrecords(path: AnyPath) -> Iterator[tuple[int, int]]:
-    """Yield where each record of a TFRecord file is: offset and size.
+    """Yield offset and size of each record of a TFRecord file, reading only the lengths.
 
-    A record is its length (u64), 4 bytes of checksum, its data, 4 bytes of checksum. Reads the
-    lengths alone.
+    A record is its length (u64), 4 bytes of checksum, its data, and 4 bytes of checksum.
 
     Raises:
-      ValueError: the file is cut off, compressed or no TFRecord file.
+      ValueError: the file is truncated, compressed or no TFRecord file.
     """
     at, number = 0, 0
     with storage.open_sparse(path) as file:
@@ -98,22 +97,22 @@ def index_tfrecords(path: AnyPath) -> Iterator[tuple[int, int]]:
             size = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else end
             if at + 12 + size + 4 > end:
                 raise ValueError(
-                    f"{path}, record {number}: wanted {size} bytes, but the file ends: it is cut "
-                    "off, compressed or no TFRecord file"
+                    f"{path}, record {number}: must have {size} bytes, but the file ends: it is "
+                    "truncated, compressed or no TFRecord file"
                 )
             yield at + 12, size
             at, number = at + 12 + size + 4, number + 1
 
 
 def read_context(path: str | AnyPath, offset: int, size: int) -> dict[str, list[Any]]:
-    """Return the context of a SequenceExample in a file, without reading its frames.
+    """Return the context of a SequenceExample in a file without reading its frames.
 
-    Writers put the context first; where it is not, all of the record is read.
+    If the context does not come first, which is unusual, the whole record is read.
     """
     with storage.open_sparse(path) as file:
         file.seek(offset)
         data = file.read(min(size, 11))
-        if data[:1] == b"\x0a":  # field 1, then its length: 7 bits a byte, the lowest first
+        if data[:1] == b"\x0a":  # field 1, then its length: 7 bits per byte, lowest first
             length = 0
             for at, byte in enumerate(data[1:]):
                 length |= (byte & 127) << 7 * at
@@ -129,6 +128,6 @@ def _features(features: Any) -> dict[str, list[Any]]:
 
 
 def _values(feature: Any) -> list[Any]:
-    """Return the values of a feature, of whichever kind they are."""
+    """Return the values of a feature of any kind."""
     lists = (feature.bytes_list, feature.float_list, feature.int64_list)
     return [value for each in lists for value in each.value]
