@@ -19,7 +19,13 @@ from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.loader import Loader
 from vrl_jax.data.tools import index
 from vrl_jax.data.video.decode import Excerpt, VideoBytes, VideoFile
-from vrl_jax.profiling.input_report import ENOUGH, Rates, Setup, diagnose_input, prepare_commands
+from vrl_jax.profiling.input_report import (
+    MIN_UTILIZATION,
+    Rates,
+    Setup,
+    diagnose_input,
+    prepare_commands,
+)
 
 RATES = Rates(read=1000.0, decode=30.0, loader=100.0, transfer=5000.0, step=300.0)
 SETUP = Setup(loader=Loader(workers=4), cores=16, resize=(128, 171), crop=112, prepare="  prepare")
@@ -34,21 +40,21 @@ def verdict(rates=None, **setup):
 @pytest.mark.parametrize("loader", [286.0, 900.0])
 def test_a_fed_step_needs_nothing(loader):
     text = verdict({"loader": loader})
-    assert text.startswith("The training step limits") and "Nothing to change" in text
+    assert text.startswith("Bottleneck: the training step.") and "nothing to change" in text
     assert "--config" not in text and "%" not in text
 
 
 def test_more_workers_while_there_are_cores():
     text = verdict()  # each worker loads 25 videos a second
-    assert text.startswith("The loader limits: the accelerator would idle 67% of the time.")
-    assert text.endswith("\nChange: --config.loader.workers=12")
+    assert text.startswith("Bottleneck: the loader. The accelerator would idle 67% of the time.")
+    assert text.endswith("\nRemedy: --config.loader.workers=12")
     text = verdict({"loader": 40.0}, loader=Loader(workers=0))  # threads: by what decodes alone
     assert "idle 87%" in text and text.endswith("--config.loader.workers=10")
 
 
 def test_more_cores_than_there_are_call_for_less_work():
     text = verdict(cores=8)
-    assert "--config.loader.workers=8, and as all 8 cores load 67% of what the step takes" in text
+    assert "--config.loader.workers=8; since all 8 cores load 67% of what the step consumes" in text
     assert "transcode" in text and text.endswith("\n  prepare")
     text = verdict(cores=4)
     assert (
@@ -67,7 +73,7 @@ def test_more_cores_than_there_are_call_for_less_work():
 
 def test_a_slow_disk_is_named():
     text = verdict({"read": 20.0})
-    assert text.startswith("Reading from disk limits: the accelerator would idle 67%")
+    assert text.startswith("Bottleneck: reading from disk. The accelerator would idle 67%")
     assert "faster disk" in text and text.endswith("\n  prepare")
     text = verdict({"read": 20.0}, prepare="")
     assert "faster disk" in text and "prepare" not in text
@@ -76,7 +82,7 @@ def test_a_slow_disk_is_named():
 
 def test_a_slow_link_is_named():
     text = verdict({"transfer": 75.0})
-    assert text.startswith("The transfer to the device limits: the accelerator would idle 75%")
+    assert text.startswith("Bottleneck: the transfer to the device. The accelerator would idle 75%")
     assert '--config.resize="(112,150)"' in text
     assert "faster link" in verdict({"transfer": 75.0}, resize=(112, 150))
 
@@ -145,12 +151,12 @@ def test_an_experiment_is_measured_and_judged():
     assert rates["read"] == "inf" and "workers=1, threads=2" in table
     numbers = {name: float(rate.replace(",", "")) for name, rate in rates.items()}
     names = {
-        "step": "The training step limits",
-        "loader": "The loader limits",
-        "transfer": "The transfer to the device limits",
+        "step": "Bottleneck: the training step",
+        "loader": "Bottleneck: the loader",
+        "transfer": "Bottleneck: the transfer to the device",
     }
     fed = min(numbers["loader"], numbers["transfer"]) / numbers["step"]
-    least = min(names, key=numbers.get) if fed < ENOUGH else "step"
+    least = min(names, key=numbers.get) if fed < MIN_UTILIZATION else "step"
     assert verdict.startswith(names[least])
     assert not (ROOT / "unused").exists()
 

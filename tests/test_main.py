@@ -166,7 +166,7 @@ def test_a_dry_run_tells_what_would_be_and_leaves_nothing(tmp_path):
     code, text = run(*command("synthetic_bod", tmp_path / "run")[3:], "--dry_run")
     assert code == 0, text
     assert "8 steps, 1.6 epochs" in text and "u8[8, 2, 8, 32, 32, 3]" in text
-    assert re.search(r"memory +[\d.,]+ MiB in all", text)
+    assert re.search(r"total memory +[\d.,]+ MiB", text)
     assert not list(tmp_path.iterdir())
 
 

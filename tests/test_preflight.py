@@ -62,7 +62,7 @@ def test_the_verdict_is_by_the_chips_memory(finding):
     assert finding.fits and format_verdict(finding).startswith("Fits")
     small = dataclasses.replace(finding, capacity=finding.memory.total - 1)
     assert small.fits is False and format_verdict(small).startswith("Does not fit")
-    assert small.largest == BATCH // 8 - 1
+    assert small.largest_per_chip == BATCH // 8 - 1
 
 
 def test_a_step_that_its_compiler_refuses_does_not_fit(finding, monkeypatch):
@@ -74,18 +74,18 @@ def test_a_step_that_its_compiler_refuses_does_not_fit(finding, monkeypatch):
     assert refused.fits is False and refused.costs is refused.times is None
     assert refused.memory.arguments == finding.memory.arguments
     assert format_verdict(refused).startswith(
-        "Does not fit: 2.50 GiB more than the 1.00 GiB of a chip."
+        "Does not fit: exceeds the 1.00 GiB of a chip by 2.50 GiB."
     )
 
 
 def test_a_platform_gets_its_own_convolutions():
     described = experiment()
-    assert preflight.for_platform(described, "tpu").encoder.conv == "native"
-    assert preflight.for_platform(described, "cpu").encoder.conv == "folded"
+    assert preflight.resolve_convolutions(described, "tpu").encoder.conv == "native"
+    assert preflight.resolve_convolutions(described, "cpu").encoder.conv == "folded"
     asked = dataclasses.replace(described, encoder=Tiny(conv="native"))
-    assert preflight.for_platform(asked, "cpu") is asked
+    assert preflight.resolve_convolutions(asked, "cpu") is asked
     without = dataclasses.replace(described, encoder=ViT())
-    assert preflight.for_platform(without, "tpu") is without
+    assert preflight.resolve_convolutions(without, "tpu") is without
 
 
 def test_what_training_refuses_is_refused():
@@ -109,8 +109,8 @@ def test_devices_are_simulated_and_figures_written(tmp_path):
     file = tmp_path / "new" / "figures.json"
     done = start("--devices=2", "--per_chip_batch=3", f"--json={file}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 x cpu, 6 videos a step, 3 a chip; compiled in ")
-    assert "all-reduce" in done.stdout and "The memory of cpu is not known" in done.stdout
+    assert done.stdout.startswith("2 x cpu, 6 videos per step, 3 per chip; compiled in ")
+    assert "all-reduce" in done.stdout and "the memory of cpu is unknown" in done.stdout
     found = json.loads(file.read_text())
     assert (found["chips"], found["batch"], found["config"]["train"]["batch"]) == (2, 6, 6)
     assert found["costs"]["flops"] > 0 and found["memory"]["arguments"] > 0
@@ -146,7 +146,7 @@ def test_one_target_at_a_time():
 def test_the_data_set_need_not_be_there(capsys):
     absent = dataclasses.replace(experiment(), data=ClassFolders())
     assert preflight.count_videos(absent) == BATCH
-    assert capsys.readouterr().out.startswith("The data set is not here (root must be a folder")
+    assert capsys.readouterr().out.startswith("The dataset is absent (root must be a folder")
     assert preflight.count_videos(experiment()) == Synthetic().pretrain_videos
     with flagsaver.flagsaver(videos=7):
         assert preflight.count_videos(absent) == 7
@@ -162,7 +162,7 @@ def test_a_slice_of_a_tpu_is_compiled_for(tmp_path):
     flags = ("--topology=v5e:2x4", f"--json={file}")
     done = start(*flags, name="synthetic_bod", environment=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("8 x TPU v5 lite, 8 videos a step, 1 a chip")
+    assert done.stdout.startswith("8 x TPU v5 lite, 8 videos per step, 1 per chip")
     assert "Fits: " in done.stdout
     found = json.loads(file.read_text())
     kinds = {each["kind"]: each for each in found["costs"]["collectives"]}

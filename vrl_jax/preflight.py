@@ -1,10 +1,10 @@
-"""Whether a training step fits its chips, and what it costs there, before any chip is rented.
+"""Memory and cost of a training step on a TPU slice that is not attached.
 
 `python -m vrl_jax.preflight --config=configs/k400_bod.py --topology=v5e:4x4` takes the flags of
-`vrl_jax.main`. It compiles the step that `vrl_jax.main` would run for a slice of TPU chips without
-one (`pip install 'vrl-jax[tpu]'`), for `--devices=8` simulated CPU devices, or for the devices that
-are there; prints memory, operations and exchanges of each chip; says whether it fits, and what to
-change. The data set need not be there.
+`vrl_jax.main`. It compiles the same training step for a TPU slice without one (`pip install
+'vrl-jax[tpu]'`), for `--devices=8` simulated CPU devices, or for the attached devices. It prints
+memory, operations and communication per chip, whether the step fits, and what to change. The
+dataset need not be present.
 """
 
 import dataclasses
@@ -32,35 +32,35 @@ from vrl_jax.profiling.step_report import StepReport, analyze_step, format_repor
 from vrl_jax.report.storage import is_remote
 from vrl_jax.train import sharding
 
-_TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice to compile for, as v5e:4x4.")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice to compile for, such as v5e:4x4.")
 _DEVICES = flags.DEFINE_integer("devices", None, "Simulated CPU devices to compile for.")
-_BATCH = flags.DEFINE_integer("per_chip_batch", None, "Videos a chip, for train.batch over all.")
-_VIDEOS = flags.DEFINE_integer("videos", None, "Size of the pretraining set, not looked for then.")
+_BATCH = flags.DEFINE_integer("per_chip_batch", None, "Videos per chip; sets train.batch.")
+_VIDEOS = flags.DEFINE_integer("videos", None, "Size of the pretraining set; it is not read then.")
 _JSON = flags.DEFINE_string("json", "", "File for all figures.")
 
 
-def compile_step(experiment: Experiment, place: Mesh, videos: int, chip: Chip | None) -> StepReport:
-    """Compile the step of an experiment for the devices of a mesh and read what it needs.
+def compile_step(experiment: Experiment, mesh: Mesh, videos: int, chip: Chip | None) -> StepReport:
+    """Compile the training step for the devices of a mesh and return its memory and costs.
 
     Args:
-      experiment: what to train.
-      place: the devices, which may be described ones.
-      videos: in the pretraining set.
-      chip: their figures, where they are known.
+      experiment: the configuration.
+      mesh: the devices, which need not be attached.
+      videos: size of the pretraining set.
+      chip: specification of the devices, where known.
 
     Raises:
-      ValueError: what training refuses too.
+      ValueError: training would refuse the configuration as well.
     """
-    sharding.check_batch(place, "evaluate.batch", experiment.evaluate.batch)
-    experiment = for_platform(experiment, place.devices.flat[0].platform)
-    return analyze_step(make_program(experiment, videos, place), experiment, place, chip)
+    sharding.check_batch(mesh, "evaluate.batch", experiment.evaluate.batch)
+    experiment = resolve_convolutions(experiment, mesh.devices.flat[0].platform)
+    return analyze_step(make_program(experiment, videos, mesh), experiment, mesh, chip)
 
 
-def for_platform(experiment: Experiment, platform: str) -> Experiment:
-    """Return the experiment with the convolutions that a platform gets, which need not be here.
+def resolve_convolutions(experiment: Experiment, platform: str) -> Experiment:
+    """Return the experiment with "auto" convolutions resolved for a platform.
 
-    "auto" convolutions choose while they are traced, by the backend of this process; the platform
-    of the devices that a program is for is known only when it is lowered.
+    Otherwise they would be resolved during tracing for the backend of this process, which may
+    differ from the platform that the step is lowered for.
     """
     encoder = experiment.encoder
     if getattr(encoder, "conv", "") != "auto":
@@ -69,9 +69,9 @@ def for_platform(experiment: Experiment, platform: str) -> Experiment:
 
 
 def count_videos(experiment: Experiment) -> int:
-    """Return the size of the pretraining set, or of one batch where the set is not there.
+    """Return the size of the pretraining set, or of one batch where the set is absent.
 
-    Only the lengths of schedules, constants in the program, depend on it: no figure does.
+    It affects only the lengths of schedules, which are constants in the program, and no figure.
     """
     if _VIDEOS.value is not None:
         check.at_least(1, videos=_VIDEOS.value)
@@ -79,15 +79,15 @@ def count_videos(experiment: Experiment) -> int:
     try:
         return len(experiment.data.pretrain())
     except (ValueError, VideoError) as error:
-        print(f"The data set is not here ({error}): schedules are those of a set of one batch.")
+        print(f"The dataset is absent ({error}); schedules assume a dataset of one batch.")
         return experiment.train.batch
 
 
 def devices_from_flags() -> list[jax.Device]:
-    """Return the devices that the command line asks for.
+    """Return the devices that the command line selects.
 
     Raises:
-      ValueError: it asks for two kinds, or for what there is not.
+      ValueError: it selects two kinds, or unavailable devices.
     """
     if _TOPOLOGY.value and _DEVICES.value is not None:
         raise ValueError("topology and devices are two targets: pass one of them")
@@ -97,34 +97,34 @@ def devices_from_flags() -> list[jax.Device]:
 
 
 def target_from_flags(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
-    """Return what the command line asks for: the experiment, its batch changed, and the devices.
+    """Return the experiment, with the batch size of the command line, and the mesh.
 
     Raises:
-      ValueError: it asks for what there is not.
+      ValueError: the config has no training step, or the devices are unavailable.
     """
     if not isinstance(experiment, Experiment):
         raise ValueError("the config is of an evaluation: it has no training step")
     if is_remote(_JSON.value):
-        raise ValueError(f"json must be a file on this machine, got {_JSON.value}")
-    place = sharding.make_mesh(devices_from_flags())
+        raise ValueError(f"json must be a local file, got {_JSON.value}")
+    mesh = sharding.make_mesh(devices_from_flags())
     if _BATCH.value is not None:
         check.at_least(1, per_chip_batch=_BATCH.value)
-        train = replace(experiment.train, batch=_BATCH.value * place.size)
+        train = replace(experiment.train, batch=_BATCH.value * mesh.size)
         experiment = replace(experiment, train=train)
-    return experiment, place
+    return experiment, mesh
 
 
-def write_figures(path: pathlib.Path, finding: StepReport, experiment: Experiment) -> None:
-    """Write all figures, with the settings and the versions that they are of."""
+def write_figures(path: pathlib.Path, report: StepReport, experiment: Experiment) -> None:
+    """Write all figures as JSON, with the config and the versions of JAX and libtpu."""
     versions = {}
     for name in ("jax", "jaxlib", "libtpu"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = ""
-    figures = dataclasses.asdict(finding) | {
-        "fits": finding.fits,
-        "verdict": format_verdict(finding),
+    figures = dataclasses.asdict(report) | {
+        "fits": report.fits,
+        "verdict": format_verdict(report),
     }
     described = json.loads(configs.describe(experiment).to_json())
     tree = {"target": _TOPOLOGY.value, **figures, "versions": versions, "config": described}
@@ -133,18 +133,18 @@ def write_figures(path: pathlib.Path, finding: StepReport, experiment: Experimen
 
 
 def main() -> None:
-    """Compile and print."""
-    jax.config.update("jax_enable_compilation_cache", False)  # the time is that of compiling
+    """Compile the step and print the report; exit with 1 if the step does not fit."""
+    jax.config.update("jax_enable_compilation_cache", False)  # to measure the compile time
     try:
-        experiment, place = target_from_flags(config_from_flags())
-        chip = devices.find_chip(place.devices.flat[0].device_kind)
-        finding = compile_step(experiment, place, count_videos(experiment), chip)
+        experiment, mesh = target_from_flags(config_from_flags())
+        chip = devices.find_chip(mesh.devices.flat[0].device_kind)
+        report = compile_step(experiment, mesh, count_videos(experiment), chip)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(format_report(finding))
+    print(format_report(report))
     if _JSON.value:
-        write_figures(pathlib.Path(_JSON.value), finding, experiment)
-    sys.exit(0 if finding.fits is not False else 1)
+        write_figures(pathlib.Path(_JSON.value), report, experiment)
+    sys.exit(0 if report.fits is not False else 1)
 
 
 if __name__ == "__main__":

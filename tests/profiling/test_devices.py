@@ -21,7 +21,7 @@ def test_simulated_devices_must_come_first():
     with pytest.raises(ValueError, match="devices must be at least 1, got 0"):
         devices.simulated_devices(0)
     devices.jax.devices()
-    with pytest.raises(ValueError, match="devices cannot be 3 now"):
+    with pytest.raises(ValueError, match="the number of devices cannot be set to 3"):
         devices.simulated_devices(3)
 
 

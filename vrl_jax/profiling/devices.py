@@ -1,6 +1,6 @@
-"""TPU chips by their published figures, and devices to compile for that are not there.
+"""Published specifications of TPU chips, and devices to compile for that are not attached.
 
-A slice of a TPU is described by libtpu alone, so that its compiler runs on any machine.
+libtpu can describe a TPU slice without hardware, so its compiler runs on any machine.
 """
 
 import importlib.util
@@ -17,13 +17,13 @@ from vrl_jax import check
 
 @dataclass(frozen=True)
 class Chip:
-    """What one chip has.
+    """Specification of one chip.
 
     Attributes:
-      memory: bytes that a program may use.
-      flops: bfloat16 operations a second at the peak.
-      bandwidth: bytes a second between memory and cores.
-      links: bytes a second that it sends to its neighbours, over all its links together.
+      memory: bytes available to a program.
+      flops: peak bfloat16 operations per second.
+      bandwidth: memory bandwidth, bytes per second.
+      links: total bandwidth of sending to neighbours, bytes per second.
     """
 
     memory: float
@@ -35,11 +35,12 @@ class Chip:
         check.positive(**vars(self))
 
 
-# Peak, bandwidth and links are those of Google's pages (cloud.google.com/tpu/docs/v4, v5e, v5p and
-# v6e, read in 2026); a link's published number counts both directions, `links` one. The page of v4
-# gives no links: this is a pod's all-reduce bandwidth, 1.1 PB/s, over its 4096 chips, a rule by
-# which v5e and v6e come out exactly. Memory is what the compiler of libtpu 0.0.42 reports as
-# available when a program is too large: 16, 32, 95 and 32 GB by the pages.
+# Peak, bandwidth and links are from Google's pages (cloud.google.com/tpu/docs/v4, v5e, v5p and v6e,
+# read in 2026). Published link bandwidths count both directions, `links` one. The page of v4 has no
+# link bandwidth: the value here is a pod's all-reduce bandwidth, 1.1 PB/s, divided by its 4096
+# chips; the same rule reproduces v5e and v6e exactly. Memory is the amount that the compiler of
+# libtpu 0.0.42 reports as available when a program is too large (16, 32, 95 and 32 GB on the
+# pages).
 CHIPS = {
     "v4": Chip(memory=30.75 * 2**30, flops=275e12, bandwidth=1200e9, links=269e9),
     "v5e": Chip(memory=15.75 * 2**30, flops=197e12, bandwidth=819e9, links=200e9),
@@ -57,37 +58,37 @@ KINDS = {
 }  # `device_kind` as JAX reports it
 
 COMPILE_ONLY = {
-    "TPU_SKIP_MDS_QUERY": "1",  # ask no metadata server which TPU this machine has
-    "TPU_WORKER_HOSTNAMES": "localhost",  # nor complain that none has told its peers
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is taken: others may compile as well
+    "TPU_SKIP_MDS_QUERY": "1",  # do not query a metadata server for this machine's TPU
+    "TPU_WORKER_HOSTNAMES": "localhost",  # no warning about unknown peers
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is locked: other processes may compile as well
 }
 
 
 def find_chip(kind: str) -> Chip | None:
-    """Return the figures of a device by its `device_kind`, if it is one of `CHIPS`."""
+    """Return the specification of a device by its `device_kind`, None where unknown."""
     return CHIPS[KINDS[kind]] if kind in KINDS else None
 
 
 def tpu_slice(name: str) -> list[jax.Device]:
-    """Return the chips of a slice, 'v5e:4x4': they can be compiled for, not computed on.
+    """Return the chips of a slice such as 'v5e:4x4', for compilation only.
 
-    JAX sees a v4 chip as one device, which libtpu calls megacore.
+    A v4 chip is one device in JAX, which libtpu calls megacore.
 
     Raises:
-      ValueError: no such chip or shape, or libtpu is not installed.
+      ValueError: the chip or shape is unknown, or libtpu is not installed.
     """
     chip, _, shape = name.partition(":")
     if chip not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", shape):
         raise ValueError(
-            f"topology must be one of {', '.join(CHIPS)} and a shape, as v5e:4x4 or v5p:2x2x4, "
-            f"got {name!r}"
+            f"topology must be one of {', '.join(CHIPS)} and a shape, such as v5e:4x4 or "
+            f"v5p:2x2x4, got {name!r}"
         )
     if not importlib.util.find_spec("libtpu"):
         raise ValueError(
-            f"topology {name!r} needs the TPU's compiler: pip install 'vrl-jax[tpu]' (it runs "
+            f"topology {name!r} needs the TPU compiler: pip install 'vrl-jax[tpu]' (it runs "
             "without a TPU)"
         )
-    jax.config.update("jax_platforms", "cpu")  # where there is a TPU, it is left to others
+    jax.config.update("jax_platforms", "cpu")  # do not lock an attached TPU
     os.environ.update(COMPILE_ONLY)
     special = {"chip_config_name": "megacore"} if chip == "v4" else {}
     if math.prod(map(int, shape.split("x"))) == 1:
@@ -95,19 +96,19 @@ def tpu_slice(name: str) -> list[jax.Device]:
     try:
         return list(topologies.get_topology_desc(name, "tpu", **special).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f"topology {name!r} is refused by libtpu: {error}") from error
+        raise ValueError(f"libtpu rejects topology {name!r}: {error}") from error
 
 
 def simulated_devices(devices: int) -> list[jax.Device]:
-    """Return CPU devices to compile for; they must be the first that this process asks for.
+    """Return simulated CPU devices; must be called before JAX initialises its devices.
 
     Raises:
-      ValueError: fewer than one, or JAX has devices already.
+      ValueError: the number is below one, or JAX has initialised its devices.
     """
     check.at_least(1, devices=devices)
     jax.config.update("jax_platforms", "cpu")
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError as error:
-        raise ValueError(f"devices cannot be {devices} now: {error}") from error
+        raise ValueError(f"the number of devices cannot be set to {devices}: {error}") from error
     return jax.devices()

@@ -1,4 +1,4 @@
-"""Which stage of feeding the accelerator limits, and what to change: words from measured rates."""
+"""Diagnosis of the input pipeline's bottleneck from measured rates."""
 
 import json
 import math
@@ -12,20 +12,20 @@ from vrl_jax.data.datasets.indexed import Indexed
 from vrl_jax.data.loader import Loader
 from vrl_jax.data.video.decode import VideoFile
 
-TRANSCODE = "transcode the videos once and train on those:"
-ENOUGH = 0.95  # a step that waits less than the rest of its time is fed
+TRANSCODE = "transcode the videos once and train on the copies:"
+MIN_UTILIZATION = 0.95  # above it the input pipeline is fast enough
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How many videos a second each stage does alone.
+    """Videos per second of each stage in isolation.
 
     Attributes:
-      read: one process that only reads files; infinite where videos are in no files.
-      decode: one process that only decodes, its files in memory.
-      loader: the loader as the config sets it, decoding included.
-      transfer: batches from the host's memory to the devices.
-      step: the compiled training step on a batch that is there.
+      read: one process that only reads files; infinite where videos are not in files.
+      decode: one process that only decodes, from files in memory.
+      loader: the loader with its configured processes, including decoding.
+      transfer: batches from host memory to the devices.
+      step: the compiled training step on a batch in device memory.
     """
 
     read: float
@@ -35,20 +35,19 @@ class Rates:
     step: float
 
     def __post_init__(self) -> None:
-        """Refuse rates of nothing."""
         check.positive(**vars(self))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What could be changed.
+    """Settings that affect the input pipeline.
 
     Attributes:
-      loader: processes and threads that decode.
-      cores: processor cores of the machine.
-      resize: height and width that frames are decoded to.
-      crop: side of the view that the network sees.
-      prepare: commands that make the videos quick to read; "" where none do.
+      loader: number of decoding processes and threads.
+      cores: CPU cores of the machine.
+      resize: height and width of decoded frames.
+      crop: side of the network's input.
+      prepare: commands that transcode the videos for fast reading; "" where not applicable.
     """
 
     loader: Loader
@@ -59,58 +58,60 @@ class Setup:
 
 
 def diagnose_input(rates: Rates, setup: Setup) -> str:
-    """Return in plain words which stage limits, what that costs and what to change."""
-    fed = min(rates.loader, rates.transfer) / rates.step
-    if fed >= ENOUGH:
-        return "The training step limits: the accelerator is fed. Nothing to change."
-    idle = f"the accelerator would idle {1 - fed:.0%} of the time"
+    """Return a text that names the bottleneck, its cost and a remedy."""
+    utilization = min(rates.loader, rates.transfer) / rates.step
+    if utilization >= MIN_UTILIZATION:
+        return "Bottleneck: the training step. The input pipeline keeps up; nothing to change."
+    idle = f"The accelerator would idle {1 - utilization:.0%} of the time"
     if rates.transfer < rates.loader:
-        advice = _smaller(setup) or "a faster link to the accelerator is needed"
-        return f"The transfer to the device limits: {idle}.\nChange: {advice}"
+        remedy = _smaller_frames(setup) or "a faster link to the accelerator is needed"
+        return f"Bottleneck: the transfer to the device. {idle}.\nRemedy: {remedy}"
     if rates.read < rates.decode:
         transcode = f", or {TRANSCODE}\n{setup.prepare}" if setup.prepare else ""
-        return f"Reading from disk limits: {idle}.\nChange: a faster disk{transcode}"
-    return f"The loader limits: {idle}.\nChange: {_more(rates, setup)}"
+        return f"Bottleneck: reading from disk. {idle}.\nRemedy: a faster disk{transcode}"
+    return f"Bottleneck: the loader. {idle}.\nRemedy: {_faster_loading(rates, setup)}"
 
 
-def _more(rates: Rates, setup: Setup) -> str:
-    """Return how to load faster: by more processes while there are cores, else by less work."""
+def _faster_loading(rates: Rates, setup: Setup) -> str:
+    """Return how to load faster: more processes while there are idle cores, else less work."""
     workers, cores = setup.loader.workers, setup.cores
-    each = rates.loader / min(workers, cores) if workers else rates.decode
-    wanted = math.ceil(rates.step / each)
-    if workers < wanted <= cores:
-        return f"--config.loader.workers={wanted}"
+    per_worker = rates.loader / min(workers, cores) if workers else rates.decode
+    required = math.ceil(rates.step / per_worker)
+    if workers < required <= cores:
+        return f"--config.loader.workers={required}"
     if setup.prepare:
-        less = f"{TRANSCODE}\n{setup.prepare}"
+        cheaper = f"{TRANSCODE}\n{setup.prepare}"
     else:
-        less = _smaller(setup) or "more cores are needed"
-    share = f"all {cores} cores load {each * cores / rates.step:.0%} of what the step takes"
-    more = f"--config.loader.workers={cores}, and " if workers < cores else ""
-    return f"{more}as {share}, {less}"
+        cheaper = _smaller_frames(setup) or "more cores are needed"
+    share = (
+        f"all {cores} cores load {per_worker * cores / rates.step:.0%} of what the step consumes"
+    )
+    more = f"--config.loader.workers={cores}; " if workers < cores else ""
+    return f"{more}since {share}, {cheaper}"
 
 
-def _smaller(setup: Setup) -> str:
-    """Return the flag for the smallest frames that a crop fits in; nothing where they are so."""
+def _smaller_frames(setup: Setup) -> str:
+    """Return the flag for the smallest frames that contain a crop; "" where they are minimal."""
     scale = setup.crop / min(setup.resize)
     height, width = (max(setup.crop, round(side * scale)) for side in setup.resize)
     return f'--config.resize="({height},{width})" (clips lose detail)' if scale < 1 else ""
 
 
 def prepare_commands(data: Splits, short_side: int) -> str:
-    """Return how to transcode a data set of video files and train on that; "" for any other."""
+    """Return commands that transcode a dataset of video files; "" for other datasets."""
     if not isinstance(data, Listing) or not isinstance(data.pretrain()[0].media, VideoFile):
         return ""
     manifest, commands = "INDEX", []
     if isinstance(data, Indexed):
         manifest = shlex.quote(data.manifest)
     else:
-        told = lookup.describe_dataset(data)
+        description = lookup.describe_dataset(data)
         fields = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in told["fields"].items()
+            for key, value in description["fields"].items()
             if value != ""
         ]
-        words = shlex.join([told["source"], *fields])
+        words = shlex.join([description["source"], *fields])
         commands.append(f"python -m vrl_jax.data.index {words} --out={manifest}")
     commands += [
         f"python -m vrl_jax.data.prepare {manifest} --out=SHARDS --short-side={short_side}",

@@ -1,4 +1,4 @@
-"""What a training step needs against what its chips have, and what to change, in plain words."""
+"""Memory and cost of a training step compared with the specification of its chips."""
 
 import dataclasses
 import math
@@ -23,8 +23,8 @@ class TracedStep(Protocol):
 
     Attributes:
       step: (state, clips) -> (state, metrics).
-      state: shapes and placement of the first argument.
-      clips: shape and placement of the second.
+      state: shapes and shardings of the first argument.
+      clips: shape and sharding of the second.
     """
 
     step: jax.stages.Traced
@@ -34,20 +34,20 @@ class TracedStep(Protocol):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What was found out about a step.
+    """Memory and cost of a compiled training step.
 
     Attributes:
-      chips: how many share the batch.
-      kind: what JAX calls one.
-      batch: videos a step, over all chips.
-      dtype: of the encoder's computation; "" where it has none.
-      remat: whether the encoder computes blocks again for the gradient; None where it cannot.
-      state: bytes on each chip that no smaller batch saves.
-      memory: bytes on each chip.
-      capacity: bytes that each chip has; None where that is unknown.
-      seconds: that it took to compile.
-      costs: what a step does; None where it could not be compiled for want of memory.
-      times: how long that takes at least; None without costs, or of a chip that is not known.
+      chips: number of chips that share the batch.
+      kind: JAX's name of the chip.
+      batch: global batch size in videos.
+      dtype: of the encoder's computation; "" where not configurable.
+      remat: whether the encoder rematerialises activations; None where not configurable.
+      state: bytes per chip that do not depend on the batch size.
+      memory: bytes per chip.
+      capacity: bytes available per chip; None where unknown.
+      seconds: compile time.
+      costs: operations and traffic; None where the compiler ran out of device memory.
+      times: lower bounds of the time; None without costs, or for an unknown chip.
     """
 
     chips: int
@@ -64,40 +64,40 @@ class StepReport:
 
     @property
     def fits(self) -> bool | None:
-        """Whether a chip has the memory; None where its capacity is unknown."""
+        """Whether the step fits the memory of a chip; None where its capacity is unknown."""
         if self.costs is None:
             return False
         return None if self.capacity is None else self.memory.total <= self.capacity
 
     @property
-    def largest(self) -> int:
-        """Videos a chip that fit if all but the state grows in proportion to them."""
-        each = (self.memory.total - self.state) / (self.batch / self.chips)
-        return max(0, math.floor((self.capacity - self.state) / each))
+    def largest_per_chip(self) -> int:
+        """Videos per chip that fit, if all memory except the state is proportional to them."""
+        per_video = (self.memory.total - self.state) / (self.batch / self.chips)
+        return max(0, math.floor((self.capacity - self.state) / per_video))
 
 
 def analyze_step(
-    program: TracedStep, experiment: Experiment, place: Mesh, chip: Chip | None
+    program: TracedStep, experiment: Experiment, mesh: Mesh, chip: Chip | None
 ) -> StepReport:
-    """Compile the step of an experiment and read what it needs.
+    """Compile the training step of an experiment and return its memory and cost.
 
     Args:
       program: of the experiment.
-      experiment: what to train.
-      place: the devices, which may be described ones.
-      chip: their figures, where they are known.
+      experiment: the configuration.
+      mesh: the devices, which need not be attached.
+      chip: specification of the devices, where known.
     """
     lowered, began = program.step.lower(), time.perf_counter()
     try:
         step = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        given = tree_bytes(program.state) + tree_bytes(program.clips) // place.size
-        memory, costs = xla_costs.memory_from_error(error, given), None
+        arguments = tree_bytes(program.state) + tree_bytes(program.clips) // mesh.size
+        memory, costs = xla_costs.memory_from_error(error, arguments), None
     else:
-        memory, costs = xla_costs.compiled_memory(step), xla_costs.compiled_costs(step, place.size)
+        memory, costs = xla_costs.compiled_memory(step), xla_costs.compiled_costs(step, mesh.size)
     return StepReport(
-        chips=place.size,
-        kind=place.devices.flat[0].device_kind,
+        chips=mesh.size,
+        kind=mesh.devices.flat[0].device_kind,
         batch=experiment.train.batch,
         dtype=getattr(experiment.encoder, "dtype", ""),
         remat=getattr(experiment.encoder, "remat", None),
@@ -111,27 +111,27 @@ def analyze_step(
 
 
 def tree_bytes(tree: Any) -> int:
-    """Return the bytes of all arrays of a tree, or of their shapes."""
+    """Return the total bytes of the arrays, or shapes, in a tree."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def format_report(finding: StepReport) -> str:
+def format_report(report: StepReport) -> str:
     """Return the figures as a table, with the verdict."""
-    each = finding.batch // finding.chips
+    per_chip = report.batch // report.chips
     lines = [
-        f"{finding.chips} x {finding.kind}, {finding.batch} videos a step, {each} a chip; "
-        f"compiled in {finding.seconds:.0f} s",
+        f"{report.chips} x {report.kind}, {report.batch} videos per step, {per_chip} per chip; "
+        f"compiled in {report.seconds:.0f} s",
         "",
-        "on each chip",
+        "per chip",
     ]
     for field in dataclasses.fields(Memory):
-        lines.append(_row(field.name, getattr(finding.memory, field.name) / 2**20, "MiB"))
-    lines.append(_row("memory", finding.memory.total / 2**20, "MiB in all"))
-    if finding.costs:
-        lines += _cost_rows(finding.costs)
-    if finding.times:
-        lines += ["", _estimate(finding.times)]
-    return "\n".join([*lines, "", format_verdict(finding)])
+        lines.append(_row(field.name, getattr(report.memory, field.name) / 2**20, "MiB"))
+    lines.append(_row("total memory", report.memory.total / 2**20, "MiB"))
+    if report.costs:
+        lines += _cost_rows(report.costs)
+    if report.times:
+        lines += ["", _format_times(report.times)]
+    return "\n".join([*lines, "", format_verdict(report)])
 
 
 def _row(name: str, value: float, unit: str) -> str:
@@ -140,53 +140,53 @@ def _row(name: str, value: float, unit: str) -> str:
 
 def _cost_rows(costs: Costs) -> list[str]:
     rows = [
-        _row("operations", costs.flops / 1e9, "GFLOP a step"),
-        _row("memory traffic", costs.traffic / 1e6, "MB a step"),
+        _row("operations", costs.flops / 1e9, "GFLOP per step"),
+        _row("memory traffic", costs.traffic / 1e6, "MB per step"),
     ]
-    for each in costs.collectives:
-        note = f"MB in, {each.sent / 1e6:,.2f} MB sent, by {each.count} exchanges"
-        rows.append(_row(each.kind, each.operands / 1e6, note))
+    for collective in costs.collectives:
+        note = f"MB in, {collective.sent / 1e6:,.2f} MB sent, {collective.count} operations"
+        rows.append(_row(collective.kind, collective.operands / 1e6, note))
     return rows
 
 
-def _estimate(times: Times) -> str:
+def _format_times(times: Times) -> str:
     return (
-        "At the chip's published peaks a step takes at least "
-        f"{times.compute * 1e3:.2f} ms to compute or {times.memory * 1e3:.2f} ms to move memory, "
-        f"and {times.communication * 1e3:.2f} ms to communicate: {times.share:.1%} of the time if "
-        "nothing overlaps."
+        "Lower bounds per step at the chip's published peaks: "
+        f"{times.compute * 1e3:.2f} ms of computation, {times.memory * 1e3:.2f} ms of memory "
+        f"traffic, {times.communication * 1e3:.2f} ms of communication ({times.share:.1%} of the "
+        "time without overlap)."
     )
 
 
-def format_verdict(finding: StepReport) -> str:
-    """Return in plain words whether a step fits and what to change."""
-    if finding.fits is None:
-        return f"The memory of {finding.kind} is not known: nothing to compare with."
-    if finding.fits:
-        spare, most = finding.capacity - finding.memory.total, finding.largest
+def format_verdict(report: StepReport) -> str:
+    """Return a text that states whether a step fits and what to change."""
+    if report.fits is None:
+        return f"No verdict: the memory of {report.kind} is unknown."
+    if report.fits:
+        free, largest = report.capacity - report.memory.total, report.largest_per_chip
         return (
-            f"Fits: {spare / GIB:.2f} of {finding.capacity / GIB:.2f} GiB are free. About {most} "
-            f"videos a chip would fit, --config.train.batch={most * finding.chips}."
+            f"Fits: {free / GIB:.2f} of {report.capacity / GIB:.2f} GiB are free. About {largest} "
+            f"videos per chip would fit, --config.train.batch={largest * report.chips}."
         )
-    if finding.capacity is None:
-        lack = "its compiler gave up for want of memory"
+    if report.capacity is None:
+        reason = "the compiler ran out of device memory"
     else:
-        more = (finding.memory.total - finding.capacity) / GIB
-        lack = f"{more:.2f} GiB more than the {finding.capacity / GIB:.2f} GiB of a chip"
-    return f"Does not fit: {lack}.\nChange: {', or '.join(_ways(finding))}"
+        excess = (report.memory.total - report.capacity) / GIB
+        reason = f"exceeds the {report.capacity / GIB:.2f} GiB of a chip by {excess:.2f} GiB"
+    return f"Does not fit: {reason}.\nOptions: {', or '.join(_options(report))}"
 
 
-def _ways(finding: StepReport) -> list[str]:
-    """Return what makes a step fit, if all but the state shrinks with the videos of a chip."""
-    ways = ["--config.encoder.dtype=bfloat16"] if finding.dtype == "float32" else []
-    if finding.remat is False:
-        ways.append("--config.encoder.remat=True")
-    if finding.capacity is None:
-        return [*ways, "a smaller --config.train.batch", "more chips for the same batch"]
-    most, number = finding.largest, finding.chips
-    if not most:
-        return [*ways, "chips of more memory", "a smaller encoder: not one video fits"]
-    while finding.batch > most * number:
-        number *= 2
-    batch = f"--config.train.batch={most * finding.chips} (about {most} videos a chip)"
-    return [*ways, batch, f"{number} chips for the same batch"]
+def _options(report: StepReport) -> list[str]:
+    """Return changes that make a step fit, see `StepReport.largest_per_chip`."""
+    options = ["--config.encoder.dtype=bfloat16"] if report.dtype == "float32" else []
+    if report.remat is False:
+        options.append("--config.encoder.remat=True")
+    if report.capacity is None:
+        return [*options, "a smaller --config.train.batch", "more chips for the same batch"]
+    largest, chips = report.largest_per_chip, report.chips
+    if not largest:
+        return [*options, "chips with more memory", "a smaller encoder: not one video fits"]
+    while report.batch > largest * chips:
+        chips *= 2
+    batch = f"--config.train.batch={largest * report.chips} (about {largest} videos per chip)"
+    return [*options, batch, f"{chips} chips for the same batch"]
