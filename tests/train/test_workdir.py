@@ -145,7 +145,7 @@ def test_what_is_no_runs_folder_is_not_copied(bucket):
             open_workdir(url)
     with pytest.raises(ValueError, match=r"gs://bucket/runs must be .* but a, b, c \.\.\.$"):
         open_workdir("gs://bucket/runs")
-    for number, name in enumerate(["checkpoints/3/d", "given/log", f"{UNTRAINED}-split2/log"]):
+    for number, name in enumerate(["checkpoints/3/d", "trained/log", f"{UNTRAINED}-split2/log"]):
         bucket.pipe(f"gs://bucket/{number}/{name}", b"")
         open_workdir(f"gs://bucket/{number}")
     bucket.pipe("gs://bucket/marked/", b"")  # an empty folder, as Google's console makes it
@@ -173,7 +173,7 @@ def test_reports_are_made_of_remote_runs(bucket, tmp_path, monkeypatch, capsys):
     assert not bucket.exists("gs://bucket/a/report.html")
     for given, says in [
         (["gs://bucket/none"], "gs://bucket/none is not a run's folder: it has no config.json"),
-        (["gs://bucket/a", "gs://bucket/a"], "given twice among gs://bucket/a, gs://bucket/a"),
+        (["gs://bucket/a", "gs://bucket/a"], "listed twice among gs://bucket/a, gs://bucket/a"),
         (["nosuch://x"], "nosuch://x: Protocol not known"),
     ]:
         with pytest.raises(SystemExit):

@@ -12,7 +12,7 @@ WANDB = "wandb"  # Weights & Biases writes there at any time
 # an evaluation contains folders of encoders.
 RUN_CONTENTS = re.compile(
     r"(config|environment)\.json|(metrics|probes|quarantine.*)\.jsonl|"
-    rf"{CHECKPOINTS}|(given|untrained)(-split\d+)?"
+    rf"{CHECKPOINTS}|(un)?trained(-split\d+)?"
 )
 
 
