@@ -69,12 +69,12 @@ def test_every_row_is_the_mean_over_the_videos_clips(tmp_path, model, capsys):
     assert found["features"].dtype == np.float32 and found["features"].std(0).min() > 1e-3
     about = json.loads(str(found["about"]))
     assert about == feature_file.read_about(out)
-    told = {"encoder": "Tiny", "origin": {"from": "a test"}, "weights": encoder.weights()}
+    told = {"encoder": "Tiny", "from": "a test", "weights": encoder.weights()}
     assert told.items() <= about["model"].items()
     assert about["data"]["part"] == "train" and about["classes"]["dynamic"][0] == "right"
     wanted = {"clips": 3, "frames": 4, "stride": 3, "decoded": "20 x 28", "resolution": "16 x 16"}
     assert wanted.items() <= about["protocol"].items()
-    assert about["protocol"]["input mean"] == [0.4, 0.5, 0.6]
+    assert about["protocol"]["input_mean"] == [0.4, 0.5, 0.6]
     assert about["model"]["config"] == repr(encoder.encoder) and "(4, 6)" in repr(encoder.encoder)
     assert about["protocol"]["background"] == "kept" and about["parts"] == {"batch": 8}
     assert about["protocol"]["layout"] == "independent" and "batch" not in about["protocol"]
@@ -198,7 +198,7 @@ def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch, capsys):
         run(model, *data, f"--out={tmp_path}/a.csv")
     with pytest.raises(SystemExit, match="multiple of the 8 devices, got 3: try --batch=8"):
         run(model, *data, "--batch=3", f"--out={tmp_path}/a.npz")
-    with pytest.raises(SystemExit, match="does not say how clips are cut: give --frames"):
+    with pytest.raises(SystemExit, match="does not define its clips: pass --frames"):
         run(model, "Synthetic", f"--out={tmp_path}/a.npz")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match="no video in .*empty"):

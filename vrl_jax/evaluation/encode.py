@@ -1,4 +1,4 @@
-"""How commands encode videos with any checkpoint: their options, and the compiled encoder."""
+"""Encoding of videos with any checkpoint: command-line options and the compiled encoder."""
 
 import argparse
 import os
@@ -28,12 +28,12 @@ from vrl_jax.train.sharding import (
 
 @dataclass(frozen=True)
 class EncodeConfig:
-    """How videos become features.
+    """Settings that turn videos into features.
 
     Attributes:
       sampling: the clips, evenly spaced.
       resize: height and width that frames are decoded to.
-      batch: clips encoded at a time, over all devices of this process.
+      batch: clips per step, over all devices of this process.
       loader: processes and buffers.
     """
 
@@ -56,7 +56,9 @@ def compile_encoder(model: Pretrained, pick: Callable[..., Any]) -> Callable[...
     mesh = make_mesh(jax.local_devices())
 
     def encode(variables: Any, clips: Array, *more: Array) -> Any:
-        loaded = replace(model, variables=variables)  # given as an argument: it is no constant
+        loaded = replace(
+            model, variables=variables
+        )  # an argument, so that weights are no constants of the program
         return pick(loaded(center_view(clips, model.augment)), *more)
 
     variables = jax.device_put(model.variables, replicated_sharding(mesh))
@@ -69,7 +71,7 @@ def compile_encoder(model: Pretrained, pick: Callable[..., Any]) -> Callable[...
 
 
 def pad_rows(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the rows, and zeros up to `count` of them."""
+    """Return the rows, padded with zero rows to `count`."""
     return np.concatenate([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
@@ -91,19 +93,19 @@ def read_encode_config(
     clips: int,
     resize: tuple[int, int] | None = None,
 ) -> EncodeConfig:
-    """Return the protocol that options name; what they leave out is the run's.
+    """Return the settings of the options; missing ones are those of the encoder's run.
 
     Without a run, frames are decoded to the size that the weights expect.
 
     Raises:
-      ValueError: neither options nor a run say how clips are cut, or a batch cannot be shared.
+      ValueError: neither options nor a run define the clips, or devices cannot share the batch.
     """
     options = vars(args)
     cut = {name: options[name] for name in ("frames", "stride", "fps", "layout")}
     cut = {name: value for name, value in cut.items() if value is not None}
     run = model.experiment
     if not run and not {"frames", "stride"} <= cut.keys():
-        raise ValueError(f"{args.model} does not say how clips are cut: pass --frames, --stride")
+        raise ValueError(f"{args.model} does not define its clips: pass --frames and --stride")
     cut |= {"clips": clips, "max_stride": 0.0}  # a stride is drawn in pretraining alone
     sampling = replace(run.sampling if run else Sampling(), **cut)
     resize = resize or (run.resize if run else (model.augment.size, model.augment.size))

@@ -1,4 +1,4 @@
-"""Feature banks over all devices and hosts, with unreadable videos written down."""
+"""Feature banks over all devices and hosts; unreadable videos are recorded."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -24,7 +24,7 @@ from vrl_jax.train.sharding import (
 def over_devices(
     encode: Callable[[Any, jax.Array], jax.Array], mesh: Mesh
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """Compile `encode(weights, clips)`: from this host's clips to all hosts' rows, in turn."""
+    """Compile `encode(weights, clips)`: from this host's clips to the rows of all hosts in turn."""
     everywhere = replicated_sharding(mesh)
     compiled = jax.jit(
         encode,
@@ -55,16 +55,16 @@ def extract_bank(
     quarantine: Quarantine,
     step: int = 0,
 ) -> FeatureBank:
-    """Encode all videos of a source and average each one's clips; all hosts must call it.
+    """Encode all videos of a data set, averaging each video's clips; every host must call it.
 
     Args:
       encode: clips to rows, see `over_devices`.
       batches: see `own_batches`.
       source: the videos.
-      part: of the data set, for the quarantine.
-      batch: videos encoded at a time, over all devices.
-      quarantine: where unreadable videos are written down.
-      step: of training, likewise.
+      part: name of the part, for the quarantine.
+      batch: videos per step, over all devices.
+      quarantine: list of unreadable videos.
+      step: training step, for the quarantine.
     """
 
     def watched():

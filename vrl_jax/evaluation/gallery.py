@@ -26,20 +26,20 @@ def find_neighbours(
     """Return the arrays of `neighbours.npz`, see `vrl_jax.report.read.Neighbours`.
 
     Args:
-      train: the gallery and its features.
-      test: the queries and theirs.
-      read: a video's clips, of which the first is shown; black ones if it cannot be read any more.
-      count: of queries, evenly spaced over the readable ones.
+      train: gallery videos and their features.
+      test: query videos and their features.
+      read: returns the clips of a video, of which the first is shown; black if it is unreadable.
+      count: number of queries, evenly spaced over the readable test videos.
       group: label in which neighbours must differ from the query; "" for none.
       center: see `retrieval.nearest_neighbours`.
     """
-    (gallery, known), (queries, asked) = train, test
-    readable = np.flatnonzero(~asked.unreadable)
+    (gallery, train_bank), (queries, test_bank) = train, test
+    readable = np.flatnonzero(~test_bank.unreadable)
     chosen = readable[np.linspace(0, len(readable) - 1, count).astype(int)]
-    indices, similarity = _nearest(chosen, known, asked, group, center)
+    indices, similarity = _nearest(chosen, train_bank, test_bank, group, center)
     names = [name for name in queries.classes if name != group]
-    own = np.stack([asked.labels[name][chosen] for name in names], axis=-1)
-    found = np.stack([known.labels[name][indices] for name in names], axis=-1)
+    own = np.stack([test_bank.labels[name][chosen] for name in names], axis=-1)
+    neighbour_labels = np.stack([train_bank.labels[name][indices] for name in names], axis=-1)
 
     def spell(codes):
         return ", ".join(
@@ -52,19 +52,19 @@ def find_neighbours(
         "gallery": np.stack(
             [np.stack([read(gallery, i)[0] for i in row]) for row in indices.tolist()]
         ),
-        "gallery_labels": np.array([[spell(codes) for codes in row] for row in found]),
+        "gallery_labels": np.array([[spell(codes) for codes in row] for row in neighbour_labels]),
         "similarity": similarity,
-        "same": found == own[:, None],
+        "same": neighbour_labels == own[:, None],
         "label_names": np.array(names),
     }
 
 
 def _nearest(
-    chosen: np.ndarray, known: FeatureBank, asked: FeatureBank, group: str, center: str
+    chosen: np.ndarray, train: FeatureBank, test: FeatureBank, group: str, center: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest videos of the chosen ones; a mean is that of all readable videos."""
-    readable = ~known.unreadable, ~asked.unreadable
-    gallery, queries = known.features.copy(), asked.features.copy()
+    """Return the nearest training videos of the chosen test videos, centred by readable ones."""
+    readable = ~train.unreadable, ~test.unreadable
+    gallery, queries = train.features.copy(), test.features.copy()
     queries[readable[1]], gallery[readable[0]] = retrieval.center_features(
         queries[readable[1]], gallery[readable[0]], center
     )
@@ -72,11 +72,11 @@ def _nearest(
     for query in chosen:
         allowed = readable[0]
         if group:
-            allowed = allowed & (known.labels[group] != asked.labels[group][query])
-        places = np.flatnonzero(allowed)
-        found, cosines = retrieval.nearest_neighbours(
-            queries[query][None], gallery[places], NEIGHBOURS
+            allowed = allowed & (train.labels[group] != test.labels[group][query])
+        candidates = np.flatnonzero(allowed)
+        rows, cosines = retrieval.nearest_neighbours(
+            queries[query][None], gallery[candidates], NEIGHBOURS
         )
-        indices.append(places[found[0]])
+        indices.append(candidates[rows[0]])
         similarity.append(cosines[0])
     return np.array(indices), np.array(similarity)

@@ -44,10 +44,10 @@ class LinearHead(nn.Module):
 
 
 class Classifier(NamedTuple):
-    """An encoder and a head as pure functions of a train state's weights.
+    """An encoder and a head as pure functions of a train state.
 
-    The state's `params` are what is trained: {"head"}, and {"encoder"} unless it is frozen. Its
-    `state` is what is not: batch statistics, and a frozen encoder whole.
+    The state's `params` are trained: {"head"}, and {"encoder"} unless it is frozen. Its `state` is
+    not: batch statistics, and a frozen encoder as a whole.
 
     Attributes:
       encoder: the network.
@@ -67,7 +67,7 @@ class Classifier(NamedTuple):
         """Return params and state.
 
         Args:
-          key: of the head's weights.
+          key: random key of the head's weights.
           encoder: {"params": ..., "batch_stats": ...}.
           views: shape of a batch of views, (b, t, h, w, 3).
         """
@@ -89,7 +89,7 @@ class Classifier(NamedTuple):
         return {"params": params["encoder"], "batch_stats": state["encoder"]}
 
     def score(self, params: Tree, state: Tree, views: Float[Array, "b t h w 3"]) -> Array:
-        """Return the classes' logits f32[b c], with fixed statistics."""
+        """Return the logits f32[b c] with running statistics."""
         features = self.encoder.apply(self.encoder_variables(params, state), views, False)
         head = {"params": params["head"], "batch_stats": state["head"]}
         return self.head.apply(head, self.inputs(features), False)
@@ -97,18 +97,18 @@ class Classifier(NamedTuple):
     def train(
         self, params: Tree, state: Tree, views: Float[Array, "b t h w 3"], key: jax.Array
     ) -> tuple[Float[Array, "b c"], Tree]:
-        """Return the classes' logits by the batch's statistics, and the state after it."""
+        """Return the logits with batch statistics, and the updated state."""
         variables = self.encoder_variables(params, state)
         if self.frozen:
-            features, kept = self.encoder.apply(variables, views, False), {}
+            features, stats = self.encoder.apply(variables, views, False), {}
         else:
             features, changed = self.encoder.apply(variables, views, True, mutable=["batch_stats"])
-            kept = {"encoder": changed.get("batch_stats", {})}
+            stats = {"encoder": changed.get("batch_stats", {})}
         head = {"params": params["head"], "batch_stats": state["head"]}
         logits, changed = self.head.apply(
             head, self.inputs(features), True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
-        return logits, {**state, **kept, "head": changed.get("batch_stats", {})}
+        return logits, {**state, **stats, "head": changed.get("batch_stats", {})}
 
 
 def init_classifier(
@@ -141,8 +141,8 @@ def make_supervised_step(
     The loss is the mean cross-entropy. The state is donated.
 
     Args:
-      classifier: what is trained.
-      optimizer: of its params.
+      classifier: encoder and head.
+      optimizer: updates its params.
       augment: how a clip becomes a view.
       seed: of augmentation and dropout.
       mesh: of the devices.
