@@ -191,7 +191,7 @@ def test_every_key_is_explained_from_any_folder(tmp_path):
         ),
         (
             ("--config=configs/no_such.py",),
-            "error: config must be a file, got 'configs/no_such.py'",
+            "error: config must be an existing file, got 'configs/no_such.py'",
         ),
     ],
 )
