@@ -1,0 +1,273 @@
+"""The attentive probe: values by explicit loops, what it reads, what it refuses."""
+
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.evaluation.test_run import ENCODER, Split
+from vrl_jax.augment.views import Augment
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.encoders.layers import pool_features
+from vrl_jax.evaluation.base import EvalInput
+from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.protocols.attentive import Attentive, AttentiveHead, time_positions
+from vrl_jax.evaluation.protocols.classifier import TrainInput
+from vrl_jax.evaluation.run import EvaluationRun
+from vrl_jax.evaluation.supervised_step import LinearHead
+from vrl_jax.train.optim import AdamW
+
+SMALL = Attentive(
+    test=EvalInput(Sampling(4, 1, 2), (18, 24), 16),
+    train=TrainInput(Sampling(4, 1, 1), (18, 24), Augment(size=16, flip=0.0)),
+    optim=AdamW(),
+    epochs=1.0,
+    batch=8,
+    heads=2,
+)
+
+
+def init(head, inputs, seed=0):
+    return jax.jit(head.init, static_argnums=2)(jax.random.key(seed), inputs, False)
+
+
+def score(head, weights, inputs):
+    return jax.jit(head.apply, static_argnums=2)(weights, inputs, False)
+
+
+# Values
+
+
+def layer_norm(x, p):
+    return (x - x.mean()) / math.sqrt(x.var() + 1e-5) * p["scale"] + p["bias"]
+
+
+def dense(x, p):
+    inputs, outputs = p["kernel"].shape
+    rows = [sum(x[i] * p["kernel"][i, j] for i in range(inputs)) for j in range(outputs)]
+    return np.array(rows) + p.get("bias", 0)
+
+
+def gelu(x):
+    return np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])
+
+
+def attend(reader, tokens, p, heads):
+    """Return one vector's attention to tokens, head by head."""
+    query = dense(reader, p["query"])
+    keys = [dense(token, p["key"]) for token in tokens]
+    values = [dense(token, p["value"]) for token in tokens]
+    size = len(query) // heads
+    out = []
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        logits = [query[part] @ key[part] / math.sqrt(size) for key in keys]
+        weights = [math.exp(logit - max(logits)) for logit in logits]
+        out.append(sum(w * v[part] for w, v in zip(weights, values, strict=True)) / sum(weights))
+    return np.concatenate(out)
+
+
+def block(tokens, p, heads, query=None):
+    normed = [layer_norm(token, p["attention_norm"]) for token in tokens]
+    if query is None:
+        updates = [dense(attend(n, normed, p, heads), p["out"]) for n in normed]
+        rows = [x + update for x, update in zip(tokens, updates, strict=True)]
+    else:
+        rows = [query + attend(query, normed, p, heads)]
+    return [
+        x + dense(gelu(dense(layer_norm(x, p["mlp_norm"]), p["expand"])), p["contract"])
+        for x in rows
+    ]
+
+
+def by_loops(tokens, params, head):
+    """Return the logits of one video's tokens [t s d]."""
+    rows = []
+    for time, places in enumerate(tokens):
+        for token in places:
+            if "project" in params:
+                token = dense(token, params["project"])
+            if head.time_positions:
+                count = len(token) // 2
+                for i in range(count):
+                    angle = time / 10000 ** (i / count)
+                    token[i] += math.sin(angle)
+                    token[count + i] += math.cos(angle)
+            rows.append(token)
+    for number in range(1, head.depth):
+        rows = block(rows, params[f"block{number}"], head.heads)
+    (pooled,) = block(rows, params["pool"], head.heads, params["query"][0])
+    if head.final_norm:
+        pooled = layer_norm(pooled, params["norm"])
+    return dense(pooled, params["classifier"]["Dense_0"])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        AttentiveHead(3, heads=2),
+        AttentiveHead(3, heads=1, final_norm=True),
+        AttentiveHead(3, depth=3, heads=4, width=4, time_positions=True),
+    ],
+    ids=["one-block", "final-norm", "three-blocks"],
+)
+def test_logits_are_those_of_explicit_loops(rng, head):
+    tokens = jnp.asarray(rng.normal(size=(2, 3, 2, 6)), jnp.float32)
+    params = init(head, tokens)["params"]
+    params = jax.tree.map(lambda p: p + 0.3 * rng.normal(size=p.shape).astype(np.float32), params)
+    logits = score(head, {"params": params}, tokens)
+    exact = jax.tree.map(lambda p: np.array(p, np.float64), params)
+    for video, row in zip(np.array(tokens, np.float64), logits, strict=True):
+        np.testing.assert_allclose(row, by_loops(video, exact, head), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_start_as_in_the_released_code(rng):
+    head = AttentiveHead(3, depth=4, heads=4)
+    tokens = jnp.zeros((1, 2, 2, 256))
+    params = init(head, tokens)["params"]
+    scales = {"block1": 1, "block2": 2, "block3": 3, "pool": 3}
+    for name, number in scales.items():
+        stds = {"query": 0.02, "expand": 0.02, "contract": 0.02 / (2 * number) ** 0.5}
+        for layer, std in stds.items():
+            kernel = params[name][layer]["kernel"]
+            assert kernel.std() == pytest.approx(std, rel=0.05), (name, layer)
+            assert not params[name][layer]["bias"].any()
+    assert "out" in params["block1"] and "out" not in params["pool"]
+    assert params["query"].shape == (1, 256) and 0.01 < params["query"].std() < 0.03
+    alone = init(AttentiveHead(3, heads=4), tokens)["params"]
+    assert set(alone) == {"query", "pool", "classifier"}
+    assert alone["pool"]["contract"]["kernel"].std() == pytest.approx(0.02 / 2**0.5, rel=0.05)
+
+
+# What it reads
+
+
+def order_of_patterns(rng, positions: bool):
+    """Return tokens [64 2 1 8] of two patterns in either order, and which came first."""
+    patterns, labels = rng.normal(size=(2, 8)), rng.integers(2, size=64)
+    tokens = np.stack([patterns[[label, 1 - label]] for label in labels])[:, :, None]
+    tokens = tokens + 0.01 * rng.normal(size=tokens.shape)
+    if positions:
+        tokens = tokens + time_positions(2, 8)[:, None]
+    return jnp.asarray(tokens, jnp.float32), labels
+
+
+def fit(head, inputs, labels, steps=150):
+    """Return the accuracy after training on all examples."""
+    params = init(head, inputs)["params"]
+    optimizer = optax.adam(1e-2)
+
+    def loss(params):
+        logits = head.apply({"params": params}, inputs, False)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    logits = score(head, {"params": params}, inputs)
+    return float((logits.argmax(-1) == labels).mean())
+
+
+def test_it_reads_an_order_that_the_mean_of_tokens_does_not_have(rng):
+    tokens, labels = order_of_patterns(rng, positions=True)
+    assert fit(AttentiveHead(2, heads=2), tokens, labels) == 1.0
+    assert fit(LinearHead(2), tokens.mean((1, 2)), labels) < 0.75
+
+
+def test_order_is_read_from_positions_only(rng):
+    tokens, labels = order_of_patterns(rng, positions=False)
+    assert fit(AttentiveHead(2, heads=2, time_positions=True), tokens, labels) == 1.0
+    for depth in (1, 2):
+        head = AttentiveHead(2, depth=depth, heads=2)
+        assert fit(head, tokens, labels) < 0.75
+        weights = init(head, tokens, seed=3)
+        orders = [score(head, weights, each) for each in (tokens, tokens[:, ::-1])]
+        np.testing.assert_allclose(*orders, atol=1e-5)
+
+
+def test_tokens_are_those_of_the_stage(rng):
+    maps = [
+        jnp.asarray(rng.normal(size=(2, 3, side, side, width)), jnp.bfloat16)
+        for side, width in ((4, 5), (2, 6))
+    ]
+    features = pool_features(maps)
+    last = SMALL.head_inputs(features)
+    assert last.shape == (2, 3, 4, 6) and last.dtype == jnp.float32
+    np.testing.assert_array_equal(last[:, :, 1], maps[1][:, :, 0, 1].astype(jnp.float32))
+    first = replace(SMALL, stage=0).head_inputs(features)
+    assert first.shape == (2, 3, 16, 5)
+    frames = replace(SMALL, tokens="frames").head_inputs(features)
+    np.testing.assert_allclose(frames[:, :, 0], features.frames, atol=1e-6)
+    assert frames.shape == (2, 3, 1, 6)
+
+
+def test_positions_are_sines_and_cosines_of_the_time():
+    waves = time_positions(3, 5)
+    assert waves.shape == (3, 5) and not waves[:, 4].any()
+    np.testing.assert_allclose(waves[2, :4], np.r_[np.sin([2, 0.02]), np.cos([2, 0.02])], atol=1e-6)
+
+
+def test_dropout_and_normalisation_act_on_the_pooled_feature(rng):
+    tokens = jnp.asarray(rng.normal(size=(8, 2, 2, 4)), jnp.float32)
+    head = AttentiveHead(3, heads=2, dropout=0.5, normed=True)
+    weights = init(head, tokens)
+    assert set(weights["batch_stats"]["classifier"]) == {"BatchNorm_0"}
+    train = {"train": True, "mutable": ["batch_stats"]}
+    trained = [
+        head.apply(weights, tokens, rngs={"dropout": jax.random.key(i)}, **train)[0]
+        for i in range(2)
+    ]
+    assert not np.allclose(*trained)
+    assert np.array_equal(*(score(head, weights, tokens) for _ in range(2)))
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"tokens": "some"}, "tokens must be one of 'all', 'frames', got 'some'"),
+        ({"depth": 0}, "depth must be at least 1, got 0"),
+        ({"heads": 0}, "heads must be at least 1, got 0"),
+        ({"width": -2}, "width must be at least 0, got -2"),
+        ({"width": 6, "heads": 4}, "heads must divide the width 6, got 4"),
+        ({"dropout": 1.5}, r"dropout must lie in \[0, 1\], got 1.5"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"heads": 3}, "protocol.heads must divide the width of the tokens, 8, got 3: pass other"),
+        ({"stage": 0, "heads": 8}, "the width of the tokens, 4, got 8"),
+        ({"stage": 2}, r"protocol.stage must lie in \[-2, 1\], since the encoder has 2"),
+        ({"stage": -3}, "got -3"),
+        ({"batch": 3}, "protocol.batch must be a multiple of the 8 devices, got 3"),
+    ],
+)
+def test_what_the_encoder_cannot_give_is_refused_before_it_starts(tmp_path, changes, message):
+    data = Split(train_videos=16, test_videos=16, frames=12)
+    evaluation = Evaluation(data, replace(SMALL, **changes), label="static", encoder=ENCODER)
+    with pytest.raises(ValueError, match=message):
+        EvaluationRun(evaluation, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_width_is_projected_and_needs_no_divisor_of_the_encoder_s(tmp_path):
+    data = Split(train_videos=16, test_videos=16, frames=12)
+    protocol = replace(SMALL, heads=3, width=9)
+    EvaluationRun(Evaluation(data, protocol, label="static", encoder=ENCODER), tmp_path)
