@@ -193,6 +193,10 @@ def test_every_key_is_explained_from_any_folder(tmp_path):
             ("--config=configs/no_such.py",),
             "error: config must be an existing file, got 'configs/no_such.py'",
         ),
+        (
+            ("--config=configs/eval_ucf101_linear.py:byol",),
+            "error: configs/eval_ucf101_linear.py: paper must be one of coclr, ctp, dualvar, lss",
+        ),
     ],
 )
 def test_a_config_without_the_key_or_the_file_ends_in_one_line(arguments, message):

@@ -82,11 +82,16 @@ def _resolve_config(argument: str) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the flags; exit with one line for a missing config or an unknown key."""
+    """Parse the flags; exit with one line for an unknown config, argument or key."""
     overrides = dict(match.groups() for match in map(_OF_CONFIG.fullmatch, argv) if match)
     file, *arg = (overrides.pop(None, None) or "").split(":", 1)
     if file and not pathlib.Path(file).is_file():
         sys.exit(f"error: config must be an existing file, got {file!r}")
+    try:
+        if arg:  # absl would print a traceback of the error
+            runpy.run_path(file)["get_config"](*arg)
+    except ValueError as error:
+        sys.exit(f"error: {file}: {error}")
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError):  # ml_collections: an unknown key
