@@ -229,8 +229,8 @@ def _words(number: int, view: View) -> list[str]:
         words.append("still")
     if view.weak:
         words.append(f"weak {view.weak:g}")
-    if view.drawn_as >= 0:
-        words.append(f"as view {view.drawn_as}")
+    if view.same_augment_as >= 0:
+        words.append(f"as view {view.same_augment_as}")
     return words
 
 

@@ -1,4 +1,4 @@
-"""Refusals in one voice: which thing, what it got, what it wanted."""
+"""Argument checks that raise `ValueError` with the name and the value of the argument."""
 
 from typing import Any
 
@@ -33,15 +33,15 @@ def one_of(options: tuple[Any, ...], **values: Any) -> None:
             )
 
 
-def rank(wanted: int, **arrays: Any) -> None:
-    """Raise `ValueError` unless every named array has `wanted` axes."""
+def rank(axes: int, **arrays: Any) -> None:
+    """Raise `ValueError` unless every named array has `axes` axes."""
     for name, array in arrays.items():
-        if array.ndim != wanted:
-            raise ValueError(f"{name} must have {wanted} axes, got shape {tuple(array.shape)}")
+        if array.ndim != axes:
+            raise ValueError(f"{name} must have {axes} axes, got shape {tuple(array.shape)}")
 
 
 def same_shape(**arrays: Any) -> None:
-    """Raise `ValueError` unless all named arrays have one shape."""
+    """Raise `ValueError` unless all named arrays have the same shape."""
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"{', '.join(arrays)} must have the same shape, got {shapes}")

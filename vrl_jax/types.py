@@ -1,4 +1,4 @@
-"""The nouns that travel between stages: what an encoder returns, what a method compares."""
+"""Types that packages exchange: features of an encoder, views and slots of a method."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,15 @@ from jaxtyping import Array, Float
 
 
 class Features(NamedTuple):
-    """What an encoder says of clips, at every level; XLA drops what nobody reads.
+    """Features of clips at every level of an encoder; XLA removes those that are not used.
 
-    The leading axes are the clips': one out of an encoder, videos and views in a method's outputs.
+    The leading axes enumerate clips: one axis out of an encoder, videos and views in the outputs of
+    a method.
 
     Attributes:
       clip: mean of the last feature map over time and space.
-      frames: mean of the last feature map over space only; `t` is the encoder's own time axis.
-      stages: the feature map after the stem and after each stage, first to last.
+      frames: mean of the last feature map over space, at the temporal resolution of the encoder.
+      stages: feature maps after the stem and after each stage.
     """
 
     clip: Float[Array, "*b d"]
@@ -22,39 +23,43 @@ class Features(NamedTuple):
 
 
 class View(NamedTuple):
-    """One augmented look at a video.
+    """An augmented view of a video.
 
     Attributes:
-      clip: which of the decoded clips it is made from.
-      still: one frame of the clip, repeated; the same frame number in all still views of a video.
-      weak: probability that colour jitter, grayscale and blur are left out.
-      drawn_as: number of the view whose random draws it shares; -1 draws its own.
+      clip: number of the decoded clip that is augmented.
+      still: repeat one frame of the clip; all still views of a video use the same frame number.
+      weak: probability of skipping colour jitter, grayscale and blur.
+      same_augment_as: number of the view whose random parameters it shares; -1 has its own.
     """
 
     clip: int
     still: bool = False
     weak: float = 0.0
-    drawn_as: int = -1
+    same_augment_as: int = -1
 
 
 class TrainLength(NamedTuple):
-    """How long a run is, for schedules: optimiser steps in all, and in one pass over the videos."""
+    """Length of a run, for schedules.
+
+    Attributes:
+      steps: optimiser steps of the run.
+      steps_per_epoch: optimiser steps per pass over the videos.
+    """
 
     steps: int
-    epoch: int
+    steps_per_epoch: int
 
 
 class Slot(NamedTuple):
-    """One embedding that is compared across views.
+    """An embedding that a framework compares across views.
 
     Attributes:
-      dim: its width.
-      temperature: of the softmax it is compared with; frameworks without one ignore it.
-      weight: its share of the loss.
-      unit: whether the framework scales it to unit length; False where the method has set its
-        length on purpose.
-      negatives: numbers of views whose embeddings, of every video, are negatives and nothing else.
-      scored: the embedding is scores against prototypes already: see `SwAV.scores_head`.
+      dim: its dimension.
+      temperature: of the softmax; ignored by frameworks without one.
+      weight: of its loss term.
+      unit: whether the framework scales it to unit length; False if its length carries meaning.
+      negatives: numbers of the views that serve only as negatives, for every video.
+      scored: whether the embedding already consists of prototype scores, see `SwAV.scores_head`.
     """
 
     dim: int

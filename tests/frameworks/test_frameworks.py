@@ -12,7 +12,7 @@ from vrl_jax.losses import info_nce, normalize, nt_xent, sinkhorn, swapped_predi
 from vrl_jax.types import Slot, TrainLength
 
 PAIRS = ((0, 1), (1, 0))
-HORIZON = TrainLength(steps=100, epoch=10)
+HORIZON = TrainLength(steps=100, steps_per_epoch=10)
 SLOTS = {"a": Slot(3, 0.2), "b": Slot(3, 0.5, unit=False)}
 
 

@@ -23,7 +23,7 @@ from vrl_jax.train.step import init_state, make_step
 from vrl_jax.types import Slot, TrainLength
 
 VIDEOS, CLIPS, FRAMES, SIDE = 16, 2, 6, 12
-HORIZON = TrainLength(steps=100, epoch=2)
+HORIZON = TrainLength(steps=100, steps_per_epoch=2)
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
 AUGMENT = Augment(size=8, flip=0.0, hue=0.0)
 # A large ridge, radius and floor: at the defaults rounding is seen in the fourth digit of these

@@ -13,7 +13,7 @@ from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, relevant_scores
 from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
-HORIZON = TrainLength(steps=100, epoch=5)
+HORIZON = TrainLength(steps=100, steps_per_epoch=5)
 SMALL = {"dim": 5, "concepts": 12, "queue": 8}
 
 

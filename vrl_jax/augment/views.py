@@ -139,7 +139,9 @@ def make_views(
             f"frames must have sides of at least augment.size={augment.size} for plain crops, got "
             f"{clips.shape[3]} x {clips.shape[4]}: increase resize or set augment.crop='resized'"
         )
-    key_numbers = [i if view.drawn_as < 0 else view.drawn_as for i, view in enumerate(views)]
+    key_numbers = [
+        i if view.same_augment_as < 0 else view.same_augment_as for i, view in enumerate(views)
+    ]
     still = np.array([view.still for view in views])
     weak = np.array([view.weak for view in views], np.float32)
 

@@ -62,7 +62,7 @@ class SwAV:
 
     def frozen(self, step: Int[Array, ""], horizon: TrainLength) -> Bool[Array, ""]:
         """Return whether prototypes stay as they were drawn at a step."""
-        return step < round(self.freeze_epochs * horizon.epoch)
+        return step < round(self.freeze_epochs * horizon.steps_per_epoch)
 
     def hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: TrainLength):
         """Give prototypes no gradient while they are frozen."""

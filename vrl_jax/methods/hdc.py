@@ -91,7 +91,7 @@ class HDC:
         """
         require_simclr("HDC", framework)
         second = View(2) if self.spatial_other_clip else View(0)
-        third = View(1, drawn_as=0) if self.temporal_same_draw else View(1)
+        third = View(1, same_augment_as=0) if self.temporal_same_draw else View(1)
         others = {"spatial": second, "temporal": third}
         kinds = ("level",) if self.share_heads else self.tasks
         names = [f"{kind}{k}" for k in range(len(self.levels)) for kind in kinds]

@@ -125,9 +125,9 @@ class SDC:
             pairs=(),
             prepare=self._prepare if "difference" in self.streams else None,
             terms=ExtraLosses(
-                partial(self._loss, network, horizon.epoch),
+                partial(self._loss, network, horizon.steps_per_epoch),
                 self._init,
-                partial(self._update, horizon.epoch),
+                partial(self._update, horizon.steps_per_epoch),
             ),
         )
 

@@ -111,7 +111,7 @@ class Pretraining:
         side = self.experiment.augment.size
         views = (len(program.method.views), clips.shape[2], side, side, 3)
         weights = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
-        epochs = self.total_steps / program.horizon.epoch
+        epochs = self.total_steps / program.horizon.steps_per_epoch
         device = self.mesh.devices.flat[0].device_kind
         at = max(steps_in(self.workdir.checkpoints), default=0)
         rows = {
