@@ -1,4 +1,4 @@
-"""Every key has a sentence, and what is shown of a value is what the command line takes."""
+"""Every key of a config has a description and a value in command-line syntax."""
 
 import dataclasses
 import importlib
@@ -23,8 +23,8 @@ MARKS = "pretrain", "module", "build", "evaluate"  # methods of the components i
 
 
 def components():
-    """Return the classes of all parts of all configs, and those that a config may name instead."""
-    found = {
+    """Return the classes of all parts of the configs in `configs/`, and their alternatives."""
+    kinds = {
         type(part) for name in CONFIGS for _, _, part in walk_components(config.build(load(name)))
     }
     modules = [optim] + [
@@ -35,15 +35,15 @@ def components():
     for module in modules:
         for name, kind in inspect.getmembers(module, dataclasses.is_dataclass):
             if kind.__module__ == module.__name__ and any(hasattr(kind, mark) for mark in MARKS):
-                found |= set() if name.startswith("_") else {kind}
-    return sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
+                kinds |= set() if name.startswith("_") else {kind}
+    return sorted(kinds, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
 @pytest.mark.parametrize("kind", components(), ids=lambda kind: kind.__qualname__)
 def test_every_field_of_every_component_has_a_sentence(kind):
-    told = field_docs(kind)
-    assert set(told) == {item.name for item in dataclasses.fields(kind)}
-    assert all(told.values())
+    docs = field_docs(kind)
+    assert set(docs) == {item.name for item in dataclasses.fields(kind)}
+    assert all(docs.values())
     assert first_line(kind).endswith(".") and not first_line(kind).startswith(f"{kind.__name__}(")
 
 
@@ -64,7 +64,7 @@ def test_components_are_found():
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """What others build upon.
+    """Base of another component.
 
     Attributes:
       kept: of the base.
@@ -121,7 +121,7 @@ def test_the_text_is_what_it_should_be():
           config.high     float  2.0    bounds of it. (default 1.0)
 
         config.base = {module}:Base
-          within. What others build upon.
+          within. Base of another component.
           config.base.kept     int  1  of the base.
           config.base.changed  str  a  in the base."""
     )
@@ -142,20 +142,20 @@ def test_sentences_keep_to_the_width(width):
 
 
 def keys(run):
-    """Return what a command line must set, as `explain` shows it."""
+    """Return the value of every key, as the help text shows it."""
     rows = [line.strip().split("  ") for line in explain_config(run, 10_000).splitlines()]
     cells = [[cell.strip() for cell in row if cell] for row in rows]
     return {row[0]: row[2] for row in cells if row and len(row) > 2 and row[0][:7] == "config."}
 
 
 def parsed(name, *overrides):
-    """Return what a config is with overrides, as the main command gets it."""
+    """Return a config with overrides from the command line."""
     values, argv = flags.FlagValues(), ["main", *overrides]
-    made = config_flags.DEFINE_config_dict(
+    holder = config_flags.DEFINE_config_dict(
         "config", load(name), flag_values=values, lock_config=True, sys_argv=argv
     )
     values(argv)
-    return config.build(made.value)
+    return config.build(holder.value)
 
 
 CHANGED = {
@@ -169,7 +169,8 @@ CHANGED = {
     "eval_hmdb51_linear": {
         "splits": (2,),
         "init": "",
-        "probe": {"ks": (1, 3), "group": "a b"},
+        "protocol": {"epochs": 10.0, "optim": {"drops": (0.5, 0.75)}},
+        "label": "a b",
         "untrained": False,
     },
 }
@@ -185,14 +186,14 @@ def replaced(component, changes):
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_values_are_shown_as_the_command_line_takes_them(name):
-    wanted = replaced(config.build(load(name)), CHANGED[name])
-    shown = keys(wanted)
+    changed = replaced(config.build(load(name)), CHANGED[name])
+    values = keys(changed)
     fields = sum(
         not dataclasses.is_dataclass(getattr(part, item.name))
-        for _, _, part in walk_components(wanted)
+        for _, _, part in walk_components(changed)
         for item in dataclasses.fields(part)
     )
-    assert len(shown) == fields
-    line = " ".join(f"--{key}={value}" for key, value in shown.items())
-    assert parsed(name) != wanted
-    assert parsed(name, *shlex.split(line)) == wanted
+    assert len(values) == fields
+    line = " ".join(f"--{key}={value}" for key, value in values.items())
+    assert parsed(name) != changed
+    assert parsed(name, *shlex.split(line)) == changed
