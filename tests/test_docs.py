@@ -210,8 +210,8 @@ def check_parsed(found: argparse.Namespace, arguments: list[str]) -> None:
 
 def check_flags(module: str, arguments: list[str]) -> None:
     """Refuse flags that neither the command nor `vrl_jax.flags` has."""
-    by_module = flags.FLAGS.flags_by_module_dict()
-    known = {flag.name for each in (module, "vrl_jax.flags") for flag in by_module[each]}
+    key_flags = flags.FLAGS.get_key_flags_for_module
+    known = {flag.name for each in (module, "vrl_jax.flags") for flag in key_flags(each)}
     for argument in arguments:
         flag = argument.partition("=")[0]
         assert flag.startswith("--config.") or flag.removeprefix("--") in known, argument
@@ -248,7 +248,7 @@ def check(monkeypatch, text: str, command: str) -> None:
     program = importlib.import_module(module)
     if hasattr(program, "__path__"):
         program = importlib.import_module(f"{module}.__main__")
-    if module not in flags.FLAGS.flags_by_module_dict():
+    if not flags.FLAGS.get_key_flags_for_module(module):
         return check_parsed(parse(monkeypatch, program, arguments), arguments)
     check_flags(module, arguments)
     own = re.search(r"--config=(mylab/\w+\.py)", command)  # a file that the text itself shows

@@ -30,6 +30,19 @@ _DATA = flags.DEFINE_string(
     "data", "", "Data set in place of the config's: class and fields, 'Prepared root=/data'."
 )
 _EXPLAIN = flags.DEFINE_bool("explain", False, "List every setting and stop: --config.help.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run, or gs://bucket/folder; default: runs/NAME."
+)
+QUIET = flags.DEFINE_bool("quiet", False, "Show no progress bar.")
+ACCEPT = flags.DEFINE_bool(
+    "accept_changes", False, "Continue a run although its config or data have changed."
+)
+WANDB = flags.DEFINE_string("wandb", "", "Project on Weights & Biases that receives the log.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes that JAX finds.")
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check, compile, print the plan, stop.")
 flags.mark_flag_as_required("config")
 
 # --config=FILE or --config.KEY=VALUE: the key and the value.

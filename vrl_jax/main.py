@@ -38,21 +38,7 @@ from vrl_jax.experiment import Experiment
 from vrl_jax.files import ConfigMismatch
 from vrl_jax.pretraining.run import Pretraining
 
-_WORKDIR = absl_flags.DEFINE_string(
-    "workdir", "", "Folder of the run, or gs://bucket/folder; default: runs/NAME."
-)
-_QUIET = absl_flags.DEFINE_bool("quiet", False, "Show no progress bar.")
-_ACCEPT = absl_flags.DEFINE_bool(
-    "accept_changes", False, "Continue a run although its config or data have changed."
-)
-_WANDB = absl_flags.DEFINE_string("wandb", "", "Project on Weights & Biases that receives the log.")
-_DISTRIBUTED = absl_flags.DEFINE_bool(
-    "distributed", False, "One of several processes that JAX finds."
-)
-_COORDINATOR = absl_flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
-_PROCESSES = absl_flags.DEFINE_integer("num_processes", None, "Number of processes.")
-_PROCESS = absl_flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-_DRY_RUN = absl_flags.DEFINE_bool("dry_run", False, "Check, compile, print the plan, stop.")
+absl_flags.adopt_module_key_flags(flags)  # listed by --help
 
 
 def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.Path:
@@ -70,14 +56,16 @@ def make_job(
       ValueError: invalid settings, or flags that an evaluation does not have.
     """
     if isinstance(experiment, Experiment):
-        return Pretraining(experiment, workdir, _QUIET.value, _ACCEPT.value, _WANDB.value)
-    if _WANDB.value:
+        return Pretraining(
+            experiment, workdir, flags.QUIET.value, flags.ACCEPT.value, flags.WANDB.value
+        )
+    if flags.WANDB.value:
         raise ValueError("only pretraining logs to Weights & Biases; drop --wandb")
-    if _ACCEPT.value:
+    if flags.ACCEPT.value:
         raise ValueError(
             "an evaluation cannot resume under different settings; drop --accept_changes"
         )
-    return EvaluationRun(experiment, workdir, _QUIET.value)
+    return EvaluationRun(experiment, workdir, flags.QUIET.value)
 
 
 def init_distributed() -> None:
@@ -86,9 +74,11 @@ def init_distributed() -> None:
     Raises:
       ValueError: the flags do not name the coordinator.
     """
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    elif _PROCESSES.value is not None or _PROCESS.value is not None:
+    if flags.DISTRIBUTED.value or flags.COORDINATOR.value:
+        jax.distributed.initialize(
+            flags.COORDINATOR.value, flags.PROCESSES.value, flags.PROCESS.value
+        )
+    elif flags.PROCESSES.value is not None or flags.PROCESS.value is not None:
         raise ValueError(
             "num_processes and process_id need the address of process 0: pass "
             "--coordinator_address=HOST:PORT as well"
@@ -106,14 +96,14 @@ def run() -> bool:
     """
     init_distributed()
     experiment = flags.config_from_flags()
-    workdir = _WORKDIR.value or default_workdir(
+    workdir = flags.WORKDIR.value or default_workdir(
         config_flags.get_config_filename(absl_flags.FLAGS["config"]), experiment
     )
     try:
         job = make_job(experiment, workdir)
     except ConfigMismatch as error:
         raise ConfigMismatch(f"{error}; --accept_changes continues anyway") from error
-    if _DRY_RUN.value:
+    if flags.DRY_RUN.value:
         print(job.plan())
         return True
     return job()
