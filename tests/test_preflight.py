@@ -36,7 +36,7 @@ def experiment(**train):
 
 
 @pytest.fixture(scope="module")
-def finding():
+def report():
     return preflight.compile_step(experiment(), make_mesh(), 40, CHIP)
 
 
@@ -44,35 +44,35 @@ def size(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def test_a_step_is_read_for_each_of_its_chips(finding):
+def test_a_step_is_read_for_each_of_its_chips(report):
     program = make_program(experiment(), 40, make_mesh())
-    assert (finding.chips, finding.kind, finding.batch) == (8, "cpu", BATCH)
-    assert finding.memory.arguments == size(program.state) + size(program.clips) // 8
-    assert finding.state == size(program.state) + finding.memory.code
-    assert finding.memory.outputs < 1000  # metrics; the state is donated
-    found = {each.kind: each for each in finding.costs.collectives}
-    assert found["all-reduce"].operands >= size(program.state.params)
-    assert found["all-reduce"].operands < 2 * size(program.state.params)
-    assert found["all-gather"].operands >= BATCH // 8 * 2 * 8 * 4  # two embeddings a video
-    assert finding.times.compute == finding.costs.flops / 1e12 > 0
-    assert 0 < finding.times.share < 1
+    assert (report.chips, report.kind, report.batch) == (8, "cpu", BATCH)
+    assert report.memory.arguments == size(program.state) + size(program.clips) // 8
+    assert report.state == size(program.state) + report.memory.code
+    assert report.memory.outputs < 1000  # metrics; the state is donated
+    collectives = {each.kind: each for each in report.costs.collectives}
+    assert collectives["all-reduce"].operands >= size(program.state.params)
+    assert collectives["all-reduce"].operands < 2 * size(program.state.params)
+    assert collectives["all-gather"].operands >= BATCH // 8 * 2 * 8 * 4  # two embeddings a video
+    assert report.times.compute == report.costs.flops / 1e12 > 0
+    assert 0 < report.times.share < 1
 
 
-def test_the_verdict_is_by_the_chips_memory(finding):
-    assert finding.fits and format_verdict(finding).startswith("Fits")
-    small = dataclasses.replace(finding, capacity=finding.memory.total - 1)
+def test_the_verdict_is_by_the_chips_memory(report):
+    assert report.fits and format_verdict(report).startswith("Fits")
+    small = dataclasses.replace(report, capacity=report.memory.total - 1)
     assert small.fits is False and format_verdict(small).startswith("Does not fit")
     assert small.largest_per_chip == BATCH // 8 - 1
 
 
-def test_a_step_that_its_compiler_refuses_does_not_fit(finding, monkeypatch):
+def test_a_step_that_its_compiler_refuses_does_not_fit(report, monkeypatch):
     def refuse(lowered):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 3.50G of 1.00G hbm.")
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
     refused = preflight.compile_step(experiment(), make_mesh(), 40, CHIP)
     assert refused.fits is False and refused.costs is refused.times is None
-    assert refused.memory.arguments == finding.memory.arguments
+    assert refused.memory.arguments == report.memory.arguments
     assert format_verdict(refused).startswith(
         "Does not fit: exceeds the 1.00 GiB of a chip by 2.50 GiB."
     )
@@ -82,8 +82,8 @@ def test_a_platform_gets_its_own_convolutions():
     described = experiment()
     assert preflight.resolve_convolutions(described, "tpu").encoder.conv == "native"
     assert preflight.resolve_convolutions(described, "cpu").encoder.conv == "folded"
-    asked = dataclasses.replace(described, encoder=Tiny(conv="native"))
-    assert preflight.resolve_convolutions(asked, "cpu") is asked
+    native = dataclasses.replace(described, encoder=Tiny(conv="native"))
+    assert preflight.resolve_convolutions(native, "cpu") is native
     without = dataclasses.replace(described, encoder=ViT())
     assert preflight.resolve_convolutions(without, "tpu") is without
 
@@ -111,10 +111,10 @@ def test_devices_are_simulated_and_figures_written(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 x cpu, 6 videos per step, 3 per chip; compiled in ")
     assert "all-reduce" in done.stdout and "the memory of cpu is unknown" in done.stdout
-    found = json.loads(file.read_text())
-    assert (found["chips"], found["batch"], found["config"]["train"]["batch"]) == (2, 6, 6)
-    assert found["costs"]["flops"] > 0 and found["memory"]["arguments"] > 0
-    assert found["versions"]["jax"] == jax.__version__ and found["times"] is None
+    figures = json.loads(file.read_text())
+    assert (figures["chips"], figures["batch"], figures["config"]["train"]["batch"]) == (2, 6, 6)
+    assert figures["costs"]["flops"] > 0 and figures["memory"]["arguments"] > 0
+    assert figures["versions"]["jax"] == jax.__version__ and figures["times"] is None
 
 
 def test_impossible_slices_are_refused():
@@ -125,8 +125,8 @@ def test_impossible_slices_are_refused():
 
 def test_the_batch_of_a_chip_is_that_of_all():
     with flagsaver.flagsaver(per_chip_batch=5):
-        aimed, place = preflight.target_from_flags(experiment())
-    assert place == make_mesh() and aimed == experiment(batch=40)
+        target, mesh = preflight.target_from_flags(experiment())
+    assert mesh == make_mesh() and target == experiment(batch=40)
     assert preflight.target_from_flags(experiment())[0] == experiment()
     with flagsaver.flagsaver(per_chip_batch=0), pytest.raises(ValueError, match="per_chip_batch"):
         preflight.target_from_flags(experiment())
@@ -164,7 +164,7 @@ def test_a_slice_of_a_tpu_is_compiled_for(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("8 x TPU v5 lite, 8 videos per step, 1 per chip")
     assert "Fits: " in done.stdout
-    found = json.loads(file.read_text())
-    kinds = {each["kind"]: each for each in found["costs"]["collectives"]}
-    assert kinds["all-reduce"]["operands"] > 0 and found["times"]["communication"] > 0
-    assert found["fits"] and found["memory"]["temporaries"] > 0
+    figures = json.loads(file.read_text())
+    kinds = {each["kind"]: each for each in figures["costs"]["collectives"]}
+    assert kinds["all-reduce"]["operands"] > 0 and figures["times"]["communication"] > 0
+    assert figures["fits"] and figures["memory"]["temporaries"] > 0

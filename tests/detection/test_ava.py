@@ -17,14 +17,14 @@ def test_the_official_samples(videos):
     excluded = ava.read_excluded(folder / "ava_excluded_timestamps_sample.csv")
     assert excluded == {("0f39OWEqJ24", 903.0), ("_-Z6wFjXtGQ", 902.0)}
     assert rows.without(excluded).keys() == [("0f39OWEqJ24", 902.0)] * 3
-    found = ava.collect_instances(rows, (12, 17, 74))
-    assert found.keys == [*rows.keys()[:4:3], ("_-Z6wFjXtGQ", 902.0)]
-    assert found.labels.tolist() == [[1, 1, 0], [1, 1, 0], [1, 0, 1]]
+    instances = ava.collect_instances(rows, (12, 17, 74))
+    assert instances.keys == [*rows.keys()[:4:3], ("_-Z6wFjXtGQ", 902.0)]
+    assert instances.labels.tolist() == [[1, 1, 0], [1, 1, 0], [1, 0, 1]]
 
 
 def same(one, other):
-    for got, wanted in zip(one, other, strict=True):
-        np.testing.assert_array_equal(got, wanted)
+    for got, expected in zip(one, other, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_what_is_written_reads_back(tmp_path, rng):
@@ -68,11 +68,11 @@ def test_boxes_are_collected_in_the_order_of_their_key_frames(tmp_path):
         "a,9,0,0,.5,1,5,1",
     ]
     path.write_text("\n".join(lines))
-    found = ava.collect_instances(ava.read_annotations(path), (4, 5))
-    assert found.keys == [("a", 9.0), ("b", 1.0), ("b", 2.0)]
-    assert found.frame.tolist() == [0, 0, 1, 2]
-    assert found.boxes.box[:, 2].tolist() == [0.5, 0.7, 0.6, 0.5]
-    assert found.labels.tolist() == [[1, 1], [0, 0], [0, 1], [1, 0]]
+    instances = ava.collect_instances(ava.read_annotations(path), (4, 5))
+    assert instances.keys == [("a", 9.0), ("b", 1.0), ("b", 2.0)]
+    assert instances.frame.tolist() == [0, 0, 1, 2]
+    assert instances.boxes.box[:, 2].tolist() == [0.5, 0.7, 0.6, 0.5]
+    assert instances.labels.tolist() == [[1, 1], [0, 0], [0, 1], [1, 0]]
 
 
 @pytest.mark.parametrize(

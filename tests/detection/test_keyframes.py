@@ -30,7 +30,7 @@ def read(media, sampling, size):
 
 
 @pytest.mark.parametrize(
-    "time, seconds, wanted",
+    "time, seconds, expected",
     [
         (0.8, True, [14, 17, 20, 23, 26]),
         (20, False, [14, 17, 20, 23, 26]),
@@ -38,11 +38,11 @@ def read(media, sampling, size):
         (38, False, [32, 35, 38, 39, 39]),
     ],
 )
-def test_a_clip_is_centred_on_its_key_frame(path, time, seconds, wanted):
+def test_a_clip_is_centred_on_its_key_frame(path, time, seconds, expected):
     got = read(KeyFrame(VideoFile(path), (64, 128), time, seconds), Sampling(5, 3, 1), (64, 128))
     with VideoFile(path).open() as whole:
-        np.testing.assert_array_equal(got, whole.read(np.array([wanted]), (64, 128))[0])
-    assert len(np.unique(got.reshape(5, -1), axis=0)) == len(set(wanted))
+        np.testing.assert_array_equal(got, whole.read(np.array([expected]), (64, 128))[0])
+    assert len(np.unique(got.reshape(5, -1), axis=0)) == len(set(expected))
 
 
 def test_a_stride_at_another_rate(path):
@@ -128,7 +128,7 @@ def test_the_shape_is_the_upright_pictures(path, tmp_path, videos):
     for name in ("damaged.mp4", "absent.mp4"):
         with pytest.raises(VideoError, match=name):
             frame_size(str(tmp_path / name))
-    turned = 0
+    rotated = 0
     for file in sorted((videos / "diverse").rglob("*.m*")):
         try:
             height, width = frame_size(str(file))
@@ -136,5 +136,5 @@ def test_the_shape_is_the_upright_pictures(path, tmp_path, videos):
             continue
         with av.open(str(file)) as container:
             context = container.streams.video[0].codec_context
-            turned += (context.height, context.width) == (width, height) != (height, width)
-    assert turned
+            rotated += (context.height, context.width) == (width, height) != (height, width)
+    assert rotated

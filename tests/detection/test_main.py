@@ -40,8 +40,8 @@ def write_video(path, boxes):
 
 def make_model():
     encoder = Tiny(widths=(8, 12), strides=(4, 1))
-    given = jax.random.key(0), jnp.zeros((1, 4, 32, 32, 3)), False
-    variables = jax.device_put(encoder.module().init(*given))
+    args = jax.random.key(0), jnp.zeros((1, 4, 32, 32, 3)), False
+    variables = jax.device_put(encoder.module().init(*args))
     return Pretrained(encoder, Augment(size=32), 0, variables, {})
 
 
@@ -95,8 +95,8 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
     predictions = ava.read_predictions(tmp_path / "predictions.csv")
     again = frame_map(rows, predictions, (3, 7, 8))
     assert result["value"] == pytest.approx(again.value)
-    lost = {a: (rows.action[rows.video == "test4"] == a).sum() for a in (3, 7)}
-    most = [1 - lost[a] / (rows.action == a).sum() for a in (3, 7)]
+    missing = {a: (rows.action[rows.video == "test4"] == a).sum() for a in (3, 7)}
+    most = [1 - missing[a] / (rows.action == a).sum() for a in (3, 7)]
     assert result["chance"] + 0.2 < result["value"] <= np.mean(most) + 1e-9
     assert result["value"] == pytest.approx(np.mean(most), abs=0.05)
     assert set(result["per_class"]) == {"red", "blue"}
@@ -145,8 +145,8 @@ def test_detected_boxes_take_the_place_of_annotated_ones(world, tmp_path):
     result = run(world, tmp_path, f"--boxes={tmp_path}/boxes.csv")
     assert result["protocol"]["boxes"] == "detected" and result["value"] > 0.5
     assert result["protocol"]["min_score"] == 0.8 and "chance" not in result
-    found = ava.read_predictions(tmp_path / "predictions.csv")
-    assert {tuple(box) for box in found.box} <= {tuple(box) for box in shifted.box}
+    predictions = ava.read_predictions(tmp_path / "predictions.csv")
+    assert {tuple(box) for box in predictions.box} <= {tuple(box) for box in shifted.box}
     fewer = rows.take(rows.video != "test1")
     ava.write_annotations(tmp_path / "fewer.csv", fewer)
     options = f"--boxes={tmp_path}/boxes.csv", f"--test={tmp_path}/fewer.csv"
@@ -180,8 +180,8 @@ def test_goes_on_where_it_was(world, tmp_path, monkeypatch):
     assert stopped == whole
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     files = [f"{part}-{of}.npz" for part in ("test", "train") for of in ("boxes", "frames")]
-    told = ["config.json", "environment.json", "predictions.csv", "results"]
-    assert names == sorted([*files, *told])
+    others = ["config.json", "environment.json", "predictions.csv", "results"]
+    assert names == sorted([*files, *others])
     for name in [*files, "predictions.csv"]:
         assert (tmp_path / "stopped" / name).read_bytes() == (
             tmp_path / "whole" / name
@@ -262,8 +262,8 @@ def test_features_do_not_depend_on_names_and_actions(world, tmp_path, monkeypatc
 
 def test_the_report_shows_it(world, tmp_path):
     result = run(world, tmp_path, "--untrained")
-    made = json.loads((tmp_path / "config.json").read_text())
-    assert made["capacity"] == 0 and made["encoder"]["kind"] == "vrl_jax.encoders.tiny:Tiny"
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["capacity"] == 0 and config["encoder"]["kind"] == "vrl_jax.encoders.tiny:Tiny"
     assert result["protocol"]["head"]["steps"] == 300 and "batch" not in result["protocol"]
     report.main([str(tmp_path)])
     page = (tmp_path / "report.html").read_text()
@@ -283,14 +283,14 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
         np.zeros(n, int),
         np.ones(n),
     )
-    found, read = ava.collect_instances(rows, actions), number % 3 > 0
+    instances, read = ava.collect_instances(rows, actions), number % 3 > 0
     noise = rng.normal(0, 0.01, (n, 2))
-    features = np.where(read[:, None], found.labels + noise, np.nan).astype(np.float32)
-    encoded = BoxFeatures(found, features, read)
+    features = np.where(read[:, None], instances.labels + noise, np.nan).astype(np.float32)
+    encoded = BoxFeatures(instances, features, read)
     chosen = action_head.train_head(encoded, rows, encoded, actions, LinearProbe(steps=60))
     assert chosen.held_out_score == 1
     predictions = action_head.predict_actions(encoded, chosen.logits, actions)
-    unread = set(found.boxes.take(~read).keys())
+    unread = set(instances.boxes.take(~read).keys())
     assert frame_map(rows, predictions, actions, excluded=unread).value == 1
     assert 0.5 < frame_map(rows, predictions, actions).value < 0.8
 
@@ -302,5 +302,5 @@ def test_times_may_be_numbers_of_frames(world, tmp_path):
         ava.write_annotations(tmp_path / f"{part}.csv", frames)
     files = [f"--{part}={tmp_path}/{part}.csv" for part in ("train", "test")]
     got = run(world, tmp_path, "--times=frames", *files)
-    wanted = run(world, tmp_path / "seconds")
-    assert got["value"] == wanted["value"] and got["protocol"]["times"] == "frames"
+    expected = run(world, tmp_path / "seconds")
+    assert got["value"] == expected["value"] and got["protocol"]["times"] == "frames"

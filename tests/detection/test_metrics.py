@@ -43,13 +43,13 @@ def test_roi_align_is_its_definition(rng, shape, size, ratio):
     corners = rng.uniform(-0.3, 0.9, (12, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(0.01, 0.6, (12, 2))], 1)
     boxes = np.concatenate([boxes, [[0, 0, 1, 1], [0.3, 0.3, 0.3, 0.3]]]).astype(np.float32)
-    wanted = align(feature_map, boxes, size, ratio)
+    expected = align(feature_map, boxes, size, ratio)
     compiled = jax.jit(lambda m, b: roi_align(m, b, size=size, sampling_ratio=ratio))
-    np.testing.assert_allclose(compiled(feature_map, boxes), wanted, atol=3e-5)
-    assert wanted.std() > 0.1 and (wanted == 0).any()
+    np.testing.assert_allclose(compiled(feature_map, boxes), expected, atol=3e-5)
+    assert expected.std() > 0.1 and (expected == 0).any()
     several = np.stack([feature_map, 2 * feature_map])
     both = jax.vmap(compiled)(several, np.stack([boxes, boxes[::-1]]))
-    np.testing.assert_allclose(both[1], 2 * wanted[::-1], atol=6e-5)
+    np.testing.assert_allclose(both[1], 2 * expected[::-1], atol=6e-5)
 
 
 def test_roi_align_of_the_whole_map_on_its_own_grid_is_the_map(rng):
@@ -66,8 +66,8 @@ def test_roi_align_has_the_gradients_of_differences(rng):
     def loss(feature_map, boxes):
         return (roi_align(feature_map, boxes, size=3) * weights).sum()
 
-    given = jnp.asarray(feature_map, jnp.float32), jnp.asarray(boxes, jnp.float32)
-    by_map, by_box = jax.grad(loss, (0, 1))(*given)
+    args = jnp.asarray(feature_map, jnp.float32), jnp.asarray(boxes, jnp.float32)
+    by_map, by_box = jax.grad(loss, (0, 1))(*args)
     for index in [(0, 0, 0), (2, 3, 1), (4, 5, 0)]:
         moved = feature_map.copy()
         moved[index] += 1
@@ -109,53 +109,53 @@ def test_average_precision_by_hand():
 
     Precision at the two hits is 1/1 and 2/4: 1/3 · 1 + 1/3 · 1/2 + 1/3 · 0.
     """
-    found = rows(
+    predictions = rows(
         ("b", 1, 0.0, 0.5, 3, 0.6),
         ("a", 1, 0.0, 0.4, 3, 0.9),
         ("a", 1, 0.05, 0.4, 3, 0.8),
         ("a", 1, 0.6, 0.79, 3, 0.7),
         ("b", 2, 0.0, 0.5, 7, 0.9),
     )
-    got = frame_map(TRUTH, found, (3, 5, 7))
+    got = frame_map(TRUTH, predictions, (3, 5, 7))
     assert got.per_action == pytest.approx({3: 1 / 2, 5: 0}) and got.value == pytest.approx(1 / 4)
-    assert frame_map(TRUTH, found, (3,)).value == pytest.approx(1 / 2)
-    assert frame_map(TRUTH, found.take(found.action == 0), (3, 5)).value == 0
-    assert np.isnan(frame_map(TRUTH, found, (7,)).value)
+    assert frame_map(TRUTH, predictions, (3,)).value == pytest.approx(1 / 2)
+    assert frame_map(TRUTH, predictions.take(predictions.action == 0), (3, 5)).value == 0
+    assert np.isnan(frame_map(TRUTH, predictions, (7,)).value)
 
 
 def test_precision_is_the_best_at_any_greater_recall():
     """Wrong, right, right, right: 3/4 holds for all recalls."""
-    found = rows(
+    predictions = rows(
         ("b", 2, 0.0, 0.5, 3, 0.9),
         ("a", 1, 0.0, 0.4, 3, 0.8),
         ("a", 1, 0.6, 1.0, 3, 0.7),
         ("b", 1, 0.0, 0.5, 3, 0.6),
     )
-    assert frame_map(TRUTH, found, (3,)).value == pytest.approx(3 / 4)
+    assert frame_map(TRUTH, predictions, (3,)).value == pytest.approx(3 / 4)
 
 
 def test_half_an_overlap_is_enough_and_excluded_frames_do_not_count():
-    found = rows(("b", 2, 0.0, 0.25, 5, 0.5), ("a", 9, 0.0, 0.25, 5, 0.9))
-    assert frame_map(TRUTH, found, (5,)).value == pytest.approx(1 / 2)
-    assert frame_map(TRUTH, found, (5,), excluded={("a", 9.0)}).value == 1
-    assert np.isnan(frame_map(TRUTH, found, (5,), excluded={("b", 2.0)}).value)
-    thinner = found._replace(box=found.box - [0, 0, 0.01, 0])
+    predictions = rows(("b", 2, 0.0, 0.25, 5, 0.5), ("a", 9, 0.0, 0.25, 5, 0.9))
+    assert frame_map(TRUTH, predictions, (5,)).value == pytest.approx(1 / 2)
+    assert frame_map(TRUTH, predictions, (5,), excluded={("a", 9.0)}).value == 1
+    assert np.isnan(frame_map(TRUTH, predictions, (5,), excluded={("b", 2.0)}).value)
+    thinner = predictions._replace(box=predictions.box - [0, 0, 0.01, 0])
     assert frame_map(TRUTH, thinner, (5,)).value == 0
 
 
 def test_a_key_frame_has_a_capacity():
-    found = rows(
+    predictions = rows(
         ("a", 1, 0.0, 0.4, 3, 0.5),
         ("a", 1, 0.6, 1.0, 3, 0.9),
         ("a", 1, 0.6, 1.0, 5, 0.7),
         ("b", 1, 0.0, 0.5, 3, 0.2),
     )
-    assert frame_map(TRUTH, found, (3, 5)).per_action[3] == pytest.approx(1)
-    kept = frame_map(TRUTH, found, (3, 5), capacity=2)
-    assert kept.per_action[3] == pytest.approx(2 / 3)
+    assert frame_map(TRUTH, predictions, (3, 5)).per_action[3] == pytest.approx(1)
+    limited = frame_map(TRUTH, predictions, (3, 5), capacity=2)
+    assert limited.per_action[3] == pytest.approx(2 / 3)
 
 
-def slow_map(truth, found, actions, excluded):
+def slow_map(truth, predictions, actions, excluded):
     """The same, box by box; every recall's precision is looked for anew."""
     values = []
     for action in actions:
@@ -166,23 +166,23 @@ def slow_map(truth, found, actions, excluded):
         total = sum(map(len, boxes.values()))
         if not total:
             continue
-        rights, precisions = 0, []
-        order = sorted(range(len(found.score)), key=lambda n: -found.score[n])
-        tried = 0
+        hits, precisions = 0, []
+        order = sorted(range(len(predictions.score)), key=lambda n: -predictions.score[n])
+        count = 0
         for n in order:
-            key = (found.video[n], found.time[n])
-            if found.action[n] != action or key in excluded:
+            key = (predictions.video[n], predictions.time[n])
+            if predictions.action[n] != action or key in excluded:
                 continue
-            tried += 1
-            best = max(boxes[key], key=lambda b, n=n: share(found.box[n], b[0]), default=None)
-            if best and share(found.box[n], best[0]) >= 0.5 and not best[1]:
+            count += 1
+            best = max(boxes[key], key=lambda b, n=n: share(predictions.box[n], b[0]), default=None)
+            if best and share(predictions.box[n], best[0]) >= 0.5 and not best[1]:
                 best[1] = True
-                rights += 1
-            precisions.append((rights, rights / tried))
+                hits += 1
+            precisions.append((hits, hits / count))
         values.append(
             sum(
-                max([p for r, p in precisions if r >= wanted], default=0)
-                for wanted in range(1, total + 1)
+                max([p for r, p in precisions if r >= required], default=0)
+                for required in range(1, total + 1)
             )
             / total
         )
@@ -213,10 +213,11 @@ def test_frame_map_as_by_a_slow_loop(rng, count, frames):
             rng.random(count),
         )
 
-    truth, found, excluded = draw(count, 0.02), draw(3 * count, 0.06), {("u", 1.0)}
-    got = frame_map(truth, found, (1, 2, 4, 9), excluded=excluded)
-    assert got.value == pytest.approx(slow_map(truth, found, (1, 2, 4, 9), excluded))
+    truth, predictions, excluded = draw(count, 0.02), draw(3 * count, 0.06), {("u", 1.0)}
+    got = frame_map(truth, predictions, (1, 2, 4, 9), excluded=excluded)
+    assert got.value == pytest.approx(slow_map(truth, predictions, (1, 2, 4, 9), excluded))
     assert 0.05 < got.value < 0.95 and set(got.per_action) == {1, 2, 4}
     np.testing.assert_allclose(
-        box_iou(found.box[0], truth.box), [share(found.box[0], box) for box in truth.box]
+        box_iou(predictions.box[0], truth.box),
+        [share(predictions.box[0], box) for box in truth.box],
     )

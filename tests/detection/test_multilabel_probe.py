@@ -13,7 +13,7 @@ def items(rng, n, d=6, c=3):
 
 
 def agree(labels):
-    return lambda logits, held: float(((logits > 0) == labels[held]).mean())
+    return lambda logits, held_out: float(((logits > 0) == labels[held_out]).mean())
 
 
 def test_reaches_the_optimum_that_scikit_learn_finds(rng):
@@ -27,51 +27,51 @@ def test_reaches_the_optimum_that_scikit_learn_finds(rng):
     for c in range(3):
         model = sklearn.LogisticRegression(C=1 / (0.03 * 150), tol=1e-8, max_iter=1000)
         model.fit((train - mean) / std, labels[:, c])
-        wanted = model.predict_proba((test - mean) / std)[:, 1]
-        np.testing.assert_allclose(1 / (1 + np.exp(-got.logits[:, c])), wanted, atol=2e-3)
-        assert wanted.std() > 0.1
+        expected = model.predict_proba((test - mean) / std)[:, 1]
+        np.testing.assert_allclose(1 / (1 + np.exp(-got.logits[:, c])), expected, atol=2e-3)
+        assert expected.std() > 0.1
     assert (got.learning_rate, got.weight_decay) == (0.05, 0.03)
 
 
 def test_the_setting_is_the_best_on_whole_held_out_groups(rng):
-    (train, labels), groups, seen = items(rng, 60), np.arange(60) % 6, []
+    (train, labels), groups, masks = items(rng, 60), np.arange(60) % 6, []
 
-    def score(logits, held):
-        seen.append(held)
+    def score(logits, held_out):
+        masks.append(held_out)
         return -abs(np.std(1 / (1 + np.exp(-logits))) - 0.2) + 1  # some one setting comes closest
 
     settings = LinearProbe(steps=40)
     got = multilabel_probe.fit_multilabel_probe(
         train, labels, train, groups=groups, score=score, settings=settings
     )
-    assert len(seen) == 9 and all((held == seen[0]).all() for held in seen)
-    assert {len(set(groups[mask])) for mask in (seen[0], ~seen[0])} == {1, 5}
+    assert len(masks) == 9 and all((held_out == masks[0]).all() for held_out in masks)
+    assert {len(set(groups[mask])) for mask in (masks[0], ~masks[0])} == {1, 5}
     grid = [(r, d) for r in settings.learning_rates for d in settings.weight_decays]
-    alone = {}
+    single = {}
     for rate, decay in grid:
         one = LinearProbe((rate,), (decay,), steps=40)
         result = multilabel_probe.fit_multilabel_probe(
             train, labels, train, groups=groups, score=score, settings=one
         )
-        alone[rate, decay] = result
-    best = max(grid, key=lambda setting: alone[setting].held_out_score)
+        single[rate, decay] = result
+    best = max(grid, key=lambda setting: single[setting].held_out_score)
     assert (got.learning_rate, got.weight_decay) == best
-    np.testing.assert_allclose(got.logits, alone[best].logits, atol=1e-5)
+    np.testing.assert_allclose(got.logits, single[best].logits, atol=1e-5)
 
 
 def test_held_out_items_are_not_learned_from(rng):
-    (train, labels), groups, seen = items(rng, 60), np.arange(60) % 6, []
+    (train, labels), groups, calls = items(rng, 60), np.arange(60) % 6, []
 
-    def score(logits, held):
-        seen.append((logits, held))
+    def score(logits, held_out):
+        calls.append((logits, held_out))
         return 1.0
 
-    given = dict(groups=groups, score=score, settings=LinearProbe((0.05,), (0.0,), steps=40))
-    multilabel_probe.fit_multilabel_probe(train, labels, train, **given)
-    flipped = np.where(seen[0][1][:, None], ~labels, labels)
-    multilabel_probe.fit_multilabel_probe(train, flipped, train, **given)
-    np.testing.assert_array_equal(seen[0][0], seen[1][0])
-    assert seen[0][0].std() > 0.1
+    options = dict(groups=groups, score=score, settings=LinearProbe((0.05,), (0.0,), steps=40))
+    multilabel_probe.fit_multilabel_probe(train, labels, train, **options)
+    flipped = np.where(calls[0][1][:, None], ~labels, labels)
+    multilabel_probe.fit_multilabel_probe(train, flipped, train, **options)
+    np.testing.assert_array_equal(calls[0][0], calls[1][0])
+    assert calls[0][0].std() > 0.1
 
 
 def test_the_surest_items_keep_their_order(rng):
@@ -80,18 +80,18 @@ def test_the_surest_items_keep_their_order(rng):
     test = np.array([[60, 0], [240, 0], [120, 0]], np.float32)
     labels = train[:, :1] > 0
     settings = LinearProbe((0.1,), (0.0,), steps=100)
-    given = dict(groups=np.arange(40), score=agree(labels), settings=settings)
-    got = multilabel_probe.fit_multilabel_probe(train, labels, test, **given)
+    options = dict(groups=np.arange(40), score=agree(labels), settings=settings)
+    got = multilabel_probe.fit_multilabel_probe(train, labels, test, **options)
     assert np.argsort(got.logits[:, 0]).tolist() == [0, 2, 1] and got.logits.min() > 20
 
 
 def test_what_cannot_work_is_refused(rng):
     train, labels = items(rng, 20)
-    given = dict(score=agree(labels), settings=LinearProbe(steps=2))
+    options = dict(score=agree(labels), settings=LinearProbe(steps=2))
     with pytest.raises(ValueError, match="leaves one side of the split empty"):
         multilabel_probe.fit_multilabel_probe(
-            train, labels, train, groups=np.zeros(20, int), **given
+            train, labels, train, groups=np.zeros(20, int), **options
         )
     train[3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
-        multilabel_probe.fit_multilabel_probe(train, labels, train, groups=np.arange(20), **given)
+        multilabel_probe.fit_multilabel_probe(train, labels, train, groups=np.arange(20), **options)

@@ -10,14 +10,14 @@ QUICK = LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=60)
 
 @pytest.mark.parametrize("frames, count, seed", [(3, 4, 0), (4, 22, 1), (16, 3, 2)])
 def test_permutations_differ_and_none_is_forward_or_backward(frames, count, seed):
-    found = frame_order.draw_permutations(frames, count, seed)
-    assert found.shape == (count, frames)
-    seen = {tuple(row) for row in found.tolist()}
-    assert len(seen) == count and all(sorted(row) == list(range(frames)) for row in seen)
-    assert not seen & {tuple(range(frames)), tuple(range(frames))[::-1]}
-    np.testing.assert_array_equal(found, frame_order.draw_permutations(frames, count, seed))
+    orders = frame_order.draw_permutations(frames, count, seed)
+    assert orders.shape == (count, frames)
+    distinct = {tuple(row) for row in orders.tolist()}
+    assert len(distinct) == count and all(sorted(row) == list(range(frames)) for row in distinct)
+    assert not distinct & {tuple(range(frames)), tuple(range(frames))[::-1]}
+    np.testing.assert_array_equal(orders, frame_order.draw_permutations(frames, count, seed))
     assert frames < 5 or not np.array_equal(
-        found, frame_order.draw_permutations(frames, count, seed + 1)
+        orders, frame_order.draw_permutations(frames, count, seed + 1)
     )
 
 
@@ -29,13 +29,13 @@ def test_more_shuffles_than_there_are_is_refused():
 @pytest.mark.parametrize("frames", [5, 8])
 def test_orders_by_name(frames, rng):
     clip = rng.integers(0, 256, (1, frames, 2, 2, 3), np.uint8)
-    shown = frame_order.frame_orders(frames, 2, 0)
-    assert set(shown) == {"ordered", "reversed", "frozen", "held", "shuffled 0", "shuffled 1"}
-    assert shown["ordered"].tolist() == list(range(frames))
-    assert shown["reversed"].tolist() == list(range(frames))[::-1]
-    assert shown["held"].tolist() == [0, 0, 2, 2, 4, 4, 6, 6][:frames]
+    orders = frame_order.frame_orders(frames, 2, 0)
+    assert set(orders) == {"ordered", "reversed", "frozen", "held", "shuffled 0", "shuffled 1"}
+    assert orders["ordered"].tolist() == list(range(frames))
+    assert orders["reversed"].tolist() == list(range(frames))[::-1]
+    assert orders["held"].tolist() == [0, 0, 2, 2, 4, 4, 6, 6][:frames]
     frozen = frame_order.freeze_clips(clip)
-    np.testing.assert_array_equal(frozen, clip[:, shown["frozen"]])
+    np.testing.assert_array_equal(frozen, clip[:, orders["frozen"]])
     for number in range(frames):
         np.testing.assert_array_equal(frozen[0, number], clip[0, frames // 2])
 
@@ -43,17 +43,17 @@ def test_orders_by_name(frames, rng):
 def test_comparison_as_by_loops(rng):
     labels, classes = rng.integers(0, 3, 40), ("a", "b", "c", "absent")
     names = ("ordered", "reversed", "frozen", "held", "shuffled 0", "shuffled 1")
-    right = {name: rng.random(40) < 0.6 for name in names}
-    found = {
-        result["name"]: result for result in frame_order.compare_orders(right, labels, classes)
+    correct = {name: rng.random(40) < 0.6 for name in names}
+    by_name = {
+        result["name"]: result for result in frame_order.compare_orders(correct, labels, classes)
     }
-    assert set(found) == {f"order/{name.split()[0]}" for name in names}
+    assert set(by_name) == {f"order/{name.split()[0]}" for name in names}
     for name in ("reversed", "frozen", "held", "shuffled"):
-        parts = [right[part] for part in names if part.startswith(name)]
-        result, ordered = found[f"order/{name}"], found["order/ordered"]
+        parts = [correct[part] for part in names if part.startswith(name)]
+        result, ordered = by_name[f"order/{name}"], by_name["order/ordered"]
         hits = sum(sum(part[i] for part in parts) / len(parts) for i in range(40))
         assert result["value"] == pytest.approx(hits / 40)
-        assert result["drop"] == pytest.approx(right["ordered"].sum() / 40 - hits / 40)
+        assert result["drop"] == pytest.approx(correct["ordered"].sum() / 40 - hits / 40)
         for number, letter in enumerate("abc"):
             own = [i for i in range(40) if labels[i] == number]
             share = np.mean([part[i] for part in parts for i in own])
@@ -80,11 +80,11 @@ def test_a_probe_of_one_view_is_asked_about_all(rng):
     train.views["order/ordered"][5] = np.nan
     views = ("order/ordered", "order/reversed")
     options = {"train_view": "order/ordered", "group": "", "settings": QUICK}
-    said = frame_order.predict_views(train, test, "class", 2, views, **options)
-    kept, labels = np.arange(21) != 3, test.labels["class"]
-    np.testing.assert_array_equal(said["order/ordered"][kept], labels[kept])
-    np.testing.assert_array_equal(said["order/reversed"][kept], 1 - labels[kept])
-    assert said["order/ordered"][3] == said["order/reversed"][3] == -1
+    predictions = frame_order.predict_views(train, test, "class", 2, views, **options)
+    readable, labels = np.arange(21) != 3, test.labels["class"]
+    np.testing.assert_array_equal(predictions["order/ordered"][readable], labels[readable])
+    np.testing.assert_array_equal(predictions["order/reversed"][readable], 1 - labels[readable])
+    assert predictions["order/ordered"][3] == predictions["order/reversed"][3] == -1
 
 
 def test_a_left_out_group_is_not_learned_from(rng):
@@ -92,11 +92,11 @@ def test_a_left_out_group_is_not_learned_from(rng):
     other = whole.labels["who"] == 1
     whole.views["order/ordered"][other] *= -1  # one group is the other way round
     options = {"train_view": "order/ordered", "group": "who", "settings": QUICK}
-    said = frame_order.predict_views(whole, whole, "class", 2, ("order/ordered",), **options)
-    right = said["order/ordered"] == whole.labels["class"]
+    predictions = frame_order.predict_views(whole, whole, "class", 2, ("order/ordered",), **options)
+    right = predictions["order/ordered"] == whole.labels["class"]
     assert not right[other].any()
-    for members, asked in frame_order.probe_folds(whole, whole, "who"):
-        assert not set(whole.labels["who"][members]) & set(whole.labels["who"][asked])
+    for train_mask, rows in frame_order.probe_folds(whole, whole, "who"):
+        assert not set(whole.labels["who"][train_mask]) & set(whole.labels["who"][rows])
     with pytest.raises(ValueError, match="train must be test"):
         next(frame_order.probe_folds(bank(rng, 24), whole, "who"))
     with pytest.raises(ValueError, match="number of whos must be at least 3, got 2"):
@@ -104,17 +104,17 @@ def test_a_left_out_group_is_not_learned_from(rng):
 
 
 def test_both_clips_of_a_video_lie_on_one_side_when_settings_are_chosen(rng, monkeypatch):
-    seen = []
+    train_groups = []
     probe = frame_order.linear_probe.fit_probe
 
-    def watch(*given, groups, mask, **options):
-        seen.append(groups[mask])
-        return probe(*given, groups=groups, mask=mask, **options)
+    def watch(*args, groups, mask, **options):
+        train_groups.append(groups[mask])
+        return probe(*args, groups=groups, mask=mask, **options)
 
     monkeypatch.setattr(frame_order.linear_probe, "fit_probe", watch)
     train, test = bank(rng, 20), bank(rng, 12)
     train.unreadable[4] = test.unreadable[2] = True
     right = frame_order.arrow_of_time(train, test, group="", settings=QUICK)
     videos = np.delete(np.arange(20), 4)
-    np.testing.assert_array_equal(seen[0], np.concatenate([videos, videos]))
+    np.testing.assert_array_equal(train_groups[0], np.concatenate([videos, videos]))
     assert right.shape == (2, 12) and not right[:, 2].any()

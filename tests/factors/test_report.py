@@ -1,6 +1,6 @@
-"""What the rendered videos promise: one frame tells no motion, and a path tells no appearance.
+"""Rendered videos: one frame carries no motion, a path carries no appearance.
 
-And what the report finds of encoders of which it is known what they look at.
+The report on encoders whose features are known.
 """
 
 import json
@@ -38,28 +38,28 @@ def read(source):
 
 
 def accuracies(encode, sets):
-    (train, known), (test, asked) = sets
+    (train, train_labels), (test, test_labels) = sets
     features = encode(train), encode(test)
     return {
         name: fit_probe(
             features[0],
-            known[name],
+            train_labels[name],
             features[1],
-            asked[name],
+            test_labels[name],
             num_classes=CLASSES,
             settings=LinearProbe(),
         ).accuracy
-        for name in known
+        for name in train_labels
     }
 
 
 def one_frame(clips):
     """Encode the middle frame, held for the whole clip."""
-    held = np.repeat(clips[:, 8:9], clips.shape[1], axis=1)
+    frozen = np.repeat(clips[:, 8:9], clips.shape[1], axis=1)
     encoder = Tiny().module()
-    variables = encoder.init(jax.random.key(0), jnp.array(held[:1]), False)
+    variables = encoder.init(jax.random.key(0), jnp.array(frozen[:1]), False)
     encode = jax.jit(lambda x: encoder.apply(variables, x, False).clip)
-    return np.concatenate([encode(jnp.array(part)) for part in np.split(held, 8)])
+    return np.concatenate([encode(jnp.array(part)) for part in np.split(frozen, 8)])
 
 
 def path_of_differences(clips, scaled=True):
@@ -77,15 +77,15 @@ def path_of_differences(clips, scaled=True):
 
 
 def test_an_encoder_of_one_frame_is_at_chance_on_motion(sets):
-    found = accuracies(one_frame, sets)
-    assert found["static"] > 0.9
-    assert abs(found["dynamic"] - CHANCE) < NOISE
+    accuracy = accuracies(one_frame, sets)
+    assert accuracy["static"] > 0.9
+    assert abs(accuracy["dynamic"] - CHANCE) < NOISE
 
 
 def test_an_encoder_of_the_path_of_differences_is_at_chance_on_appearance(sets):
-    found = accuracies(path_of_differences, sets)
-    assert found["dynamic"] > 0.9
-    assert abs(found["static"] - CHANCE) < NOISE
+    accuracy = accuracies(path_of_differences, sets)
+    assert accuracy["dynamic"] > 0.9
+    assert abs(accuracy["static"] - CHANCE) < NOISE
 
 
 FEW, SHAPES, WIDTH = 128, 4, 12
@@ -121,14 +121,14 @@ class Reads:
     """Batches of sources, each read once for all reports."""
 
     def __init__(self):
-        self.known = {}
+        self.batches = {}
 
     def __call__(self, source):
         key = source[0].media, len(source)
-        if key not in self.known:
+        if key not in self.batches:
             batches = eval_batches(source, Sampling(16, 1, 1), (32, 32), batch=64)
-            self.known[key] = list(batches)
-        return self.known[key]
+            self.batches[key] = list(batches)
+        return self.batches[key]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def reports():
     def of(encode):
         if encode not in done:
             test = data.test()
-            found = report_factors(
+            report = report_factors(
                 encode,
                 reads,
                 data.train(),
@@ -149,7 +149,7 @@ def reports():
                 masks=test.masks(),
                 twins=test.twins(),
             )
-            done[encode] = {(r["name"], r["label"]): r for r in found.results}, found
+            done[encode] = {(r["name"], r["label"]): r for r in report.results}, report
         return done[encode]
 
     return of
@@ -160,53 +160,53 @@ def at_chance(result):
 
 
 def test_an_order_free_encoder_is_static_and_no_order_matters(reports):
-    found, _ = reports(order_free)
-    assert found["order/ordered", "static"]["value"] > 0.9
+    by_name, _ = reports(order_free)
+    assert by_name["order/ordered", "static"]["value"] > 0.9
     for name in ("order/shuffled", "order/reversed"):
         for label in ("static", "dynamic"):
-            assert found[name, label]["value"] == found["order/ordered", label]["value"]
-            assert not any(found[name, label]["drop_per_class"].values())
-    assert at_chance(found["order/ordered", "dynamic"])
-    assert found["arrow/forward-backward", "direction"]["value"] == 0.5  # one of each two clips
+            assert by_name[name, label]["value"] == by_name["order/ordered", label]["value"]
+            assert not any(by_name[name, label]["drop_per_class"].values())
+    assert at_chance(by_name["order/ordered", "dynamic"])
+    assert by_name["arrow/forward-backward", "direction"]["value"] == 0.5  # one of each two clips
     for pairs in ("restyled", "known factors"):
-        assert found["units/static", pairs]["value"] == 6 / WIDTH
+        assert by_name["units/static", pairs]["value"] == 6 / WIDTH
 
 
 def test_an_encoder_of_displacement_is_dynamic_and_wants_order(reports):
-    found, _ = reports(displacement)
-    assert found["order/ordered", "dynamic"]["value"] > 0.9
-    assert at_chance(found["order/ordered", "static"])
+    by_name, _ = reports(displacement)
+    assert by_name["order/ordered", "dynamic"]["value"] > 0.9
+    assert at_chance(by_name["order/ordered", "static"])
     for name in ("order/shuffled", "order/frozen"):
-        assert at_chance(found[name, "dynamic"])
-    reverse = found["order/reversed", "dynamic"]
+        assert at_chance(by_name[name, "dynamic"])
+    reverse = by_name["order/reversed", "dynamic"]
     assert reverse["value"] < 0.1 and reverse["drop"] > 0.8  # right is left, up is down
     assert set(reverse["drop_per_class"]) == set(MOTIONS[:SHAPES])
     # With each motion goes its reverse: nothing tells the film's direction.
-    assert abs(found["arrow/forward-backward", "direction"]["value"] - 0.5) < BLIND
-    scuba, scufo = found["scuba/scuba", "dynamic"], found["scuba/scufo", "dynamic"]
+    assert abs(by_name["arrow/forward-backward", "direction"]["value"] - 0.5) < BLIND
+    scuba, scufo = by_name["scuba/scuba", "dynamic"], by_name["scuba/scufo", "dynamic"]
     assert scuba["value"] > 0.9 and at_chance(scufo)
-    contrasted = found["scuba/contrasted", "dynamic"]["value"]
+    contrasted = by_name["scuba/contrasted", "dynamic"]["value"]
     assert scuba["value"] - scufo["value"] <= contrasted <= scuba["value"]
-    assert scuba["background"] != found["scuba-stills/scuba", "dynamic"]["background"]
+    assert scuba["background"] != by_name["scuba-stills/scuba", "dynamic"]["background"]
 
 
 def test_an_encoder_of_the_background_fails_without_it(reports):
-    found, _ = reports(border)
-    assert found["order/ordered", "static"]["value"] > 0.9
-    assert found["order/frozen", "static"]["value"] > 0.6  # the shape may cover a corner
-    assert at_chance(found["scuba/scuba", "static"])
+    by_name, _ = reports(border)
+    assert by_name["order/ordered", "static"]["value"] > 0.9
+    assert by_name["order/frozen", "static"]["value"] > 0.6  # the shape may cover a corner
+    assert at_chance(by_name["scuba/scuba", "static"])
     # The still is one of another class, which is what it says then.
-    assert found["scuba-stills/scuba", "static"]["value"] < 0.1
-    assert found["order/ordered", "static"]["chance"] > 0.2
+    assert by_name["scuba-stills/scuba", "static"]["value"] < 0.1
+    assert by_name["order/ordered", "static"]["chance"] > 0.2
 
 
 def test_floors_are_found_and_what_is_missing_is_said(reports):
-    found, told = reports(order_free)
-    assert found["floor/appearance", "static"]["value"] > 1 / SHAPES + BLIND
-    assert at_chance(found["floor/appearance", "dynamic"])
-    assert told.skipped == {"koopman": "there are no frame features"}
-    assert json.loads(json.dumps(told.results)) == told.results
-    assert all(result["commit"] == "c" for result in told.results)
+    by_name, report = reports(order_free)
+    assert by_name["floor/appearance", "static"]["value"] > 1 / SHAPES + BLIND
+    assert at_chance(by_name["floor/appearance", "dynamic"])
+    assert report.skipped == {"koopman": "there are no frame features"}
+    assert json.loads(json.dumps(report.results)) == report.results
+    assert all(result["commit"] == "c" for result in report.results)
 
 
 @pytest.mark.parametrize("encode, low, high", [(order_free, 0.5, 0.5), (displacement, 0.95, 1)])
@@ -215,12 +215,12 @@ def test_the_arrow_of_time_shows_where_motions_have_a_direction(encode, low, hig
 
     def onward(source):
         videos = (source[number] for number in range(len(source)))
-        kept = tuple(v for v in videos if MOTIONS[v.labels["dynamic"]] in ("right", "up"))
-        return VideoList(kept, source.classes)
+        chosen = tuple(v for v in videos if MOTIONS[v.labels["dynamic"]] in ("right", "up"))
+        return VideoList(chosen, source.classes)
 
     train, test = onward(data.train()), onward(data.test())
-    found = report_factors(encode, Reads(), train, test, rows=64, config=QUICK, stamp={}).results
-    (arrow,) = [result for result in found if result["name"] == "arrow/forward-backward"]
+    measured = report_factors(encode, Reads(), train, test, rows=64, config=QUICK, stamp={}).results
+    (arrow,) = [result for result in measured if result["name"] == "arrow/forward-backward"]
     assert low <= arrow["value"] <= high and arrow["chance"] == 0.5
 
 
@@ -235,11 +235,11 @@ def channels(clips):
 
 @pytest.mark.parametrize("pairs", ["restyled", "known factors"])
 def test_units_are_counted_as_what_they_are(reports, pairs):
-    found, told = reports(channels)
-    shares = [found[f"units/{kind}", pairs]["value"] for kind in ("static", "dynamic", "joint")]
+    by_name, report = reports(channels)
+    shares = [by_name[f"units/{kind}", pairs]["value"] for kind in ("static", "dynamic", "joint")]
     assert shares == pytest.approx([1 / WIDTH, 2 / WIDTH, 0])
-    assert found["units/residual", pairs]["value"] == pytest.approx(1 - 3 / WIDTH)
-    static, dynamic = (told.arrays[f"units/{pairs}/{kind}"] for kind in ("static", "dynamic"))
+    assert by_name["units/residual", pairs]["value"] == pytest.approx(1 - 3 / WIDTH)
+    static, dynamic = (report.arrays[f"units/{pairs}/{kind}"] for kind in ("static", "dynamic"))
     assert static[2] > 0.9 and (dynamic[:2] > 0.6).all()
     assert np.abs([static[3], dynamic[3]]).max() < 4 / np.sqrt(FEW)
     assert not static[4:].any() and not dynamic[4:].any()

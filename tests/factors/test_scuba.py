@@ -25,15 +25,15 @@ def write_zip(path, images):
 
 @pytest.mark.parametrize("size", [(24, 32), (112, 112)])
 def test_stripes_have_two_complementary_colours_and_vary(rng, size):
-    drawn = [scuba.draw_stripes(rng, size) for _ in range(20)]
+    images = [scuba.draw_stripes(rng, size) for _ in range(20)]
     shares = []
-    for image in drawn:
+    for image in images:
         assert image.shape == (*size, 3) and image.dtype == np.uint8
         colours, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
         assert len(colours) == 2 and (abs(colours.astype(int).sum(0) - 255) <= 1).all()
         shares.append(counts.min() / counts.sum())
     assert 0.25 < np.mean(shares) < 0.5
-    assert len({image.tobytes() for image in drawn}) == 20
+    assert len({image.tobytes() for image in images}) == 20
 
 
 def test_stripes_go_at_all_angles(rng):
@@ -49,18 +49,18 @@ def test_stripes_go_at_all_angles(rng):
 def test_the_foreground_stays_and_the_background_goes(rng):
     clip = rng.integers(0, 256, (5, 16, 12, 3)).astype(np.uint8)
     mask = rng.random((5, 16, 12)) < 0.4
-    found = scuba.paste_on_stripes(clip, mask, 3)
+    pasted = scuba.paste_on_stripes(clip, mask, 3)
     for t in range(5):
         for y in range(16):
             for x in range(12):
                 if mask[t, y, x]:
-                    assert (found[t, y, x] == clip[t, y, x]).all()
+                    assert (pasted[t, y, x] == clip[t, y, x]).all()
     outside = ~mask[0] & ~mask[4]
-    np.testing.assert_array_equal(found[0][outside], found[4][outside])  # a still background
-    np.testing.assert_array_equal(found, scuba.paste_on_stripes(clip, mask, 3))
+    np.testing.assert_array_equal(pasted[0][outside], pasted[4][outside])  # a still background
+    np.testing.assert_array_equal(pasted, scuba.paste_on_stripes(clip, mask, 3))
     other = clip.copy()
     other[0, 0, 0] += 1
-    assert (scuba.paste_on_stripes(other, mask, 3)[0] != found[0])[~mask[0]].any()
+    assert (scuba.paste_on_stripes(other, mask, 3)[0] != pasted[0])[~mask[0]].any()
 
 
 def test_strangers_share_as_little_as_can_be(rng):
@@ -88,8 +88,8 @@ def test_stills_show_the_middle_frame_of_a_clip_of_another_class():
         assert stills[number].labels == source[number].labels
         with stills[number].media.open() as reader:
             clips = reader.read(FRAMES, (16, 16))
-        wanted = source[int(donors[number])].media.read(FRAMES[:, 1:2], (16, 16))
-        np.testing.assert_array_equal(clips, np.repeat(wanted, 3, axis=1))
+        expected = source[int(donors[number])].media.read(FRAMES[:, 1:2], (16, 16))
+        np.testing.assert_array_equal(clips, np.repeat(expected, 3, axis=1))
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_masks_in_a_folder_are_read_as_their_videos_are(real):
     assert [video.id for video in masks.videos] == [video.id for video in source.videos]
     with masks[0].media.open() as reader, source[0].media.open() as whole:
         assert (reader.num_frames, reader.fps) == (5, whole.fps)
-        found = reader.read(FRAMES, (20, 30))
-    np.testing.assert_array_equal(found[..., 0] > 127, mask[FRAMES] > 127)
+        frames = reader.read(FRAMES, (20, 30))
+    np.testing.assert_array_equal(frames[..., 0] > 127, mask[FRAMES] > 127)
     with pytest.raises(
         VideoError, match="must have the 5 frames of the video that it masks, got 6"
     ):

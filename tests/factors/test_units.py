@@ -8,24 +8,24 @@ def test_correlation_as_by_loops(rng):
     first = rng.normal(size=(30, 4)).astype(np.float32) * [1, 5, 1, 1] + [0, 3, -2, 4]
     second = first * [1, 1, -1, 0] + rng.normal(size=(30, 4)) * [0, 3, 0.1, 0] + [0, 1, 0, 4]
     first[:, 3] = second[:, 3] = 4
-    found = units.correlate_channels(first, second)
+    correlation = units.correlate_channels(first, second)
     for channel in range(4):
         a, b = first[:, channel].tolist(), second[:, channel].tolist()
         mean = (sum(a) + sum(b)) / 60
         variance = sum((x - mean) ** 2 for x in a + b) / 60
         product = sum((x - mean) * (y - mean) for x, y in zip(a, b, strict=True)) / 30
-        wanted = product / variance if variance else 0
-        assert found[channel] == pytest.approx(wanted, abs=1e-6)
-    assert found[0] == pytest.approx(1) and found[2] < 0 and found[3] == 0
+        expected = product / variance if variance else 0
+        assert correlation[channel] == pytest.approx(expected, abs=1e-6)
+    assert correlation[0] == pytest.approx(1) and correlation[2] < 0 and correlation[3] == 0
 
 
 @pytest.mark.parametrize("threshold, shares", [(0.5, (2, 1, 1, 2)), (0.0, (1, 0, 4, 1))])
 def test_units_are_counted(threshold, shares):
     static = np.array([0.9, 0.8, 0.1, 0.7, 0.2, -0.9])
     dynamic = np.array([0.1, -0.2, 0.9, 0.6, 0.5, 0.0])
-    found = {r["name"]: r["value"] for r in units.count_units(static, dynamic, threshold)}
+    counts = {r["name"]: r["value"] for r in units.count_units(static, dynamic, threshold)}
     kinds = ("static", "dynamic", "joint", "residual")
-    assert found == {f"units/{k}": share / 6 for k, share in zip(kinds, shares, strict=True)}
+    assert counts == {f"units/{k}": share / 6 for k, share in zip(kinds, shares, strict=True)}
 
 
 def test_restyling_changes_colours_alike_in_all_frames_and_keeps_what_moves(rng):

@@ -1,4 +1,4 @@
-"""What a report makes of sources that hold what was planted in them."""
+"""A report on sources with planted appearance and foregrounds."""
 
 from dataclasses import replace
 
@@ -18,15 +18,15 @@ QUICK = FactorConfig(linear=LinearProbe(learning_rates=(0.1,), weight_decays=(0.
 def planted(rng, videos, clips, spoilt=()):
     """Make a source, batches and masks: the centre's brightness is one label, the rim's another."""
     inner, outer, person = rng.permuted(np.arange(3 * videos).reshape(3, -1) % 3, axis=1)
-    shown = (
+    pixels = (
         np.zeros((videos, clips, 6, 8, 8, 3), np.uint8)
         + 20 * outer[:, None, None, None, None, None]
     )
-    shown[:, :, :, 2:6, 2:6] = 200 + 10 * inner[:, None, None, None, None, None]
-    shown = (shown + rng.integers(0, 3, shown.shape)).astype(np.uint8)
-    masks = np.zeros_like(shown)
+    pixels[:, :, :, 2:6, 2:6] = 200 + 10 * inner[:, None, None, None, None, None]
+    pixels = (pixels + rng.integers(0, 3, pixels.shape)).astype(np.uint8)
+    masks = np.zeros_like(pixels)
     masks[:, :, :, 2:6, 2:6] = 255
-    shown[list(spoilt)] = 0
+    pixels[list(spoilt)] = 0
     classes = {"inner": ("a", "b", "c"), "outer": ("d", "e", "f"), "person": ("g", "h", "i")}
     labels = zip(*(part.tolist() for part in (inner, outer, person)), strict=True)
     rows = tuple(
@@ -45,7 +45,7 @@ def planted(rng, videos, clips, spoilt=()):
             for part in np.split(np.arange(videos), range(4, videos, 4))
         ]
 
-    return source, batches_of(shown, spoilt), batches_of(masks)
+    return source, batches_of(pixels, spoilt), batches_of(masks)
 
 
 def centre(clips):
@@ -53,78 +53,82 @@ def centre(clips):
 
 
 def test_a_static_foreground_is_found_out_by_scufo(rng):
-    train, seen, _ = planted(rng, 30, 2)
-    test, asked, masks = planted(rng, 30, 2)
-    shown = VideoList(tuple(replace(v, id=f"mask {v.id}") for v in test.videos), test.classes)
+    train, train_batches, _ = planted(rng, 30, 2)
+    test, test_batches, masks = planted(rng, 30, 2)
+    mask_videos = VideoList(tuple(replace(v, id=f"mask {v.id}") for v in test.videos), test.classes)
 
     def batches(source):
-        known = {id(train): seen, id(shown): masks}
-        return known.get(id(source), asked)  # the stills here are frames of the same videos
+        by_dataset = {id(train): train_batches, id(mask_videos): masks}
+        return by_dataset.get(id(source), test_batches)  # stills are frames of the same videos
 
-    found = report_factors(
-        centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=shown
+    report = report_factors(
+        centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=mask_videos
     )
-    values = {(r["name"], r["label"]): r["value"] for r in found.results}
+    values = {(r["name"], r["label"]): r["value"] for r in report.results}
     for name in ("order/ordered", "order/frozen", "scuba/scuba", "scuba/scufo"):
         assert values[name, "inner"] == 1
     assert values["scuba/contrasted", "inner"] == 0
     black = [{**batch, "clips": np.zeros_like(batch["clips"])} for batch in masks]
     masks[:] = black
-    told = report_factors(centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=shown)
-    assert told.skipped["scuba"] == "no mask could be read"
-    assert not [result for result in told.results if "scuba" in result["name"]]
+    report = report_factors(
+        centre, batches, train, test, rows=4, config=QUICK, stamp={}, masks=mask_videos
+    )
+    assert report.skipped["scuba"] == "no mask could be read"
+    assert not [result for result in report.results if "scuba" in result["name"]]
 
 
 def test_what_cannot_be_read_is_wrong(rng):
-    train, seen, _ = planted(rng, 30, 1, spoilt=range(0, 30, 5))
-    test, asked, _ = planted(rng, 24, 1, spoilt=range(0, 24, 4))
+    train, train_batches, _ = planted(rng, 30, 1, spoilt=range(0, 30, 5))
+    test, test_batches, _ = planted(rng, 24, 1, spoilt=range(0, 24, 4))
 
     def batches(source):
-        return seen if source is train else asked
+        return train_batches if source is train else test_batches
 
-    told = report_factors(centre, batches, train, test, rows=4, config=QUICK, stamp={})
-    values = {(r["name"], r["label"]): r["value"] for r in told.results}
+    report = report_factors(centre, batches, train, test, rows=4, config=QUICK, stamp={})
+    values = {(r["name"], r["label"]): r["value"] for r in report.results}
     assert values["order/ordered", "inner"] == values["order/held", "inner"] == 0.75
     assert values["arrow/forward-backward", "direction"] <= 0.75
     assert values["floor/appearance", "outer"] == 0.75
-    assert np.isfinite(told.arrays["units/restyled/static"]).all()
+    assert np.isfinite(report.arrays["units/restyled/static"]).all()
 
 
 def test_a_group_is_left_out_of_the_test_videos_alone(rng):
-    test, asked, _ = planted(rng, 30, 1)
-    left = replace(QUICK, group="person")
+    test, test_batches, _ = planted(rng, 30, 1)
+    config = replace(QUICK, group="person")
 
     def batches(source):
         assert source is test
-        return asked
+        return test_batches
 
-    told = report_factors(centre, batches, VideoList((), {}), test, rows=4, config=left, stamp={})
-    values = {(r["name"], r["label"]): r["value"] for r in told.results}
+    report = report_factors(
+        centre, batches, VideoList((), {}), test, rows=4, config=config, stamp={}
+    )
+    values = {(r["name"], r["label"]): r["value"] for r in report.results}
     assert values["order/ordered", "inner"] == 1 and ("order/ordered", "person") not in values
 
 
 @pytest.mark.parametrize("clips, rows", [(1, 4), (3, 5)])
 def test_spectra_are_those_of_each_clip_in_order(rng, clips, rows):
-    test, asked, _ = planted(rng, 11, clips, spoilt=(2,))
+    test, test_batches, _ = planted(rng, 11, clips, spoilt=(2,))
     vectors = rng.normal(size=(8 * 8 * 3, 4)).astype(np.float32)
 
     def frames(batch):
         return batch.reshape(*batch.shape[:2], -1).astype(np.float32) @ vectors
 
     config = replace(QUICK, group="person", radius=0.3)
-    batch = np.concatenate([part["clips"] for part in asked])
+    batch = np.concatenate([part["clips"] for part in test_batches])
     parts = np.split(np.arange(11), range(rows, 11, rows))
     fed = [{"clips": batch[p], "index": p, "failures": np.where(p == 2, "no", "")} for p in parts]
-    told = report_factors(
+    report = report_factors(
         centre, lambda _: fed, test, test, rows=rows, config=config, stamp={}, frames=frames
     )
-    kept = np.delete(batch, 2, axis=0)
-    vectors_of_clips = jnp.array(frames(kept.reshape(-1, *kept.shape[2:])))
+    readable = np.delete(batch, 2, axis=0)
+    vectors_of_clips = jnp.array(frames(readable.reshape(-1, *readable.shape[2:])))
     matrices = koopman.fit(vectors_of_clips, ridge=1e-3).matrix
-    wanted = np.linalg.eigvals(np.asarray(matrices, np.float64)).reshape(10, clips, -1)
-    got = told.arrays["koopman/eigenvalues"]
-    np.testing.assert_allclose(np.sort(np.abs(got)), np.sort(np.abs(wanted)), atol=2e-3)
-    values = {r["name"]: r["value"] for r in told.results if r["label"] == "clips"}
-    assert values["koopman/static"] == pytest.approx(np.mean(abs(wanted - 1) <= 0.3), abs=0.02)
-    assert told.arrays["koopman/residuals"].shape == (10, clips)
-    assert values["koopman/residual"] == pytest.approx(told.arrays["koopman/residuals"].mean())
+    expected = np.linalg.eigvals(np.asarray(matrices, np.float64)).reshape(10, clips, -1)
+    got = report.arrays["koopman/eigenvalues"]
+    np.testing.assert_allclose(np.sort(np.abs(got)), np.sort(np.abs(expected)), atol=2e-3)
+    values = {r["name"]: r["value"] for r in report.results if r["label"] == "clips"}
+    assert values["koopman/static"] == pytest.approx(np.mean(abs(expected - 1) <= 0.3), abs=0.02)
+    assert report.arrays["koopman/residuals"].shape == (10, clips)
+    assert values["koopman/residual"] == pytest.approx(report.arrays["koopman/residuals"].mean())

@@ -24,8 +24,8 @@ def test_every_video_once_its_clips_averaged(rng, videos, rows, clips):
         for i in range(0, videos, rows)
     ]
     bank = extract_features(encode, batches, numbered(videos), rows=rows)
-    wanted = data.reshape(videos, clips, -1)[:, :, :5].astype(float).mean(1)
-    np.testing.assert_allclose(bank.features, wanted, rtol=1e-6)
+    expected = data.reshape(videos, clips, -1)[:, :, :5].astype(float).mean(1)
+    np.testing.assert_allclose(bank.features, expected, rtol=1e-6)
     np.testing.assert_array_equal(bank.labels["class"], np.arange(videos))
     assert bank.unreadable.tolist() == [j == 1 for j in range(videos)]
     assert bank.readable().labels["class"].tolist() == [j for j in range(videos) if j != 1]
@@ -41,8 +41,8 @@ def numbered(videos):
 @pytest.mark.parametrize("videos", [5, 8, 9])
 def test_hosts_that_take_turns_make_the_whole_bank(rng, videos):
     data, rows, hosts = rng.integers(0, 256, (videos, 1, 2, 4, 4, 3), np.uint8), 4, 2
-    mine = [np.arange(videos)[host::hosts] for host in range(hosts)]
-    calls = [iter_rows(data, mine[host], rows // hosts) for host in range(hosts)]
+    by_host = [np.arange(videos)[host::hosts] for host in range(hosts)]
+    calls = [iter_rows(data, by_host[host], rows // hosts) for host in range(hosts)]
     fed = [[], []]
     for host in range(hosts):
         extract_features(
@@ -59,7 +59,7 @@ def test_hosts_that_take_turns_make_the_whole_bank(rng, videos):
         return next(together).reshape(rows, -1)[:, :5].astype(np.float32)
 
     bank = extract_features(
-        encode, iter_rows(data, mine[0], 2), numbered(videos), rows=rows, hosts=hosts
+        encode, iter_rows(data, by_host[0], 2), numbered(videos), rows=rows, hosts=hosts
     )
     np.testing.assert_array_equal(bank.features, data.reshape(videos, -1)[:, :5])
 

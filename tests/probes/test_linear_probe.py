@@ -25,8 +25,8 @@ def test_reaches_the_optimum_that_scikit_learn_finds(rng, n, classes, d):
     mean, std = train[0].mean(axis=0), train[0].std(axis=0)
     model = sklearn.LogisticRegression(C=1 / (0.03 * n), tol=1e-8, max_iter=1000)
     model.fit((train[0] - mean) / std, train[1])
-    wanted = model.predict((test[0] - mean) / std)
-    assert (got.predictions == wanted).mean() > 0.99
+    expected = model.predict((test[0] - mean) / std)
+    assert (got.predictions == expected).mean() > 0.99
     assert got.accuracy == pytest.approx((got.predictions == test[1]).mean())
     assert 0.5 < got.accuracy < 0.99
 
@@ -34,31 +34,31 @@ def test_reaches_the_optimum_that_scikit_learn_finds(rng, n, classes, d):
 def test_a_first_step_as_by_loops(rng):
     """One step of Adam moves every weight by the rate, against the sign of its gradient."""
     (data, labels), rate = blobs(rng, 30), 0.01
-    members = np.arange(30) % 3 > 0
+    mask = np.arange(30) % 3 > 0
     rates, decays = np.float32([rate]), np.float32([0.5])
-    found = linear_fit.fit_heads(
-        data, labels, members, rates, decays, 4, linear_probe.CROSS_ENTROPY, LinearProbe(steps=1)
+    heads = linear_fit.fit_heads(
+        data, labels, mask, rates, decays, 4, linear_probe.CROSS_ENTROPY, LinearProbe(steps=1)
     )
-    kept = data[members].astype(float)
-    mean, std = kept.mean(axis=0), kept.std(axis=0)
-    np.testing.assert_allclose(found.mean, mean, rtol=1e-4)
-    np.testing.assert_allclose(found.std, std, rtol=1e-4)
+    training = data[mask].astype(float)
+    mean, std = training.mean(axis=0), training.std(axis=0)
+    np.testing.assert_allclose(heads.mean, mean, rtol=1e-4)
+    np.testing.assert_allclose(heads.std, std, rtol=1e-4)
     gradient = np.zeros((8, 4))
-    for feature, label in zip((kept - mean) / std, labels[members], strict=True):
+    for feature, label in zip((training - mean) / std, labels[mask], strict=True):
         for c in range(4):
-            gradient[:, c] += (0.25 - (label == c)) * feature / len(kept)
-    np.testing.assert_allclose(found.weights[0], -rate * np.sign(gradient), rtol=1e-3)
+            gradient[:, c] += (0.25 - (label == c)) * feature / len(training)
+    np.testing.assert_allclose(heads.weights[0], -rate * np.sign(gradient), rtol=1e-3)
 
 
 def test_rows_outside_the_training_part_weigh_nothing(rng):
     data, labels = blobs(rng, 40)
-    members = np.arange(40) < 30
+    mask = np.arange(40) < 30
     other, swapped = data.copy(), labels.copy()
     other[30:] *= 100
     swapped[30:] = 0
     settings = replace(QUICK, batch=16)  # mini-batches too
     for s in (QUICK, settings):
-        args = members, np.float32([0.01]), np.float32([0.0]), 4, linear_probe.CROSS_ENTROPY, s
+        args = mask, np.float32([0.01]), np.float32([0.0]), 4, linear_probe.CROSS_ENTROPY, s
         first, second = (
             linear_fit.fit_heads(data, labels, *args),
             linear_fit.fit_heads(other, swapped, *args),
@@ -90,18 +90,18 @@ def test_the_setting_that_is_best_on_the_held_out_slice_is_refitted(rng):
     settings = LinearProbe(learning_rates=(1e-7, 0.03), weight_decays=(0.0, 300.0), steps=100)
     got = fit_probe(*train, *test, num_classes=4, settings=settings)
     best = 0.0
-    held = hold_out(train[1], np.ones(200, bool), None, settings)
+    held_out = hold_out(train[1], np.ones(200, bool), None, settings)
     for rate in settings.learning_rates:
         for decay in settings.weight_decays:
             one = replace(settings, learning_rates=(rate,), weight_decays=(decay,))
-            alone = fit_probe(*train, *test, num_classes=4, settings=one)
-            best = max(best, alone.held_out_accuracy)
+            single = fit_probe(*train, *test, num_classes=4, settings=one)
+            best = max(best, single.held_out_accuracy)
             if (rate, decay) == (got.learning_rate, got.weight_decay):
-                np.testing.assert_array_equal(alone.predictions, got.predictions)
-                assert alone.held_out_accuracy == got.held_out_accuracy
+                np.testing.assert_array_equal(single.predictions, got.predictions)
+                assert single.held_out_accuracy == got.held_out_accuracy
     assert got.held_out_accuracy == best
-    assert got.held_out_accuracy * held.sum() == pytest.approx(
-        round(got.held_out_accuracy * held.sum()), abs=1e-4
+    assert got.held_out_accuracy * held_out.sum() == pytest.approx(
+        round(got.held_out_accuracy * held_out.sum()), abs=1e-4
     )
 
 
@@ -140,20 +140,20 @@ def test_a_constant_dimension_is_harmless(rng):
 def test_the_held_out_slice_is_stratified_by_class(rng, share):
     labels = rng.permutation(np.repeat([0, 1, 2, 5], [40, 12, 8, 4]))
     train = rng.random(64) < 0.9
-    held = hold_out(labels, train, None, replace(QUICK, held_out=share))
-    assert not held[~train].any()
+    held_out = hold_out(labels, train, None, replace(QUICK, held_out=share))
+    assert not held_out[~train].any()
     for label in (0, 1, 2, 5):
-        wanted = share * (train & (labels == label)).sum()
-        assert abs((held & (labels == label)).sum() - wanted) <= 1
+        expected = share * (train & (labels == label)).sum()
+        assert abs((held_out & (labels == label)).sum() - expected) <= 1
     other = hold_out(labels, train, None, replace(QUICK, held_out=share, seed=1))
-    assert (held != other).any()
+    assert (held_out != other).any()
 
 
 def test_the_held_out_slice_is_made_of_whole_groups(rng):
     groups = rng.integers(0, 10, 200) * 3
     labels, train = rng.integers(0, 4, 200), groups != 6
-    held = hold_out(labels, train, groups, replace(QUICK, held_out=0.3))
-    outside, inside = set(groups[train & ~held]), set(groups[held])
+    held_out = hold_out(labels, train, groups, replace(QUICK, held_out=0.3))
+    outside, inside = set(groups[train & ~held_out]), set(groups[held_out])
     assert not outside & inside and 6 not in inside and 2 <= len(inside) <= 3
 
 
@@ -181,10 +181,10 @@ def test_leave_one_group_out_is_a_probe_per_group(rng):
     assert got.std == pytest.approx(np.std(accuracies))
     test = groups == 15
     train = data[~test], labels[~test]
-    alone = fit_probe(
+    single = fit_probe(
         *train, data[test], labels[test], num_classes=4, settings=QUICK, groups=groups[~test]
     )
-    assert (got.predictions[test] == alone.predictions).mean() > 0.95  # up to rounding
+    assert (got.predictions[test] == single.predictions).mean() > 0.95  # up to rounding
 
 
 def test_refusals(rng):

@@ -25,11 +25,11 @@ def result(name, value, unreadable=0, **more):
 
 
 def test_every_number_is_averaged_over_splits_and_nothing_else_is_kept():
-    found = {
+    by_split = {
         1: [result("order/shuffled", 0.5, 0, drop=0.4, per_class={"a": 0.2, "b": 0.8}, chosen=1)],
         3: [result("order/shuffled", 0.9, 7, drop=0.0, per_class={"a": 0.4}, chosen=2)],
     }
-    (mean,) = results.average_splits(found)
+    (mean,) = results.average_splits(by_split)
     assert mean["value"] == pytest.approx(0.7) and mean["std"] == pytest.approx(0.2)
     assert mean["splits"] == {"1": 0.5, "3": 0.9}
     assert mean["drop"] == pytest.approx(0.2) and mean["per_class"] == {"a": pytest.approx(0.3)}
@@ -45,10 +45,10 @@ def test_only_what_all_splits_have_is_averaged_and_by_name():
     recall = {"values": {"1": 0.2, "5": 0.6}}
     pair = []
     for scale in (1, 0.5):
-        given = result("retrieval", 0)
-        del given["value"]
-        given["protocol"] = {**given["protocol"], "centring": "each"}
-        pair.append({**given, "values": {k: v * scale for k, v in recall["values"].items()}})
+        one_result = result("retrieval", 0)
+        del one_result["value"]
+        one_result["protocol"] = {**one_result["protocol"], "centring": "each"}
+        pair.append({**one_result, "values": {k: v * scale for k, v in recall["values"].items()}})
     (mean,) = results.average_splits({1: pair[:1], 2: pair[1:]})
     assert mean["values"] == {"1": pytest.approx(0.15), "5": pytest.approx(0.45)}
 
@@ -57,11 +57,11 @@ def test_scores_of_classes_count_the_unreadable_as_wrong(rng):
     labels = np.array([0, 0, 1, 1, 1, 3])
     scores = np.eye(8)[[0, 1, 1, 1, 2, 3]].astype(np.float32)
     bank = FeatureBank(scores, {"class": labels}, np.array([0, 0, 0, 1, 0, 0], bool))
-    found = results.top_accuracies("finetune", bank, "class")
-    assert found["predictions"].tolist() == [0, 1, 1, -1, 2, 3]
-    assert found["value"] == 3 / 6 and found["chance"] == 3 / 6
-    assert found["mean_class_accuracy"] == pytest.approx(np.mean([1 / 2, 1 / 3, 1]))
-    assert found["top5"] == 5 / 6
+    scored = results.top_accuracies("finetune", bank, "class")
+    assert scored["predictions"].tolist() == [0, 1, 1, -1, 2, 3]
+    assert scored["value"] == 3 / 6 and scored["chance"] == 3 / 6
+    assert scored["mean_class_accuracy"] == pytest.approx(np.mean([1 / 2, 1 / 3, 1]))
+    assert scored["top5"] == 5 / 6
     scores[4] = [0.1, 0.05, 0.9, 0.8, 0.7, 0.6, 0.0, 0.0]
     worse = results.top_accuracies("finetune", bank._replace(features=scores), "class")
     assert worse["top5"] == 4 / 6  # one is sixth, one cannot be read
@@ -74,9 +74,9 @@ def test_files_are_named_by_what_they_hold_and_earlier_ones_go(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "order-held-class.json", "linear-class.json", "linear-class.npz"
     }  # fmt: skip
-    with np.load(tmp_path / "linear-class.npz") as kept:
-        assert kept["ids"].tolist() == ["v"] and kept["predictions"].tolist() == [1]
-        assert kept["labels"].tolist() == [1] and kept["classes"].tolist() == ["a", "b"]
+    with np.load(tmp_path / "linear-class.npz") as arrays:
+        assert arrays["ids"].tolist() == ["v"] and arrays["predictions"].tolist() == [1]
+        assert arrays["labels"].tolist() == [1] and arrays["classes"].tolist() == ["a", "b"]
     assert json.loads((tmp_path / "linear-class.json").read_text())["position"] == 1
     plain = {**result("linear", 0.5), "model": {"init": "untrained"}}
     results.write_results(tmp_path, [plain])

@@ -33,18 +33,18 @@ def test_neighbours_and_recall_as_by_loops(rng, monkeypatch, center, q, g, d):
     monkeypatch.setattr(retrieval, "QUERIES_AT_ONCE", 4)  # whole blocks and a remainder
     queries, gallery = features(rng, q, d), features(rng, g, d)
     query_labels, gallery_labels = rng.integers(0, 6, q), rng.integers(0, 6, g)
-    ranked, wanted = rank_by_loops(queries, gallery, center)
+    ranked, expected = rank_by_loops(queries, gallery, center)
 
     indices, similarity = nearest_neighbours(queries, gallery, 6, center)
     np.testing.assert_array_equal(indices, ranked[:, :6])
-    np.testing.assert_allclose(similarity, wanted[:, :6], atol=1e-5)
+    np.testing.assert_allclose(similarity, expected[:, :6], atol=1e-5)
 
-    found = recall_at(queries, query_labels, gallery, gallery_labels, ks=(1, 3, 8), center=center)
+    recall = recall_at(queries, query_labels, gallery, gallery_labels, ks=(1, 3, 8), center=center)
     for k in (1, 3, 8):
         hits = 0
         for i in range(q):
             hits += any(gallery_labels[j] == query_labels[i] for j in ranked[i, :k])
-        assert found[k] == pytest.approx(hits / q)
+        assert recall[k] == pytest.approx(hits / q)
 
 
 def test_centring_modes_differ(rng):
@@ -59,9 +59,9 @@ def test_agrees_with_scikit_learn(rng):
     sklearn = pytest.importorskip("sklearn.neighbors")
     queries, gallery = features(rng, 20, 16), features(rng, 50, 16)
     model = sklearn.NearestNeighbors(n_neighbors=5, metric="cosine", algorithm="brute")
-    distance, wanted = model.fit(gallery).kneighbors(queries)
+    distance, expected = model.fit(gallery).kneighbors(queries)
     indices, similarity = nearest_neighbours(queries, gallery, 5)
-    np.testing.assert_array_equal(indices, wanted)
+    np.testing.assert_array_equal(indices, expected)
     np.testing.assert_allclose(1 - similarity, distance, atol=1e-5)
 
 

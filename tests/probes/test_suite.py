@@ -29,16 +29,16 @@ def test_every_probe_on_every_label_stamped_and_serialisable(rng):
             right = predictions == test.labels[result["label"]]
             assert right.mean() == pytest.approx(result["value"])
     results = json.loads(json.dumps(results))
-    found = {(r["name"], r["label"]): r for r in results}
-    assert set(found) == {(n, c) for n in ("linear", "knn", "retrieval") for c in CLASSES}
+    by_name = {(r["name"], r["label"]): r for r in results}
+    assert set(by_name) == {(n, c) for n in ("linear", "knn", "retrieval") for c in CLASSES}
     assert all(r["protocol"] == {"clips": 1} and r["commit"] == "c" for r in results)
-    given = (train.features, train.labels["shape"], test.features, test.labels["shape"])
-    assert found["knn", "shape"]["value"] == knn.knn_accuracy(*given, k=5)
-    recall = retrieval.recall_at(given[2], given[3], given[0], given[1], ks=(1, 5))
-    assert found["retrieval", "shape"]["values"] == {str(k): v for k, v in recall.items()}
-    assert found["linear", "shape"]["value"] > 0.9 > found["linear", "who"]["value"]
+    data = (train.features, train.labels["shape"], test.features, test.labels["shape"])
+    assert by_name["knn", "shape"]["value"] == knn.knn_accuracy(*data, k=5)
+    recall = retrieval.recall_at(data[2], data[3], data[0], data[1], ks=(1, 5))
+    assert by_name["retrieval", "shape"]["values"] == {str(k): v for k, v in recall.items()}
+    assert by_name["linear", "shape"]["value"] > 0.9 > by_name["linear", "who"]["value"]
     most = max(np.mean(test.labels["shape"] == c) for c in (0, 1))
-    assert found["linear", "shape"]["chance"] == pytest.approx(most)
+    assert by_name["linear", "shape"]["chance"] == pytest.approx(most)
 
 
 def test_leaving_groups_out_needs_no_training_set(rng):
@@ -62,8 +62,8 @@ def test_unreadable_test_videos_are_wrong_and_training_ones_left_out(rng):
     for spoilt in (train, test):
         spoilt.features[::4] = 1e3
         spoilt.unreadable[::4] = True
-    kept = (train.readable(), test.readable())
-    whole = run_probes(*kept, CLASSES, ProbeConfig(**CONFIG), STAMP)
+    readable = (train.readable(), test.readable())
+    whole = run_probes(*readable, CLASSES, ProbeConfig(**CONFIG), STAMP)
     for result, clean in zip(
         run_probes(train, test, CLASSES, ProbeConfig(**CONFIG), STAMP), whole, strict=True
     ):

@@ -5,7 +5,7 @@ import dataclasses
 from vrl_jax.profiling.step_report import GIB, StepReport, format_report, format_verdict
 from vrl_jax.profiling.xla_costs import Collective, Costs, Memory, Times
 
-FINDING = StepReport(
+REPORT = StepReport(
     chips=8,
     kind="TPU v5 lite",
     batch=128,
@@ -20,45 +20,45 @@ FINDING = StepReport(
 )
 
 
-def judged(**changes):
-    return format_verdict(dataclasses.replace(FINDING, **changes))
+def verdict(**changes):
+    return format_verdict(dataclasses.replace(REPORT, **changes))
 
 
 def test_a_step_that_fits():
     # 8 GiB for 16 videos beside a state of 1 GiB: 11 GiB hold 22
     text = "Fits: 3.00 of 12.00 GiB are free. About 22 videos per chip would fit"
-    assert judged() == f"{text}, --config.train.batch=176."
+    assert verdict() == f"{text}, --config.train.batch=176."
 
 
 def test_a_step_that_does_not_fit():
-    text = judged(capacity=5.0 * GIB)  # 4 GiB hold 8 of the 16
+    text = verdict(capacity=5.0 * GIB)  # 4 GiB hold 8 of the 16
     assert text.startswith("Does not fit: exceeds the 5.00 GiB of a chip by 4.00 GiB.\nOptions: ")
     assert (
         "--config.train.batch=64 (about 8 videos per chip), or 16 chips for the same batch" in text
     )
     assert "encoder" not in text
-    assert "--config.encoder.dtype=bfloat16, or" in judged(capacity=5.0 * GIB, dtype="float32")
-    assert "Options: --config.encoder.remat=True, or" in judged(capacity=5.0 * GIB, remat=False)
-    assert "remat" not in judged(capacity=5.0 * GIB, remat=True)
-    assert "32 chips" in judged(capacity=4.9 * GIB)  # 7 videos a chip are fewer than half
-    assert "not one video fits" in judged(capacity=0.5 * GIB)
+    assert "--config.encoder.dtype=bfloat16, or" in verdict(capacity=5.0 * GIB, dtype="float32")
+    assert "Options: --config.encoder.remat=True, or" in verdict(capacity=5.0 * GIB, remat=False)
+    assert "remat" not in verdict(capacity=5.0 * GIB, remat=True)
+    assert "32 chips" in verdict(capacity=4.9 * GIB)  # 7 videos a chip are fewer than half
+    assert "not one video fits" in verdict(capacity=0.5 * GIB)
 
 
 def test_what_could_not_be_compiled_does_not_fit():
-    text = judged(costs=None, times=None, capacity=8.99 * GIB)
+    text = verdict(costs=None, times=None, capacity=8.99 * GIB)
     assert text.startswith("Does not fit: exceeds the 8.99 GiB of a chip by 0.01 GiB.")
-    text = judged(costs=None, times=None, capacity=None, remat=False)
+    text = verdict(costs=None, times=None, capacity=None, remat=False)
     assert text.startswith("Does not fit: the compiler ran out of device memory.\nOptions: ")
     assert "remat=True, or a smaller --config.train.batch, or more chips" in text
 
 
 def test_without_a_capacity_there_is_no_verdict():
-    text = judged(capacity=None)
+    text = verdict(capacity=None)
     assert text == "No verdict: the memory of TPU v5 lite is unknown."
 
 
 def test_the_table_shows_every_figure():
-    text = format_report(FINDING)
+    text = format_report(REPORT)
     assert text.startswith("8 x TPU v5 lite, 128 videos per step, 16 per chip; compiled in 12 s")
     rows = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
     amounts = ["arguments", "outputs", "temporaries", "code", "total"]
@@ -69,6 +69,6 @@ def test_the_table_shows_every_figure():
         "10.00 ms of computation, 4.00 ms of memory traffic, 2.00 ms of communication (16.7%"
         in text
     )
-    assert text.endswith(judged())
-    bare = format_report(dataclasses.replace(FINDING, costs=None, times=None))
+    assert text.endswith(verdict())
+    bare = format_report(dataclasses.replace(REPORT, costs=None, times=None))
     assert "operations" not in bare and "all-reduce" not in bare

@@ -1,4 +1,4 @@
-"""What is read from compiled programs, against programs small enough to count by hand."""
+"""Costs read from compiled programs, against programs small enough to count by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -22,46 +22,46 @@ N = 8
 
 def compiled(function, *inputs, out=replicated_sharding, **how):
     """Compile for eight devices; each input is a shape and where it is."""
-    place = make_mesh()
+    mesh = make_mesh()
     arguments = [
-        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where(place)) for shape, where in inputs
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where(mesh)) for shape, where in inputs
     ]
-    return jax.jit(function, out_shardings=out(place), **how).lower(*arguments).compile()
+    return jax.jit(function, out_shardings=out(mesh), **how).lower(*arguments).compile()
 
 
 def test_a_gradient_is_reduced_over_all_devices():
     def gradient(w, x):
         return jax.grad(lambda w: jnp.sum((x @ w) ** 2))(w)
 
-    found = compiled_costs(
+    costs = compiled_costs(
         compiled(gradient, ((7, 3), replicated_sharding), ((16, 7), batch_sharding)), N
     )
     size = 7 * 3 * 4
-    assert found.collectives == (Collective("all-reduce", 1, size, 2 * 7 / 8 * size),)
+    assert costs.collectives == (Collective("all-reduce", 1, size, 2 * 7 / 8 * size),)
 
 
 def test_rows_are_gathered_on_all_devices():
-    found = compiled_costs(compiled(lambda x: x * 2, ((16, 7), batch_sharding)), N)
+    costs = compiled_costs(compiled(lambda x: x * 2, ((16, 7), batch_sharding)), N)
     own = 16 * 7 * 4 / N
-    assert found.collectives == (Collective("all-gather", 1, own, 7 * own),)
+    assert costs.collectives == (Collective("all-gather", 1, own, 7 * own),)
 
 
 def test_one_device_exchanges_nothing_and_operations_are_each_devices_own():
     program = compiled(
         jnp.matmul, ((16, 64), batch_sharding), ((64, 32), replicated_sharding), out=batch_sharding
     )
-    found = compiled_costs(program, N)
-    assert found.flops == 2 * (16 // N) * 64 * 32 and not found.collectives
-    assert found.traffic == 4 * (2 * 64 + 64 * 32 + 2 * 32)
+    costs = compiled_costs(program, N)
+    assert costs.flops == 2 * (16 // N) * 64 * 32 and not costs.collectives
+    assert costs.traffic == 4 * (2 * 64 + 64 * 32 + 2 * 32)
 
 
 def test_memory_is_that_of_one_device_and_donated_arguments_count_once():
     inputs = ((40, 25), replicated_sharding), ((16, 50), batch_sharding)
-    kept = compiled_memory(compiled(lambda w, x: w + x.sum(), *inputs))
-    given = compiled_memory(compiled(lambda w, x: w + x.sum(), *inputs, donate_argnums=0))
-    assert kept.arguments == given.arguments == 4 * (40 * 25 + 2 * 50)
-    assert kept.outputs == 4 * 40 * 25 and given.outputs == 0
-    assert kept.total - given.total == 4 * 40 * 25 + kept.temporaries - given.temporaries
+    plain = compiled_memory(compiled(lambda w, x: w + x.sum(), *inputs))
+    donated = compiled_memory(compiled(lambda w, x: w + x.sum(), *inputs, donate_argnums=0))
+    assert plain.arguments == donated.arguments == 4 * (40 * 25 + 2 * 50)
+    assert plain.outputs == 4 * 40 * 25 and donated.outputs == 0
+    assert plain.total - donated.total == 4 * 40 * 25 + plain.temporaries - donated.temporaries
     big = compiled_memory(compiled(lambda x: jnp.sort(x.T @ x), ((16, 500), batch_sharding)))
     assert big.temporaries >= 4 * 500 * 500
 
@@ -109,35 +109,35 @@ def test_exchanges_as_compilers_write_them(text):
 
 def test_kinds_are_told_apart_and_summed():
     text = "\n".join(line for line in LINES if "channel_id=4" not in line)
-    found = {each.kind: each for each in list_collectives(text, N)}
-    assert list(found) == [
+    by_kind = {each.kind: each for each in list_collectives(text, N)}
+    assert list(by_kind) == [
         "all-reduce",
         "all-gather",
         "reduce-scatter",
         "all-to-all",
         "collective-permute",
     ]
-    assert (found["all-reduce"].count, found["all-reduce"].operands) == (3, 16 + 28 + 16)
+    assert (by_kind["all-reduce"].count, by_kind["all-reduce"].operands) == (3, 16 + 28 + 16)
 
 
-def test_least_times_are_figures_over_peaks():
+def test_times_are_figures_over_peaks():
     chip = Chip(memory=1e9, flops=50.0, bandwidth=20.0, links=4.0)
-    found = estimate_times(
+    times = estimate_times(
         Costs(100.0, 10.0, (Collective("a", 1, 9, 3.0), Collective("b", 2, 9, 5.0))), chip
     )
-    assert (found.compute, found.memory, found.communication) == (2.0, 0.5, 2.0)
-    assert found.share == 0.5
+    assert (times.compute, times.memory, times.communication) == (2.0, 0.5, 2.0)
+    assert times.share == 0.5
 
 
 @pytest.mark.parametrize(
-    "said, temporaries",
+    "message, temporaries",
     [
         ("required for HLO temporaries (521.70G) exceeds available HBM (15.75G).", 521.7 * 2**30),
         ("Ran out of memory in memory space hbm. Used 24.50M of 15.75G hbm.", 24.5 * 2**20 - 100),
     ],
 )
-def test_what_a_compiler_lacks(said, temporaries):
-    error = jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
+def test_what_a_compiler_lacks(message, temporaries):
+    error = jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {message}")
     assert memory_from_error(error, 100) == Memory(100, 0, round(temporaries), 0)
 
 

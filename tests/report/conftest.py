@@ -61,9 +61,9 @@ def fake_run(folder: Path, rng: np.random.Generator, method="bod", steps=200) ->
     return folder
 
 
-def made(content, run="", found=None) -> results.Result:
+def made(content, run="", predictions=None) -> results.Result:
     """The content of a result's file, as read."""
-    return results.parse_result(content, Path("results/made.json"), run, found)
+    return results.parse_result(content, Path("results/made.json"), run, predictions)
 
 
 def predictions(rng, n=200, names=("circle", "square", "star")):

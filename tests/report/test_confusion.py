@@ -13,7 +13,7 @@ from vrl_jax.report import confusion, results
 NAMES = ("circle", "square", "star", "empty")
 
 
-def found(labels, guesses, names=NAMES):
+def predicted(labels, guesses, names=NAMES):
     ids = np.array([f"v{i}" for i in range(len(labels))])
     return results.Predictions(
         Path("p.npz"), ids, np.array(labels), np.array(guesses), np.array(names)
@@ -23,7 +23,7 @@ def found(labels, guesses, names=NAMES):
 @pytest.mark.parametrize("size", [3, 7])
 def test_count_is_videos_by_class_and_prediction(rng, size):
     labels, guesses = rng.integers(0, size, 300), rng.integers(-1, size, 300)
-    matrix = confusion.count_predictions(found(labels, guesses, [str(i) for i in range(size)]))
+    matrix = confusion.count_predictions(predicted(labels, guesses, [str(i) for i in range(size)]))
     expected = np.zeros((size, size + 1), int)
     for label, guess in zip(labels, guesses, strict=True):
         expected[label, size if guess == -1 else guess] += 1
@@ -34,7 +34,7 @@ def test_words_tell_mistakes_and_extremes():
     labels = [0] * 5 + [1] * 8 + [2] * 4
     guesses = [0, 0, 0, 1, 1] + [1, 0, 0, 2, 2, 2, 2, -1] + [2, 2, 2, 2]
     content = result("linear", "class", 0.5) | {"protocol": {"name": "dualvar"}}
-    (one,) = confusion.confusion_matrices([made(content, found=found(labels, guesses))])
+    (one,) = confusion.confusion_matrices([made(content, predictions=predicted(labels, guesses))])
     assert one.title == "linear class (dualvar)"
     assert one.note == (
         "17 videos of 3 classes; unreadable videos, counted as wrong: 1; "
@@ -52,16 +52,18 @@ def test_words_tell_mistakes_and_extremes():
 
 def test_best_and_worst_never_meet(rng):
     names = [f"class {i}" for i in range(40)]
-    given = predictions(rng, 2000, names)
-    (one,) = confusion.confusion_matrices([made(result("linear", "class", 0.5), found=found(
-        given["labels"], given["predictions"], names))])  # fmt: skip
+    sample = predictions(rng, 2000, names)
+    stored = predicted(sample["labels"], sample["predictions"], names)
+    (one,) = confusion.confusion_matrices(
+        [made(result("linear", "class", 0.5), predictions=stored)]
+    )
     accuracy = {}
     for i, name in enumerate(names):
-        own = given["labels"] == i
-        accuracy[name] = (given["predictions"][own] == i).mean()
+        own = sample["labels"] == i
+        accuracy[name] = (sample["predictions"][own] == i).mean()
     ranked = sorted(accuracy.values())
-    shown = [[accuracy[row[0]] for row in part.rows] for part in (one.best, one.worst)]
-    assert shown == [ranked[: -confusion.MAX_EXTREMES - 1 : -1], ranked[: confusion.MAX_EXTREMES]]
+    listed = [[accuracy[row[0]] for row in part.rows] for part in (one.best, one.worst)]
+    assert listed == [ranked[: -confusion.MAX_EXTREMES - 1 : -1], ranked[: confusion.MAX_EXTREMES]]
 
 
 @pytest.mark.parametrize("size", [8, 48, 101, 400])
@@ -70,10 +72,10 @@ def test_picture_has_a_pixel_a_cell_and_names_where_they_fit(rng, size):
     shares = rng.dirichlet(np.full(size, 0.1), size)
     shares[3] = np.nan
     svg = confusion.draw_matrix("mine", shares, names).svg
-    named = size <= confusion.MAX_TICK_LABELS
-    assert svg.count("a rather long name of som…") == (2 * size if named else 0)
-    written = [f">{100 * shares[i, i]:.0f}<" in svg for i in range(8) if i != 3]
-    assert all(written) or size > confusion.MAX_ANNOTATED
+    labelled = size <= confusion.MAX_TICK_LABELS
+    assert svg.count("a rather long name of som…") == (2 * size if labelled else 0)
+    annotated = [f">{100 * shares[i, i]:.0f}<" in svg for i in range(8) if i != 3]
+    assert all(annotated) or size > confusion.MAX_ANNOTATED
     pictures = re.findall(r"base64,\s*([^\"]+)", svg)
     sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in pictures]
     assert (size, size) in sizes
@@ -83,7 +85,7 @@ def test_picture_has_a_pixel_a_cell_and_names_where_they_fit(rng, size):
 def test_classes_without_predictions_are_told_in_words_and_untrained_ones_last():
     bare = result("linear", "class", 0.5) | {"per_class": {"a": 0.25, "b": 0.75, "c": 0.5}}
     bare["model"] = {"encoder": "Tiny", "init": "untrained"}
-    whole = made(result("knn", "class", 0.5), found=found([0, 1], [0, 0]))
+    whole = made(result("knn", "class", 0.5), predictions=predicted([0, 1], [0, 0]))
     first, last = confusion.confusion_matrices([made(bare), whole])
     assert (first.title, last.title) == ("knn class", "linear class untrained")
     assert last.drawing is None and last.pairs.rows == []

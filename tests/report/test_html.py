@@ -98,10 +98,10 @@ def test_resumed_run_shows_the_later_record(bare_workdir):
 def test_classes_and_factors_have_sections(path):
     page = Page(path)
     assert headings(path)[:3] == ["Results", "Static and dynamic", "Classes"]
-    judged = np.load(path.parent / "results" / "linear_static.npz")
-    right = judged["labels"] == judged["predictions"]
-    for i, name in enumerate(judged["classes"]):
-        own = judged["labels"] == i
+    stored = np.load(path.parent / "results" / "linear_static.npz")
+    right = stored["labels"] == stored["predictions"]
+    for i, name in enumerate(stored["classes"]):
+        own = stored["labels"] == i
         assert name in page.text and f"{100 * right[own].mean():.1f} %" in page.text
     alts = [a["aria-label"] for _, a in page.tags if "aria-label" in a]
     assert "Bars: static: ordered 73.2 %, shuffled 32.2 %" in alts
@@ -173,14 +173,14 @@ def test_text_from_the_files_is_never_markup(workdir, rng):
     dump(workdir / "environment.json", {NASTY: NASTY})
     dump_lines(workdir / "metrics.jsonl", [metrics(rng, 1) | {NASTY: 1.0, f"loss/{NASTY}": 2.0}])
     dump_lines(workdir / "probes.jsonl", [probe(rng, 1, 1) | {f"linear/{NASTY}": 0.5}])
-    found = json.loads((workdir / "results" / "linear_static.json").read_text())
+    content = json.loads((workdir / "results" / "linear_static.json").read_text())
     nasty = dict.fromkeys(("name", "label", "metric", "commit"), NASTY)
     nasty |= {"protocol": {NASTY: NASTY}, "model": {NASTY: NASTY}}
-    dump(workdir / "results" / "linear_static.json", found | nasty)
-    dump(workdir / "results" / "order-ordered-static.json", found | {"name": f"order/{NASTY}"})
-    judged = dict(np.load(workdir / "results" / "linear_static.npz"))
-    judged["classes"] = np.array([NASTY, f"$x^2$ {NASTY}", "star"])
-    np.savez(workdir / "results" / "linear_static.npz", **judged)
+    dump(workdir / "results" / "linear_static.json", content | nasty)
+    dump(workdir / "results" / "order-ordered-static.json", content | {"name": f"order/{NASTY}"})
+    stored = dict(np.load(workdir / "results" / "linear_static.npz"))
+    stored["classes"] = np.array([NASTY, f"$x^2$ {NASTY}", "star"])
+    np.savez(workdir / "results" / "linear_static.npz", **stored)
     arrays = dict(np.load(workdir / "neighbours.npz"))
     arrays["query_labels"] = np.full(arrays["query_labels"].shape, f'">{NASTY}')
     arrays["label_names"] = np.array([NASTY, "dynamic"])
@@ -227,10 +227,10 @@ def test_comparison_keeps_protocols_apart(workdir, other_workdir, tmp_path):
     result["protocol"]["views"]["clips"] = 1
     dump(path, result | {"value": 0.1111})
     out = html.write_comparison([workdir, other_workdir], tmp_path / "both.html").read_text()
-    together, alone = re.findall(r"<table>.*?</table>", out, re.DOTALL)[1:3]
+    together, separate = re.findall(r"<table>.*?</table>", out, re.DOTALL)[1:3]
     assert "97.1 %" in together and "11.1 %" not in together
-    assert "11.1 %" in alone and "97.1 %" not in alone
-    assert "tiny_dualvar" in alone
+    assert "11.1 %" in separate and "97.1 %" not in separate
+    assert "tiny_dualvar" in separate
 
 
 def test_runs_of_one_name_are_told_apart(workdir, tmp_path):

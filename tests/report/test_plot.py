@@ -68,22 +68,22 @@ def test_spectrum_survives_eigenvalues_that_are_far_or_not_numbers():
 
 
 def test_curves_say_in_words_what_they_show():
-    drawn = plot.draw_curves(
+    drawing = plot.draw_curves(
         "loss", [plot.Line("a", np.array([2.0, 9]), np.array([5.5, 1.25]), "#000")]
     )
-    assert "a: from 5.5 at 2 to 1.25 at 9" in drawn.alt
+    assert "a: from 5.5 at 2 to 1.25 at 9" in drawing.alt
 
 
-@pytest.mark.parametrize(("t", "h", "w", "shown"), [(8, 24, 24, 6), (3, 20, 40, 3), (1, 30, 15, 1)])
-def test_strip_shows_frames_from_first_to_last(t, h, w, shown):
+@pytest.mark.parametrize(("t", "h", "w", "count"), [(8, 24, 24, 6), (3, 20, 40, 3), (1, 30, 15, 1)])
+def test_strip_shows_frames_from_first_to_last(t, h, w, count):
     clip = np.empty((t, h, w, 3), np.uint8)
     clip[:] = np.linspace(0, 250, t).astype(np.uint8)[:, None, None, None]
     kind, data = plot.film_strip(clip).split(",")
     film = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert kind == "data:image/jpeg;base64"
     width = 72 * w // h
-    assert film.shape == (72, shown * width + (shown - 1) * 2, 3)
-    for place in range(shown):
-        frame = round(place * (t - 1) / max(shown - 1, 1))
-        middle = film[36, place * (width + 2) + width // 2, 0]
+    assert film.shape == (72, count * width + (count - 1) * 2, 3)
+    for position in range(count):
+        frame = round(position * (t - 1) / max(count - 1, 1))
+        middle = film[36, position * (width + 2) + width // 2, 0]
         assert abs(int(middle) - int(clip[frame, 0, 0, 0])) <= 6

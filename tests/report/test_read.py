@@ -19,10 +19,10 @@ def test_last_line_without_line_break_counts_when_whole(tmp_path):
     assert [record["step"] for record in read.read_records(path)] == [1, 2]
 
 
-@pytest.mark.parametrize("broken", ['{"step": 2, "lo', "[2]", '{"loss": 1.0}', ""])
-def test_broken_line_in_the_middle_is_named(tmp_path, broken):
+@pytest.mark.parametrize("damaged", ['{"step": 2, "lo', "[2]", '{"loss": 1.0}', ""])
+def test_broken_line_in_the_middle_is_named(tmp_path, damaged):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"step": 1}}\n{broken}\n{{"step": 3}}\n')
+    path.write_text(f'{{"step": 1}}\n{damaged}\n{{"step": 3}}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
         read.read_records(path)
 

@@ -13,11 +13,11 @@ def test_file_with_predictions_is_read(tmp_path, rng):
     dump(path, result("order/reversed", "static", 0.5) | {"per_class": {"a": 0.25}})
     arrays = predictions(rng)
     np.savez(path.with_suffix(".npz"), **arrays)
-    found = results.load_result(path, "mine")
-    assert (found.run, found.prefix, found.label) == ("mine", "order", "static")
-    assert (found.values, found.chance) == ({"": 0.5}, {"": 0.125})
-    assert found.per_class == {"a": 0.25} and not found.untrained
-    np.testing.assert_array_equal(found.predictions.predictions, arrays["predictions"])
+    loaded = results.load_result(path, "mine")
+    assert (loaded.run, loaded.prefix, loaded.label) == ("mine", "order", "static")
+    assert (loaded.values, loaded.chance) == ({"": 0.5}, {"": 0.125})
+    assert loaded.per_class == {"a": 0.25} and not loaded.untrained
+    np.testing.assert_array_equal(loaded.predictions.predictions, arrays["predictions"])
     path.with_suffix(".npz").unlink()
     assert results.load_result(path, "mine").predictions is None
 

@@ -8,14 +8,14 @@ from tests.report.conftest import made, predictions, result
 from vrl_jax.report import results, significance
 
 
-def judged(given, path="p.npz"):
-    return results.Predictions(Path(path), **given)
+def load(arrays, path="p.npz"):
+    return results.Predictions(Path(path), **arrays)
 
 
-def shuffled(given, rng, n):
+def shuffled(arrays, rng, n):
     """Some of the videos, in another order."""
-    chosen = rng.permutation(len(given["ids"]))[:n]
-    return {k: v if k == "classes" else v[chosen] for k, v in given.items()}
+    chosen = rng.permutation(len(arrays["ids"]))[:n]
+    return {k: v if k == "classes" else v[chosen] for k, v in arrays.items()}
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,15 @@ def two(rng):
 
 def test_videos_are_matched_by_id(rng):
     first, other = two(rng)
-    both = significance.pair_predictions(judged(first), judged(other))
-    seen = {
+    both = significance.pair_predictions(load(first), load(other))
+    by_id = {
         i: (label, guess)
         for i, label, guess in zip(first["ids"], first["labels"], first["predictions"], strict=True)
     }
     rights = []
     for i, label, guess in zip(other["ids"], other["labels"], other["predictions"], strict=True):
-        if i in seen and guess >= 0 and seen[i][1] >= 0:
-            rights.append((label, seen[i][1] == label, guess == label))
+        if i in by_id and guess >= 0 and by_id[i][1] >= 0:
+            rights.append((label, by_id[i][1] == label, guess == label))
     assert 80 < len(rights) == len(both.labels)
     assert sorted(rights) == sorted(zip(both.labels, both.first, both.other, strict=True))
     b = sum(one and not two for _, one, two in rights)
@@ -68,21 +68,21 @@ def test_videos_named_twice_are_left_out(rng):
     other = first | {"ids": first["ids"].copy()}
     other["ids"][0] = other["ids"][1]
     ids = set(first["ids"][2:][first["predictions"][2:] >= 0])
-    assert len(significance.pair_predictions(judged(first), judged(other)).labels) == len(ids)
+    assert len(significance.pair_predictions(load(first), load(other)).labels) == len(ids)
 
 
 def test_disagreement_on_the_truth_is_told_with_the_files(rng):
     first = predictions(rng)
     other = first | {"labels": (first["labels"] + 1) % 3}
     with pytest.raises(ValueError, match=r"a\.npz and b\.npz have different labels for video\d+"):
-        significance.pair_predictions(judged(first, "a.npz"), judged(other, "b.npz"))
+        significance.pair_predictions(load(first, "a.npz"), load(other, "b.npz"))
     other = first | {"classes": first["classes"][::-1]}
     with pytest.raises(ValueError, match=r"a\.npz and b\.npz have different classes"):
-        significance.pair_predictions(judged(first, "a.npz"), judged(other, "b.npz"))
+        significance.pair_predictions(load(first, "a.npz"), load(other, "b.npz"))
     other = first | {"ids": np.char.add("x", first["ids"])}
     results = [
-        made(result("linear", "static", 0.5), run, judged(given, f"{run}.npz"))
-        for run, given in (("a", first), ("b", other))
+        made(result("linear", "static", 0.5), run, load(arrays, f"{run}.npz"))
+        for run, arrays in (("a", first), ("b", other))
     ]
     (contest,) = significance.compare_runs(
         results
@@ -97,19 +97,19 @@ def test_runs_meet_the_first_one_in_one_protocol_and_data_set_alone(rng):
     longer = content | {"protocol": content["protocol"] | {"frames": 32}}
     untrained = content | {"model": {"init": "untrained"}}
     results = [
-        made(content, "a", judged(first)),
-        made(content, "b", judged(other)),
-        made(content, "c", judged(first)),
-        *(made(odd, "d", judged(other)) for odd in (elsewhere, longer, untrained)),
-        made(content | {"label": "dynamic"}, "e", judged(other)),
-        made(content | {"name": "knn"}, "f", judged(other)),
-        made(content | {"name": "order/reversed"}, "g", judged(other)),
+        made(content, "a", load(first)),
+        made(content, "b", load(other)),
+        made(content, "c", load(first)),
+        *(made(odd, "d", load(other)) for odd in (elsewhere, longer, untrained)),
+        made(content | {"label": "dynamic"}, "e", load(other)),
+        made(content | {"name": "knn"}, "f", load(other)),
+        made(content | {"name": "order/reversed"}, "g", load(other)),
         made(content, "h"),
     ]
     (contest,) = significance.compare_runs(results)
     assert contest.title.startswith("linear static") and contest.title.endswith("against a")
     assert [row[0] for row in contest.grid.rows] == ["b", "c"]
-    both = significance.pair_predictions(judged(first), judged(other))
+    both = significance.pair_predictions(load(first), load(other))
     only = (both.other & ~both.first).sum(), (both.first & ~both.other).sum()
     assert contest.grid.rows[0] == [
         "b",
@@ -129,21 +129,21 @@ def test_plot_shows_the_largest_gains_and_losses_in_order():
     first = np.tile(np.arange(10) < 5, 40)
     other = np.arange(10) < np.repeat(np.arange(40) % 10, 10).reshape(40, 10)
     both = significance.PairedPredictions(labels, first, other.ravel(), names)
-    drawn = significance.draw_differences("b", both)
-    assert drawn.title == "b: 16 classes gained, 20 lost"
-    points = [int(p) for p in drawn.alt.split("in points: ")[1].replace(",", "").split()[2::3]]
+    drawing = significance.draw_differences("b", both)
+    assert drawing.title == "b: 16 classes gained, 20 lost"
+    points = [int(p) for p in drawing.alt.split("in points: ")[1].replace(",", "").split()[2::3]]
     gained = sorted((10 * (i % 10) - 50 for i in range(40)), reverse=True)
     assert points == gained[: significance.MAX_CLASSES] + gained[-significance.MAX_CLASSES :]
-    assert "class 9 (10)" in drawn.svg and "class 5 (10)" not in drawn.svg
+    assert "class 9 (10)" in drawing.svg and "class 5 (10)" not in drawing.svg
 
 
 def test_plot_leaves_out_classes_that_stay_the_same():
     names, labels = np.array(["up", "same", "down"]), np.array([0, 1, 2])
     first, other = np.array([False, True, True]), np.array([True, True, False])
-    drawn = significance.draw_differences(
+    drawing = significance.draw_differences(
         "b", significance.PairedPredictions(labels, first, other, names)
     )
-    assert drawn.alt.endswith("in points: up +100, down -100") and "same" not in drawn.svg
+    assert drawing.alt.endswith("in points: up +100, down -100") and "same" not in drawing.svg
     still = significance.draw_differences(
         "b", significance.PairedPredictions(labels, first, first, names)
     )

@@ -12,9 +12,9 @@ def figure(monkeypatch):
     saved = []
     keep = matplotlib.figure.Figure.savefig
 
-    def savefig(self, *given, **named):
+    def savefig(self, *args, **kwargs):
         saved.append(self)
-        keep(self, *given, **named)
+        keep(self, *args, **kwargs)
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
     return saved
@@ -39,8 +39,8 @@ def test_curves_stand_at_the_setting_s_values(tmp_path, figure):
 
 def test_without_a_setting_experiments_stand_side_by_side(tmp_path, figure):
     values = (("set_a", 0.2), ("set_b", 0.9))
-    found = {name: {"": {"linear static": [value]}} for name, value in values}
-    sweep.draw_sweep(tmp_path / "plot.png", found, "")
+    experiments = {name: {"": {"linear static": [value]}} for name, value in values}
+    sweep.draw_sweep(tmp_path / "plot.png", experiments, "")
     (axes,) = figure[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
     assert not figure[0].legends

@@ -132,9 +132,9 @@ def test_means_show_their_spread(part):
     cells = [made(content | std) for std in ({}, {"std": 0.0123})]
     spread = (sum((v - 0.8) ** 2 for v in parts.values()) / 3) ** 0.5
     texts = [table.build_tables([cell])[0].rows[0].cells for cell in cells]
-    computed, given = (next(iter(cell.values())) for cell in texts)
+    computed, stored = (next(iter(cell.values())) for cell in texts)
     assert computed.std == pytest.approx(spread)
-    assert computed.text == f"80.0 ± {100 * spread:.1f} %" and given.text == "80.0 ± 1.2 %"
+    assert computed.text == f"80.0 ± {100 * spread:.1f} %" and stored.text == "80.0 ± 1.2 %"
     assert computed.note == f"3 {part}: 76.0 % to 83.0 %"
 
 
