@@ -10,6 +10,8 @@ from latex2mathml.converter import convert
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 PLAIN_BAR = re.compile(r"(?<!\\left)(?<!\\right)\\([lr])Vert")
 ANGLES = {"&#x027E8;": "prefix", "&#x027E9;": "postfix"}
+FUNCTION = re.compile(r"(<msub>)?<m[io]>([a-z]{2,})</m[io]>")  # log, cos, softmax
+OPENING = ("<mrow>", "<math", "&#x00028;</mo>")
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -32,11 +34,23 @@ def to_mathml(formula: str, display: str) -> str:
     )
     for angle, form in ANGLES.items():
         mathml = mathml.replace(f"<mi>{angle}</mi>", _delimiter(angle, form))
-    return mathml.replace("<mo>&#x0002F;</mo>", '<mo lspace="0em" rspace="0em">&#x0002F;</mo>')
+    mathml = mathml.replace("<mo>&#x0002F;</mo>", '<mo lspace="0em" rspace="0em">&#x0002F;</mo>')
+    return FUNCTION.sub(_space_function, mathml)
 
 
 def _delimiter(character: str, form: str) -> str:
     return f'<mo stretchy="false" fence="true" form="{form}">{character}</mo>'
+
+
+def _space_function(match: re.Match) -> str:
+    """Return a function's name, spaced as in TeX: thin, but none at a parenthesis."""
+    subscript, name = match.groups()
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    if subscript:
+        after = after.partition("</msub>")[2]
+    left = "0em" if before.endswith(OPENING) else "0.167em"
+    right = "0em" if re.match(r"(<mrow>)?<mo[^>]*>&#x00028;", after) else "0.167em"
+    return f'{subscript or ""}<mo lspace="{left}" rspace="{right}">{name}</mo>'
 
 
 def _convert(match: re.Match) -> str:
