@@ -65,7 +65,8 @@ class Case(NamedTuple):
 def planned(settings: Settings, method: MethodConfig | None) -> Experiment:
     """Return the run of a method; None is plain instance discrimination."""
     whole = {"temporal_stride": 1} if settings.encoder in ("r2plus1d-18", "r3d-18") else {}
-    return experiment(settings, method, **whole)
+    run = experiment(settings, method, **whole)
+    return replace(run, framework=None) if isinstance(method, HDC | SDC) else run
 
 
 def prepare(settings: Settings, method: MethodConfig | None) -> Case:

@@ -27,5 +27,6 @@ def get_config(arg: str = ""):
             **k400_dualvar.IMAGENET,
         )
     )
-    described.method = config.describe(HDC())
+    described.method = config.describe(HDC(hidden=512, layers=2, norm=False))
+    described.framework = None
     return described

@@ -14,7 +14,6 @@ from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.experiment import Experiment
-from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.sdc import SDC
 from vrl_jax.probes.suite import ProbeConfig
 from vrl_jax.train.loop import Train
@@ -41,7 +40,6 @@ def get_config(arg: str = ""):
                 **k400_dualvar.IMAGENET,
             ),
             encoder=R2plus1D(blocks=(1, 1, 1, 1), dtype="bfloat16"),
-            framework=SimCLR(),
             method=SDC(concepts=100),
             optim=Adam(
                 learning_rate=1e-3, warmup=0.0, drops=(0.7,), weight_decay=1e-5, decay_all=True

@@ -10,5 +10,6 @@ from vrl_jax.methods.hdc import HDC
 
 def get_config(arg: str = ""):
     described = synthetic_bod.get_config()
-    described.method = config.describe(HDC(dim=64))
+    described.method = config.describe(HDC(dim=64, hidden=128, layers=2))
+    described.framework = None
     return described

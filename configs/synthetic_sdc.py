@@ -13,5 +13,6 @@ from vrl_jax.methods.sdc import SDC
 def get_config(arg: str = ""):
     described = synthetic_bod.get_config()
     described.method = config.describe(SDC(dim=64, concepts=16, local_epochs=1.0))
+    described.framework = None
     described.sampling.layout = "adjacent"
     return described

@@ -9,4 +9,5 @@ from configs import synthetic_hdc, weizmann_bod
 def get_config(arg: str = ""):
     described = weizmann_bod.get_config()
     described.method = synthetic_hdc.get_config().method
+    described.framework = None
     return described

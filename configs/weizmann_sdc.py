@@ -9,5 +9,6 @@ from configs import synthetic_sdc, weizmann_bod
 def get_config(arg: str = ""):
     described = weizmann_bod.get_config()
     described.method = synthetic_sdc.get_config().method
+    described.framework = None
     described.sampling.layout = "adjacent"
     return described

@@ -133,6 +133,12 @@ def test_the_text_is_what_it_should_be():
     ]
 
 
+def test_what_may_be_absent_is_listed():
+    rows = explain_config(config.build(load("ucf101_sdc")), 200).splitlines()
+    (row,) = (line for line in rows if line.startswith("  config.framework "))
+    assert row.split()[1:5] == ["FrameworkConfig", "|", "None", "None"]
+
+
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_sentences_keep_to_the_width(width):
     lines = explain_config(config.build(load("k400_sdc")), width).splitlines()
@@ -194,6 +200,6 @@ def test_values_are_shown_as_the_command_line_takes_them(name):
         for item in dataclasses.fields(part)
     )
     assert len(values) == fields
-    line = " ".join(f"--{key}={value}" for key, value in values.items())
+    line = " ".join(f"--{key}={value}" for key, value in values.items() if value != "None")
     assert parsed(name) != changed
     assert parsed(name, *shlex.split(line)) == changed

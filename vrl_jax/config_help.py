@@ -8,6 +8,8 @@ import inspect
 import re
 import shlex
 import textwrap
+import types
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,9 +77,16 @@ def _rows(component: Any, path: str) -> list[tuple[str, str, str, str]]:
         text = docs.get(item.name, "")
         if item.default not in (dataclasses.MISSING, value):
             text += f" (default {_to_flag(item.default)})"
-        kind = item.type.__name__ if type(item.type) is type else str(item.type)
-        rows.append((f"{path}.{item.name}", kind, _to_flag(value), text))
+        rows.append((f"{path}.{item.name}", _type_name(item.type), _to_flag(value), text))
     return rows
+
+
+def _type_name(kind: Any) -> str:
+    if isinstance(kind, types.UnionType):
+        return " | ".join(map(_type_name, typing.get_args(kind)))
+    if kind is types.NoneType:
+        return "None"
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
 def _table(rows: list[tuple[str, str, str, str]], width: int) -> list[str]:

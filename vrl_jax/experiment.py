@@ -23,7 +23,7 @@ class Experiment:
       sampling: which frames of a video make a clip.
       resize: height and width that frames are decoded to, before augmentation.
       encoder: the network that is kept.
-      framework: how embeddings are compared.
+      framework: how embeddings are compared; None for a method that makes its own comparisons.
       method: what is embedded.
       optim: how the loss is minimised.
       augment: how a clip becomes a view.
@@ -34,9 +34,9 @@ class Experiment:
 
     data: Splits
     encoder: EncoderConfig
-    framework: FrameworkConfig
     method: MethodConfig
     optim: Optimizer
+    framework: FrameworkConfig | None = None
     sampling: Sampling = field(default_factory=Sampling)
     resize: tuple[int, int] = (128, 171)
     augment: Augment = field(default_factory=Augment)
@@ -47,3 +47,8 @@ class Experiment:
     def __post_init__(self):
         if min(self.resize) < 8:
             raise ValueError(f"resize must be at least 8 pixels each way, got {self.resize}")
+
+    @property
+    def framework_name(self) -> str:
+        """The framework as results name it."""
+        return type(self.framework).__name__ if self.framework else "none"

@@ -122,7 +122,7 @@ def of_run(experiment: Experiment, step: int, variables: dict[str, Any]) -> Pret
     """Return the encoder of a run at a step, given its weights and statistics."""
     origin = {
         "method": type(experiment.method).__name__,
-        "framework": type(experiment.framework).__name__,
+        "framework": experiment.framework_name,
         "step": step,
     }
     return Pretrained(experiment.encoder, experiment.augment, step, variables, origin, experiment)

@@ -59,7 +59,8 @@ class Slot(NamedTuple):
       weight: of its loss term.
       unit: whether the framework scales it to unit length; False if its length carries meaning.
       negatives: numbers of the views that serve only as negatives, for every video.
-      scored: whether the embedding already consists of prototype scores, see `SwAV.scores_head`.
+      scored: whether the embedding already consists of prototype scores, see
+        `PrototypeFramework`.
     """
 
     dim: int

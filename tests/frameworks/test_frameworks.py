@@ -45,7 +45,7 @@ def test_further_negatives_count_in_their_slot_alone(rng):
     weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
     state = framework.init(jax.random.key(0), weights, 4)[1]
     keys, after = push(framework, state, made)
-    assert int(after["seen"]) == 8  # what is nobody's partner stays out of the queue
+    assert int(after["pushed"]) == 8  # what is nobody's partner stays out of the queue
     got = framework.compare({}, after, made, keys, 9)
     queue = jnp.concatenate([third, made["a"][:, :2].reshape(-1, 3)])
     wanted = [info_nce(made["a"][:, i], made["a"][:, j], queue, temperature=0.2) for i, j in PAIRS]
@@ -99,7 +99,7 @@ def test_moco_counts_only_what_was_filled(rng):
     assert float(losses["b"]) == pytest.approx(float(sum(both)) / 2, rel=1e-5)
     for _ in range(40):
         _, after = push(framework, after, made)
-    assert 16 <= int(after["seen"]) < 32
+    assert 16 <= int(after["pushed"]) < 32
 
 
 def test_moco_teacher_follows_with_its_momentum(rng):
@@ -117,7 +117,7 @@ def test_moco_asked_one_way_makes_keys_of_the_second_view_alone(rng):
     state = framework.init(jax.random.key(0), weights, 4)[1]
     made = slots(rng)
     keys, state = push(framework, state, made, step=100)
-    assert keys["b"].shape == (4, 1, 3) and int(state["seen"]) == 4
+    assert keys["b"].shape == (4, 1, 3) and int(state["pushed"]) == 4
     np.testing.assert_array_equal(state["queue"]["b"][:4], made["b"][:, 1])
     np.testing.assert_allclose(state["teacher"]["params"]["w"], 0.75)  # the same at the end
     got = framework.compare({}, state, made, keys, 9)["b"]
@@ -182,7 +182,7 @@ def test_swav_keeps_unit_prototypes_and_freezes_them_in_the_first_epoch(rng):
 
 @pytest.mark.parametrize("framework", [BYOL(), SwAV()], ids=lambda f: type(f).__name__)
 def test_frameworks_without_negatives_refuse_them(framework):
-    with pytest.raises(ValueError, match="'a' has negatives, but .* take SimCLR or MoCo"):
+    with pytest.raises(ValueError, match="'a' has negatives, which .* use SimCLR or MoCo"):
         framework.build({"a": Slot(3, negatives=(2,))}, PAIRS, HORIZON)
 
 

@@ -133,7 +133,7 @@ def test_the_control_tells_nothing_of_an_operator():
 
 
 def test_scores_are_swavs_alone():
-    with pytest.raises(ValueError, match="SwAV alone has, got SimCLR"):
+    with pytest.raises(ValueError, match="prototypes, which SimCLR does not have: use SwAV"):
         build(split_at="scores")
 
 

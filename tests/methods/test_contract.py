@@ -1,4 +1,4 @@
-"""Every method on every framework: found by listing the folders, held to one contract."""
+"""Every method on every framework, listed from the packages, meets one contract."""
 
 import dataclasses
 import importlib
@@ -93,34 +93,35 @@ def takes_negatives(framework) -> bool:
     return True
 
 
-def refused(kind: type, framework: type) -> bool:
-    """Tell whether a method says that it does not go with a framework."""
+def accepts(kind: type, framework: type | None) -> bool:
+    """Return whether a method can be built with a framework, or with none."""
+    framework = framework and small(framework)
     try:
-        small(kind, reversed_negatives=False).build(ENCODER, small(framework), HORIZON)
+        small(kind, reversed_negatives=False).build(ENCODER, framework, HORIZON)
     except ValueError as error:
-        return "makes its own comparisons" in str(error)
-    return False
+        refusal = "compares embeddings by a framework" if framework is None else "framework must be"
+        assert refusal in str(error)
+        return False
+    return True
 
 
-REFUSED = {(m, f) for m in METHODS for f in FRAMEWORKS if refused(m, f)}
+ACCEPTED = [(m, f) for m in METHODS for f in (None, *FRAMEWORKS) if accepts(m, f)]
 
 
-def combination(method: type, framework: type):
+def combination(method: type, framework: type | None):
     """Return a parameter; every method but the baseline is slow beyond SimCLR."""
-    beyond = method is not Instance and framework is not SimCLR
+    beyond = method is not Instance and framework not in (None, SimCLR)
     marks = [pytest.mark.slow] if beyond else []
-    name = f"{method.__name__}-{framework.__name__}"
+    name = f"{method.__name__}-{framework.__name__ if framework else None}"
     return pytest.param((method, framework), id=name, marks=marks)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[combination(m, f) for m in METHODS for f in FRAMEWORKS if (m, f) not in REFUSED],
-)
+@pytest.fixture(scope="module", params=[combination(m, f) for m, f in ACCEPTED])
 def method(request):
     kind, framework = request.param
-    framework = small(framework)
-    without = {} if takes_negatives(framework) else {"reversed_negatives": False}
+    framework = framework and small(framework)
+    negatives = framework is None or takes_negatives(framework)
+    without = {} if negatives else {"reversed_negatives": False}
     return small(kind, **without).build(ENCODER, framework, HORIZON)
 
 
@@ -168,8 +169,9 @@ def equal(a, b):
 
 def test_all_are_found():
     assert {kind.__name__ for kind in METHODS} >= {"Instance", "BOD", "DualVar", "HDC", "SDC"}
-    assert {m.__name__ for m, _ in REFUSED} == {"HDC", "SDC"}
-    assert len(REFUSED) == 2 * (len(FRAMEWORKS) - 1)
+    alone = {m for m, framework in ACCEPTED if framework is None}
+    assert {kind.__name__ for kind in alone} == {"HDC", "SDC"}
+    assert len(ACCEPTED) == len(alone) + (len(METHODS) - len(alone)) * len(FRAMEWORKS)
     assert {kind.__name__ for kind in FRAMEWORKS} >= {"SimCLR", "MoCo", "BYOL", "SwAV"}
 
 
@@ -180,8 +182,9 @@ def test_trains_without_a_second_trace_and_reports_finite_numbers(trainer, metho
     assert step._cache_size() == 1
     assert all(np.isfinite(value) for metrics in history for value in metrics.values())
     assert int(state.step) == 4
-    assert not equal(before.params["network"]["encoder"], state.params["network"]["encoder"])
-    assert not equal(before.state["stats"], state.state["stats"])
+    first, last = (method.encoder(train.params, train.state) for train in (before, state))
+    assert not equal(first["params"], last["params"])
+    assert not equal(first["batch_stats"], last["batch_stats"])
 
 
 def test_eight_devices_do_what_one_does(trainer, method):
@@ -252,7 +255,7 @@ def test_noise_differs_from_step_to_step(trainer, method):
         fresh = trainer(1)[0]._replace(
             step=jax.device_put(jnp.int32(number), sharding.replicated_sharding(devices))
         )
-        if "seen" in fresh.state["framework"]:  # queues, or the loss has nothing to compare with
+        if "pushed" in fresh.state["framework"]:  # queues, or the loss has nothing to compare with
             fresh, _ = step(fresh, sharding.shard_rows(devices, rows))
             fresh = fresh._replace(step=jnp.int32(number))
         losses.append(float(step(fresh, sharding.shard_rows(devices, rows))[1]["loss"]))
@@ -266,3 +269,23 @@ def test_encodes_with_fixed_statistics(method):
     alone = method.encode(params, state, clips[:1, 0])
     assert together.clip.shape == (4, ENCODER.dim)
     np.testing.assert_allclose(together.clip[:1], alone.clip, rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_that_is_kept_is_the_one_that_encodes(method):
+    clips = jax.random.normal(jax.random.key(0), (4, len(method.views), FRAMES, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    encoded = method.encode(params, state, clips[:, 0])
+    kept = ENCODER.module().apply(method.encoder(params, state), clips[:, 0], False)
+    np.testing.assert_allclose(encoded.clip, kept.clip, rtol=1e-5, atol=1e-6)
+
+
+def test_operators_are_fitted_to_each_clip(method):
+    if method.operators is None:
+        pytest.skip("no operators here")
+    clips = jax.random.normal(jax.random.key(0), (4, len(method.views), FRAMES, 8, 8, 3))
+    params, state = method.init(jax.random.key(1), clips)
+    matrix, radius = jax.jit(method.operators)(params, state, clips[:, 0])
+    assert matrix.ndim == 3 and len(matrix) == 4 and matrix.shape[1] == matrix.shape[2]
+    assert np.isfinite(matrix).all() and radius > 0
+    alone, _ = method.operators(params, state, clips[1:2, 0])
+    np.testing.assert_allclose(matrix[1:2], alone, rtol=1e-3, atol=1e-4)

@@ -188,7 +188,7 @@ def test_the_moco_variant_asks_one_way():
     _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
     assert aux["framework"]["keys"]["clip"].shape == (4, 1, 5)
     _, state = method.update(params, state, aux, jnp.int32(0))
-    assert int(state["framework"]["seen"]) == 4
+    assert int(state["framework"]["pushed"]) == 4
     assert np.isfinite([float(x) for x in metrics.values()]).all()
 
 
@@ -200,7 +200,7 @@ def test_terms_can_be_left_out():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="must embed both views of a pair: take method.symmetric"):
+    with pytest.raises(ValueError, match="must embed both views of a pair: use method.symmetric"):
         build(symmetric=False)
     with pytest.raises(ValueError, match="frames must be a multiple of method.segments=2, got 5"):
         build(frames=5)

@@ -5,14 +5,14 @@ import pytest
 
 from vrl_jax.augment.views import Augment, make_views
 from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.frameworks.base import ProjectionHead
 from vrl_jax.frameworks.moco import MoCo
-from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import nt_xent, nt_xent_steps
 from vrl_jax.methods.hdc import HDC, TASKS, measured_weights, share_found
 from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6, 8), strides=(2, 1, 1))
-SIMCLR = SimCLR(hidden=8, layers=2, norm=False)
+HEADS = {"hidden": 8, "layers": 2, "norm": False}
 SETTINGS = [
     {},
     {"weighting": "uniform"},
@@ -27,7 +27,7 @@ SETTINGS = [
 
 
 def build(**settings):
-    method = HDC(dim=5, **settings).build(ENCODER, SIMCLR, TrainLength(10, 5))
+    method = HDC(dim=5, **HEADS, **settings).build(ENCODER, None, TrainLength(10, 5))
     clips = jax.random.normal(jax.random.key(0), (4, 3, 6, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     return method, params, state, clips
@@ -77,7 +77,7 @@ def test_the_terms_of_a_level_are_what_they_are_said_to_be():
     variables = {"params": params["network"]["encoder"], "batch_stats": state["stats"]["encoder"]}
     features, _ = ENCODER.module().apply(variables, flat, True, mutable=["batch_stats"])
     for k, stage in enumerate(features.stages):
-        head = SIMCLR.head(5)
+        head = ProjectionHead(dim=5, **HEADS)
         within = head.apply(
             {"params": params["network"][f"heads_spatial{k}"]}, stage.mean((2, 3)), True
         ).reshape(4, 3, 6, 5)
@@ -131,7 +131,7 @@ def test_measured_weights_follow_the_cosines_without_gradient():
     _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
     _, after = method.update(params, state, aux, jnp.int32(0))
     wanted = 0.99 + 0.01 * metrics["cosine/temporal1"]
-    assert float(after["own"]["cosine"][1, 1]) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(after["losses"]["cosine"][1, 1]) == pytest.approx(float(wanted), rel=1e-5)
 
 
 def test_identical_embeddings_give_ln():
@@ -153,7 +153,7 @@ def test_share_found_counts_nearest_neighbours():
 def test_views_show_the_frames_that_the_rule_says(rng, turned):
     """A pixel's value is its clip and frame, so a view without augmentation names its frames."""
     settings = {"spatial_other_clip": turned, "temporal_same_draw": turned}
-    method = HDC(**settings).build(ENCODER, SIMCLR, TrainLength(10, 5))
+    method = HDC(**settings).build(ENCODER, None, TrainLength(10, 5))
     number = np.arange(3 * 4).reshape(3, 4)
     videos = np.broadcast_to(number[None, :, :, None, None, None], (2, 3, 4, 8, 8, 3))
     plain = Augment(
@@ -171,7 +171,9 @@ def test_views_show_the_frames_that_the_rule_says(rng, turned):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="HDC makes its own comparisons.* got MoCo"):
+    with pytest.raises(
+        ValueError, match="HDC makes its own comparisons: .* None, got MoCo"
+    ):
         HDC().build(ENCODER, MoCo(), TrainLength(10, 5))
     with pytest.raises(ValueError, match=r"spatial_weights must have 3 numbers .* got \(\)"):
         HDC(weighting="list", temporal_weights=(1.0, 1.0, 1.0))

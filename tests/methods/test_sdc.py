@@ -6,7 +6,6 @@ import pytest
 from vrl_jax.augment.views import Augment, make_views
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.byol import BYOL
-from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import local_contrast, shared_activations
 from vrl_jax.methods.sdc import SDC, STREAMS, codebook_params, concept_contrasts, with_differences
 from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, relevant_scores
@@ -23,7 +22,7 @@ def built():
 
 
 def build(**settings):
-    method = SDC(**{**SMALL, **settings}).build(ENCODER, SimCLR(), HORIZON)
+    method = SDC(**{**SMALL, **settings}).build(ENCODER, None, HORIZON)
     clips = jax.random.normal(jax.random.key(0), (4, 4, 6, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     return method, params, state, clips
@@ -54,7 +53,7 @@ def test_a_stream_left_out_takes_its_views_and_losses_along(built, stream):
     value, metrics, aux = terms(alone, 60)
     assert {*whole} - {*metrics} == {f"loss/{left_out}"} and np.isfinite(value)
     assert {*codebook_params(alone[1]["network"])} == {"codebook_clip", f"codebook_{stream}"}
-    assert aux["own"]["scores"].shape == alone[2]["own"]["queue"][:4].shape == (4, 4, 24)
+    assert aux["losses"]["scores"].shape == alone[2]["losses"]["queue"][:4].shape == (4, 4, 24)
 
 
 def test_streams_are_named():
@@ -94,10 +93,10 @@ def test_the_queue_ends_with_the_newest_scores(built):
     method, params, state, clips = built
     _, _, aux = terms(built, 0)
     _, after = method.update(params, state, aux, jnp.int32(0))
-    queue = after["own"]["queue"]
+    queue = after["losses"]["queue"]
     assert queue.shape == (8, 6, 24)
-    np.testing.assert_array_equal(queue[-4:], aux["own"]["scores"])
-    np.testing.assert_array_equal(queue[:4], state["own"]["queue"][4:])
+    np.testing.assert_array_equal(queue[-4:], aux["losses"]["scores"])
+    np.testing.assert_array_equal(queue[:4], state["losses"]["queue"][4:])
 
 
 def test_contrasts_cross_clips_and_weigh_double_where_there_are_four(rng):
@@ -142,7 +141,7 @@ def test_still_views_hold_one_frame_the_same_in_both_clips():
         size=8, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0,
         mean=(0.0,) * 3, std=(1.0,) * 3,
     )  # fmt: skip
-    method = SDC(**SMALL).build(ENCODER, SimCLR(), HORIZON)
+    method = SDC(**SMALL).build(ENCODER, None, HORIZON)
     views = make_views(jax.random.key(0), jnp.array(videos, jnp.uint8), method.views, plain)
     shown = np.round(255 * np.array(views[..., 0, 0, 0])).astype(int)
     np.testing.assert_array_equal(shown[:, 0], np.broadcast_to(number[0], (32, 6)))
@@ -206,7 +205,9 @@ def test_the_local_term_is_the_contrast_of_what_was_found(built):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="SDC makes its own comparisons.* got BYOL"):
+    with pytest.raises(
+        ValueError, match="SDC makes its own comparisons: .* None, got BYOL"
+    ):
         SDC().build(ENCODER, BYOL(), HORIZON)
     with pytest.raises(ValueError, match="method.queue, which holds .* at least 4, got 3"):
         build(queue=3)

@@ -1,4 +1,4 @@
-"""BYOL: predict what a slow copy of the network makes of another view; no negatives."""
+"""BYOL: predict a teacher's embedding of another view, without negatives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ from vrl_jax.types import Slot, TrainLength
 
 @dataclass(frozen=True)
 class BYOL:
-    """Squared distance of predictions to a teacher's slots (arXiv 2006.07733).
+    """Squared distance between predictions and a teacher's embeddings (arXiv 2006.07733).
 
-    Between unit vectors that is `2 - 2 cos`. A predictor stands upon every head of the side that
-    learns. There is no temperature.
+    Between unit vectors it is `2 - 2 cos`. Each head of the learning side has a predictor. There is
+    no temperature.
 
     Attributes:
       hidden: width of the hidden layers of heads and predictors.
-      layers: linear layers of a head, batch normalisation between them.
+      layers: linear layers of a head, with batch normalisation between them.
       predictor_layers: linear layers of a predictor.
-      momentum: of the teacher at the first step; it rises to 1 along a half cosine.
+      momentum: EMA coefficient of the teacher at the first step; it rises to 1 along a half cosine.
     """
 
     hidden: int = 4096
@@ -47,15 +47,15 @@ class BYOL:
         check.fraction(momentum=self.momentum)
 
     def head(self, dim: int) -> nn.Module:
-        """Return the projection head that ends in `dim` outputs."""
+        """Return a projection head with `dim` outputs."""
         return ProjectionHead(self.hidden, dim, self.layers)
 
     def predictor(self, dim: int) -> nn.Module:
-        """Return the predictor from and to `dim` entries."""
+        """Return a predictor with `dim` inputs and outputs."""
         return ProjectionHead(self.hidden, dim, self.predictor_layers)
 
     def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
-        """Return the functions; both directions of a pair count where both are given.
+        """Return the functions; both orders of a pair count where both are listed.
 
         Raises:
           ValueError: a slot with negatives.
@@ -67,16 +67,16 @@ class BYOL:
             return {}, {"teacher": jax.tree.map(jnp.array, weights)._asdict()}
 
         def keys(state, embed, clips):
-            made, stats = embed(Weights(**state["teacher"]), clips[:, jnp.array(targets)])
-            return jax.lax.stop_gradient(made), {"stats": jax.lax.stop_gradient(stats)}
+            slots, stats = embed(Weights(**state["teacher"]), clips[:, jnp.array(targets)])
+            return jax.lax.stop_gradient(slots), {"stats": jax.lax.stop_gradient(stats)}
 
         def compare(params, state, queries, keys, step):
             def loss(name, slot):
-                made, wanted = queries[name], keys[name]
+                query, key = queries[name], keys[name]
                 if slot.unit:
-                    made, wanted = normalize(made), normalize(wanted)
-                apart = [made[:, i] - wanted[:, targets.index(j)] for i, j in pairs]
-                return jnp.mean(jnp.sum(jnp.square(jnp.stack(apart)), axis=-1))
+                    query, key = normalize(query), normalize(key)
+                errors = [query[:, i] - key[:, targets.index(j)] for i, j in pairs]
+                return jnp.mean(jnp.sum(jnp.square(jnp.stack(errors)), axis=-1))
 
             return {name: loss(name, slot) for name, slot in slots.items()}
 

@@ -1,4 +1,4 @@
-"""SimCLR: a view's embedding finds its partner among all other embeddings of the batch."""
+"""SimCLR: each view is matched to its positive among all other embeddings of the batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from vrl_jax.types import Slot, TrainLength
 
 @dataclass(frozen=True)
 class SimCLR:
-    """NT-Xent over the global batch, two directions a pair (arXiv 2002.05709).
+    """NT-Xent over the global batch, in both directions of each pair (arXiv 2002.05709).
 
     Attributes:
       hidden: width of the head's hidden layers.
@@ -30,14 +30,14 @@ class SimCLR:
         check.at_least(1, hidden=self.hidden, layers=self.layers)
 
     def head(self, dim: int) -> nn.Module:
-        """Return the projection head that ends in `dim` outputs."""
+        """Return a projection head with `dim` outputs."""
         return ProjectionHead(self.hidden, dim, self.layers, self.norm)
 
     def predictor(self, dim: int) -> None:
         """Return None: both sides learn."""
 
     def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
-        """Return the functions; a pair and its mirror image are one comparison."""
+        """Return the functions; the two orders of a pair are one comparison."""
 
         def compare(params, state, queries, keys, step):
             def loss(name, slot):

@@ -1,7 +1,8 @@
-"""SwAV: predict from one view which prototypes another view was assigned to."""
+"""SwAV: predict the prototype assignment of one view from another view."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from vrl_jax.frameworks.base import (
     Framework,
     Pairs,
     ProjectionHead,
+    Tree,
     both_sides,
     draw_rows,
     refuse_negatives,
@@ -30,10 +32,10 @@ class SwAV:
     Attributes:
       hidden: width of the head's hidden layers.
       layers: linear layers of the head, batch normalisation between them.
-      prototypes: a slot.
-      epsilon: sharpness of the assignment.
-      iterations: scalings of the assignment.
-      freeze_epochs: passes over the videos during which the prototypes stay as they were drawn.
+      prototypes: number of prototypes per slot.
+      epsilon: entropy regularisation of the assignment; smaller is sharper.
+      iterations: Sinkhorn-Knopp iterations of the assignment.
+      freeze_epochs: epochs during which the prototypes keep their initial values.
     """
 
     hidden: int = 2048
@@ -50,26 +52,30 @@ class SwAV:
         check.at_least(0, freeze_epochs=self.freeze_epochs)
 
     def head(self, dim: int) -> nn.Module:
-        """Return the projection head that ends in `dim` outputs."""
+        """Return a projection head with `dim` outputs."""
         return ProjectionHead(self.hidden, dim, self.layers)
 
     def predictor(self, dim: int) -> None:
-        """Return None: the prototypes' scores are what is predicted from."""
+        """Return None: predictions are made from the scores against prototypes."""
 
     def scores_head(self, dim: int) -> nn.Module:
-        """Return a head that ends in scores against prototypes of its own: see `Slot.scored`."""
+        """Return a head that scores its outputs against prototypes of its own: see `Slot`."""
         return ScoresHead(self.head(dim), self.prototypes)
 
-    def frozen(self, step: Int[Array, ""], horizon: TrainLength) -> Bool[Array, ""]:
-        """Return whether prototypes stay as they were drawn at a step."""
+    def hold_prototypes(self, params: Tree, step: Int[Array, ""], horizon: TrainLength) -> Tree:
+        """Return the parameters of a `ScoresHead`, its prototypes without gradient while frozen."""
+        return {**params, "prototypes": self._hold(params["prototypes"], step, horizon)}
+
+    def _frozen(self, step: Int[Array, ""], horizon: TrainLength) -> Bool[Array, ""]:
+        """Return whether prototypes keep their initial values at a step."""
         return step < round(self.freeze_epochs * horizon.steps_per_epoch)
 
-    def hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: TrainLength):
-        """Give prototypes no gradient while they are frozen."""
-        return jnp.where(self.frozen(step, horizon), jax.lax.stop_gradient(rows), rows)
+    def _hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: TrainLength):
+        """Return prototypes, without gradient while they are frozen."""
+        return jnp.where(self._frozen(step, horizon), jax.lax.stop_gradient(rows), rows)
 
     def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
-        """Return the functions; for each pair the key view's assignment is predicted.
+        """Return the functions; the key view's assignment is predicted from the query view.
 
         Raises:
           ValueError: a slot with negatives.
@@ -77,24 +83,25 @@ class SwAV:
         refuse_negatives("SwAV", slots)
 
         def init(key, weights, videos):
-            wanted = {name: slot.dim for name, slot in slots.items() if not slot.scored}
-            draws = zip(jax.random.split(key, len(wanted)), wanted.items(), strict=True)
-            rows = {name: draw_rows(k, (self.prototypes, dim)) for k, (name, dim) in draws}
-            return rows, {"drawn": rows}
+            widths = {name: slot.dim for name, slot in slots.items() if not slot.scored}
+            keys = jax.random.split(key, len(widths))
+            rows = {
+                name: draw_rows(k, (self.prototypes, dim))
+                for k, (name, dim) in zip(keys, widths.items(), strict=True)
+            }
+            return rows, {"initial": rows}
 
         def compare(params, state, queries, keys, step):
             def loss(name, slot):
                 scores = queries[name]
                 if not slot.scored:
                     z = normalize(scores) if slot.unit else scores
-                    rows = self.hold(params[name], step, horizon)
+                    rows = self._hold(params[name], step, horizon)
                     scores = dot_products(z.astype(jnp.float32), normalize(rows))
                 scores = jnp.moveaxis(scores, 1, 0)
-                given = {"epsilon": self.epsilon, "iterations": self.iterations}
+                assign = partial(sinkhorn, epsilon=self.epsilon, iterations=self.iterations)
                 terms = [
-                    swapped_prediction(
-                        scores[i], sinkhorn(scores[j], **given), temperature=slot.temperature
-                    )
+                    swapped_prediction(scores[i], assign(scores[j]), temperature=slot.temperature)
                     for i, j in pairs
                 ]
                 return sum(terms) / len(terms)
@@ -102,10 +109,10 @@ class SwAV:
             return {name: loss(name, slot) for name, slot in slots.items()}
 
         def update(params, state, aux, weights, step):
-            frozen = self.frozen(step, horizon)  # weight decay, too, leaves them alone
+            frozen = self._frozen(step, horizon)  # undoes weight decay as well
             rows = {
-                name: jnp.where(frozen, state["drawn"][name], normalize(moved))
-                for name, moved in params.items()
+                name: jnp.where(frozen, state["initial"][name], normalize(updated))
+                for name, updated in params.items()
             }
             return rows, state
 
@@ -116,14 +123,19 @@ class SwAV:
 
 
 class ScoresHead(nn.Module):
-    """A head and the cosines of its outputs with prototypes."""
+    """A projection head, and the cosines of its outputs with prototypes.
+
+    Attributes:
+      head: the projection head.
+      prototypes: number of prototypes.
+    """
 
     head: nn.Module
     prototypes: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b k"]:
-        """Score each vector."""
+        """Return the scores of each vector."""
         z = normalize(self.head(x, train).astype(jnp.float32))
         rows = self.param("prototypes", draw_rows, (self.prototypes, z.shape[-1]))
         return dot_products(z, normalize(rows))

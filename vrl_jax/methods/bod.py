@@ -19,11 +19,11 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.encoders.layers import frame_grid
-from vrl_jax.frameworks.base import FrameworkConfig
-from vrl_jax.frameworks.swav import SwAV
+from vrl_jax.frameworks.base import FrameworkConfig, PrototypeFramework
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import safe_norm
-from vrl_jax.methods.base import ExtraLosses, Inner, Method, Operators, compose, with_reversed
+from vrl_jax.methods.base import ExtraLosses, Inner, Method, Operators
+from vrl_jax.methods.compose import compose, only_views, with_reversed
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Slot, TrainLength, View
 
@@ -127,7 +127,7 @@ class BOD:
         check.positive(**{"the sum of the losses' weights": sum(self._weights().values())})
 
     def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+        self, encoder: EncoderConfig, framework: FrameworkConfig | None, horizon: TrainLength
     ) -> Method:
         """Return the method's functions.
 
@@ -135,10 +135,10 @@ class BOD:
           ValueError: scores are to be split, but the framework has none.
         """
         at_head, at_scores = self.split_at != "backbone", self.split_at == "scores"
-        if at_scores and not isinstance(framework, SwAV):
+        if at_scores and not isinstance(framework, PrototypeFramework):
             raise ValueError(
-                f"split_at='scores' splits scores against prototypes, which SwAV alone has, got "
-                f"{type(framework).__name__}: take split_at='head'"
+                f"split_at='scores' splits scores against prototypes, which "
+                f"{type(framework).__name__} does not have: use SwAV, or split_at='head'"
             )
         views = tuple(View(i) for i in range(self.clips))
         slots = self._slots(len(views), unit=not at_head, scored=at_scores)
@@ -162,11 +162,10 @@ class BOD:
             return self._predictability(seen)
 
         def hold(params, step):
-            head = params["heads_frames"]
-            rows = framework.hold(head["prototypes"], step, horizon)
-            return {**params, "heads_frames": {**head, "prototypes": rows}}
+            head = framework.hold_prototypes(params["heads_frames"], step, horizon)
+            return {**params, "heads_frames": head}
 
-        def term(params, state, outputs, given, step):
+        def term(params, state, outputs, context, key, step):
             loss, metrics = predictability(outputs)
             return self.forecast_weight * loss, {"loss/forecast": loss, **metrics}, {}
 
@@ -184,7 +183,7 @@ class BOD:
             slots=slots,
             project=self._project if at_head else lambda outputs: (outputs.projected, {}),
             horizon=horizon,
-            prepare=with_reversed if self.reversed_negatives else None,
+            prepare=with_reversed if self.reversed_negatives else only_views,
             operators=operators,
             terms=terms,
             inner=Inner(

@@ -20,7 +20,8 @@ import numpy as np
 from vrl_jax import check
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import normalize, shuffle_rank, shuffle_rank_accuracy
-from vrl_jax.methods.base import ExtraLosses, Method, compose
+from vrl_jax.methods.base import ExtraLosses, Method
+from vrl_jax.methods.compose import compose
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Slot, TrainLength, View
 
@@ -81,7 +82,7 @@ class DualVar:
         check.at_least(0, **{f"references[{i}]": x for i, x in enumerate(self.references)})
 
     def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+        self, encoder: EncoderConfig, framework: FrameworkConfig | None, horizon: TrainLength
     ) -> Method:
         """Return the method's functions."""
         widths = {"clip": self.dim, "segments": self.segments * self.segment_dim}
@@ -126,7 +127,7 @@ class DualVar:
         coherence = jnp.mean(self._segments(outputs), axis=-2)
         return {"clip": outputs.projected["clip"], "coherence": coherence}, {}
 
-    def _rank(self, params, state, outputs, order, step):
+    def _rank(self, params, state, outputs, order, key, step):
         segments = self._segments(outputs)
         restored = restore_order(segments[:, SHUFFLED], order)
         given = {"temperature": self.rank_temperature, "cap": self.rank_cap or None}

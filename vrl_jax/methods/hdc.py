@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.frameworks.base import FrameworkConfig
+from vrl_jax.frameworks.base import FrameworkConfig, ProjectionHead
 from vrl_jax.losses import normalize, nt_xent, nt_xent_steps
-from vrl_jax.methods.base import ExtraLosses, Method, compose, require_simclr
-from vrl_jax.methods.network import EncoderConfig, heads_on
+from vrl_jax.methods.base import ExtraLosses, Method, refuse_framework
+from vrl_jax.methods.compose import compose
+from vrl_jax.methods.network import EncoderConfig, Network
 from vrl_jax.types import TrainLength, View
 
 TASKS = ("spatial", "temporal")
@@ -34,6 +35,9 @@ class HDC:
 
     Attributes:
       dim: width of every embedding.
+      hidden: width of the heads' hidden layers.
+      layers: linear layers of a head.
+      norm: batch normalisation after the heads' hidden layers.
       tasks: "spatial", "temporal" or, in this order, both; the temporal one of the last level alone
         is the usual contrast of clips.
       temperature: of every comparison.
@@ -50,6 +54,9 @@ class HDC:
     """
 
     dim: int = 128
+    hidden: int = 2048
+    layers: int = 3
+    norm: bool = True
     tasks: tuple[str, ...] = TASKS
     temperature: float = 0.1
     levels: tuple[int, ...] = (-3, -2, -1)
@@ -62,7 +69,8 @@ class HDC:
     temporal_same_draw: bool = False
 
     def __post_init__(self):
-        check.at_least(1, dim=self.dim, **{"the number of levels": len(self.levels)})
+        check.at_least(1, dim=self.dim, hidden=self.hidden, layers=self.layers)
+        check.at_least(1, **{"the number of levels": len(self.levels)})
         check.positive(temperature=self.temperature)
         check.one_of((TASKS, TASKS[:1], TASKS[1:]), tasks=tuple(self.tasks))
         check.one_of(WEIGHTINGS, weighting=self.weighting)
@@ -82,27 +90,26 @@ class HDC:
             check.at_least(0, **{f"{name}[{i}]": value for i, value in enumerate(given)})
 
     def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+        self, encoder: EncoderConfig, framework: FrameworkConfig | None, horizon: TrainLength
     ) -> Method:
         """Return the method's functions.
 
         Raises:
-          ValueError: a framework other than SimCLR.
+          ValueError: there is a framework.
         """
-        require_simclr("HDC", framework)
+        refuse_framework("HDC", framework)
         second = View(2) if self.spatial_other_clip else View(0)
         third = View(1, same_augment_as=0) if self.temporal_same_draw else View(1)
         others = {"spatial": second, "temporal": third}
         kinds = ("level",) if self.share_heads else self.tasks
         names = [f"{kind}{k}" for k in range(len(self.levels)) for kind in kinds]
+        heads = {
+            name: ProjectionHead(self.hidden, self.dim, self.layers, self.norm) for name in names
+        }
         return compose(
-            network=heads_on(encoder, framework, dict.fromkeys(names, self.dim), self._read),
-            framework=framework,
+            network=Network(encoder.module(), heads, {}, self._read),
             views=(View(0), *(others[task] for task in self.tasks)),
-            slots={},
-            project=lambda outputs: ({}, {}),
             horizon=horizon,
-            pairs=(),
             terms=ExtraLosses(self._contrast, self._init, self._update),
         )
 
@@ -139,7 +146,7 @@ class HDC:
             return nt_xent(a, b, temperature=self.temperature)
         return nt_xent_steps(a, b, temperature=self.temperature, negatives=self.steps)
 
-    def _contrast(self, params, state, outputs, given, step):
+    def _contrast(self, params, state, outputs, context, key, step):
         weights, total, metrics = self._weights(state), 0.0, {}
         for j, task in enumerate(self.tasks):
             for k in range(len(self.levels)):

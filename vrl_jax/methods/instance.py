@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from vrl_jax import check
 from vrl_jax.encoders.layers import frame_grid
 from vrl_jax.frameworks.base import FrameworkConfig
-from vrl_jax.methods.base import Method, compose, with_reversed
+from vrl_jax.methods.base import Method
+from vrl_jax.methods.compose import compose, only_views, with_reversed
 from vrl_jax.methods.network import EncoderConfig, heads_on
 from vrl_jax.types import Slot, TrainLength, View
 
@@ -35,7 +36,7 @@ class Instance:
         check.at_least(1, dim=self.dim, grid=self.grid, clips=self.clips)
 
     def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+        self, encoder: EncoderConfig, framework: FrameworkConfig | None, horizon: TrainLength
     ) -> Method:
         """Return the method's functions."""
         views = tuple(View(i) for i in range(self.clips)) if self.clips > 1 else (View(0), View(0))
@@ -51,5 +52,5 @@ class Instance:
             slots={"clip": Slot(self.dim, self.temperature, negatives=negatives)},
             project=lambda outputs: (outputs.projected, {}),
             horizon=horizon,
-            prepare=with_reversed if self.reversed_negatives else None,
+            prepare=with_reversed if self.reversed_negatives else only_views,
         )

@@ -1,4 +1,4 @@
-"""The encoder with what stands upon it, and what they say of a batch of views."""
+"""The encoder with its projection heads."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -16,7 +16,7 @@ Arrays = Mapping[str, jax.Array]
 
 @runtime_checkable
 class EncoderConfig(Protocol):
-    """What a config names as encoder."""
+    """The component under `encoder` in a config."""
 
     @property
     def dim(self) -> int:
@@ -29,12 +29,12 @@ class EncoderConfig(Protocol):
 
 
 class Outputs(NamedTuple):
-    """What a network says of views: every array begins with the axes b, v.
+    """A network's outputs for views: every array begins with the axes b, v.
 
     Attributes:
       features: the encoder's.
       projected: every head's output, by name.
-      diagnostics: numbers to log, by name.
+      diagnostics: scalars to log, by name; these have no axes.
     """
 
     features: Features
@@ -47,9 +47,9 @@ class Network(nn.Module):
 
     Attributes:
       encoder: the network that is kept.
-      heads: a projection head by name.
-      predictors: what the learning side puts upon a head, by name; empty in most frameworks.
-      read: the features, whose arrays begin with the axes b, v, to the heads' inputs by name, and
+      heads: projection heads by name.
+      predictors: predictors on heads of the learning side, by name; empty in most frameworks.
+      read: maps features, whose arrays begin with the axes b, v, to the heads' inputs by name, and
         diagnostics to log.
     """
 
@@ -61,13 +61,13 @@ class Network(nn.Module):
     def __call__(
         self, clips: Float[Array, "b v t h w 3"], train: bool, predict: bool = True
     ) -> Outputs:
-        """Return the features, every head's output, and the diagnostics."""
+        """Return the features, the heads' outputs and the diagnostics."""
         features = by_view(self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1])
         inputs, diagnostics = self.read(features)
         projected = {name: head(inputs[name], train) for name, head in self.heads.items()}
         if predict:
-            upon = {name: p(projected[name], train) for name, p in self.predictors.items()}
-            projected = {**projected, **upon}
+            predicted = {name: p(projected[name], train) for name, p in self.predictors.items()}
+            projected = {**projected, **predicted}
         return Outputs(features, projected, diagnostics)
 
     def encode(self, clips: Float[Array, "n t h w 3"], train: bool = False) -> Features:
@@ -77,18 +77,26 @@ class Network(nn.Module):
 
 def heads_on(
     encoder: EncoderConfig,
-    framework: FrameworkConfig,
+    framework: FrameworkConfig | None,
     heads: Mapping[str, int],
     read: Callable[[Features], tuple[Arrays, Arrays]],
 ) -> Network:
-    """Return the encoder with the framework's heads upon it.
+    """Return the encoder with a framework's projection heads and predictors.
 
     Args:
       encoder: the network that is kept.
       framework: shapes the heads.
       heads: output width of each projection head, by name.
-      read: the encoder's features to the heads' inputs f32[b v ... c], and diagnostics to log.
+      read: maps the encoder's features to the heads' inputs f32[b v ... c], and diagnostics to log.
+
+    Raises:
+      ValueError: there is no framework.
     """
+    if framework is None:
+        raise ValueError(
+            "this method compares embeddings by a framework: framework must be SimCLR, MoCo, BYOL "
+            "or SwAV, got None"
+        )
     predictors = {name: framework.predictor(dim) for name, dim in heads.items()}
     return Network(
         encoder.module(),
@@ -99,5 +107,5 @@ def heads_on(
 
 
 def by_view(tree: Tree, views: int) -> Tree:
-    """Give arrays of views their own axis back: [b*v ...] -> [b v ...]."""
+    """Split the axis of videos and views: [b*v ...] -> [b v ...]."""
     return jax.tree.map(lambda x: x.reshape(-1, views, *x.shape[1:]), tree)

@@ -27,7 +27,8 @@ from vrl_jax.losses import (
     normalize,
     shared_activations,
 )
-from vrl_jax.methods.base import ExtraLosses, Method, compose, require_simclr
+from vrl_jax.methods.base import ExtraLosses, Method, refuse_framework
+from vrl_jax.methods.compose import compose, only_views
 from vrl_jax.methods.network import EncoderConfig, Outputs
 from vrl_jax.methods.sdc_network import ConceptNet, relevant_scores
 from vrl_jax.types import TrainLength, View
@@ -103,27 +104,23 @@ class SDC:
         check.at_least(0, reconstruction_weight=self.reconstruction_weight)
 
     def build(
-        self, encoder: EncoderConfig, framework: FrameworkConfig, horizon: TrainLength
+        self, encoder: EncoderConfig, framework: FrameworkConfig | None, horizon: TrainLength
     ) -> Method:
         """Return the method's functions.
 
         Raises:
-          ValueError: a framework other than SimCLR.
+          ValueError: there is a framework.
         """
-        require_simclr("SDC", framework)
+        refuse_framework("SDC", framework)
         network = self.network(encoder)
         views = (View(0), View(1))
         if "still" in self.streams:
             views += (View(0, still=True), View(1, still=True))
         return compose(
             network=network,
-            framework=framework,
             views=views,
-            slots={},
-            project=lambda outputs: ({}, {}),
             horizon=horizon,
-            pairs=(),
-            prepare=self._prepare if "difference" in self.streams else None,
+            prepare=self._prepare if "difference" in self.streams else only_views,
             terms=ExtraLosses(
                 partial(self._loss, network, horizon.steps_per_epoch),
                 self._init,
@@ -144,7 +141,7 @@ class SDC:
     def _prepare(self, key, clips):
         return with_differences(clips, self.wrap), None
 
-    def _loss(self, network, epoch, params, state, outputs, given, step):
+    def _loss(self, network, epoch, params, state, outputs, context, key, step):
         scores = {kind: outputs.projected[f"scores/{kind}"] for kind in self._kinds}
         losses = {
             **concept_contrasts(outputs.projected, self.streams, self.temperature),

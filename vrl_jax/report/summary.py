@@ -21,7 +21,7 @@ def run_subtitle(run: read.Run) -> str:
     """Return the names of the classes of a run's method, framework and encoder."""
     parts = []
     for part in ("method", "framework", "encoder"):
-        if part in run.config:
+        if run.config.get(part):  # a method may have no framework
             parts.append(f"{part} {run.config[part]['kind'].rpartition(':')[2]}")
     return " · ".join(parts)
 
