@@ -171,9 +171,7 @@ def test_views_show_the_frames_that_the_rule_says(rng, turned):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(
-        ValueError, match="HDC makes its own comparisons: .* None, got MoCo"
-    ):
+    with pytest.raises(ValueError, match="HDC makes its own comparisons: .* None, got MoCo"):
         HDC().build(ENCODER, MoCo(), TrainLength(10, 5))
     with pytest.raises(ValueError, match=r"spatial_weights must have 3 numbers .* got \(\)"):
         HDC(weighting="list", temporal_weights=(1.0, 1.0, 1.0))

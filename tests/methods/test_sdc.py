@@ -205,9 +205,7 @@ def test_the_local_term_is_the_contrast_of_what_was_found(built):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(
-        ValueError, match="SDC makes its own comparisons: .* None, got BYOL"
-    ):
+    with pytest.raises(ValueError, match="SDC makes its own comparisons: .* None, got BYOL"):
         SDC().build(ENCODER, BYOL(), HORIZON)
     with pytest.raises(ValueError, match="method.queue, which holds .* at least 4, got 3"):
         build(queue=3)
