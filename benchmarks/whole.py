@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-START = re.compile(r"first step after ([\d.]+) s, ([\d.]+) s of them to compile")
+START = re.compile(r"first step after ([\d.]+) s, including ([\d.]+) s to compile")
 RATE = re.compile(r"^(loader|step) +([\d.,]+) ", re.M)
 
 

@@ -33,8 +33,8 @@ def test_keeps_the_latest_and_the_best(tmp_path):
     with Checkpoints(tmp_path, 2, {}) as checkpoints:
         for step, score in [(1, 0.1), (2, 0.9), (3, 0.5), (4, 0.3), (5, 0.2)]:
             checkpoints.save(state(step, step), score)
-    kept = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
-    assert kept == [2, 4, 5]
+    steps = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
+    assert steps == [2, 4, 5]
     with Checkpoints(tmp_path, 2, {}) as checkpoints:
         restored = checkpoints.restore(state(0))
     assert int(restored.step) == 5
@@ -50,11 +50,13 @@ def test_a_run_that_goes_on_keeps_no_more(tmp_path):
 
 
 def test_what_is_to_come_before_a_save_comes_before(tmp_path):
-    seen = []
-    with Checkpoints(tmp_path, 1, {}, before_save=lambda: seen.append(steps_in(tmp_path))) as kept:
+    before_saves = []
+    with Checkpoints(
+        tmp_path, 1, {}, before_save=lambda: before_saves.append(steps_in(tmp_path))
+    ) as checkpoints:
         for step in (1, 2):
-            kept.save(state(step), 0.0)
-    assert seen[0] == [] and len(seen) == 2
+            checkpoints.save(state(step), 0.0)
+    assert before_saves[0] == [] and len(before_saves) == 2
 
 
 def test_a_save_that_is_refused_stops_the_run(tmp_path, monkeypatch):
@@ -80,22 +82,26 @@ def test_an_encoder_is_read_without_what_stood_around_it(tmp_path, caplog):
 
     encoder = {"kernel": jnp.arange(6.0).reshape(2, 3)}
     params = {"trunk": encoder, "heads": {"w": jnp.ones(3)}}
-    kept = {"moments": {"mean": jnp.full(3, 2.0)}, "queue": jnp.ones((5, 2))}
+    train_state = {"moments": {"mean": jnp.full(3, 2.0)}, "queue": jnp.ones((5, 2))}
     with Checkpoints(tmp_path, 3, {}, encoder=select) as checkpoints:
         for step in (1, 2):
             scaled = jax.tree.map(lambda x, step=step: step * x, params)
-            checkpoints.save(TrainState(jnp.int32(step), scaled, kept, {"m": jnp.ones(3)}), 0.0)
+            checkpoints.save(
+                TrainState(jnp.int32(step), scaled, train_state, {"m": jnp.ones(3)}), 0.0
+            )
     caplog.clear()
     for expected in (None, 1):
-        step, found = restore_encoder(tmp_path, expected)
+        step, restored = restore_encoder(tmp_path, expected)
         assert step == (expected or 2)
-        assert jax.tree.structure(found) == jax.tree.structure(
+        assert jax.tree.structure(restored) == jax.tree.structure(
             {"params": encoder, "batch_stats": {"mean": 0}}
         )
-        np.testing.assert_array_equal(found["params"]["kernel"], step * encoder["kernel"])
-        np.testing.assert_array_equal(found["batch_stats"]["mean"], 2.0)
+        np.testing.assert_array_equal(restored["params"]["kernel"], step * encoder["kernel"])
+        np.testing.assert_array_equal(restored["batch_stats"]["mean"], 2.0)
     assert not caplog.records, caplog.text
-    with pytest.raises(ValueError, match=r"no checkpoint of step 7 in .*: there are \[1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"step must be that of a checkpoint in .*, one of \[1, 2\], got 7"
+    ):
         restore_encoder(tmp_path, 7)
 
 
@@ -105,9 +111,9 @@ def test_an_encoder_without_statistics_is_read(tmp_path):
 
     with Checkpoints(tmp_path, 1, {}, encoder=select) as checkpoints:
         checkpoints.save(state(1, 7.0), 0.0)
-    step, found = restore_encoder(tmp_path)
-    assert step == 1 and found["batch_stats"] == {}
-    np.testing.assert_array_equal(found["params"]["w"], 7.0)
+    step, restored = restore_encoder(tmp_path)
+    assert step == 1 and restored["batch_stats"] == {}
+    np.testing.assert_array_equal(restored["params"]["w"], 7.0)
 
 
 def test_a_checkpoint_without_an_encoder_is_refused_by_name(tmp_path):

@@ -1,4 +1,4 @@
-"""Compiled once, ahead of its first use, and kept for the next start."""
+"""Compilation in the background, once, and the persistent cache."""
 
 import itertools
 import os
@@ -30,22 +30,22 @@ def tiny():
 
 @pytest.fixture
 def compilations():
-    seen = []
+    events = []
 
     def listen(event, seconds, **_):
         if event == COMPILED:
-            seen.append(event)
+            events.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
+    yield events
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_step_compiles_once_whatever_the_step_and_the_state(compilations):
     mesh = make_mesh()
     program = make_program(tiny(), 40, mesh)
-    said, state = [], program.init()
-    step = BackgroundCompile(program.step, said.append)
+    lines, state = [], program.init()
+    step = BackgroundCompile(program.step, lines.append)
     rng = np.random.default_rng(0)
     for number in itertools.count(1):
         clips = rng.integers(256, size=program.clips.shape, dtype=np.uint8)
@@ -57,7 +57,7 @@ def test_a_step_compiles_once_whatever_the_step_and_the_state(compilations):
         if number == 4:
             break
     assert int(state.step) == 4 and not compilations
-    (line,) = said
+    (line,) = lines
     whole, compiling = map(float, re.findall(r"([\d.]+) s", line))
     assert 0 < compiling <= whole
 
@@ -78,8 +78,8 @@ def test_what_cannot_be_compiled_fails_where_it_is_called():
 
 SCRIPT = """
 import jax
-from vrl_jax.train.compilation import keep_compiled
-keep_compiled()
+from vrl_jax.train.compilation import enable_cache
+enable_cache()
 jax.jit(lambda x: x @ x)(jax.numpy.ones((4, 4))).block_until_ready()
 """
 
@@ -91,7 +91,7 @@ def test_programs_are_kept_in_the_users_cache_or_the_chosen_folder(tmp_path, cho
     if chosen:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "own")
     subprocess.run([sys.executable, "-c", SCRIPT], env=environment, check=True)
-    kept, other = tmp_path / "home" / "vrl_jax", tmp_path / "own"
+    used, other = tmp_path / "home" / "vrl_jax", tmp_path / "own"
     if chosen:
-        kept, other = other, kept
-    assert list(kept.iterdir()) and not other.exists()
+        used, other = other, used
+    assert list(used.iterdir()) and not other.exists()

@@ -1,4 +1,4 @@
-"""What a log says is on the disk when it is asked to be, and forgets a future that was lost."""
+"""A log is on disk once flushed, and a resumed run removes records of later steps."""
 
 import struct
 
@@ -8,15 +8,15 @@ from vrl_jax.train.log import Log, NullLog
 
 
 def events(folder):
-    """Return all that TensorBoard's files say so far."""
-    told = []
+    """Return all events in TensorBoard's files."""
+    recorded = []
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
             (size,) = struct.unpack("<Q", data[:8])
-            told.append(Event.FromString(data[12 : 12 + size]))
+            recorded.append(Event.FromString(data[12 : 12 + size]))
             data = data[16 + size :]
-    return told
+    return recorded
 
 
 def test_all_is_on_the_disk_once_flushed(tmp_path):
@@ -25,14 +25,16 @@ def test_all_is_on_the_disk_once_flushed(tmp_path):
         for step in (4, 5):
             log.metrics(step, values)
             log.flush()
-            head, begun, *told = events(tmp_path / "tensorboard")
+            head, begun, *scalars = events(tmp_path / "tensorboard")
             assert head.file_version == "brain.Event:2"
             assert begun.step == 4 and begun.session_log.status == SessionLog.START
-            found = {(at.step, v.tag): v.simple_value for at in told for v in at.summary.value}
+            recorded = {
+                (at.step, v.tag): v.simple_value for at in scalars for v in at.summary.value
+            }
             expected = {
                 (n, name): value for n in range(4, step + 1) for name, value in values.items()
             }
-            assert found == expected
+            assert recorded == expected
         log.probes(6, {"score": 0.5})
     last = events(tmp_path / "tensorboard")[-1]
     assert (last.step, last.summary.value[0].tag) == (6, "probe/score") and last.wall_time > 0
@@ -45,8 +47,8 @@ def test_the_silent_do_all_that_a_log_does():
 
 def test_the_time_of_earlier_sessions_is_kept(tmp_path):
     with Log(tmp_path, 0, 9, quiet=True) as log:
-        assert log.spent == 0
+        assert log.elapsed == 0
         for step in (2, 4):
             log.metrics(step, {"wall_seconds": 10.0 * step})
     with Log(tmp_path, 3, 9, quiet=True) as log:
-        assert log.spent == 20
+        assert log.elapsed == 20

@@ -39,9 +39,9 @@ def launch(
     before_save=lambda: None,
 ):
     state = state or start_state()
-    seen = []
-    place, identity = folder / "checkpoints", {"a": 1}
-    with Checkpoints(place, config.keep, identity, before_save=before_save) as checkpoints:
+    probed = []
+    path, identity = folder / "checkpoints", {"a": 1}
+    with Checkpoints(path, config.keep, identity, before_save=before_save) as checkpoints:
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
         with Log(folder, int(state.step), total, quiet=True) as log:
@@ -51,13 +51,13 @@ def launch(
                 batches or itertools.repeat(1.0),
                 config=config,
                 total_steps=total,
-                probe=probe or (lambda s: seen.append(int(s.step)) or {"score": float(s.step)}),
+                probe=probe or (lambda s: probed.append(int(s.step)) or {"score": float(s.step)}),
                 meter=MetricsReader(log, config, 10, lambda step: 0.1, lambda: 5),
                 checkpoints=checkpoints,
                 log=log,
             )
-        kept = checkpoints.latest()
-    return state, seen, kept
+        saved = checkpoints.latest()
+    return state, probed, saved
 
 
 def lines(path):
@@ -65,27 +65,27 @@ def lines(path):
 
 
 def test_a_log_is_behind_no_save(tmp_path):
-    told = []
+    newest = []
 
     def before_save():
         steps = {event.step for event in events(tmp_path / "tensorboard") if event.summary.value}
         records = [record["step"] for record in lines(tmp_path / "metrics.jsonl")]
-        told.append((max(steps), max(records)))
+        newest.append((max(steps), max(records)))
 
     launch(tmp_path, Train(batch=2, log_every=1, save_every=2), 5, before_save=before_save)
-    assert told == [(2, 2), (4, 4), (5, 5)]
+    assert newest == [(2, 2), (4, 4), (5, 5)]
 
 
 def test_probes_saves_and_logs_when_due(tmp_path):
     config = Train(batch=2, log_every=2, probe_every=3, save_every=4)
-    state, seen, kept = launch(tmp_path, config, 7)
-    assert seen == [0, 3, 6, 7] and kept == 7
+    state, probed, saved = launch(tmp_path, config, 7)
+    assert probed == [0, 3, 6, 7] and saved == 7
     records = lines(tmp_path / "metrics.jsonl")
     assert [record["step"] for record in records] == [1, 2, 4, 6]
     assert [record["loss"] for record in records] == [3.0, 6.0, 12.0, 18.0]
     assert records[2]["epoch"] == 4 * 2 / 10 and records[0]["learning_rate"] == 0.1
     assert records[0]["unreadable_videos"] == 5
-    assert [record["step"] for record in lines(tmp_path / "probes.jsonl")] == seen
+    assert [record["step"] for record in lines(tmp_path / "probes.jsonl")] == probed
 
 
 def test_continues_where_it_stopped_and_forgets_the_lost_future(tmp_path):
@@ -93,9 +93,9 @@ def test_continues_where_it_stopped_and_forgets_the_lost_future(tmp_path):
     launch(tmp_path, config, 4)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "loss": -1.0}\n{"step": 6, "lo')  # what a killed process leaves
-    state, seen, _ = launch(tmp_path, config, 6)
+    state, probed, _ = launch(tmp_path, config, 6)
     np.testing.assert_array_equal(state.params["w"], 6.0)
-    assert seen == [6]
+    assert probed == [6]
     records = lines(tmp_path / "metrics.jsonl")
     assert [(r["step"], r["loss"]) for r in records] == [(n, 3.0 * n) for n in range(1, 7)]
 
@@ -115,17 +115,17 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
             yield 1.0
 
     before = signal.getsignal(number)
-    state, _, kept = launch(tmp_path, Train(save_every=100), 50, batches=batches())
-    assert int(state.step) == kept == 3
+    state, _, saved = launch(tmp_path, Train(save_every=100), 50, batches=batches())
+    assert int(state.step) == saved == 3
     assert signal.getsignal(number) == before
 
 
 def test_processes_agree_on_a_number_that_no_run_before_has_told(monkeypatch):
-    told = []
+    numbers = []
     monkeypatch.setattr(preemption.jax, "process_count", lambda: 2)
 
     def reached(number):
-        told.append(number)
+        numbers.append(number)
         return False
 
     monkeypatch.setattr(preemption.multihost_utils, "reached_preemption_sync_point", reached)
@@ -133,14 +133,14 @@ def test_processes_agree_on_a_number_that_no_run_before_has_told(monkeypatch):
         with PreemptionGuard() as guard:
             for _ in range(3):
                 guard.should_stop()
-    assert told == sorted(set(told)) and len(told) == 6
+    assert numbers == sorted(set(numbers)) and len(numbers) == 6
 
 
 def test_nan_stops_with_step_and_quantity_and_keeps_the_last_good_state(tmp_path):
     def step(state, batch):
         state, metrics = count(state, batch)
-        broken = jnp.where(state.step == 5, jnp.nan, 1.0)
-        return state, {**metrics, "norm/gradient": broken}
+        gradient = jnp.where(state.step == 5, jnp.nan, 1.0)
+        return state, {**metrics, "norm/gradient": gradient}
 
     config = Train(save_every=2)
     with pytest.raises(FloatingPointError, match="step 5: norm/gradient not finite"):

@@ -31,26 +31,26 @@ def test_a_run_writes_what_it_was(tmp_path):
     assert environment["devices"].startswith("8 x ") and environment["jax"]
 
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
-def head():
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    if found.returncode:
+def head_commit():
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    if head.returncode:
         pytest.skip("not in git")
-    return found.stdout.strip()
+    return head.stdout.strip()
 
 
 def test_the_commit_is_the_trees_own():
-    assert provenance.source_commit().split(" ")[0] == head()
+    assert provenance.source_commit().split(" ")[0] == head_commit()
 
 
 def test_an_archive_knows_its_commit(tmp_path):
-    expected = head()
+    expected = head_commit()
     archive = subprocess.run(["git", "archive", "HEAD", "vrl_jax"], cwd=ROOT, capture_output=True)
     subprocess.run(["tar", "x", "-C", tmp_path], input=archive.stdout, check=True)
-    code = "from vrl_jax import provenance; print(provenance.commit())"
-    told = subprocess.run(
+    code = "from vrl_jax.train import provenance; print(provenance.source_commit())"
+    done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
-    assert told.stdout.strip() == expected, told.stderr
+    assert done.stdout.strip() == expected, done.stderr

@@ -17,9 +17,9 @@ def lines(path):
 def test_each_video_is_written_down_once_with_its_first_step(tmp_path):
     path = tmp_path / "quarantine.jsonl"
     quarantine = Quarantine(path, 0, 0.5)
-    quarantine.take("pretrain", SOURCE, [(3, "v3: cut off")], 4)
-    quarantine.take("pretrain", SOURCE, [(3, "v3: cut off"), (1, "v1: gone")], 6)
-    quarantine.take("test", SOURCE, [(3, "v3: cut off")], 6)
+    quarantine.record("pretrain", SOURCE, [(3, "v3: cut off")], 4)
+    quarantine.record("pretrain", SOURCE, [(3, "v3: cut off"), (1, "v1: gone")], 6)
+    quarantine.record("test", SOURCE, [(3, "v3: cut off")], 6)
     assert len(quarantine) == 3
     quarantine.close()
     assert lines(path) == [
@@ -29,17 +29,17 @@ def test_each_video_is_written_down_once_with_its_first_step(tmp_path):
     ]
     resumed = Quarantine(path, 5, 0.5)
     assert len(resumed) == 1 and [line["step"] for line in lines(path)] == [4]
-    resumed.take("pretrain", SOURCE, [(1, "v1: gone")], 6)
+    resumed.record("pretrain", SOURCE, [(1, "v1: gone")], 6)
     assert len(resumed) == 2
     resumed.close()
 
 
 def test_too_many_stop_the_run_with_a_summary(tmp_path):
     quarantine = Quarantine(tmp_path / "q.jsonl", 0, 0.2)
-    quarantine.take("test", SOURCE, [(0, "v0: gone"), (1, "v1: gone")], 0)
+    quarantine.record("test", SOURCE, [(0, "v0: gone"), (1, "v1: gone")], 0)
     says = "3 of 10 test videos cannot be read, more than loader.max_failed=0.2 allows: gone (2);"
     with pytest.raises(VideoError, match=re.escape(says)):
-        quarantine.take("test", SOURCE, [(2, "v2: cut")], 0)
+        quarantine.record("test", SOURCE, [(2, "v2: cut")], 0)
     quarantine.check("train", SOURCE, 2)  # of all hosts
     says = r"3 of 10 train .* allows. See .*q.jsonl and other hosts' lists"
     with pytest.raises(VideoError, match=says):

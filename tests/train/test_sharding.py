@@ -28,5 +28,5 @@ def test_barriers_keep_a_cheap_map_from_being_computed_at_every_use():
         return y.T, y + 1
 
     options = sharding.compiler_options(sharding.make_mesh())
-    told = jax.jit(uses, compiler_options=options).lower(np.ones((8, 8))).compile().as_text()
-    assert told.count(" maximum(") == 1
+    program = jax.jit(uses, compiler_options=options).lower(np.ones((8, 8))).compile().as_text()
+    assert program.count(" maximum(") == 1

@@ -37,6 +37,7 @@ def quadratic(hypergradient, steps=1, rate=0.1):
         ),
         update=lambda params, state, aux, step: (params, state),
         encode=None,
+        encoder=None,
         inner=inner if steps else None,
     )
 

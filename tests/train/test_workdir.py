@@ -27,12 +27,14 @@ def bucket():
 
 def test_a_local_folder_is_used_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for given in (tmp_path / "a", str(tmp_path / "a"), "a", pathlib.Path("a")):
-        with open_workdir(given) as workdir:
-            assert workdir.place == workdir.local == tmp_path / "a" and not workdir.shadow
+    for path in (tmp_path / "a", str(tmp_path / "a"), "a", pathlib.Path("a")):
+        with open_workdir(path) as workdir:
+            assert workdir.path == workdir.local == tmp_path / "a" and not workdir.copy
             assert workdir.checkpoints == tmp_path / "a" / "checkpoints"
             assert workdir / "x.json" == tmp_path / "a" / "x.json"
-            assert workdir.part("given").checkpoints == tmp_path / "a" / "given" / "checkpoints"
+            assert (
+                workdir.subfolder("given").checkpoints == tmp_path / "a" / "given" / "checkpoints"
+            )
 
 
 def test_a_shadow_begins_with_what_was_there(bucket):
@@ -42,11 +44,11 @@ def test_a_shadow_begins_with_what_was_there(bucket):
         bucket.pipe(f"{RUN}/{name}", b"large")
     bucket.pipe("gs://bucket/runs/xy/other", b"")
     workdir = open_workdir(RUN)
-    found = {str(at.relative_to(workdir.local)) for at in workdir.local.rglob("*") if at.is_file()}
-    assert found == {"config.json", "results/a.json", "given/log.txt", "tensorboard/e.1"}
+    copied = {str(at.relative_to(workdir.local)) for at in workdir.local.rglob("*") if at.is_file()}
+    assert copied == {"config.json", "results/a.json", "given/log.txt", "tensorboard/e.1"}
     assert (workdir / "config.json").read_text() == "config.json"
-    assert str(workdir.part("given").checkpoints) == f"{RUN}/given/checkpoints"
-    assert (workdir.part("given") / "log.txt").read_text() == "given/log.txt"
+    assert str(workdir.subfolder("given").checkpoints) == f"{RUN}/given/checkpoints"
+    assert (workdir.subfolder("given") / "log.txt").read_text() == "given/log.txt"
     assert workdir.local.name == "x"  # what reports call the run
 
 
@@ -56,7 +58,7 @@ def test_what_has_changed_is_copied_and_nothing_else(bucket):
     with open_workdir(RUN) as workdir:
         (workdir / "changed").write_text("new")
         (workdir / "gone").unlink()
-        part = workdir.part("given")
+        part = workdir.subfolder("given")
         part.local.mkdir()
         (part / "added").write_text("1")
         (workdir.local / "wandb").mkdir()
@@ -93,7 +95,7 @@ def test_a_shadow_ends_with_its_run(bucket):
         workdir.push()
         assert not bucket.exists(f"{RUN}/wandb")
     assert bucket.find(f"{RUN}/wandb") == ["/bucket/runs/x/wandb/offline-run-1/run-1.wandb"]
-    assert not workdir.shadow.folder.parents[2].exists()
+    assert not workdir.copy.folder.parents[2].exists()
     workdir.push()
     assert len(bucket.find(RUN)) == 2
     with open_workdir(RUN) as workdir:  # other programs' files stay where they are
@@ -167,17 +169,17 @@ def test_reports_are_made_of_remote_runs(bucket, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     report.main(["gs://bucket/a"])
     report.main(["gs://bucket/a", "gs://bucket/b", "--out", "two.html"])
-    told = capsys.readouterr().out.split()
-    assert told == [str(tmp_path / "one.html"), "report.html", "two.html"]
+    paths = capsys.readouterr().out.split()
+    assert paths == [str(tmp_path / "one.html"), "report.html", "two.html"]
     assert {path.name for path in tmp_path.iterdir()} == {"one.html", "report.html", "two.html"}
     assert not bucket.exists("gs://bucket/a/report.html")
-    for given, says in [
+    for args, says in [
         (["gs://bucket/none"], "gs://bucket/none is not a run's folder: it has no config.json"),
         (["gs://bucket/a", "gs://bucket/a"], "listed twice among gs://bucket/a, gs://bucket/a"),
         (["nosuch://x"], "nosuch://x: Protocol not known"),
     ]:
         with pytest.raises(SystemExit):
-            report.main(given)
+            report.main(args)
         assert says in capsys.readouterr().err
 
 
@@ -240,8 +242,10 @@ for path in files.find("{RUN}"):
         data = base64.b64encode(files.cat(path)).decode()
         print(path.removeprefix("bucket/runs/x/"), data or "=")
 """
-    told = python(code, environment)
-    return {name: base64.b64decode(data) for name, data in zip(told[::2], told[1::2], strict=True)}
+    words = python(code, environment)
+    return {
+        name: base64.b64decode(data) for name, data in zip(words[::2], words[1::2], strict=True)
+    }
 
 
 def lines(data):
@@ -249,9 +253,9 @@ def lines(data):
 
 
 def launch(environment, **changes):
-    given = command("synthetic_bod", RUN, **changes)
+    args = command("synthetic_bod", RUN, **changes)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(given, cwd=ROOT, env=environment, **pipes)
+    return subprocess.Popen(args, cwd=ROOT, env=environment, **pipes)
 
 
 @pytest.mark.slow
@@ -274,8 +278,8 @@ def test_a_run_that_is_stopped_and_killed_goes_on(store, tmp_path):
     assert f"report: {RUN}/report.html" in text, text
     there = files(store)
     for name in ("metrics.jsonl", "probes.jsonl"):
-        ours, theirs = lines(there[name]), lines((tmp_path / name).read_bytes())
-        for one, other in zip(ours, theirs, strict=True):
+        ours, reference = lines(there[name]), lines((tmp_path / name).read_bytes())
+        for one, other in zip(ours, reference, strict=True):
             for key in other.keys() - {"videos_per_second", "waiting_for_data", "wall_seconds"}:
                 assert one[key] == other[key], key
     results = {f"results/{path.name}" for path in (tmp_path / "results").iterdir()}
@@ -320,13 +324,13 @@ for path in sorted(path for path in files.find(root) if "/results/" in path):
     result = json.loads(files.cat(path))
     print(json.dumps([result[key] for key in ("value", "unreadable", "data")]).replace(" ", ""))
 """
-    told = [python(code.format(at), store) for at in ("gs://bucket", tmp_path)]
-    there, here = ([text for text in texts if text.startswith("[")] for texts in told)
+    outputs = [python(code.format(at), store) for at in ("gs://bucket", tmp_path)]
+    there, here = ([text for text in texts if text.startswith("[")] for texts in outputs)
     assert there == here and here
     code = "import fsspec; print(*fsspec.filesystem('gs').find('bucket/judged'))"
-    found = {name.removeprefix("bucket/judged/") for name in python(code, store)}
+    remote = {name.removeprefix("bucket/judged/") for name in python(code, store)}
     expected = {
         str(at.relative_to(tmp_path / "judged")) for at in tmp_path.glob("judged/**/*.json*")
     }
-    assert {name for name in expected if "checkpoints" not in name} <= found
-    assert "trained/checkpoints/8/commit_success.txt" in found
+    assert {name for name in expected if "checkpoints" not in name} <= remote
+    assert "trained/checkpoints/8/commit_success.txt" in remote

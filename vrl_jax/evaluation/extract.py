@@ -69,7 +69,7 @@ def extract_bank(
 
     def watched():
         for rows in batches:
-            quarantine.take(part, source, failed_videos(rows), step)
+            quarantine.record(part, source, failed_videos(rows), step)
             yield rows
 
     bank = extract_features(encode, watched(), source, rows=batch, hosts=jax.process_count())

@@ -102,7 +102,7 @@ class EvaluationRun:
         return "\n".join(
             [
                 provenance.version_line(),
-                f"workdir   {self._workdir.place}",
+                f"workdir   {self._workdir.path}",
                 f"protocol  {evaluation.protocol.task}, {protocol.published or 'own'}: {clips}",
                 f"changes   {'; '.join(changes) or 'none'}",
                 *[f"task      {row}" for row in rows],
@@ -118,7 +118,7 @@ class EvaluationRun:
         if (first.folder / GALLERY).exists():
             shutil.copy(first.folder / GALLERY, gallery)
         report = html.write_report(self._workdir.local)
-        print(f"report: {self._workdir.place / report.name}")
+        print(f"report: {self._workdir.path / report.name}")
 
     def _task(self, init: str, model: Pretrained, split: int) -> EvalTask:
         evaluation, mesh = self._evaluation, sharding.make_mesh()
@@ -137,7 +137,7 @@ class EvaluationRun:
             split=split,
             train=train,
             test=test,
-            folder=self._workdir.part(f"{folder}-split{split}" if split else folder),
+            folder=self._workdir.subfolder(f"{folder}-split{split}" if split else folder),
             mesh=mesh,
             quiet=self._quiet,
         )

@@ -84,7 +84,7 @@ class Pretraining:
                 self.probes.quarantine = quarantine
                 state = run_session(
                     self.program.init,
-                    lambda say: BackgroundCompile(self.program.step, say),
+                    lambda log: BackgroundCompile(self.program.step, log),
                     lambda start: self._batches(start, quarantine),
                     workdir=self.workdir,
                     checkpoints=checkpoints,
@@ -102,7 +102,7 @@ class Pretraining:
                     self.probes.finish(state, self.program.init() if untrained else None)
             if finished and not jax.process_index():
                 report = html.write_report(self.workdir.local)
-                print(f"report: {self.workdir.place / report.name}")
+                print(f"report: {self.workdir.path / report.name}")
         return finished
 
     def plan(self) -> str:
@@ -115,7 +115,7 @@ class Pretraining:
         device = self.mesh.devices.flat[0].device_kind
         at = max(steps_in(self.workdir.checkpoints), default=0)
         rows = {
-            "workdir": f"{self.workdir.place}, at step {at}",
+            "workdir": f"{self.workdir.path}, at step {at}",
             "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",
             "length": f"{self.total_steps:,} steps, {epochs:.3g} epochs",
             "batch": f"u8{list(clips.shape)}, {tree_bytes(clips) / 1e6:,.1f} MB a step",

@@ -1,8 +1,8 @@
-"""What survives a process: the train state, with the config and the data's identity beside it.
+"""Checkpoints of a run: the train state, the encoder, and the identity of config and data.
 
-Orbax writes asynchronously and atomically: a checkpoint that was being written when the process
-died has a temporary name, or on an object store lacks the file that is written last, and is never
-offered. The step number is also the state of the data, so nothing else needs saving.
+Orbax writes asynchronously and atomically: an interrupted checkpoint has a temporary name, or on an
+object store lacks its final marker, and is ignored. The step number determines the state of the
+data, so nothing else needs saving.
 """
 
 import functools
@@ -20,16 +20,16 @@ from vrl_jax.train.step import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run; close it, or use it in a `with`, so that saves are finished.
+    """The checkpoints of a run, a context manager that finishes pending saves on exit.
 
     Args:
-      folder: where they lie.
-      keep: how many of the latest to keep; the best by `score` is kept as well.
-      identity: what a run must have in common with the checkpoint it resumes from, as JSON.
-      accept_changes: resume although that differs.
-      before_save: is called first whenever a state is to be saved.
-      encoder: the train state to the encoder's {"params": ..., "batch_stats": ...}, which every
-        checkpoint then holds as an item of its own, for `restore_encoder`; None stores no encoder.
+      folder: of the checkpoints.
+      keep: number of latest checkpoints to keep; the best by `score` is kept as well.
+      identity: settings that a run must share with the checkpoint it resumes from, as JSON.
+      accept_changes: resume even if they differ.
+      before_save: called before each save.
+      encoder: the train state to {"params": ..., "batch_stats": ...} of the encoder, which
+        checkpoints then hold as a separate item for `restore_encoder`; None stores no encoder.
 
     Raises:
       ConfigMismatch: the folder holds checkpoints of another config or data set.
@@ -46,15 +46,15 @@ class Checkpoints:
     ):
         self._folder, self._keep = _absolute(folder), keep
         self._identity, self._before_save, self._encoder = identity, before_save, encoder
-        there = self._folder.is_dir()  # a folder is made when it is needed
-        if there and self.latest() is not None and not accept_changes:
+        exists = self._folder.is_dir()  # the manager would create it
+        if exists and self.latest() is not None and not accept_changes:
             self._check_identity()
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         best = policies.BestN(get_metric_fn=_score, n=1)
         policy = policies.AnyPreservationPolicy([policies.LatestN(self._keep), best])
-        # Without `best_fn` scores are not written, and a run that goes on keeps all it finds.
+        # Without `best_fn` scores are not stored, and a resumed run would keep all old checkpoints.
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_score)
         return ocp.CheckpointManager(self._folder, options=options)
 
@@ -63,15 +63,15 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
-        """Finish the saves under way; a failed one raises here."""
+        """Finish pending saves; raise the error of a failed one."""
         self._manager.close()
 
     def latest(self) -> int | None:
-        """Return the step of the newest whole checkpoint, or None."""
+        """Return the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, train: TrainState, score: float) -> None:
-        """Start to write the state; a save of an earlier step that failed raises here."""
+        """Start an asynchronous save; raise the error of an earlier save that failed."""
         self._before_save()
         step = int(train.step)
         if step == self.latest():
@@ -87,7 +87,7 @@ class Checkpoints:
             raise OSError(f"the checkpoint of step {step} was not written")
 
     def restore(self, like: TrainState) -> TrainState:
-        """Return the newest state, placed as `like` is."""
+        """Return the newest state, with the shapes and shardings of `like`."""
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like._asdict()
         )
@@ -102,30 +102,32 @@ class Checkpoints:
 
 
 def steps_in(folder: AnyPath) -> list[int]:
-    """Return the steps of the whole checkpoints in a folder."""
+    """Return the steps of the complete checkpoints in a folder."""
     steps = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     return sorted(int(path.name) for path in steps if ocp.utils.is_checkpoint_finalized(path))
 
 
 def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict[str, Any]]:
-    """Read the encoder of a run's checkpoint, whatever was trained around it.
+    """Read the encoder of a checkpoint, independently of method and framework.
 
     Args:
-      folder: the checkpoints.
-      step: which one; the newest by default.
+      folder: of the checkpoints.
+      step: of the checkpoint; the newest by default.
 
     Returns:
-      the step, and {"params": ..., "batch_stats": ...} as NumPy arrays.
+      The step, and {"params": ..., "batch_stats": ...} as NumPy arrays.
 
     Raises:
-      ValueError: there is no such checkpoint, or it has no encoder of its own.
+      ValueError: there is no such checkpoint, or it has no item for the encoder.
     """
     steps = steps_in(folder)
     if not steps:
         raise ValueError(f"there is no checkpoint in {folder}")
     step = max(steps) if step is None else step
     if step not in steps:
-        raise ValueError(f"no checkpoint of step {step} in {folder}: there are {sorted(steps)}")
+        raise ValueError(
+            f"step must be that of a checkpoint in {folder}, one of {steps}, got {step}"
+        )
     path = _absolute(folder) / str(step) / "encoder"
     if not path.is_dir():
         raise ValueError(
@@ -134,9 +136,9 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
         )
     handler = ocp.PyTreeCheckpointHandler()
     with ocp.Checkpointer(handler) as reader:
-        stored = handler.metadata(path).tree  # `reader.metadata` misses a file of whole steps
-        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
-        encoder = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=plain))
+        stored = handler.metadata(path).tree  # `reader.metadata` needs metadata of the step
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+        encoder = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     return step, {"batch_stats": {}, **encoder}
 
 
@@ -145,4 +147,4 @@ def _score(metrics: dict[str, float]) -> float:
 
 
 def _absolute(folder: AnyPath) -> AnyPath:
-    return folder if folder.is_absolute() else folder.absolute()  # which breaks `gs://`
+    return folder if folder.is_absolute() else folder.absolute()  # `absolute` breaks `gs://`

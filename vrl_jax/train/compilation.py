@@ -1,4 +1,4 @@
-"""Compiling early, once, and not again at the next start."""
+"""Compilation in the background, and the persistent cache of compiled programs."""
 
 import os
 import pathlib
@@ -11,11 +11,11 @@ import jax
 
 
 def enable_cache() -> None:
-    """Let JAX keep compiled programs in the user's cache folder, unless it has a folder already.
+    """Cache compiled programs in the user's cache folder, unless JAX already has a cache folder.
 
-    That is `$XDG_CACHE_HOME/vrl_jax` or `~/.cache/vrl_jax`; `JAX_COMPILATION_CACHE_DIR` names
-    another (on a pod one that all its next machines see, `gs://...` too), and
-    `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
+    The folder is `$XDG_CACHE_HOME/vrl_jax` or `~/.cache/vrl_jax`. `JAX_COMPILATION_CACHE_DIR` sets
+    another, which may be on an object store (`gs://...`) and which a pod's later machines should
+    share. `JAX_ENABLE_COMPILATION_CACHE=false` disables the cache.
     """
     if not jax.config.jax_compilation_cache_dir:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -23,31 +23,31 @@ def enable_cache() -> None:
 
 
 class BackgroundCompile:
-    """A traced function that is compiled in the background; the first call waits for that.
+    """A traced function that compiles in the background; the first call waits for it.
 
-    It takes the shapes it was traced for and refuses all others: nothing compiles a second time.
+    It accepts only the shapes that it was traced for, so it never compiles again.
 
     Args:
-      traced: what to compile.
-      say: told how long it took and when the first call came back.
+      traced: the function to compile.
+      log: receives one line with the compile time and the time until the first result.
     """
 
-    def __init__(self, traced: jax.stages.Traced, say: Callable[[str], None]):
-        self._began, self._say, self._called = time.perf_counter(), say, False
+    def __init__(self, traced: jax.stages.Traced, log: Callable[[str], None]):
+        self._began, self._log, self._called = time.perf_counter(), log, False
         pool = ThreadPoolExecutor(1, "compile")
         self._compiled = pool.submit(self._compile, traced)
         pool.shutdown(wait=False)
 
     def __call__(self, *args: Any) -> Any:
-        """Return what the compiled function returns."""
+        """Call the compiled function."""
         compiled, seconds = self._compiled.result()
-        found = compiled(*args)
+        outputs = compiled(*args)
         if not self._called:
             self._called = True
-            jax.block_until_ready(found)
-            whole = time.perf_counter() - self._began
-            self._say(f"first step after {whole:.1f} s, {seconds:.1f} s of them to compile")
-        return found
+            jax.block_until_ready(outputs)
+            total = time.perf_counter() - self._began
+            self._log(f"first step after {total:.1f} s, including {seconds:.1f} s to compile")
+        return outputs
 
     def _compile(self, traced: jax.stages.Traced) -> tuple[jax.stages.Compiled, float]:
         compiled = traced.lower().compile()

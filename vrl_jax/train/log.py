@@ -1,4 +1,4 @@
-"""What a run says of itself: a JSON line and TensorBoard scalars a record, a progress bar."""
+"""Log of a run: JSON lines, TensorBoard scalars, Weights & Biases and a progress bar."""
 
 import json
 import pathlib
@@ -15,25 +15,24 @@ from vrl_jax.train.wandb import WandbWriter
 
 
 class JsonlWriter:
-    """One file of JSON lines, ordered by step; opening it at a step forgets what came later.
+    """Writer of a file of JSON lines, ordered by step; opening it removes records of later steps.
 
     Args:
       path: the file.
-      step: where the run continues; records of later steps belong to a future that was lost, and
-        at 0 all begins anew.
+      step: step at which the run continues; 0 removes all records.
 
     Attributes:
-      kept: the records that were there already.
+      previous: the records that the file had up to this step.
     """
 
     def __init__(self, path: pathlib.Path, step: int):
-        told = [json.loads(line) for line in _whole_lines(path)]
-        self.kept = [record for record in told if step and record["step"] <= step]
-        files.write_text(path, "".join(f"{json.dumps(record)}\n" for record in self.kept))
+        records = [json.loads(line) for line in _complete_lines(path)]
+        self.previous = [record for record in records if step and record["step"] <= step]
+        files.write_text(path, "".join(f"{json.dumps(record)}\n" for record in self.previous))
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
-        """Append one record and hand it to the operating system at once."""
+        """Append a record and flush it to the operating system."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
 
@@ -43,13 +42,13 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-    """A file of scalars for TensorBoard, which forgets what came after a step.
+    """Writer of TensorBoard scalars; TensorBoard discards earlier events after `step`.
 
-    `SummaryWriter` hands what it gets to a thread, and its `flush` does not wait for that.
+    It replaces `SummaryWriter`, which writes in a thread and whose `flush` does not wait for it.
 
     Args:
-      folder: gets the file.
-      step: where the run continues.
+      folder: for the event file.
+      step: step at which the run continues.
     """
 
     def __init__(self, folder: pathlib.Path, step: int):
@@ -63,7 +62,7 @@ class TensorBoardWriter:
             self._add(step, summary=scalar(name, value))
 
     def flush(self) -> None:
-        """Have all on the disk that was written."""
+        """Flush all events to disk."""
         self._file.flush()
 
     def close(self) -> None:
@@ -75,17 +74,17 @@ class TensorBoardWriter:
 
 
 class Log:
-    """The log of one run; use it in a `with`.
+    """The log of a run, used as a context manager.
 
     Args:
-      workdir: gets `metrics.jsonl`, `probes.jsonl` and `tensorboard/`.
-      step: where the run continues.
-      total_steps: where it ends.
+      workdir: folder for `metrics.jsonl`, `probes.jsonl` and `tensorboard/`.
+      step: step at which the run continues.
+      total_steps: length of the run.
       quiet: show no progress bar.
-      online: gets all scalars, too.
+      wandb: also receives all scalars.
 
     Attributes:
-      spent: seconds of training that are on record already.
+      elapsed: seconds of training in earlier sessions.
     """
 
     def __init__(
@@ -94,12 +93,13 @@ class Log:
         step: int,
         total_steps: int,
         quiet: bool = False,
-        online: WandbWriter | None = None,
+        wandb: WandbWriter | None = None,
     ):
-        self._online = online
+        self._wandb = wandb
         self._metrics = JsonlWriter(workdir / "metrics.jsonl", step)
         self._probes = JsonlWriter(workdir / "probes.jsonl", step)
-        self.spent = self._metrics.kept[-1].get("wall_seconds", 0.0) if self._metrics.kept else 0.0
+        last = self._metrics.previous[-1] if self._metrics.previous else {}
+        self.elapsed = last.get("wall_seconds", 0.0)
         self._board = TensorBoardWriter(workdir / "tensorboard", step)
         self._bar = tqdm(
             total=total_steps, initial=step, unit="step", disable=quiet, dynamic_ncols=True
@@ -115,22 +115,22 @@ class Log:
         self._probes.close()
         self._board.close()
         self._bar.close()
-        if self._online:
-            self._online.close(failed=kind is not None)
+        if self._wandb:
+            self._wandb.close(failed=kind is not None)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Record what the train step reported."""
+        """Record the metrics of a train step."""
         self._metrics.write(step, values)
         self._scalars(step, values)
 
     def probes(self, step: int, values: dict[str, float]) -> None:
-        """Record what the probes found."""
+        """Record and print the results of the probes."""
         self._probes.write(step, values)
         self._scalars(step, {f"probe/{name}": value for name, value in values.items()})
         self._bar.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
 
     def flush(self) -> None:
-        """Have all on the disk that was recorded: to come before a save."""
+        """Flush all records to disk; call it before saving a checkpoint."""
         self._board.flush()
 
     def advance(self, step: int, loss: float, speed: float) -> None:
@@ -138,22 +138,22 @@ class Log:
         self._bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} clips/s", refresh=False)
         self._bar.update(step - self._bar.n)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print a line above the progress bar."""
         self._bar.write(text)
 
     def _scalars(self, step, values):
         self._board.write(step, values)
-        if self._online:
-            self._online.write(step, values)
+        if self._wandb:
+            self._wandb.write(step, values)
 
 
 class NullLog:
-    """A `Log` that says nothing: of the processes that are not the first."""
+    """A `Log` without output, for all processes but the first."""
 
-    spent = 0.0
+    elapsed = 0.0
 
-    def __enter__(self) -> "Silence":
+    def __enter__(self) -> "NullLog":
         """Return itself."""
         return self
 
@@ -171,12 +171,12 @@ class NullLog:
     def advance(self, step: int, loss: float, speed: float) -> None:
         """Do nothing."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Do nothing."""
 
 
-def _whole_lines(path: pathlib.Path) -> list[str]:
-    """Return the lines that were written to their end: a killed process may leave half a one."""
+def _complete_lines(path: pathlib.Path) -> list[str]:
+    """Return the complete lines of a file; a killed process may leave a partial last line."""
     if not path.exists():
         return []
     return path.read_text().split("\n")[:-1]

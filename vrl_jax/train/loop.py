@@ -77,7 +77,7 @@ class MetricsReader:
     ):
         self._log, self._config, self._unreadable = log, config, unreadable
         self._videos, self._learning_rate = videos, learning_rate
-        self._began = time.perf_counter() - log.spent  # earlier sessions count
+        self._began = time.perf_counter() - log.elapsed  # earlier sessions count
         self._seconds, self._steps, self._since, self._idle = 0.0, 0, None, 0.0
 
     def idle(self, seconds: float) -> None:
@@ -184,7 +184,7 @@ def run_loop(
                     checkpoints.save(train, score)
                 meter.pause()
             if leaving:
-                log.say(f"interrupted: saved at step {number}; the same command continues")
+                log.info(f"interrupted: saved at step {number}; the same command continues")
                 break
     return train
 

@@ -1,4 +1,4 @@
-"""Optimisers as the field's papers state them, each an Optax chain."""
+"""Optimisers of the papers, as Optax chains, with their learning-rate schedules."""
 
 import collections
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from vrl_jax import check
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """What a config names as `optim`."""
+    """Interface of the component `optim` of a config."""
 
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
-        """Return the transformation for this global batch and length of run."""
+        """Return the transformation for a global batch size and a number of steps."""
         ...
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then half a cosine down to 0 or drops; and what all optimisers share.
+    """Linear warm-up, then cosine decay to 0 or step decay; settings that all optimisers share.
 
     Attributes:
-      learning_rate: at the end of the warm-up.
-      reference_batch: videos a step for which that rate is meant, scaled linearly; 0 takes it
-        as it is.
-      warmup: share of the run that the warm-up takes.
-      start: the rate that the warm-up begins with, scaled likewise.
-      drops: shares of the run at which the rate falls, in place of the cosine.
-      drop_factor: what it is multiplied by there.
-      weight_decay: on weights of two axes and more.
-      decay_all: on biases and normalisation, too.
-      clip_norm: largest global norm of the gradient; 0 leaves it alone.
+      learning_rate: peak learning rate, reached at the end of the warm-up.
+      reference_batch: videos per step for `learning_rate`, which scales linearly with the batch; 0
+        disables scaling.
+      warmup: duration of the warm-up, as a fraction of the run.
+      start: learning rate at the beginning of the warm-up, scaled likewise.
+      drops: times of step decay, as fractions of the run; () decays by a cosine.
+      drop_factor: factor of the learning rate at each drop.
+      weight_decay: coefficient, for parameters with at least two axes.
+      decay_all: also decay biases and normalisation parameters.
+      clip_norm: maximum global norm of the gradient; 0 disables clipping.
     """
 
     learning_rate: float = 1e-3
@@ -69,20 +69,20 @@ class Schedule:
         return optax.join_schedules([optax.linear_schedule(start, peak, warmup), after], [warmup])
 
     def clip(self) -> optax.GradientTransformation:
-        """Return the gradient clipping, which may be none."""
+        """Return the gradient clipping, or the identity."""
         return optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
 
     def decayed(self, params: Any) -> Any:
-        """Mark the weights that are decayed."""
+        """Return a tree of flags: which parameters are decayed."""
         return jax.tree.map(lambda leaf: self.decay_all or leaf.ndim > 1, params)
 
 
 @dataclass(frozen=True)
 class Adam(Schedule):
-    """Adam with weight decay as a part of the gradient, as PyTorch's `Adam` has it."""
+    """Adam with weight decay added to the gradient, as in PyTorch's `Adam`."""
 
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
-        """Return the transformation for this global batch and length of run."""
+        """Return the transformation for a global batch size and a number of steps."""
         return optax.chain(
             self.clip(),
             optax.add_decayed_weights(self.weight_decay, mask=self.decayed),
@@ -95,7 +95,7 @@ class AdamW(Schedule):
     """Adam with decoupled weight decay."""
 
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
-        """Return the transformation for this global batch and length of run."""
+        """Return the transformation for a global batch size and a number of steps."""
         rate = self.schedule(batch, total_steps)
         decay = optax.adamw(rate, weight_decay=self.weight_decay, mask=self.decayed)
         return optax.chain(self.clip(), decay)
@@ -103,11 +103,11 @@ class AdamW(Schedule):
 
 @dataclass(frozen=True)
 class SGD(Schedule):
-    """Gradient descent with momentum and coupled weight decay.
+    """Gradient descent with momentum and weight decay added to the gradient.
 
     Attributes:
       momentum: of the gradient.
-      nesterov: look ahead along the momentum.
+      nesterov: use Nesterov momentum.
     """
 
     momentum: float = 0.9
@@ -118,7 +118,7 @@ class SGD(Schedule):
         check.fraction(momentum=self.momentum)
 
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
-        """Return the transformation for this global batch and length of run."""
+        """Return the transformation for a global batch size and a number of steps."""
         return optax.chain(
             self.clip(),
             optax.add_decayed_weights(self.weight_decay, mask=self.decayed),
@@ -128,13 +128,13 @@ class SGD(Schedule):
 
 @dataclass(frozen=True)
 class LARS(SGD):
-    """SGD whose steps are as long as each matrix's norm asks for (arXiv 1708.03888).
+    """SGD with layer-wise adaptive learning rates (You et al., 2017, arXiv 1708.03888).
 
-    Biases and normalisation take their steps as they are. A matrix whose gradient is zero
-    adds nothing to the momentum: weight decay alone would be scaled to a full step's length.
+    Biases and normalisation parameters are not adapted. A matrix with zero gradient adds nothing to
+    the momentum; otherwise its weight decay alone would be scaled to the length of a full step.
 
     Attributes:
-      trust: step length relative to the weights' norm.
+      trust: step length relative to the norm of the weights.
     """
 
     trust: float = 0.001
@@ -144,23 +144,23 @@ class LARS(SGD):
         check.positive(trust=self.trust)
 
     def build(self, batch: int, total_steps: int) -> optax.GradientTransformation:
-        """Return the transformation for this global batch and length of run."""
+        """Return the transformation for a global batch size and a number of steps."""
         return optax.chain(
             self.clip(),
-            optax.stateless(self._scaled),
+            optax.stateless(self._adapt),
             optax.sgd(self.schedule(batch, total_steps), self.momentum, self.nesterov),
         )
 
-    def _scaled(self, grads, params):
-        """Decay all weights that are to be, and scale the matrices' gradients."""
+    def _adapt(self, grads, params):
+        """Add weight decay, and scale the gradients of matrices by their trust ratios."""
 
-        def scaled(grad, weight, decayed):
+        def adapt(grad, weight, decayed):
             decay = self.weight_decay if decayed else 0.0
-            whole = grad + decay * weight
+            update = grad + decay * weight
             if weight.ndim < 2:
-                return whole
-            slope, size = jnp.linalg.norm(grad), jnp.linalg.norm(weight)
-            ratio = self.trust * size / jnp.where(slope > 0, slope + decay * size, 1.0)
-            return jnp.where(slope > 0, jnp.where(size > 0, ratio, 1.0) * whole, 0.0)
+                return update
+            grad_norm, norm = jnp.linalg.norm(grad), jnp.linalg.norm(weight)
+            ratio = self.trust * norm / jnp.where(grad_norm > 0, grad_norm + decay * norm, 1.0)
+            return jnp.where(grad_norm > 0, jnp.where(norm > 0, ratio, 1.0) * update, 0.0)
 
-        return jax.tree.map(scaled, grads, params, self.decayed(params))
+        return jax.tree.map(adapt, grads, params, self.decayed(params))

@@ -6,21 +6,21 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
-_CALLS = itertools.count(1)  # calls of all processes, over all runs of this program
+_CALLS = itertools.count(1)  # counts calls over all runs in this program
 
 
 class PreemptionGuard:
-    """Detects SIGTERM and Ctrl-C, checked once per step.
+    """Context manager that detects SIGTERM and Ctrl-C, checked once per step.
 
-    With several processes, JAX reports a SIGTERM of any one to all of them at the same step.
+    With several processes, JAX reports a SIGTERM of any process to all of them at the same step.
     """
 
     def __init__(self):
-        self._signalled, self._alone = False, jax.process_count() == 1
+        self._signalled, self._single = False, jax.process_count() == 1
 
     def __enter__(self) -> "PreemptionGuard":
         """Install the handlers; a second signal has its default effect."""
-        numbers = (signal.SIGTERM, signal.SIGINT) if self._alone else ()
+        numbers = (signal.SIGTERM, signal.SIGINT) if self._single else ()
         self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
@@ -31,7 +31,7 @@ class PreemptionGuard:
 
     def should_stop(self) -> bool:
         """Return whether to stop after this step; every process must call this at every step."""
-        if self._alone:
+        if self._single:
             return self._signalled
         # JAX agrees on a future call number; step numbers would restart in the next run.
         return multihost_utils.reached_preemption_sync_point(next(_CALLS))

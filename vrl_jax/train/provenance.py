@@ -1,4 +1,4 @@
-"""What a run was: its settings, the software and the machine, and the identity of its weights."""
+"""Provenance of a run: its settings, software and machine, and the hash of its weights."""
 
 import hashlib
 import importlib.metadata
@@ -18,7 +18,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def write_provenance(workdir: pathlib.Path, experiment: Any) -> None:
-    """Write `config.json` and `environment.json` into the run's folder."""
+    """Write `config.json` and `environment.json` to the folder of a run."""
     text = config.describe(experiment).to_json(indent=2)
     files.write_text(workdir / "config.json", text)
     environment = json.dumps(describe_environment(), indent=2)
@@ -26,7 +26,7 @@ def write_provenance(workdir: pathlib.Path, experiment: Any) -> None:
 
 
 def describe_environment() -> dict[str, str]:
-    """Return the versions and the machine that numbers may depend on."""
+    """Return the versions of packages and the machine, on which results may depend."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "vrl_jax": vrl_jax.__version__,
@@ -40,7 +40,7 @@ def describe_environment() -> dict[str, str]:
 
 
 def version_line() -> str:
-    """Return the versions and the devices in one line, for logs."""
+    """Return versions and devices in one line, for logs."""
     versions = describe_environment()
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "flax", "python"))
     changed = "+" if versions["commit"].endswith("changes") else ""
@@ -49,9 +49,9 @@ def version_line() -> str:
 
 
 def source_commit() -> str:
-    """Return the commit of the source tree, with a mark where it was changed; "" if it is unknown.
+    """Return the commit of the source tree, marked if it has changes, or "" if it is unknown.
 
-    What `git archive` wrote is no longer in git, but knows where it came from.
+    A tree written by `git archive` has its commit in the file `COMMIT`.
     """
     folder = pathlib.Path(vrl_jax.__file__).parent
     archived = (folder / "COMMIT").read_text().strip()
@@ -72,7 +72,7 @@ def source_commit() -> str:
 
 
 def weight_hash(params: Any) -> str:
-    """Return the SHA-256 of a parameter tree: names, shapes and bytes."""
+    """Return the SHA-256 of a parameter tree, over names, shapes and bytes."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(leaf)

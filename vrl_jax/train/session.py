@@ -60,16 +60,16 @@ def run_session(
         state = checkpoints.restore(state)
     start = int(state.step)
     if start > total_steps:
-        raise ConfigMismatch(f"{workdir.place} is at step {start}, past {total_steps}, the end")
+        raise ConfigMismatch(f"{workdir.path} is at step {start}, past {total_steps}, the end")
     with open_log(start) as log, contextlib.closing(batches(start)) as rows:
-        log.say(provenance.version_line())
-        log.say(f"workdir {workdir.place}: step {start} of {total_steps}")
+        log.info(provenance.version_line())
+        log.info(f"workdir {workdir.path}: step {start} of {total_steps}")
         if start == total_steps:
             return state
         reader = MetricsReader(log, config, clips_per_epoch, schedule, lambda: len(quarantine))
         return run_loop(
             state,
-            make_step(log.say),
+            make_step(log.info),
             rows,
             config=config,
             total_steps=total_steps,
@@ -118,5 +118,5 @@ def host_batches(
     )
     with contextlib.closing(rows):
         for step, row in enumerate(rows, start + 1):
-            quarantine.take(part, videos, failed_videos(row), step)
+            quarantine.record(part, videos, failed_videos(row), step)
             yield row

@@ -1,4 +1,4 @@
-"""Where arrays live, state on every device and videos spread over them; how programs compile."""
+"""Data parallelism: the mesh of devices, shardings of state and batch, and compiler options."""
 
 import functools
 
@@ -9,27 +9,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of all devices (or the given ones) along one axis, "data", host after host."""
+    """Return a mesh of devices, by default all, along one axis, "data", ordered by host."""
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("data",))
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the placement of what every device holds whole."""
+    """Return the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the placement of what is split along its first axis."""
+    """Return the sharding of arrays that are split along their first axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """Return what the compiler is told beyond its defaults, for `jax.jit`.
+    """Return compiler options for `jax.jit`, empty except on CPU.
 
-    On CPU it is to leave reductions alone to its kernel library, YNNPACK, in which gradients of
-    convolutions take several times as long as in XLA's own kernels, and to keep optimisation
-    barriers until it has chosen what to compute together (`vrl_jax.encoders.layers.materialize`).
+    On CPU they restrict XLA's kernel library YNNPACK to reductions, since gradients of convolutions
+    take several times as long in it as in XLA's own kernels; and they keep optimisation barriers
+    until after fusion, for `vrl_jax.encoders.layers.materialize`.
     """
     return _cpu_options() if mesh.devices.flat[0].platform == "cpu" else {}
 
@@ -43,18 +43,18 @@ def _cpu_options() -> dict[str, str]:
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         try:
             jax.jit(jax.lax.optimization_barrier, compiler_options=options).lower(0.0).compile()
-        except jax.errors.JaxRuntimeError:  # an XLA that has no such library, or needs the pass
+        except jax.errors.JaxRuntimeError:  # this XLA has no such library, or needs the pass
             return {}
     return options
 
 
 def shard_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """Return the global array of which this process holds `rows`, split along its first axis."""
+    """Return the global array, split along its first axis, from the `rows` of this process."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
 
 
 def any_process(flags: np.ndarray) -> np.ndarray:
-    """Return which of the flags are set on any of the processes."""
+    """Return the flags that are set on any process."""
     if jax.process_count() == 1:
         return flags
     return multihost_utils.process_allgather(flags).any(0)

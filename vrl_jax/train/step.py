@@ -1,8 +1,8 @@
-"""One training step: the only compiled program of a run.
+"""The training step: one compiled program for a run.
 
-Augmentation, loss, gradient, optimiser and the method's own update are one `jit` over a mesh; the
-loss sees the global batch, so it means the same on one device and on many. Its parts have names in
-a profiler's trace: augment, lower, loss, hypergradient, optimizer, update.
+Augmentation, loss, gradient, optimiser and the update of the method are one `jit` over a mesh. The
+loss sees the global batch, so it does not depend on the number of devices. Profiler traces name the
+parts: augment, lower, loss, hypergradient, optimizer, update.
 """
 
 import zlib
@@ -24,7 +24,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class TrainState(NamedTuple):
-    """Everything the next step reads, and what a checkpoint holds."""
+    """The state of training, as in a checkpoint."""
 
     step: Int[Array, ""]
     params: Tree
@@ -33,18 +33,18 @@ class TrainState(NamedTuple):
 
 
 def key_for(seed: int, purpose: str, step: Int[Array, ""] | int) -> PRNGKeyArray:
-    """Return the random key of one purpose at one step: no other state of randomness exists."""
+    """Return the random key for a purpose at a step; a run has no other random state."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
     return jax.random.fold_in(key, step)
 
 
 def view_keys(seed: int, step: Int[Array, ""] | int, levels: int) -> Key[Array, "levels"]:
-    """Return the keys of a step's views, one for each part of its batch, the upper level's first.
+    """Return the keys of the views of a step, one for each part of its batch, upper level first.
 
     Args:
       seed: of the run.
       step: of training.
-      levels: how many parts there are, see `Method.levels`.
+      levels: number of parts, see `Method.levels`.
     """
     return jax.random.split(key_for(seed, "augment", step), levels)
 
@@ -57,15 +57,15 @@ def init_state(
     seed: int,
     mesh: Mesh,
 ) -> TrainState:
-    """Return the state before the first step, on every device of the mesh.
+    """Return the state before the first step, replicated on the mesh.
 
     Args:
-      method: what is trained.
-      optimizer: how.
+      method: to train.
+      optimizer: of the parameters.
       clips: shape of a global batch, u8[b k t h w 3].
-      augment: decides the size of the views.
+      augment: determines the size of the views.
       seed: of the parameters.
-      mesh: where to put them.
+      mesh: devices.
     """
     videos, _, frames = clips.shape[:3]
     shape = (videos, len(method.views), frames, augment.size, augment.size, 3)
@@ -86,9 +86,9 @@ def make_step(
 ) -> jax.stages.Wrapped:
     """Return the jitted step: (state, clips u8[b k t h w 3]) -> (state, metrics).
 
-    The state is donated. With a lower level the batch holds `method.levels` videos for each one
-    that the upper level sees: row j of its i-th part is row `j * levels + i`, so that the parts lie
-    on the devices as the whole does.
+    The state is donated. With a lower level the batch has `method.levels` videos for each video of
+    the upper level. Row j of the i-th part is row `j * levels + i` of the batch, so that every part
+    is spread over the devices as the batch is.
     """
 
     def step(train: TrainState, clips: jax.Array) -> tuple[TrainState, Metrics]:
@@ -106,7 +106,7 @@ def make_step(
 
         params, metrics = train.params, {}
         if method.inner:
-            params, metrics = _descend(method.inner, params, train, batches[1:], noise)
+            params, metrics = _take_lower_steps(method.inner, params, train, batches[1:], noise)
         (value, (aux, terms)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         if method.inner and method.inner.hypergradient != "none":
             grads = _hypergradient(method.inner, params, grads, train, batches[-1], noise)
@@ -128,22 +128,22 @@ def make_step(
 
 
 def compile_step(step: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
-    """Jit (state, batch) -> (state, metrics): the batch is split, the state donated."""
-    everywhere = replicated_sharding(mesh)
+    """Jit (state, batch) -> (state, metrics), with the batch split and the state donated."""
+    replicated = replicated_sharding(mesh)
     return jax.jit(
         step,
-        in_shardings=(everywhere, batch_sharding(mesh)),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(replicated, batch_sharding(mesh)),
+        out_shardings=(replicated, replicated),
         donate_argnums=0,
         compiler_options=compiler_options(mesh),
     )
 
 
 @jax.named_scope("lower")
-def _descend(
+def _take_lower_steps(
     inner: Inner, params: Tree, train: TrainState, batches: list[jax.Array], noise: PRNGKeyArray
 ) -> tuple[Tree, Metrics]:
-    """Take the lower level's steps, each on its own batch."""
+    """Take the gradient steps of the lower level, each on its own batch."""
     rate = inner.learning_rate(train.step)
     for clips in batches:
         value, grads = jax.value_and_grad(inner.loss)(params, train.state, clips, noise, train.step)
@@ -160,11 +160,12 @@ def _hypergradient(
     clips: jax.Array,
     noise: PRNGKeyArray,
 ) -> Tree:
-    """Return `(I - scale * H) grads`, H the lower level's Hessian on its last batch.
+    """Return `(I - scale * H) grads`, with H the Hessian of the lower level on its last batch.
 
-    The product is the derivative of the lower level's gradient along `grads`: no matrix is formed.
+    The Hessian-vector product is the derivative of the lower gradient along `grads`; no matrix is
+    formed.
     """
     scale = inner.learning_rate(train.step) if inner.hypergradient == "maml1" else 1.0
-    slope = jax.grad(lambda p: inner.loss(p, train.state, clips, noise, train.step))
-    _, product = jax.jvp(slope, (params,), (grads,))
+    lower_grad = jax.grad(lambda p: inner.loss(p, train.state, clips, noise, train.step))
+    _, product = jax.jvp(lower_grad, (params,), (grads,))
     return jax.tree.map(lambda g, h: g - scale * h, grads, product)

@@ -1,4 +1,4 @@
-"""A run's records on Weights & Biases, where they are asked for."""
+"""Optional logging to Weights & Biases."""
 
 import importlib.util
 import pathlib
@@ -12,19 +12,19 @@ ID = "wandb_id"  # file in the run's folder
 
 
 class WandbWriter:
-    """The Weights & Biases run of a folder: the one it had before, if it had any.
+    """Writer to the Weights & Biases run of a folder, which a resumed run continues.
 
-    `WANDB_MODE=offline` keeps everything in the folder, for `wandb sync`; a folder on an object
-    store gets it when the run ends.
+    `WANDB_MODE=offline` stores records in the folder, for `wandb sync`; if the folder is on an
+    object store, they are copied when the run ends.
 
     Args:
-      project: where it is listed.
-      workdir: of the run; keeps its identity.
-      config: of the run, shown beside it.
+      project: of the run.
+      workdir: folder of the run; stores the id of its Weights & Biases run.
+      config: of the run, shown with it.
     """
 
     def __init__(self, project: str, workdir: pathlib.Path, config: Mapping[str, Any]):
-        import wandb  # here: it need not be installed
+        import wandb  # optional dependency
 
         kept = workdir / ID
         if not kept.exists():
@@ -37,7 +37,7 @@ class WandbWriter:
             config=dict(config),
             resume="allow",
         )
-        # W&B's own count of steps cannot go back, as a run does that is continued.
+        # W&B's own step counter cannot go back, as a resumed run does.
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -45,13 +45,13 @@ class WandbWriter:
         self._run.log({"step": step, **values})
 
     def close(self, failed: bool) -> None:
-        """Send what is left and say how the run ended."""
+        """Send the remaining records and the exit status."""
         self._run.finish(exit_code=int(failed))
 
 
 def check_installed() -> None:
-    """Raise `ValueError` where the package is not installed."""
+    """Raise `ValueError` if the package is not installed."""
     if not importlib.util.find_spec("wandb"):
         raise ValueError(
-            "--wandb wants the package wandb: pip install 'vrl-jax[wandb]', or leave it out"
+            "--wandb needs the package wandb: pip install 'vrl-jax[wandb]', or drop --wandb"
         )

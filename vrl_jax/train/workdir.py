@@ -1,13 +1,13 @@
-"""The folder of a run, on this machine or on an object store.
+"""The folder of a run, local or on an object store.
 
-Object stores cannot append to a file, and a request for each line of a log would be slow. So a run
-on `gs://` writes its small files to a local shadow of its folder, which begins with what was there;
-Orbax alone writes to the store itself. What has changed in the shadow is copied back before each
-checkpoint is written, and when the run ends, is asked to stop, or fails. Logs may thus be ahead of
-the newest checkpoint, and never behind it: a run that goes on forgets what they say of later steps.
-What Weights & Biases keeps there is copied at the end alone.
+Object stores cannot append to files, and a request per log line would be slow. A run on `gs://`
+therefore writes its small files to a local copy of its folder, which starts with the files that are
+there; only Orbax writes to the store directly. Changed files are uploaded before each checkpoint
+and when the run ends, fails or is interrupted. Logs may thus be ahead of the newest checkpoint, but
+never behind it; a resumed run removes records of later steps. Files of Weights & Biases are
+uploaded only at the end.
 
-Each process has a shadow. All but the first change nothing in it but their own quarantine list.
+Every process has a local copy. All processes but the first change only their quarantine list in it.
 """
 
 import atexit
@@ -24,86 +24,86 @@ from vrl_jax.data import storage
 from vrl_jax.data.storage import AnyPath
 from vrl_jax.report.storage import CHECKPOINTS, WANDB, fetch_folder
 
-SCHEME = "gs"  # on other stores Orbax cannot tell a whole checkpoint from a part of one
+SCHEME = "gs"  # on other stores Orbax cannot detect incomplete checkpoints
 
 
-class RemoteCopy:
-    """A local copy of a remote folder, checkpoints aside.
+class LocalCopy:
+    """A local copy of a remote folder, without checkpoints.
 
     Args:
-      url: of the folder, which need not be there.
+      url: of the folder, which may not exist.
 
     Attributes:
-      folder: the copy; it is gone once closed, and when the program ends.
+      folder: the copy; removed by `close` and when the program ends.
     """
 
     def __init__(self, url: str):
-        self._into = pathlib.Path(tempfile.mkdtemp(prefix="vrl_jax-"))
-        atexit.register(shutil.rmtree, self._into, ignore_errors=True)
-        self.folder = fetch_folder(url, self._into)
-        self._files, self._root = fsspec.url_to_fs(url)
-        self._known = self._look()
+        self._temporary = pathlib.Path(tempfile.mkdtemp(prefix="vrl_jax-"))
+        atexit.register(shutil.rmtree, self._temporary, ignore_errors=True)
+        self.folder = fetch_folder(url, self._temporary)
+        self._store, self._root = fsspec.url_to_fs(url)
+        self._uploaded = self._list_files()
 
     def push(self) -> None:
-        """Make the remote files what the local ones are: copies what has changed since."""
-        self._copy(self._look(but=(WANDB,)))
+        """Upload changed files, except those of Weights & Biases, and remove deleted ones."""
+        self._upload(self._list_files(exclude=(WANDB,)))
 
     def close(self) -> None:
-        """Copy what has changed, other programs' files too, and remove the copy."""
-        self._copy(self._look())
-        shutil.rmtree(self._into, ignore_errors=True)
-        self._known = {}  # what is not here any more is not gone there
+        """Upload all files that have changed, and remove the copy."""
+        self._upload(self._list_files())
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._uploaded = {}  # later pushes must not remove remote files
 
-    def _copy(self, found: dict[str, tuple[int, int]]) -> None:
-        changed = [name for name, state in found.items() if self._known.get(name) != state]
-        gone = [self._far(name) for name in self._known if name not in found]
+    def _upload(self, states: dict[str, tuple[int, int]]) -> None:
+        changed = [name for name, state in states.items() if self._uploaded.get(name) != state]
+        deleted = [self._remote_path(name) for name in self._uploaded if name not in states]
         if changed:
             contents = {name: (self.folder / name).read_bytes() for name in changed}
-            self._files.pipe({self._far(name): data for name, data in contents.items()})
-        if gone:
-            self._files.rm(gone)
-        self._known = found
+            self._store.pipe({self._remote_path(name): data for name, data in contents.items()})
+        if deleted:
+            self._store.rm(deleted)
+        self._uploaded = states
 
-    def _look(self, but: Container[str] = ()) -> dict[str, tuple[int, int]]:
-        """Return size and time of every file, by its path in the folder; leaves folders out."""
+    def _list_files(self, exclude: Container[str] = ()) -> dict[str, tuple[int, int]]:
+        """Return size and time of every file by its path, without the folders in `exclude`."""
         states = {}
-        for at, folders, names in os.walk(self.folder):
-            folders[:] = [name for name in folders if name not in but]
-            for path in filter(pathlib.Path.is_file, (pathlib.Path(at, name) for name in names)):
+        for parent, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if name not in exclude]
+            paths = (pathlib.Path(parent, name) for name in names)
+            for path in filter(pathlib.Path.is_file, paths):
                 state = path.stat()
                 name = path.relative_to(self.folder).as_posix()
                 states[name] = state.st_size, state.st_mtime_ns
         return states
 
-    def _far(self, name: str) -> str:
+    def _remote_path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
 
 @dataclass(frozen=True)
 class Workdir:
-    """A run's folder; `workdir / "name"` is the local path of a small file in it.
+    """The folder of a run; `workdir / "name"` is the local path of a small file in it.
 
-    Use it in a `with`, so that a remote one gets all that was written; what is local of that is
-    gone afterwards.
+    As a context manager it uploads all files of a remote folder and removes the local copy.
 
     Attributes:
-      place: what it is called, and where checkpoints are.
-      local: where all other files are: `place` itself, or its shadow.
-      shadow: what copies them; None where the folder is local.
+      path: of the folder, which contains the checkpoints.
+      local: folder of all other files: `path` itself or a local copy.
+      copy: the local copy of a remote folder; None if the folder is local.
     """
 
-    place: AnyPath
+    path: AnyPath
     local: pathlib.Path
-    shadow: RemoteCopy | None = None
+    copy: LocalCopy | None = None
 
     def __enter__(self) -> "Workdir":
         """Return itself."""
         return self
 
     def __exit__(self, *_) -> None:
-        """Copy what was written, also after an error."""
-        if self.shadow:
-            self.shadow.close()
+        """Upload all files of a remote folder, also after an error."""
+        if self.copy:
+            self.copy.close()
 
     def __truediv__(self, name: str) -> pathlib.Path:
         """Return the local path of a small file."""
@@ -111,25 +111,25 @@ class Workdir:
 
     @property
     def checkpoints(self) -> AnyPath:
-        """Where checkpoints are."""
-        return self.place / CHECKPOINTS
+        """Folder of the checkpoints."""
+        return self.path / CHECKPOINTS
 
-    def part(self, name: str) -> "Workdir":
-        """Return a folder in this one."""
-        return Workdir(self.place / name, self.local / name, self.shadow)
+    def subfolder(self, name: str) -> "Workdir":
+        """Return a folder inside this one."""
+        return Workdir(self.path / name, self.local / name, self.copy)
 
     def push(self) -> None:
-        """Copy what was written to where it belongs; nothing where that is where it is."""
-        if self.shadow:
-            self.shadow.push()
+        """Upload the changed files of a remote folder."""
+        if self.copy:
+            self.copy.push()
 
 
 def open_workdir(path: str | AnyPath) -> Workdir:
-    """Return the folder of a run that begins or goes on.
+    """Return the folder of a new or existing run.
 
     Raises:
-      ValueError: an address that is not on `gs://`, is a whole bucket, cannot be read, or is that
-        of something else than a run; or its client is not installed.
+      ValueError: an address is not on `gs://`, names a bucket instead of a folder in it, cannot be
+        read, or is not that of a run; or the client of the store is not installed.
     """
     if not storage.is_remote(path):
         local = pathlib.Path(path).absolute()
@@ -138,12 +138,12 @@ def open_workdir(path: str | AnyPath) -> Workdir:
     if scheme != SCHEME:
         raise ValueError(
             f"workdir must be a local path or begin with {SCHEME}://, got {path}: on other stores "
-            "checkpoints that were cut off look whole"
+            "incomplete checkpoints cannot be detected"
         )
     if "/" not in rest.strip("/"):
         raise ValueError(
             f"workdir must be a folder in a bucket, as {SCHEME}://bucket/runs/x, got {path}"
         )
-    place = storage.to_path(path)
-    shadow = RemoteCopy(str(place))
-    return Workdir(place, shadow.folder, shadow)
+    path = storage.to_path(path)
+    copy = LocalCopy(str(path))
+    return Workdir(path, copy.folder, copy)

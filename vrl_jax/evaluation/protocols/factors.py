@@ -69,7 +69,7 @@ class Factors(FactorConfig):
             for rows in task.batches(source):
                 if source is train or source is test:  # masks may be absent
                     part = "test" if source is test else "train"
-                    task.quarantine.take(part, source, failed_videos(rows), 0)
+                    task.quarantine.record(part, source, failed_videos(rows), 0)
                     failures[part][[number for number, _ in failed_videos(rows)]] = True
                 yield rows
 
