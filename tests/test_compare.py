@@ -119,13 +119,13 @@ def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path
 def test_a_setting_without_values_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare.main(["configs/one.py", "--vary=data.cooccurrence", f"--out={tmp_path}"])
-    assert "as data.key=1,2; got 'data.cooccurrence'" in capsys.readouterr().err
+    assert "such as data.key=1,2, got 'data.cooccurrence'" in capsys.readouterr().err
 
 
 def test_what_is_no_seed_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare.main(["configs/one.py", "--seeds=1,b", f"--out={tmp_path}"])
-    assert "--seeds wants whole numbers, as 0,1,2; got '1,b'" in capsys.readouterr().err
+    assert "--seeds must be integers such as 0,1,2, got '1,b'" in capsys.readouterr().err
 
 
 def test_a_report_of_a_run_that_goes_on_does_not_finish_it(tmp_path, monkeypatch):

@@ -211,7 +211,7 @@ def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch, capsys):
     assert "--out: must be a local path, got gs://bucket/a.npz" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run(model, *data, "--resize=128", f"--out={tmp_path}/a.npz")
-    assert "--resize: wanted HxW, got 128" in capsys.readouterr().err
+    assert "--resize: must be HxW, got 128" in capsys.readouterr().err
     monkeypatch.setattr(feature_file.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install 'vrl-jax\[parquet\]'"):
         run(model, *data, f"--out={tmp_path}/a.parquet")

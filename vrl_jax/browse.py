@@ -1,9 +1,9 @@
-"""The augmented views of a config as the network sees them: a contact sheet, before any training.
+"""Contact sheet of the augmented views of a config as the network sees them.
 
 `python -m vrl_jax.browse --config=configs/synthetic_bod.py --out=views.png` takes the flags of
-`vrl_jax.main`. A band is a video; in each of its columns a decoded clip stands above the views made
-of it, with the random numbers that training has at `--step`. Another `--config.train.seed` draws
-other ones.
+`vrl_jax.main`. Each band shows a video, and each of its columns a decoded clip above the views made
+from it, with the random numbers of training step `--step`. Change `--config.train.seed` for other
+views.
 """
 
 import contextlib
@@ -37,21 +37,23 @@ from vrl_jax.train.step import view_keys
 from vrl_jax.types import View
 
 _OUT = flags.DEFINE_string("out", "views.png", "The sheet: .png, .jpg, .pdf or .svg.")
-_SHOW = flags.DEFINE_integer("show", 8, "How many of the batch's videos to show.")
+_SHOW = flags.DEFINE_integer("show", 8, "Number of videos to show.")
 _STEP = flags.DEFINE_integer("step", 0, "Training step whose batch and random numbers are shown.")
 
-FRAMES = 8  # shown of a clip, evenly spaced
-FRAME, GAP, LINE = 0.6, 0.05, 0.17  # inches: height of a frame, between frames, of a line of text
-GUTTER, MARGIN, CAPTION, BETWEEN = 0.75, 0.3, 0.22, 0.25  # left of strips, around all, of videos
+FRAMES = 8  # shown of each clip, evenly spaced
+# Layout in inches: height of a frame, gap between frames, height of a line of text, labels to the
+# left of strips, outer margin, caption of a video, gap between videos.
+FRAME, GAP, LINE = 0.6, 0.05, 0.17
+GUTTER, MARGIN, CAPTION, BETWEEN = 0.75, 0.3, 0.22, 0.25
 DPI = 200
 
 
 class Strip(NamedTuple):
-    """One clip or view of every video, for looking.
+    """One clip or view of every video, to be displayed.
 
     Attributes:
-      label: what it is.
-      clip: number of the decoded clip that it is, or is made of.
+      label: label of the clip or view.
+      clip: number of the decoded clip shown, or from which the view is made.
       frames: values in [0, 1].
     """
 
@@ -61,13 +63,13 @@ class Strip(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """All that is drawn.
+    """Content of a contact sheet.
 
     Attributes:
-      title: above everything.
-      captions: one a video.
-      strips: what stands in each video's band.
-      notes: paragraphs below everything.
+      title: title at the top.
+      captions: one caption per video.
+      strips: strips in the band of each video.
+      notes: paragraphs at the bottom.
     """
 
     title: str
@@ -79,13 +81,13 @@ class Sheet(NamedTuple):
 def read_batch(
     experiment: Experiment, source: VideoDataset, method: Method, videos: int, step: int
 ) -> dict[str, Any]:
-    """Return the batch of a training step, cut to the first rows that the upper level sees.
+    """Return the first rows that the outer level sees of the batch of a training step.
 
-    It is read as by the first of as many hosts as leave each with enough rows.
+    To read few more rows than needed, the batch is divided among as many hosts as possible.
     """
     batch, levels = experiment.train.batch, method.levels
-    wanted = min(videos, batch)
-    hosts = max(n for n in range(1, batch // wanted + 1) if batch % n == 0)
+    count = min(videos, batch)
+    hosts = max(n for n in range(1, batch // count + 1) if batch % n == 0)
     batches = train_batches(
         source,
         experiment.sampling,
@@ -98,13 +100,13 @@ def read_batch(
     )
     with contextlib.closing(batches):
         rows = next(batches)
-    return {name: value[::levels][:wanted] for name, value in rows.items()}
+    return {name: value[::levels][:count] for name, value in rows.items()}
 
 
 def draw_views(
     experiment: Experiment, method: Method, clips: UInt8[np.ndarray, "b k t h w 3"], step: int
 ) -> Float[np.ndarray, "b v t s s 3"]:
-    """Return the views that the upper level of a training step has of the first rows."""
+    """Return the views of the first rows at the outer level of a training step."""
     key = view_keys(experiment.train.seed, step, method.levels)[0]
     make = jax.jit(make_views, static_argnums=(2, 3))
     return np.asarray(make(key, clips, method.views, experiment.augment))
@@ -113,24 +115,31 @@ def draw_views(
 def arrange_strips(
     views: tuple[View, ...],
     clips: UInt8[np.ndarray, "b k t h w 3"],
-    drawn: Float[np.ndarray, "b v t s s 3"],
+    pixels: Float[np.ndarray, "b v t s s 3"],
     augment: Augment,
 ) -> list[Strip]:
-    """Return every decoded clip, followed by the views made of it, their normalisation undone."""
-    shown = np.linspace(0, clips.shape[2] - 1, min(FRAMES, clips.shape[2])).round().astype(int)
+    """Return each decoded clip, followed by the denormalized views made from it.
+
+    Args:
+      views: views of the method.
+      clips: decoded clips.
+      pixels: the views as `draw_views` returns them.
+      augment: normalization of the views.
+    """
+    times = np.linspace(0, clips.shape[2] - 1, min(FRAMES, clips.shape[2])).round().astype(int)
     mean, std = np.float32(augment.mean), np.float32(augment.std)
     strips = []
     for clip in range(clips.shape[1]):
-        strips.append(Strip(f"clip {clip}", clip, clips[:, clip, shown] / np.float32(255)))
+        strips.append(Strip(f"clip {clip}", clip, clips[:, clip, times] / np.float32(255)))
         for number, view in enumerate(views):
             if view.clip == clip:
-                frames = np.clip(drawn[:, number, shown] * std + mean, 0, 1)
-                strips.append(Strip("\n".join(_words(number, view)), clip, frames))
+                frames = np.clip(pixels[:, number, times] * std + mean, 0, 1)
+                strips.append(Strip(_view_label(number, view), clip, frames))
     return strips
 
 
 def network_views(method: Method, clips: Float[jax.ShapeDtypeStruct, "b v t s s 3"]) -> int:
-    """Return how many views the network is given: methods may make some from those of the data."""
+    """Return the number of views that the network receives, including those the method makes."""
     counts = []
 
     def count(call, args, kwargs, context):
@@ -149,13 +158,13 @@ def preview_views(
     """Return the sheet, and a line for each video that could not be read.
 
     Args:
-      experiment: all that decides the numbers.
-      name: of the config, for the title.
-      show: how many videos at most.
-      step: of training.
+      experiment: the experiment.
+      name: name of the config, for the title.
+      show: maximum number of videos.
+      step: training step.
 
     Raises:
-      ValueError: what training refuses too.
+      ValueError: training would raise it too.
     """
     check.at_least(1, show=show)
     check.at_least(0, step=step)
@@ -164,24 +173,25 @@ def preview_views(
     horizon = experiment.train.horizon(len(source))
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
     batch = read_batch(experiment, source, method, show, step)
-    drawn = draw_views(experiment, method, batch["clips"], step)
-    strips = arrange_strips(method.views, batch["clips"], drawn, experiment.augment)
+    pixels = draw_views(experiment, method, batch["clips"], step)
+    strips = arrange_strips(method.views, batch["clips"], pixels, experiment.augment)
     captions = [_caption(source, source[int(number)]) for number in batch["index"]]
     notes = [
-        *_further(method, drawn),
-        f"Shown are {strips[0].frames.shape[1]} of {drawn.shape[2]} frames, evenly spaced.",
-        _settings(experiment.sampling),
-        _settings(experiment.augment),
+        *_note_further_views(method, pixels),
+        f"{strips[0].frames.shape[1]} of {pixels.shape[2]} frames, evenly spaced.",
+        _format_settings(experiment.sampling),
+        _format_settings(experiment.augment),
     ]
-    title = f"{name}: what is drawn at step {step}, seed {experiment.train.seed}"
-    lost = [
-        f"{source[n].id} cannot be read and has a substitute: {e}" for n, e in failed_videos(batch)
+    title = f"{name}: views at step {step}, seed {experiment.train.seed}"
+    failures = [
+        f"{source[number].id} cannot be read and is replaced by another video: {reason}"
+        for number, reason in failed_videos(batch)
     ]
-    return Sheet(title, captions, strips, notes), lost
+    return Sheet(title, captions, strips, notes), failures
 
 
 def draw_sheet(sheet: Sheet) -> Figure:
-    """Return the sheet as a figure: one pair of axes whose unit is the inch, counted downwards."""
+    """Return the sheet as a figure: one pair of axes in inches, with y pointing down."""
     clips = sorted({strip.clip for strip in sheet.strips})
     columns = [[strip for strip in sheet.strips if strip.clip == clip] for clip in clips]
     cell = FRAME * max(s.frames.shape[3] / s.frames.shape[2] for s in sheet.strips) + GAP
@@ -200,21 +210,23 @@ def draw_sheet(sheet: Sheet) -> Figure:
         _write(axes, MARGIN, top, caption, size=9)
         for number, strips in enumerate(columns):
             for line, strip in enumerate(strips):
-                place = MARGIN + number * column, top + CAPTION + line * (FRAME + GAP)
-                _put(axes, place, cell, strip, row)
+                corner = MARGIN + number * column, top + CAPTION + line * (FRAME + GAP)
+                _draw_strip(axes, corner, cell, strip, row)
     _write(axes, MARGIN, foot, notes, color="#666666", linespacing=1.4)
     return figure
 
 
-def _put(axes: Axes, place: tuple[float, float], cell: float, strip: Strip, row: int) -> None:
-    """Draw one video's strip: its label in the gutter, its frames in the middle of their cells."""
-    left, top = place
+def _draw_strip(
+    axes: Axes, corner: tuple[float, float], cell: float, strip: Strip, row: int
+) -> None:
+    """Draw the strip of one video: its label in the gutter, its frames centered in their cells."""
+    x, top = corner
     label = {"ha": "right", "va": "center", "color": "#666666", "linespacing": 1.3}
-    _write(axes, left + GUTTER - 0.08, top + FRAME / 2, strip.label, **label)
-    _, _, high, wide, _ = strip.frames.shape
-    half = FRAME * wide / high / 2
+    _write(axes, x + GUTTER - 0.08, top + FRAME / 2, strip.label, **label)
+    _, _, height, width, _ = strip.frames.shape
+    half = FRAME * width / height / 2
     for number, frame in enumerate(strip.frames[row]):
-        middle = left + GUTTER + (number + 0.5) * cell - GAP / 2
+        middle = x + GUTTER + (number + 0.5) * cell - GAP / 2
         axes.imshow(frame, extent=(middle - half, middle + half, top + FRAME, top), aspect="auto")
 
 
@@ -222,56 +234,57 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, text, **{"va": "top", "size": 8, **style})
 
 
-def _words(number: int, view: View) -> list[str]:
-    """Return what a view is, a line each."""
-    words = [f"view {number}"]
+def _view_label(number: int, view: View) -> str:
+    """Return the label of a view, one property per line."""
+    lines = [f"view {number}"]
     if view.still:
-        words.append("still")
+        lines.append("still")
     if view.weak:
-        words.append(f"weak {view.weak:g}")
+        lines.append(f"weak {view.weak:g}")
     if view.same_augment_as >= 0:
-        words.append(f"as view {view.same_augment_as}")
-    return words
+        lines.append(f"as view {view.same_augment_as}")
+    return "\n".join(lines)
 
 
 def _caption(source: VideoDataset, video: Video) -> str:
-    """Return a video's name and labels."""
+    """Return the name and the labels of a video."""
     labels = (f"{name}: {source.classes[name][n]}" for name, n in video.labels.items())
     return "    ".join([pathlib.PurePath(video.id).name, *labels])
 
 
-def _further(method: Method, drawn: np.ndarray) -> list[str]:
-    """Return a note on the views that the method makes from those of the data, if it does."""
-    more = network_views(method, jax.ShapeDtypeStruct(drawn.shape, jnp.float32)) - drawn.shape[1]
+def _note_further_views(method: Method, pixels: np.ndarray) -> list[str]:
+    """Return a note on the views that the method makes from these, if it makes any."""
+    more = network_views(method, jax.ShapeDtypeStruct(pixels.shape, jnp.float32)) - pixels.shape[1]
     note = f"Not shown: the method makes {more} more view{'s' * (more > 1)} from these."
     return [note] if more else []
 
 
-def _settings(component: Any) -> str:
+def _format_settings(component: Any) -> str:
     """Return the fields of a component and their values as a paragraph."""
     values = dataclasses.asdict(component).items()
-    return f"{type(component).__name__}: " + ", ".join(f"{k} {_short(v)}" for k, v in values)
+    text = ", ".join(f"{name} {_format_value(value)}" for name, value in values)
+    return f"{type(component).__name__}: {text}"
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, tuple):
-        return f"({', '.join(map(_short, value))})"
+        return f"({', '.join(map(_format_value, value))})"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
-    """Look and write."""
+    """Draw the sheet and write it to a file."""
     try:
         experiment = config_from_flags()
         if not isinstance(experiment, Experiment):
-            raise ValueError("an evaluation draws no views: pass the config of a pretraining run")
+            raise ValueError("config must be of pretraining, got one of an evaluation")
         name = config_flags.get_config_filename(flags.FLAGS["config"])
-        sheet, lost = preview_views(experiment, name, _SHOW.value, _STEP.value)
+        sheet, failures = preview_views(experiment, name, _SHOW.value, _STEP.value)
         with matplotlib.rc_context(plot.STYLE):
             draw_sheet(sheet).savefig(_OUT.value, dpi=DPI)
     except (OSError, ValueError, VideoError) as error:
         sys.exit(f"error: {error}")
-    print("\n".join([*lost, f"views: {_OUT.value}"]))
+    print("\n".join([*failures, f"views: {_OUT.value}"]))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
-"""What feeds the accelerator too slowly, and what to change: measured on your files and machine.
+"""Find the bottleneck of the input pipeline on your data and machine.
 
 `python -m vrl_jax.doctor --config=configs/k400_bod.py --config.data.root=/path/to/k400` takes
-the flags of `vrl_jax.main`. It measures every stage between the disk and the training step alone,
-prints how many videos a second each can do, and says which of them limits.
-
-Unlike the rest of this folder it stands above all else and imports JAX; nothing imports it.
+the flags of `vrl_jax.main`. It measures each stage from the disk to the training step in isolation,
+prints the videos per second of each stage, and names the bottleneck and the settings to change.
 """
 
 import contextlib
@@ -36,24 +34,24 @@ from vrl_jax.train import sharding
 
 _STEPS = flags.DEFINE_integer("steps", 20, "Batches and training steps to time.")
 
-VIDEOS = 64  # that reading and decoding are timed on, unless SECONDS are over before
-SECONDS = 10.0
+VIDEOS = 64  # number of videos on which reading and decoding are timed
+SECONDS = 10.0  # time limit of each of the two measurements
 
 
 def read_rate(source: VideoDataset) -> tuple[float, float]:
-    """Return videos a second and bytes a video of one process that reads from the disk.
+    """Return videos per second and bytes per video of one process that reads from the disk.
 
-    The system is asked to forget a file before it is read, so that a second run measures the same.
+    The page cache of a file is dropped before it is read, so that repeated runs are comparable.
     """
-    sizes, began = [], time.perf_counter()
-    for video in _some(source):
+    sizes, start = [], time.perf_counter()
+    for video in _sample_videos(source):
         sizes.append(_read(video.media))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return (len(sizes) / seconds if sum(sizes) else math.inf), statistics.mean(sizes)
 
 
 def _read(media: VideoHandle) -> int:
-    """Return how many bytes of a video were read; none of one that is rendered or in memory."""
+    """Return the number of bytes read from a video; 0 if it is rendered or in memory."""
     if isinstance(media, Excerpt):
         return _read(media.media)
     with contextlib.suppress(OSError):
@@ -64,20 +62,20 @@ def _read(media: VideoHandle) -> int:
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 return len(file.read())
-        if hasattr(media, "data") and hasattr(media.data, "read"):  # a part of a larger file
+        if hasattr(media, "data") and hasattr(media.data, "read"):  # part of a larger file
             return len(media.data.read())
     return 0
 
 
 def decode_rate(experiment: Experiment, source: VideoDataset) -> float:
-    """Return videos a second of one process that opens videos and reads random clips.
+    """Return videos per second of one process that opens videos and reads random clips.
 
     Raises:
-      ValueError: none of those that were tried can be read.
+      ValueError: no sampled video can be read.
     """
     rng, done, failed = np.random.default_rng(0), 0, ""
-    began = time.perf_counter()
-    for video in _some(source):
+    start = time.perf_counter()
+    for video in _sample_videos(source):
         try:
             with video.media.open() as reader:
                 length, fps = reader.num_frames, reader.fps
@@ -88,22 +86,22 @@ def decode_rate(experiment: Experiment, source: VideoDataset) -> float:
             failed = str(error)
     if not done:
         raise ValueError(f"no video can be read: {failed}")
-    return done / (time.perf_counter() - began)
+    return done / (time.perf_counter() - start)
 
 
-def _some(source: VideoDataset) -> Iterator[Video]:
-    """Yield videos from all over the source until their number or the time is enough."""
-    chosen, end = take_subset(source, VIDEOS), time.perf_counter() + SECONDS
-    for index in range(len(chosen)):
-        yield chosen[index]
+def _sample_videos(source: VideoDataset) -> Iterator[Video]:
+    """Yield up to VIDEOS evenly spaced videos, for up to SECONDS."""
+    subset, end = take_subset(source, VIDEOS), time.perf_counter() + SECONDS
+    for index in range(len(subset)):
+        yield subset[index]
         if time.perf_counter() > end:
             return
 
 
 def loader_rate(experiment: Experiment, source: VideoDataset, rows: int, steps: int) -> float:
-    """Return videos a second of the whole loader once it runs, in batches of `rows`."""
+    """Return videos per second of the loader in steady state, in batches of `rows`."""
     loader = experiment.loader
-    lanes = max(1, loader.workers) * loader.threads  # batches that are in the making at once
+    lanes = max(1, loader.workers) * loader.threads  # batches decoded in parallel
     count = math.ceil(steps / lanes) * lanes
     batches = train_batches(
         source,
@@ -119,18 +117,15 @@ def loader_rate(experiment: Experiment, source: VideoDataset, rows: int, steps: 
         return _rate(lambda: next(batches), rows, count)
 
 
-def transfer_rate(place: Mesh, clips: UInt8[np.ndarray, "b k t h w 3"], steps: int) -> float:
-    """Return videos a second from the host's memory to the devices."""
-    return _rate(lambda: sharding.shard_rows(place, clips).block_until_ready(), len(clips), steps)
+def transfer_rate(mesh: Mesh, clips: UInt8[np.ndarray, "b k t h w 3"], steps: int) -> float:
+    """Return videos per second from host memory to the devices."""
+    return _rate(lambda: sharding.shard_rows(mesh, clips).block_until_ready(), len(clips), steps)
 
 
-def step_rate(program: Program, place: Mesh, clips: np.ndarray, steps: int) -> float:
-    """Return videos a second of the compiled training step, its batch on the devices already."""
-    state, batch, step = (
-        program.init(),
-        sharding.shard_rows(place, clips),
-        program.step.lower().compile(),
-    )
+def step_rate(program: Program, mesh: Mesh, clips: np.ndarray, steps: int) -> float:
+    """Return videos per second of the compiled training step on a batch in device memory."""
+    state, batch = program.init(), sharding.shard_rows(mesh, clips)
+    step = program.step.lower().compile()
 
     def work():
         nonlocal state
@@ -141,24 +136,24 @@ def step_rate(program: Program, place: Mesh, clips: np.ndarray, steps: int) -> f
 
 
 def _rate(work: Callable[[], Any], videos: int, times: int) -> float:
-    """Return videos a second of work that does so many each time; the first does not count."""
+    """Return videos per second of `work`, which processes `videos`, after one warm-up call."""
     work()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(times):
         work()
-    return videos * times / (time.perf_counter() - began)
+    return videos * times / (time.perf_counter() - start)
 
 
 def measure_stages(experiment: Experiment, steps: int) -> str:
-    """Measure every stage and return the table and the verdict.
+    """Measure each stage and return the table and the diagnosis.
 
     Raises:
-      ValueError: what training refuses too, or no video can be read.
+      ValueError: training would raise it too, or no video can be read.
     """
     check.at_least(1, steps=steps)
-    place, source = sharding.make_mesh(), experiment.data.pretrain()
+    mesh, source = sharding.make_mesh(), experiment.data.pretrain()
     check_mirror(experiment, source)
-    program = make_program(experiment, len(source), place)
+    program = make_program(experiment, len(source), mesh)
     shape, rows = program.clips.shape, program.clips.shape[0]
     clips = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     read, size = read_rate(source)
@@ -166,8 +161,8 @@ def measure_stages(experiment: Experiment, steps: int) -> str:
         read=read,
         decode=decode_rate(experiment, source),
         loader=loader_rate(experiment, source, rows, steps),
-        transfer=transfer_rate(place, clips, steps),
-        step=step_rate(program, place, clips, steps),
+        transfer=transfer_rate(mesh, clips, steps),
+        step=step_rate(program, mesh, clips, steps),
     )
     setup = Setup(
         loader=experiment.loader,
@@ -180,11 +175,11 @@ def measure_stages(experiment: Experiment, steps: int) -> str:
 
 
 def format_rates(rates: Rates, setup: Setup, size: float, rows: int) -> str:
-    """Return the rates as a table, with what each was measured on."""
+    """Return the rates as a table with the conditions of each measurement."""
     loader = setup.loader
     backend = f"{jax.device_count()} {jax.default_backend()} device(s)"
     notes = {
-        "read": f"one process, {size / 1e6:.2f} MB a video" if size else "nothing is on a disk",
+        "read": f"one process, {size / 1e6:.2f} MB per video" if size else "no files",
         "decode": "one process",
         "loader": f"workers={loader.workers}, threads={loader.threads}, {setup.cores} cores",
         "transfer": f"batches of {rows} to {backend}",
@@ -192,18 +187,18 @@ def format_rates(rates: Rates, setup: Setup, size: float, rows: int) -> str:
     }
     lines = [f"{name:10}{vars(rates)[name]:12,.1f}   {note}" for name, note in notes.items()]
     if jax.default_backend() == "cpu":
-        lines.append("The processor that trains decodes too: together both are slower than here.")
+        lines.append("Training and decoding share the CPU, so that both are slower in training.")
     return "\n".join([f"{'':10}{'videos/s':>12}", *lines])
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the stages and print the report."""
     try:
         experiment = config_from_flags()
         if not isinstance(experiment, Experiment):
-            raise ValueError("an evaluation does not train: pass the config of a pretraining run")
+            raise ValueError("config must be of pretraining, got one of an evaluation")
         print(measure_stages(experiment, _STEPS.value))
-    except (ValueError, VideoError) as error:  # the loader gives up on data that is not there
+    except (ValueError, VideoError) as error:  # VideoError: no video of the data set can be read
         sys.exit(f"error: {error}")
 
 

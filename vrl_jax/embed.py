@@ -1,11 +1,11 @@
 """Features of videos from any checkpoint, as one file.
 
 `python -m vrl_jax.embed runs/mine UCF101 root=/data/ucf annotations=/lists --out=test.npz` encodes
-the test videos; a folder of loose videos needs no classes, and `--out=test.parquet` writes Parquet.
-The file has `id`, `features` (the mean over a video's clips, or with `--per-clip` each clip's),
-`label_<name>` with a class number where there is one, and `unreadable`: "", or why the video could
-not be read, and then its features are NaN. `about` is what made it, as JSON. Stopped at any moment,
-even by `kill -9`, the same command goes on where it was.
+the test videos. The data may also be a folder of videos without classes, and `--out=test.parquet`
+writes Parquet. The file has `id`, `features` (the mean over the clips of a video, or all clips with
+`--per-clip`), the class number `label_<name>` of each label, and `unreadable`: "" or the reason why
+a video could not be read, in which case its features are NaN. `about` has the settings as JSON.
+After any interruption, even `kill -9`, the same command resumes.
 """
 
 import argparse
@@ -49,21 +49,22 @@ def write_features(
     part: str,
     per_clip: bool,
 ) -> str:
-    """Write the features of every video of a source.
+    """Write the features of all videos of a data set.
 
     Args:
       model: the encoder.
       source: the videos.
       out: the file, `.npz` or `.parquet`.
-      protocol: how they are encoded.
-      part: what the source is called in the file.
-      per_clip: whether to keep clips apart.
+      protocol: how videos are encoded.
+      part: name of the part of the data set, stored in the file.
+      per_clip: whether to store the features of each clip instead of their mean.
 
     Returns:
       a summary.
 
     Raises:
-      ValueError: `out`, or the parts of it that are there, were made in another way.
+      ConfigMismatch: `out`, or parts of it, were made with other settings.
+      ValueError: `out` cannot be written.
     """
     feature_file.check_path(out)
     pooling = "mean over time and space" + (", clips apart" * per_clip or ", mean over clips")
@@ -77,28 +78,28 @@ def write_features(
     }
     if out.exists():
         files.check_same_settings(out, feature_file.read_about(out), about, "--out")
-        feature_file.FeatureParts(out, about).remove()  # it may have been killed just before that
+        feature_file.FeatureParts(out, about).remove()  # left if killed just before the removal
         return f"{out} is finished (to make it again, delete it)"
     parts = feature_file.FeatureParts(out, about)
     _add_parts(model, source, parts, protocol, per_clip)
-    columns = _list_videos(source) | parts.join()
+    columns = _id_columns(source) | parts.join()
     feature_file.write_columns(out, columns, about)
     parts.remove()
     return f"{out}: {len(source)} videos, {(columns['unreadable'] != '').sum()} unreadable"
 
 
 def find_videos(name: str, settings: list[str], part: str) -> VideoDataset:
-    """Return a part of a data set, or all videos below a folder that has no splits.
+    """Return a part of a data set, or all videos below a folder without splits.
 
     Raises:
       ValueError: there is no such data set, or no video in the folder.
     """
-    found = lookup.build_dataset(name, settings)
-    if isinstance(found, ClassFolders) and not settings:
-        root = Path(found.root)
-        if not any((root / split).is_dir() for split in (found.train_folder, found.test_folder)):
-            return _find_loose(root)
-    return getattr(found, part)()
+    dataset = lookup.build_dataset(name, settings)
+    if isinstance(dataset, ClassFolders) and not settings:
+        root, splits = Path(dataset.root), (dataset.train_folder, dataset.test_folder)
+        if not any((root / split).is_dir() for split in splits):
+            return _list_folder(root)
+    return getattr(dataset, part)()
 
 
 def _add_parts(
@@ -108,32 +109,36 @@ def _add_parts(
     protocol: EncodeConfig,
     per_clip: bool,
 ) -> None:
-    """Encode the videos that no part has, a part for each batch."""
+    """Encode the remaining videos, one part per batch."""
     batch, encode = protocol.batch, compile_encoder(model, lambda features: features.clip)
     done = min(len(parts) * batch, len(source))
     if done == len(source):
         return
-    left = VideoList(tuple(source[number] for number in range(done, len(source))), source.classes)
+    videos = tuple(source[number] for number in range(done, len(source)))
     batches = eval_batches(
-        left, protocol.sampling, protocol.resize, batch=batch, loader=protocol.loader
+        VideoList(videos, source.classes),
+        protocol.sampling,
+        protocol.resize,
+        batch=batch,
+        loader=protocol.loader,
     )
     progress = tqdm(desc="embed", total=len(source), initial=done, unit="video", mininterval=1)
     with contextlib.closing(batches), progress:
-        for each in batches:
-            clips, count = pad_rows(each["clips"], batch), len(each["clips"])
-            # One clip of every video at a time: memory does not grow with the number of clips.
+        for rows in batches:
+            clips, count = pad_rows(rows["clips"], batch), len(rows["clips"])
+            # One clip of each video at a time, so that memory does not grow with their number.
             features = np.stack([encode(clips[:, k]) for k in range(clips.shape[1])], 1)[:count]
             features = np.asarray(features if per_clip else features.mean(1), np.float32)
             reasons = np.full(count, "", object)
-            for number, reason in failed_videos(each):
-                row = number - int(each["index"][0])
+            for number, reason in failed_videos(rows):
+                row = number - int(rows["index"][0])
                 features[row], reasons[row] = np.nan, reason
             parts.add(features=features, unreadable=reasons.astype(str))
             progress.update(count)
 
 
-def _list_videos(source: VideoDataset) -> dict[str, np.ndarray]:
-    """Return the ids and the labels."""
+def _id_columns(source: VideoDataset) -> dict[str, np.ndarray]:
+    """Return the columns of ids and labels."""
     videos = [source[number] for number in range(len(source))]
     labels = {
         f"label_{label}": np.array([video.labels[label] for video in videos])
@@ -142,8 +147,8 @@ def _list_videos(source: VideoDataset) -> dict[str, np.ndarray]:
     return {"id": np.array([video.id for video in videos]), **labels}
 
 
-def _find_loose(root: Path) -> VideoList:
-    """Return all videos below a folder, named by their paths; their sizes tell them from others."""
+def _list_folder(root: Path) -> VideoList:
+    """Return all videos below a folder with their paths as ids, hashed with their file sizes."""
     paths = [
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in os.walk(root)
@@ -163,12 +168,12 @@ def _find_loose(root: Path) -> VideoList:
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"wanted HxW, got {text}")
+        raise argparse.ArgumentTypeError(f"must be HxW, got {text}")
     return int(match[1]), int(match[2])
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Encode what is left and say how many videos could not be read."""
+    """Encode the remaining videos and print a summary."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m vrl_jax.embed", description=__doc__, formatter_class=form
@@ -179,21 +184,21 @@ def main(argv: list[str] | None = None) -> None:
         "--out", type=storage.local_path, required=True, help="features.npz or .parquet"
     )
     parser.add_argument("--part", choices=PARTS, default="test", help="of the data set")
-    parser.add_argument("--clips", type=int, default=10, help="of a video (default 10)")
-    parser.add_argument("--per-clip", action="store_true", help="keep a video's clips apart")
+    parser.add_argument("--clips", type=int, default=10, help="per video (default 10)")
+    parser.add_argument("--per-clip", action="store_true", help="do not average over clips")
     parser.add_argument(
         "--resize", type=_size, help="frames are decoded to HxW (default: the run's)"
     )
     add_options(parser)
-    given = parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
     enable_cache()
     try:
-        feature_file.check_path(given.out)
-        source = find_videos(given.data[0], given.data[1:], given.part)
-        model = pretrained.load(given.model, step=given.step)
-        protocol = read_encode_config(model, given, given.clips, given.resize)
-        options = {"part": given.part, "per_clip": given.per_clip}
-        print(write_features(model, source, given.out, protocol, **options))
+        feature_file.check_path(args.out)
+        source = find_videos(args.data[0], args.data[1:], args.part)
+        model = pretrained.load(args.model, step=args.step)
+        protocol = read_encode_config(model, args, args.clips, args.resize)
+        options = {"part": args.part, "per_clip": args.per_clip}
+        print(write_features(model, source, args.out, protocol, **options))
     except (ValueError, VideoError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.data.", "").replace("--config.", "--"))
 
