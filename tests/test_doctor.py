@@ -137,7 +137,6 @@ def test_decoding_passes_over_broken_videos_unless_all_are(tmp_path):
 def start(**changes):
     line = command("synthetic_bod", "unused", **changes)
     line[line.index("vrl_jax.main")] = "vrl_jax.doctor"
-    line.remove("--workdir=unused")
     return subprocess.run(
         [*line, "--steps=2"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
     )

@@ -1,10 +1,10 @@
 """Memory and cost of a training step on a TPU slice that is not attached.
 
-`python -m vrl_jax.preflight --config=configs/k400_bod.py --topology=v5e:4x4` takes the `--config`
-and `--data` flags of `vrl_jax.main`. It compiles the same training step for a TPU slice without one
-(`pip install 'vrl-jax[tpu]'`), for `--devices=8` simulated CPU devices, or for the attached
-devices. It prints memory, operations and communication per chip, whether the step fits, and what to
-change. The dataset need not be present.
+`python -m vrl_jax.preflight --config=configs/k400_bod.py --topology=v5e:4x4` takes the flags of
+`vrl_jax.main`. It compiles the same training step for a TPU slice without one (`pip install
+'vrl-jax[tpu]'`), for `--devices=8` simulated CPU devices, or for the attached devices. It prints
+memory, operations and communication per chip, whether the step fits, and what to change. The
+dataset need not be present.
 """
 
 import dataclasses

@@ -207,6 +207,7 @@ def test_encoder_stands_with_its_size(count, text):
 
 def test_only_hashes_are_cut():
     assert table.shorten_hash("9bc1" * 16) == "9bc19bc19b…"
+    assert table.shorten_hash("9bc1" * 10 + " with changes") == "9bc19bc19b… with changes"
     assert table.shorten_hash("mean over time and space, mean over clips") == (
         "mean over time and space, mean over clips"
     )

@@ -204,9 +204,10 @@ def encoder_name(model: dict[str, Any]) -> str:
 
 
 def shorten_hash(text: str) -> str:
-    """Return the first digits of a hash, and other text unchanged."""
-    is_hash = len(text) >= 32 and not set(text) - set("0123456789abcdef")
-    return f"{text[:10]}…" if is_hash else text
+    """Return text with a hash at its beginning cut to 10 digits."""
+    first, *rest = text.split(" ")
+    is_hash = len(first) >= 32 and not set(first) - set("0123456789abcdef")
+    return " ".join([f"{first[:10]}…", *rest]) if is_hash else text
 
 
 def _tabulate(results: list[Result]) -> Table:
