@@ -20,7 +20,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def read_help(name: str) -> str:
     """Return the description and the flags of a command, as absl or argparse prints them."""
     module = importlib.import_module(name)
-    if name in flags.FLAGS.flags_by_module_dict():
+    if flags.FLAGS.get_key_flags_for_module(module):
         return f"{module.__doc__.strip()}\n\n{flags.FLAGS.module_help(module).strip()}"
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"{name}.__main__")
