@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.step import WARM, Settings  # noqa: E402
 from tests.encoders.reference import count, multiply_adds  # noqa: E402
-from vrl_jax.augment.views import Augment  # noqa: E402
+from vrl_jax.augment.clip_views import Augment  # noqa: E402
 from vrl_jax.data.datasets.synthetic import Synthetic  # noqa: E402
 from vrl_jax.data.frame_sampling import Sampling  # noqa: E402
 from vrl_jax.encoders.r2plus1d import R2plus1D  # noqa: E402
@@ -31,11 +31,11 @@ from vrl_jax.frameworks.moco import MoCo  # noqa: E402
 from vrl_jax.frameworks.simclr import SimCLR  # noqa: E402
 from vrl_jax.methods.base import MethodConfig  # noqa: E402
 from vrl_jax.methods.instance import Instance  # noqa: E402
-from vrl_jax.pretraining.program import Program, make_program  # noqa: E402
+from vrl_jax.pretraining.train_program import Program, make_program  # noqa: E402
 from vrl_jax.train import provenance  # noqa: E402
-from vrl_jax.train.loop import Train  # noqa: E402
 from vrl_jax.train.optim import SGD, AdamW  # noqa: E402
 from vrl_jax.train.sharding import make_mesh, shard_rows  # noqa: E402
+from vrl_jax.train.train_loop import Train  # noqa: E402
 
 ENCODERS = {"r2plus1d-18": R2plus1D, "r3d-18": R3D, "slowonly-50": SlowOnly, "tiny": Tiny}
 FRAMEWORKS = {"simclr": SimCLR, "moco": MoCo}

@@ -25,15 +25,15 @@ import av
 import numpy as np
 
 from vrl_jax.data import frame_sampling
-from vrl_jax.data.dataset import VideoDataset
-from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.data_loader import Loader, train_batches
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.datasets.transcoded import Prepared
+from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.loader import Loader, train_batches
-from vrl_jax.data.tools.index import index_videos
-from vrl_jax.data.tools.transcode import transcode_videos
-from vrl_jax.data.video.decode import ANY_METADATA
+from vrl_jax.data.tools.video_index import index_videos
+from vrl_jax.data.tools.video_transcoder import transcode_videos
+from vrl_jax.data.video.video_decoder import ANY_METADATA
+from vrl_jax.data.video_dataset import VideoDataset
 
 SAMPLING, SIZE = Sampling(frames=16, stride=4, clips=1), (128, 171)
 BATCH, FRAMES = 16, 300

@@ -31,7 +31,7 @@ from vrl_jax.methods.bod import BOD
 from vrl_jax.methods.dualvar import DualVar
 from vrl_jax.methods.hdc import HDC
 from vrl_jax.methods.sdc import SDC
-from vrl_jax.pretraining.program import Program
+from vrl_jax.pretraining.train_program import Program
 from vrl_jax.train import provenance
 
 OUTER, BOTH = "BOD-VCL, upper level", "BOD-VCL, both levels"

@@ -25,9 +25,9 @@ from jax.sharding import Mesh
 from benchmarks import rounds
 from vrl_jax import config as configs
 from vrl_jax import flags as command_line
-from vrl_jax.augment.views import make_views
+from vrl_jax.augment.clip_views import make_views
 from vrl_jax.experiment import Experiment
-from vrl_jax.pretraining.program import Program, make_program
+from vrl_jax.pretraining.train_program import Program, make_program
 from vrl_jax.train import provenance
 from vrl_jax.train.compilation import enable_cache
 from vrl_jax.train.sharding import (
@@ -37,7 +37,7 @@ from vrl_jax.train.sharding import (
     replicated_sharding,
     shard_rows,
 )
-from vrl_jax.train.step import TrainState, key_for, make_step, view_keys
+from vrl_jax.train.train_step import TrainState, key_for, make_step, view_keys
 
 VIDEOS = 4096  # the set's size decides schedules alone
 Prefix = Callable[[TrainState, jax.Array], Any]

@@ -1,4 +1,4 @@
-"""The views of `vrl_jax.augment.views` in PyTorch: the same operations with the same parameters.
+"""The views of `vrl_jax.augment.clip_views` in PyTorch: same operations, same parameters.
 
 Written for `benchmarks/step.py` alone. Everything is batched over clips, n 3 t h w in [0, 1], and
 done on the device; what is drawn is drawn once per clip.
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from vrl_jax.augment.crops import TRIES
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.augment.photometric import LUMA
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.spatial_crops import TRIES
 
 
 def make_views(clips: Tensor, augment: Augment) -> Tensor:

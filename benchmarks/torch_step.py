@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, normalize
 from benchmarks.step import WARM, Settings
 from benchmarks.torch_augment import make_views
 from tests.convert.networks import Slow, VideoResNet
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 
 DIMS = {"r2plus1d-18": 512, "r3d-18": 512, "slowonly-50": 2048}
 HIDDEN, DIM, TEMPERATURE, QUEUE, MOMENTUM = 2048, 128, 0.1, 65536, 0.994

@@ -10,9 +10,9 @@ None is of a paper that has Diving48, and every result says so.
 """
 
 from vrl_jax import config
+from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.benchmarks import Diving48
-from vrl_jax.data.loader import Loader
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.recipes import published_recipe
 
 

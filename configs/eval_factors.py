@@ -8,7 +8,7 @@ cores.
 
 from vrl_jax import config
 from vrl_jax.data.datasets.synthetic import Synthetic
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.protocols.factors import Factors
 
 

@@ -10,9 +10,9 @@ The papers of lss and severe have no such figure on HMDB51, and their results sa
 """
 
 from vrl_jax import config
+from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.benchmarks import HMDB51
-from vrl_jax.data.loader import Loader
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.recipes import published_recipe
 
 

@@ -10,9 +10,9 @@ Of these papers SEVERE alone fine-tunes on Kinetics-400; results by the others s
 """
 
 from vrl_jax import config
+from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.benchmarks import Kinetics400
-from vrl_jax.data.loader import Loader
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.recipes import published_recipe
 
 

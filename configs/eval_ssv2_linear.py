@@ -11,9 +11,9 @@ have other labels here. The paper of lss has no linear figure on SSv2, and resul
 """
 
 from vrl_jax import config
+from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.benchmarks import SomethingSomethingV2
-from vrl_jax.data.loader import Loader
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.recipes import published_recipe
 
 

@@ -9,9 +9,9 @@ coclr, dualvar.
 """
 
 from vrl_jax import config
+from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.benchmarks import UCF101
-from vrl_jax.data.loader import Loader
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.recipes import published_recipe
 
 

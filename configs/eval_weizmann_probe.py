@@ -5,8 +5,8 @@ python -m vrl_jax.main --config=configs/eval_weizmann_probe.py --config.init=run
 """
 
 from vrl_jax import config
-from vrl_jax.data.datasets.folders import Weizmann
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.data.datasets.video_folders import Weizmann
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.protocols.probes import Probes
 
 

@@ -9,9 +9,9 @@ shows, pass `--config.augment.flip=0`.
 
 from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.augment.views import Augment
-from vrl_jax.data.datasets.folders import ClassFolders
-from vrl_jax.data.loader import Loader
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.data_loader import Loader
+from vrl_jax.data.datasets.video_folders import ClassFolders
 
 
 def get_config(arg: str = ""):

@@ -15,17 +15,17 @@ forecast that improved motion on rendered videos is
 """
 
 from vrl_jax import config
-from vrl_jax.augment.views import Augment
-from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.data_loader import Loader
+from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
-from vrl_jax.probes.suite import ProbeConfig
-from vrl_jax.train.loop import Train
+from vrl_jax.probes.probe_suite import ProbeConfig
 from vrl_jax.train.optim import LARS
+from vrl_jax.train.train_loop import Train
 
 
 def get_config(arg: str = ""):

@@ -9,17 +9,17 @@ x 171 (height x width); the released code has a height of 171 and a width of 128
 """
 
 from vrl_jax import config
-from vrl_jax.augment.views import Augment
-from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.data_loader import Loader
+from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.loader import Loader
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.dualvar import DualVar
-from vrl_jax.probes.suite import ProbeConfig
-from vrl_jax.train.loop import Train
+from vrl_jax.probes.probe_suite import ProbeConfig
 from vrl_jax.train.optim import SGD
+from vrl_jax.train.train_loop import Train
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

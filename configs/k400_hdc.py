@@ -9,7 +9,7 @@ DualVar, so that the two can be compared. Not run to its end here.
 
 from configs import k400_dualvar
 from vrl_jax import config
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.methods.hdc import HDC
 
 

@@ -7,16 +7,16 @@ chance (1/8) on the dynamic factor; `docs/results.md` lists the measurements.
 """
 
 from vrl_jax import config
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.experiment import Experiment
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
-from vrl_jax.probes.suite import ProbeConfig
-from vrl_jax.train.loop import Train
+from vrl_jax.probes.probe_suite import ProbeConfig
 from vrl_jax.train.optim import AdamW
+from vrl_jax.train.train_loop import Train
 
 
 def get_config(arg: str = ""):

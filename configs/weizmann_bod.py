@@ -5,10 +5,10 @@ python -m vrl_jax.main --config=configs/weizmann_bod.py --config.data.root=/path
 
 from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.augment.views import Augment
-from vrl_jax.data.datasets.folders import Weizmann
-from vrl_jax.data.loader import Loader
-from vrl_jax.probes.suite import ProbeConfig
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.data_loader import Loader
+from vrl_jax.data.datasets.video_folders import Weizmann
+from vrl_jax.probes.probe_suite import ProbeConfig
 
 
 def get_config(arg: str = ""):

@@ -11,15 +11,15 @@ import optax
 import pytest
 from PIL import Image
 
-from tests.data.video.test_decode import write_clip
+from tests.data.video.test_video_decoder import write_clip
 from tests.test_main import ENVIRONMENT, ROOT, command
 from vrl_jax import browse, config
-from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.data_loader import train_batches
 from vrl_jax.data.datasets.synthetic import Synthetic
-from vrl_jax.data.loader import train_batches
+from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.train import sharding
-from vrl_jax.train.step import TrainState, make_step
+from vrl_jax.train.train_step import TrainState, make_step
 
 STEP = 3
 DECODED = (12, 16)

@@ -8,8 +8,8 @@ import pytest
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import UCF101
-from vrl_jax.evaluation.base import find_deviations
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
+from vrl_jax.evaluation.eval_protocol import find_deviations
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.bod import BOD
 from vrl_jax.train.optim import LARS, SGD

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from vrl_jax import config
 from vrl_jax import flags as command_line
-from vrl_jax.data.datasets import lookup
+from vrl_jax.data.datasets import dataset_lookup
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -202,7 +202,7 @@ def check_parsed(found: argparse.Namespace, arguments: list[str]) -> None:
     """Refuse data sets and configs that there are not; folders need not be there."""
     for names in (getattr(found, "source", None), getattr(found, "data", None)):
         if isinstance(names, list) and names and "/" not in names[0]:
-            lookup.build_dataset(names[0], names[1:])
+            dataset_lookup.build_dataset(names[0], names[1:])
     overrides = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
     for path in getattr(found, "configs", []):
         check_config([f"--config={path}", *overrides])

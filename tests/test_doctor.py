@@ -9,16 +9,16 @@ import fsspec
 import pytest
 
 from configs import synthetic_bod
-from tests.data.video.test_decode import write_clip
+from tests.data.video.test_video_decoder import write_clip
 from tests.test_main import ENVIRONMENT, ROOT, command
 from vrl_jax import config, doctor
-from vrl_jax.data.dataset import Video, VideoList
-from vrl_jax.data.datasets.folders import ClassFolders
+from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.indexed import Indexed
 from vrl_jax.data.datasets.synthetic import Synthetic
-from vrl_jax.data.loader import Loader
-from vrl_jax.data.tools import index
-from vrl_jax.data.video.decode import Excerpt, VideoBytes, VideoFile
+from vrl_jax.data.datasets.video_folders import ClassFolders
+from vrl_jax.data.tools import video_index
+from vrl_jax.data.video.video_decoder import Excerpt, VideoBytes, VideoFile
+from vrl_jax.data.video_dataset import Video, VideoList
 from vrl_jax.profiling.input_report import (
     MIN_UTILIZATION,
     Rates,
@@ -96,7 +96,7 @@ def test_the_commands_that_prepare_are_whole(tmp_path):
     out = tmp_path / "index"
     made = [shlex.split(line.replace("INDEX", str(out))) for line in commands[:2]]
     assert made[0][:3] == ["python", "-m", "vrl_jax.data.index"]
-    index.main([*made[0][3:], "--workers=1"])
+    video_index.main([*made[0][3:], "--workers=1"])
     assert len(Indexed(str(out)).train()) == 1
     assert made[1][2:] == ["vrl_jax.data.prepare", str(out), "--out=SHARDS", "--short-side=96"]
     assert commands[2].strip() == "--data='Prepared root=SHARDS'"

@@ -16,14 +16,14 @@ import pytest
 
 from configs import synthetic_simclr
 from tests.data.misbehaving import LINES
-from tests.data.tools.test_index import write_set
-from tests.data.video.test_decode import write_clip
+from tests.data.tools.test_video_index import write_set
+from tests.data.video.test_video_decoder import write_clip
 from vrl_jax import config, embed, pretrained
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.evaluation.encode import add_options, read_encode_config
+from vrl_jax.evaluation.encode_videos import add_options, read_encode_config
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 

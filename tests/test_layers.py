@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = (
-    {"types", "check", "files", "config", "config_help", "report"},
+    {"types", "check", "atomic_files", "config", "config_help", "report"},
     {"losses", "data", "augment", "encoders"},
     {"frameworks"},
     {"methods"},
@@ -66,7 +66,7 @@ def test_packages_form_no_cycle():
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-@pytest.mark.parametrize("module", ["vrl_jax", "vrl_jax.report.html"])
+@pytest.mark.parametrize("module", ["vrl_jax", "vrl_jax.report.html_page"])
 def test_light_modules_do_not_import_jax(module):
     code = f"import {module}, sys; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -20,11 +20,11 @@ from absl import app
 from absl.testing import flagsaver
 
 from configs import synthetic_bod
-from tests.data.video.test_decode import write_clip
+from tests.data.video.test_video_decoder import write_clip
 from vrl_jax import config, flags, main, pretrained
-from vrl_jax.data.dataset import VideoError
-from vrl_jax.data.datasets.folders import ClassFolders
 from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.datasets.video_folders import ClassFolders
+from vrl_jax.data.video_dataset import VideoError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {

@@ -13,12 +13,12 @@ from absl.testing import flagsaver
 from configs import eval_factors, synthetic_bod
 from tests.test_main import ENVIRONMENT, ROOT, SMALL
 from vrl_jax import config, preflight
-from vrl_jax.data.datasets.folders import ClassFolders
 from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.encoders.vit import ViT
-from vrl_jax.pretraining.program import make_program
-from vrl_jax.profiling.devices import Chip
+from vrl_jax.pretraining.train_program import make_program
+from vrl_jax.profiling.device_specs import Chip
 from vrl_jax.profiling.step_report import format_verdict
 from vrl_jax.train.sharding import make_mesh
 

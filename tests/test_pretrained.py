@@ -10,7 +10,7 @@ from configs import synthetic_bod
 from tests.buckets import open_bucket
 from tests.encoders.reference import count, fill
 from vrl_jax import config, pretrained
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.encoders.vit import ViT
 from vrl_jax.pretrained import Pretrained

@@ -25,15 +25,15 @@ from matplotlib.figure import Figure
 from ml_collections import config_flags
 
 from vrl_jax import check
-from vrl_jax.augment.views import Augment, make_views
-from vrl_jax.data.dataset import Video, VideoDataset, VideoError
-from vrl_jax.data.loader import failed_videos, train_batches
+from vrl_jax.augment.clip_views import Augment, make_views
+from vrl_jax.data.data_loader import failed_videos, train_batches
+from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError
 from vrl_jax.experiment import Experiment
 from vrl_jax.flags import config_from_flags, launch
 from vrl_jax.methods.base import Method
-from vrl_jax.pretraining.run import check_mirror
-from vrl_jax.report import plot
-from vrl_jax.train.step import view_keys
+from vrl_jax.pretraining.pretraining_run import check_mirror
+from vrl_jax.report import svg_plots
+from vrl_jax.train.train_step import view_keys
 from vrl_jax.types import View
 
 _OUT = flags.DEFINE_string("out", "views.png", "The sheet: .png, .jpg, .pdf or .svg.")
@@ -280,7 +280,7 @@ def main() -> None:
             raise ValueError("config must be of pretraining, got one of an evaluation")
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         sheet, failures = preview_views(experiment, name, _SHOW.value, _STEP.value)
-        with matplotlib.rc_context(plot.STYLE):
+        with matplotlib.rc_context(svg_plots.STYLE):
             draw_sheet(sheet).savefig(_OUT.value, dpi=DPI)
     except (OSError, ValueError, VideoError) as error:
         sys.exit(f"error: {error}")

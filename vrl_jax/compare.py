@@ -18,9 +18,9 @@ import sys
 
 import numpy as np
 
-from vrl_jax import files
-from vrl_jax.report import sweep
-from vrl_jax.report.storage import is_remote
+from vrl_jax import atomic_files
+from vrl_jax.report import sweep_figure
+from vrl_jax.report.remote_runs import is_remote
 
 UNTRAINED = "untrained"
 
@@ -39,12 +39,12 @@ def run_experiment(config: str, seed: int, workdir: pathlib.Path, overrides: lis
     earlier = json.loads(command_file.read_text()) if command_file.exists() else []
     if earlier or finished:
         commands = ({"command": shlex.join(line)} for line in (earlier, args))
-        files.check_same_settings(workdir, *commands, "--out")
+        atomic_files.check_same_settings(workdir, *commands, "--out")
     if finished:
         return
     print(f"{config}, seed {seed}: {workdir}", flush=True)
     workdir.mkdir(parents=True, exist_ok=True)
-    files.write_text(command_file, json.dumps(args))
+    atomic_files.write_text(command_file, json.dumps(args))
     code = wait_for([sys.executable, "-m", "vrl_jax.main", *args, f"--workdir={workdir}"])
     if code:
         sys.exit(code)  # the run has printed the reason
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
             for seed, workdir in zip(seeds, workdirs, strict=True):
                 try:
                     run_experiment(config, seed, workdir, [*varied, *overrides])
-                except files.ConfigMismatch as error:
+                except atomic_files.ConfigMismatch as error:
                     sys.exit(f"error: {error}")
             all_workdirs += workdirs
             experiments.setdefault(name, {})[value] = gather_results(workdirs, args.probe)
@@ -165,8 +165,8 @@ def main(argv: list[str] | None = None) -> None:
     if untrained:
         experiments[UNTRAINED] = untrained
     table = format_table(rows)
-    files.write_text(out / "table.md", table + "\n")
-    sweep.draw_sweep(out / "plot.png", experiments, setting)
+    atomic_files.write_text(out / "table.md", table + "\n")
+    sweep_figure.draw_sweep(out / "plot.png", experiments, setting)
     print(table)
 
 

@@ -21,14 +21,14 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from vrl_jax import check
-from vrl_jax.data import frame_sampling, storage
-from vrl_jax.data.dataset import Video, VideoDataset, VideoError, VideoHandle, take_subset
-from vrl_jax.data.loader import train_batches
-from vrl_jax.data.video.decode import Excerpt, VideoFile
+from vrl_jax.data import frame_sampling, remote_paths
+from vrl_jax.data.data_loader import train_batches
+from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
+from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError, VideoHandle, take_subset
 from vrl_jax.experiment import Experiment
 from vrl_jax.flags import config_from_flags, launch
-from vrl_jax.pretraining.program import Program, make_program
-from vrl_jax.pretraining.run import check_mirror
+from vrl_jax.pretraining.pretraining_run import check_mirror
+from vrl_jax.pretraining.train_program import Program, make_program
 from vrl_jax.profiling.input_report import Rates, Setup, diagnose_input, prepare_commands
 from vrl_jax.train import sharding
 
@@ -55,8 +55,8 @@ def _read(media: VideoHandle) -> int:
     if isinstance(media, Excerpt):
         return _read(media.media)
     with contextlib.suppress(OSError):
-        if isinstance(media, VideoFile) and storage.is_remote(media.path):
-            return len(storage.read_remote(media.path))
+        if isinstance(media, VideoFile) and remote_paths.is_remote(media.path):
+            return len(remote_paths.read_remote(media.path))
         if isinstance(media, VideoFile):
             with open(media.path, "rb") as file:
                 if hasattr(os, "posix_fadvise"):

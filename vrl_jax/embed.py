@@ -20,21 +20,21 @@ import numpy as np
 from tqdm import tqdm
 
 import vrl_jax
-from vrl_jax import files, pretrained
-from vrl_jax.data import storage
-from vrl_jax.data.dataset import Video, VideoDataset, VideoError, VideoList, fingerprint
-from vrl_jax.data.datasets import lookup
+from vrl_jax import atomic_files, pretrained
+from vrl_jax.data import remote_paths
+from vrl_jax.data.data_loader import eval_batches, failed_videos
+from vrl_jax.data.datasets import dataset_lookup
 from vrl_jax.data.datasets.file_lists import EXTENSIONS, PARTS, open_handle
-from vrl_jax.data.datasets.folders import ClassFolders
-from vrl_jax.data.loader import eval_batches, failed_videos
-from vrl_jax.evaluation.encode import (
+from vrl_jax.data.datasets.video_folders import ClassFolders
+from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError, VideoList, fingerprint
+from vrl_jax.evaluation.encode_videos import (
     EncodeConfig,
     add_options,
     compile_encoder,
     pad_rows,
     read_encode_config,
 )
-from vrl_jax.evaluation.stamp import describe_model
+from vrl_jax.evaluation.result_stamp import describe_model
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 from vrl_jax.train.compilation import enable_cache
@@ -77,7 +77,7 @@ def write_features(
         "parts": {"batch": protocol.batch},
     }
     if out.exists():
-        files.check_same_settings(out, feature_file.read_about(out), about, "--out")
+        atomic_files.check_same_settings(out, feature_file.read_about(out), about, "--out")
         feature_file.FeatureParts(out, about).remove()  # left if killed just before the removal
         return f"{out} is finished (to make it again, delete it)"
     parts = feature_file.FeatureParts(out, about)
@@ -94,7 +94,7 @@ def find_videos(name: str, settings: list[str], part: str) -> VideoDataset:
     Raises:
       ValueError: there is no such data set, or no video in the folder.
     """
-    dataset = lookup.build_dataset(name, settings)
+    dataset = dataset_lookup.build_dataset(name, settings)
     if isinstance(dataset, ClassFolders) and not settings:
         root, splits = Path(dataset.root), (dataset.train_folder, dataset.test_folder)
         if not any((root / split).is_dir() for split in splits):
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="a run's folder, or what vrl_jax.pretrained.load takes")
     parser.add_argument("data", nargs="+", help="data set or folder, then its fields, key=value")
     parser.add_argument(
-        "--out", type=storage.local_path, required=True, help="features.npz or .parquet"
+        "--out", type=remote_paths.local_path, required=True, help="features.npz or .parquet"
     )
     parser.add_argument("--part", choices=PARTS, default="test", help="of the data set")
     parser.add_argument("--clips", type=int, default=10, help="per video (default 10)")

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, field
 
-from vrl_jax.augment.views import Augment
-from vrl_jax.data.dataset import Splits
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.loader import Loader
+from vrl_jax.data.video_dataset import Splits
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.methods.base import MethodConfig
 from vrl_jax.methods.network import EncoderConfig
-from vrl_jax.probes.suite import ProbeConfig
-from vrl_jax.train.loop import Train
+from vrl_jax.probes.probe_suite import ProbeConfig
 from vrl_jax.train.optim import Optimizer
+from vrl_jax.train.train_loop import Train
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from ml_collections import config_flags
 
 from vrl_jax import config as configs
 from vrl_jax.config_help import explain_config
-from vrl_jax.data.datasets import lookup
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.data.datasets import dataset_lookup
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.experiment import Experiment
 from vrl_jax.train.compilation import enable_cache
 
@@ -153,5 +153,5 @@ def replace_data(described: ml_collections.ConfigDict, data: str) -> dict[str, A
     tree = described.to_dict()
     if data.strip():
         kind, *fields = shlex.split(data)
-        tree["data"] = configs.describe(lookup.build_dataset(kind, fields)).to_dict()
+        tree["data"] = configs.describe(dataset_lookup.build_dataset(kind, fields)).to_dict()
     return tree

@@ -1,6 +1,6 @@
 """Pretrain or evaluate: `python -m vrl_jax.main --config=configs/synthetic_bod.py`.
 
-A config of an `Evaluation` evaluates a pretrained encoder, see `vrl_jax.evaluation.run`.
+A config of an `Evaluation` evaluates a pretrained encoder, see `vrl_jax.evaluation.evaluation_run`.
 
 Run the same command again to continue an interrupted run; a finished run is evaluated and
 reported again. `--config.optim.learning_rate=0.001` overrides a setting and
@@ -31,12 +31,12 @@ from ml_collections import config_flags
 
 from vrl_jax import config as configs
 from vrl_jax import flags
-from vrl_jax.data.dataset import VideoError
-from vrl_jax.evaluation.config import Evaluation
-from vrl_jax.evaluation.run import EvaluationRun
+from vrl_jax.atomic_files import ConfigMismatch
+from vrl_jax.data.video_dataset import VideoError
+from vrl_jax.evaluation.eval_config import Evaluation
+from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.experiment import Experiment
-from vrl_jax.files import ConfigMismatch
-from vrl_jax.pretraining.run import Pretraining
+from vrl_jax.pretraining.pretraining_run import Pretraining
 
 absl_flags.adopt_module_key_flags(flags)  # listed by --help
 

@@ -20,16 +20,16 @@ from jax.sharding import Mesh
 
 from vrl_jax import check
 from vrl_jax import config as configs
-from vrl_jax.data.dataset import VideoError
+from vrl_jax.data.video_dataset import VideoError
 from vrl_jax.encoders.layers import formulation_on
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.experiment import Experiment
 from vrl_jax.flags import config_from_flags, launch
-from vrl_jax.pretraining.program import make_program
-from vrl_jax.profiling import devices
-from vrl_jax.profiling.devices import Chip
+from vrl_jax.pretraining.train_program import make_program
+from vrl_jax.profiling import device_specs
+from vrl_jax.profiling.device_specs import Chip
 from vrl_jax.profiling.step_report import StepReport, analyze_step, format_report, format_verdict
-from vrl_jax.report.storage import is_remote
+from vrl_jax.report.remote_runs import is_remote
 from vrl_jax.train import sharding
 
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice to compile for, such as v5e:4x4.")
@@ -92,8 +92,10 @@ def devices_from_flags() -> list[jax.Device]:
     if _TOPOLOGY.value and _DEVICES.value is not None:
         raise ValueError("topology and devices are two targets: pass one of them")
     if _TOPOLOGY.value:
-        return devices.tpu_slice(_TOPOLOGY.value)
-    return jax.devices() if _DEVICES.value is None else devices.simulated_devices(_DEVICES.value)
+        return device_specs.tpu_slice(_TOPOLOGY.value)
+    return (
+        jax.devices() if _DEVICES.value is None else device_specs.simulated_devices(_DEVICES.value)
+    )
 
 
 def target_from_flags(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
@@ -137,7 +139,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # to measure the compile time
     try:
         experiment, mesh = target_from_flags(config_from_flags())
-        chip = devices.find_chip(mesh.devices.flat[0].device_kind)
+        chip = device_specs.find_chip(mesh.devices.flat[0].device_kind)
         report = compile_step(experiment, mesh, count_videos(experiment), chip)
     except ValueError as error:
         sys.exit(f"error: {error}")

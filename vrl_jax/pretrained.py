@@ -21,12 +21,12 @@ from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import save_file
 
 from vrl_jax import config
-from vrl_jax.augment.views import Augment, center_view
-from vrl_jax.data import storage
-from vrl_jax.data.storage import AnyPath
+from vrl_jax.augment.clip_views import Augment, center_view
+from vrl_jax.data import remote_paths
+from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.network import EncoderConfig
-from vrl_jax.report.storage import CHECKPOINTS
+from vrl_jax.report.remote_runs import CHECKPOINTS
 from vrl_jax.train import provenance
 from vrl_jax.train.checkpoint import restore_encoder
 from vrl_jax.types import Features
@@ -100,7 +100,7 @@ def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
       ValueError: there is no run and no such file, no such checkpoint, a file of PyTorch's weights,
         or one that is damaged.
     """
-    path = storage.to_path(path)
+    path = remote_paths.to_path(path)
     if path.suffix in TORCH_SUFFIXES:
         raise ValueError(f"{path} is a PyTorch file, {_how_to_convert(path)}")
     if path.suffix == ".safetensors":
@@ -108,7 +108,7 @@ def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
             raise ValueError(f"{path} holds one encoder: step must be None, got {step}")
         return _load_file(path)
     described = path / "config.json"
-    if not storage.is_file(described):
+    if not remote_paths.is_file(described):
         raise ValueError(f"{path} holds no run: there is no {described}")
     experiment = config.build(json.loads(described.read_text()))
     if not isinstance(experiment, Experiment):
@@ -145,9 +145,9 @@ def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
 
 
 def _load_file(path: AnyPath) -> Pretrained:
-    if not storage.is_file(path):
+    if not remote_paths.is_file(path):
         raise ValueError(f"there is no file {path}")
-    if not storage.is_remote(path):
+    if not remote_paths.is_remote(path):
         return _read_file(path, path)
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / path.name

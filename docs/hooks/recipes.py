@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.base import EvalInput, EvalProtocol
+from vrl_jax.evaluation.eval_protocol import EvalInput, EvalProtocol
 from vrl_jax.evaluation.protocols.classifier import ClassifierEval
 from vrl_jax.evaluation.recipes import list_recipes
 from vrl_jax.train.optim import Optimizer

@@ -9,7 +9,7 @@ from benchmarks import methods
 from benchmarks.jax_step import program_of
 from benchmarks.methods import BOTH, METHODS, OUTER, encoded, planned
 from benchmarks.step import Settings
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 
 TINY = Settings(encoder="tiny", batch=4, frames=8, size=16, steps=1)
 COUNTS = {"BOD-VCL, both levels": 4, "HDC": 3, "SDC": 6, "DualVar": 4}

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks import stages
 from benchmarks.jax_step import experiment, program_of
 from benchmarks.step import Settings
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.methods.bod import BOD
 from vrl_jax.train.sharding import make_mesh

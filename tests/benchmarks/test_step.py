@@ -12,8 +12,8 @@ import pytest
 from benchmarks import jax_step, step
 from benchmarks.step import Settings, check_equal, largest
 from vrl_jax.augment import photometric as ours
-from vrl_jax.augment.crops import resize_box
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.augment.spatial_crops import resize_box
 from vrl_jax.losses import info_nce, nt_xent
 from vrl_jax.types import TrainLength
 

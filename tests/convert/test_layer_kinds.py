@@ -10,9 +10,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests.encoders.reference import fill
-from vrl_jax.augment.views import Augment
-from vrl_jax.convert import layer_kinds, match
-from vrl_jax.convert.names import Layout
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.convert import layer_kinds, layout_match
+from vrl_jax.convert.weight_layouts import Layout
 from vrl_jax.encoders.layers import Conv3d, pool_features
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.slowonly import SlowOnly
@@ -80,13 +80,13 @@ def features_in_both(rng, torch):
 
     network = networks.fill(make_torch_network(torch))
     state = {name: x.numpy() for name, x in network.state_dict().items()}
-    encoder, variables, unused = match.from_torch(state, LAYOUT, "")
+    encoder, variables, unused = layout_match.from_torch(state, LAYOUT, "")
     assert not unused
     clips = rng.normal(size=CLIPS).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(clips)).numpy()
     got = encoder.module().apply(variables, jnp.asarray(clips), False).clip
-    return expected, got, state, match.to_torch(encoder, variables, LAYOUT)
+    return expected, got, state, layout_match.to_torch(encoder, variables, LAYOUT)
 
 
 def test_square_kernels_give_the_features_of_pytorch(rng):
@@ -108,23 +108,23 @@ def test_square_kernels_give_the_features_of_pytorch(rng):
 def test_a_wrong_kind_is_seen_in_the_features(rng, monkeypatch, layer_class, axes):
     wrong = replace(layer_kinds.KINDS[layer_class], axes=axes)
     monkeypatch.setitem(layer_kinds.KINDS, layer_class, wrong)
-    match.torch_arrays.cache_clear()
+    layout_match.torch_arrays.cache_clear()
     try:
         expected, got, *_ = features_in_both(rng, pytest.importorskip("torch"))
     finally:
-        match.torch_arrays.cache_clear()
+        layout_match.torch_arrays.cache_clear()
     assert np.abs(got - expected).max() > 0.01
 
 
 def test_each_kind_is_transposed_as_pytorch_stores_it(rng):
     variables = fill(SquareNet(), CLIPS, rng)
-    arrays = match.to_torch(Square(), variables, LAYOUT)
+    arrays = layout_match.to_torch(Square(), variables, LAYOUT)
     ours = flatten_dict(variables, sep="/")
     kernel = ours["params/conv/kernel"]
     assert arrays["conv.weight"][0, 1, 2, 0, 1] == kernel[2, 0, 1, 1, 0]
     np.testing.assert_array_equal(arrays["dense.weight"], ours["params/dense/kernel"].T)
     np.testing.assert_array_equal(arrays["table.weight"], ours["params/table/embedding"])
-    _, again, _ = match.from_torch(arrays, LAYOUT, "")
+    _, again, _ = layout_match.from_torch(arrays, LAYOUT, "")
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
@@ -139,7 +139,7 @@ def test_each_kind_is_transposed_as_pytorch_stores_it(rng):
     ids=lambda encoder: type(encoder).__name__,
 )
 def test_every_layer_of_an_encoder_has_a_kind(encoder):
-    arrays = match.torch_arrays(encoder, replace(LAYOUT, rename=lambda path: path))
+    arrays = layout_match.torch_arrays(encoder, replace(LAYOUT, rename=lambda path: path))
     kernels = {path: x for path, x in arrays.items() if path.endswith("kernel")}
     expected = (1, 0) if isinstance(encoder, ViT) else (4, 3, 0, 1, 2)
     assert kernels and {x.axes for x in kernels.values()} == {expected}
@@ -157,9 +157,9 @@ def test_layers_of_unknown_kind_are_refused():
             return pool_features([clips @ self.param("kernel", nn.initializers.ones, (3, 3))])
 
     with pytest.raises(ValueError, match=r"params/general/bias .*known kind \(Conv3d, Dense"):
-        match.torch_arrays(Square(General), LAYOUT)
+        layout_match.torch_arrays(Square(General), LAYOUT)
     with pytest.raises(ValueError, match=r"params/kernel of .*add the layer's class to .*KINDS"):
-        match.torch_arrays(Square(Own), LAYOUT)
+        layout_match.torch_arrays(Square(Own), LAYOUT)
 
 
 def test_arrays_that_a_kind_does_not_have_are_refused():
@@ -172,6 +172,6 @@ def test_arrays_that_a_kind_does_not_have_are_refused():
     with pytest.raises(
         ValueError, match="params/stack/kernel of .*: kernel must have 2 axes, got 3"
     ):
-        match.torch_arrays(Square(Stacked), LAYOUT)
+        layout_match.torch_arrays(Square(Stacked), LAYOUT)
     with pytest.raises(ValueError, match="arrays must be among kernel, bias, got scale"):
         layer_kinds.DENSE.axes_of("scale", 1)

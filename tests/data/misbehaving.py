@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrl_jax.data.dataset import Video, VideoList
 from vrl_jax.data.datasets.file_lists import Listed
-from vrl_jax.data.video.decode import VideoFile
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Video, VideoList
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import traceback
 import numpy as np
 import pytest
 
-from tests.data.video.test_decode import CLIPS, write_clip
-from vrl_jax.data.dataset import VideoError
-from vrl_jax.data.video.decode import VideoBytes, VideoFile
+from tests.data.video.test_video_decoder import CLIPS, write_clip
+from vrl_jax.data.video.video_decoder import VideoBytes, VideoFile
+from vrl_jax.data.video_dataset import VideoError
 
 SECONDS = 60  # for one file, on a busy machine
 MEMORY = 3 << 30  # address space of the reading process

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from vrl_jax import pretrained
-from vrl_jax.augment.views import Augment
-from vrl_jax.detection import __main__, action_head, ava, box_features
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.detection import __main__, action_head, ava_boxes, box_features
 from vrl_jax.detection.box_features import BoxFeatures
-from vrl_jax.detection.metrics import frame_map, roi_align
+from vrl_jax.detection.frame_metrics import frame_map, roi_align
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
@@ -91,8 +91,8 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
     plain = json.loads((tmp_path / "results/detection-action-untrained.json").read_text())
     assert plain["model"]["init"] == "untrained" and plain["protocol"] == result["protocol"]
     assert plain["model"]["weights"] != result["model"]["weights"]
-    rows = ava.read_annotations(world / "test.csv").without({("test0", 901.0)})
-    predictions = ava.read_predictions(tmp_path / "predictions.csv")
+    rows = ava_boxes.read_annotations(world / "test.csv").without({("test0", 901.0)})
+    predictions = ava_boxes.read_predictions(tmp_path / "predictions.csv")
     again = frame_map(rows, predictions, (3, 7, 8))
     assert result["value"] == pytest.approx(again.value)
     missing = {a: (rows.action[rows.video == "test4"] == a).sum() for a in (3, 7)}
@@ -102,7 +102,9 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
     assert set(result["per_class"]) == {"red", "blue"}
     assert result["unreadable"] == {"train": 0, "test": 1}
     assert "test0" not in predictions.video and "test4" not in predictions.video
-    assert len(predictions.video) == 3 * (len(ava.collect_instances(rows, (3, 7, 8)).frame) - 1)
+    assert len(predictions.video) == 3 * (
+        len(ava_boxes.collect_instances(rows, (3, 7, 8)).frame) - 1
+    )
     assert result["protocol"]["boxes"] == "annotated" and result["protocol"]["frames"] == 4
     assert result["model"]["weights"] == pretrained.load(world / "model.safetensors").weights()
     assert f"frame mAP {result['value']:.4f}" in capsys.readouterr().out
@@ -138,22 +140,22 @@ def test_a_boxes_features_are_cut_out_where_it_is(world, tmp_path):
 
 
 def test_detected_boxes_take_the_place_of_annotated_ones(world, tmp_path):
-    rows = ava.read_annotations(world / "test.csv")
-    unlabelled = rows._replace(action=np.full_like(rows.action, ava.NONE))
+    rows = ava_boxes.read_annotations(world / "test.csv")
+    unlabelled = rows._replace(action=np.full_like(rows.action, ava_boxes.NONE))
     shifted = unlabelled._replace(box=unlabelled.box + 0.01)
-    ava.write_predictions(tmp_path / "boxes.csv", shifted)
+    ava_boxes.write_predictions(tmp_path / "boxes.csv", shifted)
     result = run(world, tmp_path, f"--boxes={tmp_path}/boxes.csv")
     assert result["protocol"]["boxes"] == "detected" and result["value"] > 0.5
     assert result["protocol"]["min_score"] == 0.8 and "chance" not in result
-    predictions = ava.read_predictions(tmp_path / "predictions.csv")
+    predictions = ava_boxes.read_predictions(tmp_path / "predictions.csv")
     assert {tuple(box) for box in predictions.box} <= {tuple(box) for box in shifted.box}
     fewer = rows.take(rows.video != "test1")
-    ava.write_annotations(tmp_path / "fewer.csv", fewer)
+    ava_boxes.write_annotations(tmp_path / "fewer.csv", fewer)
     options = f"--boxes={tmp_path}/boxes.csv", f"--test={tmp_path}/fewer.csv"
     other = run(world, tmp_path, *options)["data"]
     assert {key for key in other if other[key] != result["data"][key]} == {"test"}
     unsure = shifted._replace(score=np.where(np.arange(len(rows.score)) < 3, 0.7, 0.8))
-    ava.write_predictions(tmp_path / "unsure.csv", unsure)
+    ava_boxes.write_predictions(tmp_path / "unsure.csv", unsure)
     options = f"--boxes={tmp_path}/unsure.csv", "--max-failed=0.5"
     run(world, tmp_path / "sure", *options)
     sure = np.load(tmp_path / "sure/test-boxes.npz")["box"]
@@ -161,7 +163,7 @@ def test_detected_boxes_take_the_place_of_annotated_ones(world, tmp_path):
     run(world, tmp_path / "all", *options, "--min-score=0.7")
     assert len(np.load(tmp_path / "all/test-boxes.npz")["box"]) > len(sure)
     away = shifted._replace(box=shifted.box * 0.2)
-    ava.write_predictions(tmp_path / "boxes.csv", away)
+    ava_boxes.write_predictions(tmp_path / "boxes.csv", away)
     assert run(world, tmp_path / "away", f"--boxes={tmp_path}/boxes.csv")["value"] == 0
 
 
@@ -246,8 +248,8 @@ def test_features_do_not_depend_on_names_and_actions(world, tmp_path, monkeypatc
     (tmp_path / "test-boxes.npz.parts").mkdir()
     shutil.copy(world / "model.safetensors", tmp_path / "moved.safetensors")
     (tmp_path / "list.pbtxt").write_text(ACTIONS.replace("none", "no one"))
-    rows = ava.read_annotations(world / "train.csv")
-    ava.write_annotations(tmp_path / "train.csv", rows._replace(action=10 - rows.action))
+    rows = ava_boxes.read_annotations(world / "train.csv")
+    ava_boxes.write_annotations(tmp_path / "train.csv", rows._replace(action=10 - rows.action))
     monkeypatch.setattr(
         box_features, "eval_batches", lambda *_, **__: pytest.fail("it is read again")
     )
@@ -275,7 +277,7 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
     """Every third key frame is not read; what is left is told apart without an error."""
     n, actions = 60, (3, 7)
     number = np.arange(n)
-    rows = ava.Boxes(
+    rows = ava_boxes.Boxes(
         np.array([f"video{at % 6}" for at in number]),
         number // 6.0,
         np.tile([0.1, 0.2, 0.5, 0.9], (n, 1)),
@@ -283,7 +285,7 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
         np.zeros(n, int),
         np.ones(n),
     )
-    instances, read = ava.collect_instances(rows, actions), number % 3 > 0
+    instances, read = ava_boxes.collect_instances(rows, actions), number % 3 > 0
     noise = rng.normal(0, 0.01, (n, 2))
     features = np.where(read[:, None], instances.labels + noise, np.nan).astype(np.float32)
     encoded = BoxFeatures(instances, features, read)
@@ -297,9 +299,9 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
 
 def test_times_may_be_numbers_of_frames(world, tmp_path):
     for part in ("train", "test"):
-        rows = ava.read_annotations(world / f"{part}.csv")
+        rows = ava_boxes.read_annotations(world / f"{part}.csv")
         frames = rows._replace(time=(rows.time - 900) * 25 + 1)
-        ava.write_annotations(tmp_path / f"{part}.csv", frames)
+        ava_boxes.write_annotations(tmp_path / f"{part}.csv", frames)
     files = [f"--{part}={tmp_path}/{part}.csv" for part in ("train", "test")]
     got = run(world, tmp_path, "--times=frames", *files)
     expected = run(world, tmp_path / "seconds")

@@ -9,15 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from tests.evaluation.test_run import ENCODER, Split
-from vrl_jax.augment.views import Augment
+from tests.evaluation.test_evaluation_run import ENCODER, Split
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.encoders.layers import pool_features
-from vrl_jax.evaluation.base import EvalInput
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_config import Evaluation
+from vrl_jax.evaluation.eval_protocol import EvalInput
+from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.evaluation.protocols.attentive import Attentive, AttentiveHead, time_positions
 from vrl_jax.evaluation.protocols.classifier import TrainInput
-from vrl_jax.evaluation.run import EvaluationRun
 from vrl_jax.evaluation.supervised_step import LinearHead
 from vrl_jax.train.optim import AdamW
 

@@ -17,29 +17,29 @@ import orbax.checkpoint as ocp
 import pytest
 
 import tests.evaluation
-from tests.evaluation.test_run import ENCODER, Split, evaluation, read
+from tests.evaluation.test_evaluation_run import ENCODER, Split, evaluation, read
 from vrl_jax import config, pretrained
-from vrl_jax.augment.views import Augment
-from vrl_jax.data.dataset import Video, VideoList
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.datasets import benchmarks
 from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.video_dataset import Video, VideoList
 from vrl_jax.evaluation import protocols
-from vrl_jax.evaluation.base import (
+from vrl_jax.evaluation.eval_config import Evaluation
+from vrl_jax.evaluation.eval_protocol import (
     EvalInput,
     EvalProtocol,
     RunInput,
     find_deviations,
     load_recipe,
 )
-from vrl_jax.evaluation.config import Evaluation
+from vrl_jax.evaluation.eval_task import EvalTask
+from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.evaluation.protocols.attentive import Attentive
 from vrl_jax.evaluation.protocols.classifier import ClassifierEval, TrainInput
 from vrl_jax.evaluation.protocols.linear import Linear
 from vrl_jax.evaluation.recipes import list_recipes, published_recipe
-from vrl_jax.evaluation.run import EvaluationRun
-from vrl_jax.evaluation.task import EvalTask
 from vrl_jax.probes.linear_probe import LinearProbe
-from vrl_jax.report.results import load_result
+from vrl_jax.report.result_files import load_result
 from vrl_jax.train.optim import SGD
 from vrl_jax.train.preemption import PreemptionGuard
 
@@ -275,7 +275,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vrl_jax.evaluation.base import EvalInput
+from vrl_jax.evaluation.eval_protocol import EvalInput
 from vrl_jax.probes import results
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.evaluation.shrink import shrink
-from vrl_jax.evaluation.base import find_deviations
+from vrl_jax.evaluation.eval_protocol import find_deviations
 from vrl_jax.evaluation.protocols.retrieval import Retrieval
 from vrl_jax.evaluation.recipes import list_recipes, published_recipe
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.evaluation.supervised_step import (
     Classifier,
     LinearHead,

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrl_jax.data.dataset import Video, VideoError, VideoList
+from vrl_jax.data.data_loader import eval_batches
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.loader import eval_batches
-from vrl_jax.data.video.containers import ZippedFrames
+from vrl_jax.data.video.media_containers import ZippedFrames
+from vrl_jax.data.video_dataset import Video, VideoError, VideoList
 from vrl_jax.factors import scuba
 
 FRAMES = np.array([[0, 2, 3], [1, 1, 4]])

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vrl_jax.data.dataset import Video, VideoList
-from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.factors.report import FactorConfig, report_factors
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Video, VideoList
+from vrl_jax.factors.factor_report import FactorConfig, report_factors
 from vrl_jax.losses import koopman
 from vrl_jax.probes.linear_probe import LinearProbe
 

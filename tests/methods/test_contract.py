@@ -12,14 +12,14 @@ import pytest
 
 import vrl_jax.frameworks
 import vrl_jax.methods
-from vrl_jax.augment.views import Augment
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.instance import Instance
 from vrl_jax.train import sharding
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.optim import SGD
-from vrl_jax.train.step import init_state, make_step
+from vrl_jax.train.train_step import init_state, make_step
 from vrl_jax.types import Slot, TrainLength
 
 VIDEOS, CLIPS, FRAMES, SIDE = 16, 2, 6, 12

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vrl_jax.augment.views import Augment, make_views
+from vrl_jax.augment.clip_views import Augment, make_views
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.base import ProjectionHead
 from vrl_jax.frameworks.moco import MoCo

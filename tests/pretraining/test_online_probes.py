@@ -9,12 +9,12 @@ import pytest
 
 from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.data.dataset import Video, VideoList, take_subset
-from vrl_jax.data.video.decode import VideoFile
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Video, VideoList, take_subset
 from vrl_jax.pretraining.online_probes import OnlineProbes
-from vrl_jax.pretraining.program import make_program
-from vrl_jax.probes.features import FeatureBank
-from vrl_jax.probes.suite import ProbeConfig, check_group
+from vrl_jax.pretraining.train_program import make_program
+from vrl_jax.probes.feature_bank import FeatureBank
+from vrl_jax.probes.probe_suite import ProbeConfig, check_group
 from vrl_jax.train.sharding import make_mesh
 
 

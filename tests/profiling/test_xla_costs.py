@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vrl_jax.profiling.devices import Chip
+from vrl_jax.profiling.device_specs import Chip
 from vrl_jax.profiling.xla_costs import (
     Collective,
     Costs,

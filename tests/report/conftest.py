@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vrl_jax.report import results
+from vrl_jax.report import result_files
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def fake_run(folder: Path, rng: np.random.Generator, method="bod", steps=200) ->
     return folder
 
 
-def made(content, run="", predictions=None) -> results.Result:
+def made(content, run="", predictions=None) -> result_files.Result:
     """The content of a result's file, as read."""
-    return results.parse_result(content, Path("results/made.json"), run, predictions)
+    return result_files.parse_result(content, Path("results/made.json"), run, predictions)
 
 
 def predictions(rng, n=200, names=("circle", "square", "star")):

@@ -5,11 +5,11 @@ import pytest
 from scipy.stats import binomtest
 
 from tests.report.conftest import made, predictions, result
-from vrl_jax.report import results, significance
+from vrl_jax.report import result_files, significance
 
 
 def load(arrays, path="p.npz"):
-    return results.Predictions(Path(path), **arrays)
+    return result_files.Predictions(Path(path), **arrays)
 
 
 def shuffled(arrays, rng, n):

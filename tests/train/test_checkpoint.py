@@ -10,13 +10,13 @@ import pytest
 
 from vrl_jax.train import sharding
 from vrl_jax.train.checkpoint import Checkpoints, restore_encoder, steps_in
-from vrl_jax.train.step import TrainState
+from vrl_jax.train.train_step import TrainState
 
 WRITER = """
 import sys, pathlib
 import jax.numpy as jnp
 from vrl_jax.train.checkpoint import Checkpoints, restore_encoder
-from vrl_jax.train.step import TrainState
+from vrl_jax.train.train_step import TrainState
 with Checkpoints(pathlib.Path(sys.argv[1]), 2, {}) as checkpoints:
     for step in range(1, 10**6):
         state = TrainState(jnp.int32(step), {"w": jnp.full(10**6, float(step))}, {}, {})

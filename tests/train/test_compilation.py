@@ -13,7 +13,7 @@ import pytest
 
 from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.pretraining.program import make_program
+from vrl_jax.pretraining.train_program import make_program
 from vrl_jax.train.compilation import BackgroundCompile
 from vrl_jax.train.sharding import make_mesh, shard_rows
 

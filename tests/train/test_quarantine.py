@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from vrl_jax.data.dataset import Video, VideoError, VideoList
-from vrl_jax.data.video.decode import VideoFile
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Video, VideoError, VideoList
 from vrl_jax.train.quarantine import Quarantine
 
 SOURCE = VideoList(tuple(Video(f"v{i}", VideoFile(""), {}) for i in range(10)), {})

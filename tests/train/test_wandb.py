@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from vrl_jax.train.log import Log
+from vrl_jax.train.run_log import Log
 from vrl_jax.train.wandb import WandbWriter, check_installed
 
 

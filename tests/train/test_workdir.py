@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from tests.buckets import Bucket, open_bucket
-from tests.evaluation.test_run import ENCODER
+from tests.evaluation.test_evaluation_run import ENCODER
 from tests.test_main import ENVIRONMENT, ROOT, command, write_folders
 from vrl_jax import pretrained
-from vrl_jax.augment.views import Augment
-from vrl_jax.evaluation.run import UNTRAINED
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.evaluation.evaluation_run import UNTRAINED
 from vrl_jax.report import __main__ as report
 from vrl_jax.train.workdir import open_workdir
 
@@ -212,7 +212,7 @@ def test_a_checkpoint_that_was_not_finished_is_none(store):
 import jax.numpy as jnp
 from etils import epath
 from vrl_jax.train.checkpoint import Checkpoints, steps_in
-from vrl_jax.train.step import TrainState
+from vrl_jax.train.train_step import TrainState
 
 folder = epath.Path("gs://bucket/c/checkpoints")
 def state(step):
@@ -304,10 +304,10 @@ import json
 from dataclasses import replace
 import fsspec
 from absl import flags
-from tests.evaluation.test_run import evaluation
-from vrl_jax.data.loader import Loader
-from vrl_jax.data.datasets.folders import ClassFolders
-from vrl_jax.evaluation.run import EvaluationRun
+from tests.evaluation.test_evaluation_run import evaluation
+from vrl_jax.data.data_loader import Loader
+from vrl_jax.data.datasets.video_folders import ClassFolders
+from vrl_jax.evaluation.evaluation_run import EvaluationRun
 
 flags.FLAGS.mark_as_parsed()
 change = dict(batch=4, epochs=4.0)

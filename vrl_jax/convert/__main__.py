@@ -1,7 +1,7 @@
 """Conversion of weights: `python -m vrl_jax.convert r3d_18.pth --out=r3d_18.safetensors`.
 
 The source is a weight file with the parameter names of torchvision, pytorchvideo, DualVar or SDC
-(see `vrl_jax.convert.names`), also inside a checkpoint; the folder of a run; or a file written by
+(see `weight_layouts`), also inside a checkpoint; the folder of a run; or a file written by
 this command. By default the result is a `.safetensors` file for `pretrained.load`;
 `--to=torchvision --out=x.pth` (or `.safetensors`) writes a state dict for `load_state_dict`. Weight
 files do not record the input that they were trained on: correct the printed default with `--size`,
@@ -13,17 +13,19 @@ import collections
 import sys
 from dataclasses import replace
 
-from vrl_jax.convert import files
-from vrl_jax.convert.names import FAMILIES
-from vrl_jax.data import storage
+from vrl_jax.convert import weight_files
+from vrl_jax.convert.weight_layouts import FAMILIES
+from vrl_jax.data import remote_paths
 from vrl_jax.pretrained import Pretrained
 
 
 def main(argv: list[str] | None = None) -> None:
     """Convert, and print a summary."""
     parser = argparse.ArgumentParser(prog="python -m vrl_jax.convert", description=__doc__)
-    parser.add_argument("source", type=storage.local_path, help="weight file, or folder of a run")
-    parser.add_argument("--out", type=storage.local_path, required=True, help="file to write")
+    parser.add_argument(
+        "source", type=remote_paths.local_path, help="weight file, or folder of a run"
+    )
+    parser.add_argument("--out", type=remote_paths.local_path, required=True, help="file to write")
     parser.add_argument("--to", choices=("ours", *FAMILIES), default="ours", help="names to write")
     parser.add_argument("--prefix", help="of the encoder's names, if a file holds several")
     parser.add_argument("--step", type=int, help="of the run's checkpoint (default: the newest)")
@@ -39,10 +41,10 @@ def main(argv: list[str] | None = None) -> None:
         flags = ", ".join(f"--{name}" for name in inputs)
         parser.error(f"files of {args.to} do not record their input: drop {flags}")
     try:
-        encoder, unused = files.read_weights(args.source, args.prefix, args.step)
+        encoder, unused = weight_files.read_weights(args.source, args.prefix, args.step)
         encoder = replace(encoder, augment=replace(encoder.augment, **inputs))
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        files.write_weights(args.out, encoder, args.to)
+        weight_files.write_weights(args.out, encoder, args.to)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(format_summary(encoder, unused))

@@ -1,6 +1,6 @@
-"""Command `python -m vrl_jax.data.index`, see `vrl_jax.data.tools.index`."""
+"""Command `python -m vrl_jax.data.index`, see `vrl_jax.data.tools.video_index`."""
 
-from vrl_jax.data.tools.index import main
+from vrl_jax.data.tools.video_index import main
 
 if __name__ == "__main__":
     main()

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vrl_jax import check, config, files, pretrained
-from vrl_jax.data import storage
-from vrl_jax.data.loader import Loader
-from vrl_jax.detection import ava
+from vrl_jax import atomic_files, check, config, pretrained
+from vrl_jax.data import remote_paths
+from vrl_jax.data.data_loader import Loader
+from vrl_jax.detection import ava_boxes
 from vrl_jax.detection.action_head import predict_actions, train_head
-from vrl_jax.detection.ava import Boxes, Instances
+from vrl_jax.detection.ava_boxes import Boxes, Instances
 from vrl_jax.detection.box_features import (
     POOLING,
     KeyFrameVideos,
@@ -37,11 +37,11 @@ from vrl_jax.detection.box_features import (
     hash_annotations,
     hash_boxes,
 )
-from vrl_jax.detection.metrics import frame_map
-from vrl_jax.evaluation.encode import EncodeConfig, add_options, read_encode_config
-from vrl_jax.evaluation.stamp import describe_model
+from vrl_jax.detection.frame_metrics import frame_map
+from vrl_jax.evaluation.encode_videos import EncodeConfig, add_options, read_encode_config
+from vrl_jax.evaluation.result_stamp import describe_model
 from vrl_jax.pretrained import Pretrained
-from vrl_jax.probes import results
+from vrl_jax.probes import result_files
 from vrl_jax.probes.linear_probe import LinearProbe, hold_out
 from vrl_jax.train import provenance
 from vrl_jax.train.compilation import enable_cache
@@ -106,7 +106,7 @@ def detect_actions(
         encoded["train"], task.annotations["train"], encoded["test"], actions, settings
     )
     predictions = predict_actions(encoded["test"], head.logits, actions)
-    ava.write_predictions(out / "predictions.csv", predictions)
+    ava_boxes.write_predictions(out / "predictions.csv", predictions)
     score = frame_map(truth, predictions, actions, capacity=args.capacity)
     boxes = {"boxes": "detected", "min_score": args.min_score} if args.boxes else {}
     scoring = {"boxes": "annotated", "capacity": args.capacity, "head": asdict(settings), **boxes}
@@ -136,18 +136,23 @@ def read_task(args: argparse.Namespace) -> DetectionTask:
     Raises:
       ValueError: a file is malformed, or has no boxes or no evaluated actions.
     """
-    names = ava.read_actions(args.actions)
-    excluded = ava.read_excluded(args.excluded) if args.excluded else set()
+    names = ava_boxes.read_actions(args.actions)
+    excluded = ava_boxes.read_excluded(args.excluded) if args.excluded else set()
     paths = {"train": args.train, "test": args.test}
-    rows = {part: ava.read_annotations(path).without(excluded) for part, path in paths.items()}
-    instances = {part: ava.collect_instances(rows[part], sorted(names)) for part in rows}
+    rows = {
+        part: ava_boxes.read_annotations(path).without(excluded) for part, path in paths.items()
+    }
+    instances = {part: ava_boxes.collect_instances(rows[part], sorted(names)) for part in rows}
     for part, path in paths.items():
         if instances[part].keys and not instances[part].labels.any():
             raise ValueError(f"{path} has none of the actions in {args.actions}")
     if args.boxes:
-        boxes = ava.read_predictions(args.boxes).without(excluded)
+        boxes = ava_boxes.read_predictions(args.boxes).without(excluded)
         boxes = boxes.take(boxes.score >= args.min_score)
-        instances["test"], paths["test"] = ava.collect_instances(boxes, sorted(names)), args.boxes
+        instances["test"], paths["test"] = (
+            ava_boxes.collect_instances(boxes, sorted(names)),
+            args.boxes,
+        )
     for part, path in paths.items():
         if not instances[part].keys:
             raise ValueError(f"{path} has no box")
@@ -163,8 +168,10 @@ def write_run_files(model: Pretrained, args: argparse.Namespace) -> None:
         raise ValueError(f"--out must not be the folder of a run, got {args.out}")
     args.out.mkdir(parents=True, exist_ok=True)
     encoder = json.loads(config.describe(model.encoder).to_json())
-    files.write_text(path, json.dumps({**vars(args), "encoder": encoder}, indent=2, default=str))
-    files.write_text(
+    atomic_files.write_text(
+        path, json.dumps({**vars(args), "encoder": encoder}, indent=2, default=str)
+    )
+    atomic_files.write_text(
         args.out / "environment.json", json.dumps(provenance.describe_environment(), indent=2)
     )
 
@@ -183,12 +190,14 @@ def make_parser() -> argparse.ArgumentParser:
         ("actions", "label map of the actions to evaluate"),
         ("out", "output folder"),
     ):
-        parser.add_argument(f"--{name}", type=storage.local_path, required=True, help=text)
+        parser.add_argument(f"--{name}", type=remote_paths.local_path, required=True, help=text)
     parser.add_argument(
-        "--excluded", type=storage.local_path, help="key frames to leave out of train and test"
+        "--excluded", type=remote_paths.local_path, help="key frames to leave out of train and test"
     )
     parser.add_argument(
-        "--boxes", type=storage.local_path, help="detected test boxes, in the format of predictions"
+        "--boxes",
+        type=remote_paths.local_path,
+        help="detected test boxes, in the format of predictions",
     )
     parser.add_argument(
         "--min-score", type=float, default=0.8, help="of detected boxes (default %(default)s)"
@@ -250,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
         detections = evaluate_encoders(args)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}".replace("--config.", "--"))
-    results.write_results(args.out / "results", detections)
+    result_files.write_results(args.out / "results", detections)
     for result in detections:
         chance = f" (chance {result['chance']:.4f})" if "chance" in result else ""
         print(f"{result['model']['init']}: frame mAP {result['value']:.4f}{chance}")

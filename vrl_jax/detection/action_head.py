@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from vrl_jax.detection import multilabel_probe
-from vrl_jax.detection.ava import Boxes
+from vrl_jax.detection.ava_boxes import Boxes
 from vrl_jax.detection.box_features import BoxFeatures
-from vrl_jax.detection.metrics import frame_map
+from vrl_jax.detection.frame_metrics import frame_map
 from vrl_jax.probes.linear_probe import LinearProbe
 
 

@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from tqdm import tqdm
 
-from vrl_jax import files
-from vrl_jax.data.dataset import Video, VideoError, VideoList
+from vrl_jax import atomic_files
+from vrl_jax.data.data_loader import eval_batches, failed_videos
 from vrl_jax.data.datasets import file_lists
-from vrl_jax.data.loader import eval_batches, failed_videos
-from vrl_jax.data.video.decode import VideoFile
-from vrl_jax.detection.ava import Boxes, Instances
-from vrl_jax.detection.keyframes import KeyFrame, UnreadableVideo, frame_size, letterbox_boxes
-from vrl_jax.detection.metrics import roi_align
-from vrl_jax.evaluation.encode import EncodeConfig, compile_encoder, pad_rows
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Video, VideoError, VideoList
+from vrl_jax.detection.ava_boxes import Boxes, Instances
+from vrl_jax.detection.frame_metrics import roi_align
+from vrl_jax.detection.key_frames import KeyFrame, UnreadableVideo, frame_size, letterbox_boxes
+from vrl_jax.evaluation.encode_videos import EncodeConfig, compile_encoder, pad_rows
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 from vrl_jax.types import Features
@@ -103,7 +103,7 @@ def encode_boxes(
     about = {**about, "data": {"boxes": hash_boxes(instances)}, "parts": {"batch": protocol.batch}}
     path = out.with_name(f"{out.name}-boxes.npz")
     if path.exists():
-        files.check_same_settings(path, feature_file.read_about(path), about, "--out")
+        atomic_files.check_same_settings(path, feature_file.read_about(path), about, "--out")
         feature_file.FeatureParts(path, about).remove()  # left by a kill just before the removal
     else:
         parts = feature_file.FeatureParts(path, about)

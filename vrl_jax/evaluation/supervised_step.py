@@ -10,9 +10,9 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from vrl_jax.augment.views import Augment, make_views
+from vrl_jax.augment.clip_views import Augment, make_views
 from vrl_jax.train.sharding import replicated_sharding
-from vrl_jax.train.step import Metrics, TrainState, compile_step, key_for
+from vrl_jax.train.train_step import Metrics, TrainState, compile_step, key_for
 from vrl_jax.types import Features, View
 
 Tree = Any

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from vrl_jax import check
 from vrl_jax.probes import linear_probe
 from vrl_jax.probes.linear_probe import LinearProbe
-from vrl_jax.probes.results import UNREADABLE, chance_level
+from vrl_jax.probes.result_files import UNREADABLE, chance_level
 
 Views = Mapping[str, Float[np.ndarray, "n _"]]
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from vrl_jax.data.dataset import (
+from vrl_jax.data.datasets.file_lists import locate_videos, need_folder
+from vrl_jax.data.video_dataset import (
     FrameReader,
     Video,
     VideoDataset,
@@ -27,7 +28,6 @@ from vrl_jax.data.dataset import (
     VideoHandle,
     VideoList,
 )
-from vrl_jax.data.datasets.file_lists import locate_videos, need_folder
 
 
 def clip_generator(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> np.random.Generator:

@@ -8,10 +8,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float, Shaped, UInt8
 
-from vrl_jax.data.dataset import VideoDataset
+from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.factors import frame_order, pixel_baselines, scuba, units
 from vrl_jax.factors.frame_order import ViewFeatures
-from vrl_jax.probes.features import extract_features
+from vrl_jax.probes.feature_bank import extract_features
 
 Clips = UInt8[np.ndarray, "m t h w 3"]
 Batch = Mapping[str, Any]

@@ -1,7 +1,7 @@
 """Losses: arrays in, one number out. Each needs JAX alone and no config."""
 
 from vrl_jax.losses import forecast, koopman
-from vrl_jax.losses.concepts import (
+from vrl_jax.losses.concept_losses import (
     concept_alignment,
     local_contrast,
     negative_entropy,

@@ -10,14 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Complex
 
-from vrl_jax import files
-from vrl_jax.augment.views import center_view
-from vrl_jax.data.dataset import VideoDataset, take_subset
-from vrl_jax.data.loader import eval_row
-from vrl_jax.evaluation.base import EvalInput
-from vrl_jax.evaluation.extract import extract_bank, over_devices, own_batches
-from vrl_jax.evaluation.gallery import find_neighbours
-from vrl_jax.evaluation.stamp import (
+from vrl_jax import atomic_files
+from vrl_jax.augment.clip_views import center_view
+from vrl_jax.data.data_loader import eval_row
+from vrl_jax.data.video_dataset import VideoDataset, take_subset
+from vrl_jax.evaluation.eval_protocol import EvalInput
+from vrl_jax.evaluation.feature_extraction import extract_bank, over_devices, own_batches
+from vrl_jax.evaluation.neighbour_gallery import find_neighbours
+from vrl_jax.evaluation.result_stamp import (
     describe_data,
     describe_input,
     describe_model,
@@ -26,13 +26,13 @@ from vrl_jax.evaluation.stamp import (
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.base import Method
 from vrl_jax.pretrained import of_run
-from vrl_jax.probes import results
-from vrl_jax.probes.features import FeatureBank
-from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import check_group, run_probes, summarize_probes
+from vrl_jax.probes import result_files
+from vrl_jax.probes.feature_bank import FeatureBank
+from vrl_jax.probes.probe_suite import check_group, run_probes, summarize_probes
+from vrl_jax.probes.result_files import Result
 from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.sharding import replicated_sharding
-from vrl_jax.train.step import TrainState
+from vrl_jax.train.train_step import TrainState
 
 SPECTRUM_CLIPS = 64
 
@@ -108,7 +108,7 @@ class OnlineProbes:
             all_results = all_results + self._evaluate(untrained, 0, "untrained")[2]
         if jax.process_index():
             return
-        results.write_results(self._workdir / "results", all_results, self._test)
+        result_files.write_results(self._workdir / "results", all_results, self._test)
         config = self._experiment.evaluate
         if config.neighbours:
             gallery = find_neighbours(
@@ -119,7 +119,7 @@ class OnlineProbes:
                 group=config.group,
                 center=config.center,
             )
-            files.write_npz(self._workdir / "neighbours.npz", gallery)
+            atomic_files.write_npz(self._workdir / "neighbours.npz", gallery)
 
     def _evaluate(self, state: TrainState, videos: int, init: str = ""):
         """Return feature banks and results on `videos` videos; the last ones are cached."""
@@ -188,7 +188,7 @@ class OnlineProbes:
                 steps = np.append(saved["steps"][earlier], steps)
                 eigenvalues = join_spectra(saved["eigenvalues"][earlier], values)
         arrays = {"steps": steps, "eigenvalues": eigenvalues, "radius": np.asarray(radius)}
-        files.write_npz(path, arrays)
+        atomic_files.write_npz(path, arrays)
 
     def _read(self, source: VideoDataset, index: int) -> dict[str, Any]:
         """Return a video's row in the clips of the probes."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vrl_jax import files
+from vrl_jax import atomic_files
 
 ABOUT = "about"
 SUFFIXES = (".npz", ".parquet")
@@ -43,12 +43,12 @@ class FeatureParts:
         description = self.folder / f"{ABOUT}.json"
         if description.is_file():
             old = json.loads(description.read_text())
-            files.check_same_settings(self.folder, old, about, "--out")
+            atomic_files.check_same_settings(self.folder, old, about, "--out")
         else:
             if self.folder.exists():  # the origin of its parts is unknown
                 self.remove()
             self.folder.mkdir(parents=True)
-            files.write_text(description, json.dumps(about, indent=2))
+            atomic_files.write_text(description, json.dumps(about, indent=2))
 
     def __len__(self) -> int:
         """Return the number of parts."""
@@ -57,7 +57,7 @@ class FeatureParts:
     def add(self, **columns: np.ndarray) -> None:
         """Write the next part."""
         path = self.folder / f"{len(self):07}.npz"
-        files.write_npz(path, columns)
+        atomic_files.write_npz(path, columns)
 
     def join(self) -> dict[str, np.ndarray]:
         """Return the columns of all parts, concatenated."""
@@ -75,9 +75,9 @@ class FeatureParts:
 def write_columns(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write a feature file atomically; the same columns give the same bytes."""
     if path.suffix != ".parquet":
-        files.write_npz(path, {**columns, ABOUT: np.array(json.dumps(about))})
+        atomic_files.write_npz(path, {**columns, ABOUT: np.array(json.dumps(about))})
         return
-    with files.atomic_path(path) as partial:
+    with atomic_files.atomic_path(path) as partial:
         _save_parquet(partial, columns, about)
 
 

@@ -6,11 +6,11 @@ import shlex
 from dataclasses import dataclass
 
 from vrl_jax import check
-from vrl_jax.data.dataset import Listing, Splits
-from vrl_jax.data.datasets import lookup
+from vrl_jax.data.data_loader import Loader
+from vrl_jax.data.datasets import dataset_lookup
 from vrl_jax.data.datasets.indexed import Indexed
-from vrl_jax.data.loader import Loader
-from vrl_jax.data.video.decode import VideoFile
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Listing, Splits
 
 TRANSCODE = "transcode the videos once and train on the copies:"
 MIN_UTILIZATION = 0.95  # above it the input pipeline is fast enough
@@ -105,7 +105,7 @@ def prepare_commands(data: Splits, short_side: int) -> str:
     if isinstance(data, Indexed):
         manifest = shlex.quote(data.manifest)
     else:
-        description = lookup.describe_dataset(data)
+        description = dataset_lookup.describe_dataset(data)
         fields = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}"
             for key, value in description["fields"].items()

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from vrl_jax.experiment import Experiment
 from vrl_jax.profiling import xla_costs
-from vrl_jax.profiling.devices import Chip
+from vrl_jax.profiling.device_specs import Chip
 from vrl_jax.profiling.xla_costs import Costs, Memory, Times
 
 GIB = 2**30

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import jax
 
-from vrl_jax.profiling.devices import Chip
+from vrl_jax.profiling.device_specs import Chip
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\((.*)")

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vrl_jax.report import html, markdown, storage
+from vrl_jax.report import html_page, markdown_tables, remote_runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,29 +32,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         copies = Path(copies).resolve()
         try:
             folders = [
-                storage.fetch_folder(workdir, copies)
-                if storage.is_remote(workdir)
+                remote_runs.fetch_folder(workdir, copies)
+                if remote_runs.is_remote(workdir)
                 else Path(workdir)
                 for workdir in args.workdirs
             ]
             output = (
-                [markdown.format_markdown(folders)]
+                [markdown_tables.format_markdown(folders)]
                 if args.markdown
                 else _write_pages(args, folders)
             )
         except (ValueError, OSError) as error:
-            parser.exit(1, f"{parser.prog}: {storage.restore_urls(str(error), copies)}\n")
+            parser.exit(1, f"{parser.prog}: {remote_runs.restore_urls(str(error), copies)}\n")
     for text in output:
         print(text)
 
 
 def _write_pages(args: argparse.Namespace, folders: list[Path]) -> list[Path]:
     """Write all pages and return those that outlast the temporary copies."""
-    pages = [html.write_report(folder) for folder in folders]
+    pages = [html_page.write_report(folder) for folder in folders]
     paired = zip(pages, args.workdirs, strict=True)
-    local = [page for page, workdir in paired if not storage.is_remote(workdir)]
+    local = [page for page, workdir in paired if not remote_runs.is_remote(workdir)]
     if len(pages) > 1:
-        local.append(html.write_comparison(folders, args.out or Path("comparison.html")))
+        local.append(html_page.write_comparison(folders, args.out or Path("comparison.html")))
     elif not local:
         local.append(Path(shutil.copy(pages[0], args.out or Path("report.html"))))
     return local

@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vrl_jax.report import confusion, plot, table
-from vrl_jax.report.results import Predictions, Result
+from vrl_jax.report import confusion_matrix, result_table, svg_plots
+from vrl_jax.report.result_files import Predictions, Result
 
 MAX_CLASSES = 12  # with gains, and as many with losses
 MIN_P = 1e-6  # smaller p-values are printed as "below"
 MAX_NAME = 30  # letters of a class name along the axis
-GAIN, LOSS = plot.PALETTE[0], plot.PALETTE[1]
+GAIN, LOSS = svg_plots.PALETTE[0], svg_plots.PALETTE[1]
 
 
 class PairedPredictions(NamedTuple):
@@ -43,8 +43,8 @@ class RunComparison(NamedTuple):
     """One evaluation of several runs: a row and a plot for each run except the first."""
 
     title: str
-    grid: table.Grid
-    plots: list[plot.Plot]
+    grid: result_table.Grid
+    plots: list[svg_plots.Plot]
 
 
 def compare_runs(results: list[Result]) -> list[RunComparison]:
@@ -59,13 +59,13 @@ def compare_runs(results: list[Result]) -> list[RunComparison]:
     for result in results:
         if result.predictions and not result.untrained and not result.prefix:
             groups.setdefault((result.measure, result.name, result.label), []).append(result)
-    headings = table.table_heading(results)
+    headings = result_table.table_heading(results)
     comparisons = []
     for (measure, *_), (first, *rest) in groups.items():
         others = [result for result in rest if result.run != first.run]
         if others:
             comparisons.append(
-                _comparison(confusion.matrix_title(first, headings[measure]), first, others)
+                _comparison(confusion_matrix.matrix_title(first, headings[measure]), first, others)
             )
     return comparisons
 
@@ -123,13 +123,15 @@ def _comparison(title: str, first: Result, others: list[Result]) -> RunCompariso
             rows.append([other.run, "0", *["—"] * 5])
             continue
         gains = [(both.other & ~both.first).sum(), (both.first & ~both.other).sum()]
-        shares = [table.format_number(float(x.mean()), True) for x in (both.other, both.first)]
+        shares = [
+            result_table.format_number(float(x.mean()), True) for x in (both.other, both.first)
+        ]
         p = f"{both.p:.2g}" if both.p >= MIN_P else f"below {MIN_P:g}"
         rows.append([other.run, f"{len(both.labels):,}", *shares, *map(str, gains), p])
         plots.append(draw_differences(other.run, both))
     header = ["run", "videos", "accuracy", "accuracy of first run", "only this run correct"]
     header += ["only first run correct", "p"]
-    return RunComparison(f"{title}, against {first.run}", table.Grid(header, rows), plots)
+    return RunComparison(f"{title}, against {first.run}", result_table.Grid(header, rows), plots)
 
 
 def class_differences(both: PairedPredictions) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +143,7 @@ def class_differences(both: PairedPredictions) -> tuple[np.ndarray, np.ndarray]:
     return sums / np.maximum(videos, 1), videos
 
 
-def draw_differences(title: str, both: PairedPredictions) -> plot.Plot:
+def draw_differences(title: str, both: PairedPredictions) -> svg_plots.Plot:
     """Draw the largest changes of per-class accuracy, with the number of videos of each class."""
     change, videos = class_differences(both)
     order = np.argsort(-change, kind="stable")
@@ -150,7 +152,7 @@ def draw_differences(title: str, both: PairedPredictions) -> plot.Plot:
     names = [str(both.classes[i]) for i in extremes]
     short = [n if len(n) <= MAX_NAME else n[: MAX_NAME - 1] + "…" for n in names]
     ticks = [f"{n} ({videos[i]})" for n, i in zip(short, extremes, strict=True)]
-    with matplotlib.rc_context(plot.STYLE | {"axes.grid.axis": "x", "font.size": 7.5}):
+    with matplotlib.rc_context(svg_plots.STYLE | {"axes.grid.axis": "x", "font.size": 7.5}):
         height = 0.7 + 0.155 * max(3, len(extremes))
         figure = Figure(figsize=(4.6, height), layout="constrained")
         axes = figure.add_subplot(xlabel="change of accuracy")
@@ -162,8 +164,8 @@ def draw_differences(title: str, both: PairedPredictions) -> plot.Plot:
         limit = 1.05 * max(0.02, np.abs(change).max())
         axes.set_xlim(-limit, limit)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(plot.format_percent)
-        drawing = plot.figure_svg(figure, title)
+        axes.xaxis.set_major_formatter(svg_plots.format_percent)
+        drawing = svg_plots.figure_svg(figure, title)
     caption = f"{title}: {(change > 0).sum()} classes gained, {(change < 0).sum()} lost"
     points = [f"{n} {100 * change[i]:+.0f}" for n, i in zip(names, extremes, strict=True)]
-    return plot.Plot(caption, drawing, f"{caption}, in points: {', '.join(points)}")
+    return svg_plots.Plot(caption, drawing, f"{caption}, in points: {', '.join(points)}")

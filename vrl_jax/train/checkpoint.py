@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vrl_jax.data.storage import AnyPath
-from vrl_jax.files import check_same_settings
-from vrl_jax.train.step import TrainState
+from vrl_jax.atomic_files import check_same_settings
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.train.train_step import TrainState
 
 
 class Checkpoints:

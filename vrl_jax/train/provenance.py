@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import vrl_jax
-from vrl_jax import config, files
+from vrl_jax import atomic_files, config
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
@@ -20,9 +20,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def write_provenance(workdir: pathlib.Path, experiment: Any) -> None:
     """Write `config.json` and `environment.json` to the folder of a run."""
     text = config.describe(experiment).to_json(indent=2)
-    files.write_text(workdir / "config.json", text)
+    atomic_files.write_text(workdir / "config.json", text)
     environment = json.dumps(describe_environment(), indent=2)
-    files.write_text(workdir / "environment.json", environment)
+    atomic_files.write_text(workdir / "environment.json", environment)
 
 
 def describe_environment() -> dict[str, str]:

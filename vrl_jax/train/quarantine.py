@@ -5,8 +5,8 @@ import pathlib
 
 import jax
 
-from vrl_jax.data.dataset import VideoDataset, VideoError
-from vrl_jax.train.log import JsonlWriter
+from vrl_jax.data.video_dataset import VideoDataset, VideoError
+from vrl_jax.train.run_log import JsonlWriter
 
 
 def open_quarantine(folder: pathlib.Path, step: int, max_failed: float) -> "Quarantine":

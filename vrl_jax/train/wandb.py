@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from vrl_jax import files
+from vrl_jax import atomic_files
 
 ID = "wandb_id"  # file in the run's folder
 
@@ -28,7 +28,7 @@ class WandbWriter:
 
         kept = workdir / ID
         if not kept.exists():
-            files.write_text(kept, uuid.uuid4().hex[:8])
+            atomic_files.write_text(kept, uuid.uuid4().hex[:8])
         self._run = wandb.init(
             project=project,
             id=kept.read_text(),

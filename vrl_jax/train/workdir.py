@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import fsspec
 
-from vrl_jax.data import storage
-from vrl_jax.data.storage import AnyPath
-from vrl_jax.report.storage import CHECKPOINTS, WANDB, fetch_folder
+from vrl_jax.data import remote_paths
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.report.remote_runs import CHECKPOINTS, WANDB, fetch_folder
 
 SCHEME = "gs"  # on other stores Orbax cannot detect incomplete checkpoints
 
@@ -131,7 +131,7 @@ def open_workdir(path: str | AnyPath) -> Workdir:
       ValueError: an address is not on `gs://`, names a bucket instead of a folder in it, cannot be
         read, or is not that of a run; or the client of the store is not installed.
     """
-    if not storage.is_remote(path):
+    if not remote_paths.is_remote(path):
         local = pathlib.Path(path).absolute()
         return Workdir(local, local)
     scheme, _, rest = str(path).partition("://")
@@ -144,6 +144,6 @@ def open_workdir(path: str | AnyPath) -> Workdir:
         raise ValueError(
             f"workdir must be a folder in a bucket, as {SCHEME}://bucket/runs/x, got {path}"
         )
-    path = storage.to_path(path)
+    path = remote_paths.to_path(path)
     copy = LocalCopy(str(path))
     return Workdir(path, copy.folder, copy)

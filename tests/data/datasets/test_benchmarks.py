@@ -3,8 +3,7 @@ import json
 
 import pytest
 
-from tests.data.datasets.test_folders import touch
-from vrl_jax.data.dataset import Listing
+from tests.data.datasets.test_video_folders import touch
 from vrl_jax.data.datasets.benchmarks import (
     HMDB51,
     UCF101,
@@ -16,6 +15,7 @@ from vrl_jax.data.datasets.benchmarks import (
     read_ucf101,
 )
 from vrl_jax.data.datasets.file_lists import read_list
+from vrl_jax.data.video_dataset import Listing
 
 
 @pytest.fixture

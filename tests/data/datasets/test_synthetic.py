@@ -3,8 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from vrl_jax.data.dataset import HasMasks, HasTwins, VideoList, fingerprint
 from vrl_jax.data.datasets.synthetic import MOTIONS, SHAPES, Scene, Synthetic, shape_centre
+from vrl_jax.data.video_dataset import HasMasks, HasTwins, VideoList, fingerprint
 
 FRAMES = np.arange(16)[None]
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vrl_jax import check
-from vrl_jax.data import storage
-from vrl_jax.data.dataset import VideoList
+from vrl_jax.data import remote_paths
 from vrl_jax.data.datasets.file_lists import (
     Listed,
     locate_videos,
@@ -24,7 +23,8 @@ from vrl_jax.data.datasets.file_lists import (
     read_lines,
     space_name,
 )
-from vrl_jax.data.storage import AnyPath
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video_dataset import VideoList
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def read_hmdb51(
 
 def read_kinetics(path: AnyPath) -> list[tuple[str, str]]:
     """Return the (name without extension, spaced class name) rows of an official csv file."""
-    with io.StringIO(storage.read_text(path)) as file:
+    with io.StringIO(remote_paths.read_text(path)) as file:
         table = csv.DictReader(file)
         columns = ("label", "youtube_id", "time_start", "time_end")
         if missing := [name for name in columns if name not in (table.fieldnames or ())]:

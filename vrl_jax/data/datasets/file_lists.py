@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from vrl_jax import check
-from vrl_jax.data import storage
-from vrl_jax.data.dataset import Video, VideoDataset, VideoHandle, VideoList
-from vrl_jax.data.storage import AnyPath
-from vrl_jax.data.video.containers import ZippedFrames
-from vrl_jax.data.video.decode import VideoFile
+from vrl_jax.data import remote_paths
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video.media_containers import ZippedFrames
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Video, VideoDataset, VideoHandle, VideoList
 
 EXTENSIONS = frozenset(
     ".3gp .avi .flv .h264 .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .ogv .ts .webm .wmv .zip".split()
@@ -116,9 +116,9 @@ def open_handle(path: str) -> VideoHandle:
 
 def read_lines(path: AnyPath) -> list[tuple[int, str]]:
     """Return the stripped non-blank lines with their numbers, from 1."""
-    if not storage.is_file(path):
+    if not remote_paths.is_file(path):
         raise ValueError(f"there is no file {path}")
-    lines = storage.read_text(path).split("\n")
+    lines = remote_paths.read_text(path).split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -162,8 +162,8 @@ def read_classes(path: AnyPath) -> tuple[tuple[str, ...], int]:
 
 def need_folder(key: str, path: str) -> AnyPath:
     """Return the folder of a config's field `key`; raises `ValueError` if it does not exist."""
-    folder = storage.to_path(path)
-    if not path or not storage.is_folder(folder):
+    folder = remote_paths.to_path(path)
+    if not path or not remote_paths.is_folder(folder):
         raise ValueError(
             f"{key} must be a folder, got {path!r}: pass --config.data.{key}=/path/to/{key}"
         )
@@ -172,8 +172,8 @@ def need_folder(key: str, path: str) -> AnyPath:
 
 def need_file(key: str, path: str) -> AnyPath:
     """Return the file of a config's field `key`; raises `ValueError` if it does not exist."""
-    file = storage.to_path(path)
-    if not path or not storage.is_file(file):
+    file = remote_paths.to_path(path)
+    if not path or not remote_paths.is_file(file):
         raise ValueError(
             f"{key} must be a file, got {path!r}: pass --config.data.{key}=/path/to/file"
         )
@@ -182,7 +182,9 @@ def need_file(key: str, path: str) -> AnyPath:
 
 def list_folders(root: AnyPath) -> list[AnyPath]:
     """Return the subfolders of a folder, sorted by name with spaces; empty without the folder."""
-    folders = [path for path in root.iterdir() if path.is_dir()] if storage.is_folder(root) else []
+    folders = (
+        [path for path in root.iterdir() if path.is_dir()] if remote_paths.is_folder(root) else []
+    )
     visible = [path for path in folders if not path.name.startswith(".")]
     return sorted(visible, key=lambda path: (space_name(path.name), path.name))
 
@@ -207,11 +209,11 @@ def list_shards(key: str, shards: str, pattern: str) -> list[AnyPath]:
     Raises:
       ValueError: there are none, or any is missing.
     """
-    folder = storage.to_path(shards)
-    if shards and storage.is_folder(folder):
+    folder = remote_paths.to_path(shards)
+    if shards and remote_paths.is_folder(folder):
         paths = sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name))
     else:
-        paths = [storage.to_path(path) for path in expand_pattern(shards) if path]
+        paths = [remote_paths.to_path(path) for path in expand_pattern(shards) if path]
     if not paths:
         raise ValueError(
             f"{key} must be a folder of shards or a pattern, got {shards!r}: pass "
@@ -288,8 +290,8 @@ class _FolderCache:
 
 
 def _file_names(folder: str) -> set[str]:
-    if storage.is_remote(folder):
-        return storage.list_names(folder)
+    if remote_paths.is_remote(folder):
+        return remote_paths.list_names(folder)
     entries = os.scandir(folder) if os.path.isdir(folder) else ()
     return {entry.name for entry in entries if entry.is_file()}
 

@@ -1,4 +1,4 @@
-"""The manifest of a data set: one row per video, written by `vrl_jax.data.tools.index`.
+"""The manifest of a data set: one row per video, written by `vrl_jax.data.tools.video_index`.
 
 A manifest is a folder with `manifest.jsonl`, one `Row` per line, and `dataset.json`, which is
 written last. Nothing here imports JAX.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrl_jax import check, files
-from vrl_jax.data.dataset import Video, VideoList
+from vrl_jax import atomic_files, check
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, need_folder
-from vrl_jax.data.storage import AnyPath
-from vrl_jax.data.video.decode import VideoFile
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video_dataset import Video, VideoList
 
 MANIFEST, DATASET = "manifest.jsonl", "dataset.json"
 
@@ -136,8 +136,8 @@ def save_manifest(folder: Path, rows: list[Row], about: Mapping[str, Any]) -> No
         "splits": count_splits(readable),
         "hash": hash_rows(rows),
     }
-    files.write_text(folder / MANIFEST, "".join(row.to_json() for row in rows))
-    files.write_text(folder / DATASET, json.dumps({**about, **counts}, indent=2) + "\n")
+    atomic_files.write_text(folder / MANIFEST, "".join(row.to_json() for row in rows))
+    atomic_files.write_text(folder / DATASET, json.dumps({**about, **counts}, indent=2) + "\n")
 
 
 def hash_rows(rows: Iterable[Any]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vrl_jax import check
-from vrl_jax.data.dataset import Video
+from vrl_jax.data.video_dataset import Video
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross", "diamond", "bar", "heart")
 MOTIONS = (

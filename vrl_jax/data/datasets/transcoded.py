@@ -1,4 +1,4 @@
-"""Transcoded videos in ArrayRecord shards, written by `vrl_jax.data.tools.transcode`.
+"""Transcoded videos in ArrayRecord shards, written by `vrl_jax.data.tools.video_transcoder`.
 
 A record is a 4-byte little-endian length, a UTF-8 JSON object of that length (`id`, `labels`,
 `frames`, `fps`, `height`, `width`, `sha256` of the original or ""), and an mp4 file up to the end
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrl_jax import check
-from vrl_jax.data.dataset import FrameReader, Video, VideoError, VideoList
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, need_folder
 from vrl_jax.data.datasets.indexed import DATASET, hash_rows, read_classes
-from vrl_jax.data.storage import AnyPath
-from vrl_jax.data.video.containers import ArrayRecord, need_local
-from vrl_jax.data.video.decode import VideoBytes
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video.media_containers import ArrayRecord, need_local
+from vrl_jax.data.video.video_decoder import VideoBytes
+from vrl_jax.data.video_dataset import FrameReader, Video, VideoError, VideoList
 
 VIDEOS = "videos.jsonl"
 

@@ -11,9 +11,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vrl_jax.data.dataset import VideoError
 from vrl_jax.data.datasets.indexed import Row
-from vrl_jax.data.video.decode import ANY_METADATA, convert_frame
+from vrl_jax.data.video.video_decoder import ANY_METADATA, convert_frame
+from vrl_jax.data.video_dataset import VideoError
 
 # "fastdecode" disables features that are slow to decode: a third less time for a tenth more bytes.
 CODEC = {"g": "16", "bf": "0", "crf": "20", "tune": "fastdecode"}

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vrl_jax import check
-from vrl_jax.data.dataset import VideoError
+from vrl_jax.data.video_dataset import VideoError
 
 
 @dataclass(frozen=True)

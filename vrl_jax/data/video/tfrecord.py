@@ -11,8 +11,8 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from vrl_jax.data import storage
-from vrl_jax.data.storage import AnyPath
+from vrl_jax.data import remote_paths
+from vrl_jax.data.remote_paths import AnyPath
 
 # message -> fields (name, number, type, repeated)
 _MESSAGES = {
@@ -89,7 +89,7 @@ def index_tfrecords(path: AnyPath) -> Iterator[tuple[int, int]]:
       ValueError: the file is truncated, compressed or no TFRecord file.
     """
     at, number = 0, 0
-    with storage.open_sparse(path) as file:
+    with remote_paths.open_sparse(path) as file:
         end = file.seek(0, os.SEEK_END)
         while at < end:
             file.seek(at)
@@ -109,7 +109,7 @@ def read_context(path: str | AnyPath, offset: int, size: int) -> dict[str, list[
 
     If the context does not come first, which is unusual, the whole record is read.
     """
-    with storage.open_sparse(path) as file:
+    with remote_paths.open_sparse(path) as file:
         file.seek(offset)
         data = file.read(min(size, 11))
         if data[:1] == b"\x0a":  # field 1, then its length: 7 bits per byte, lowest first

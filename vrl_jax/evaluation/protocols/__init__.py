@@ -1,1 +1,1 @@
-"""Evaluation protocols: one frozen dataclass each, see `vrl_jax.evaluation.base.EvalProtocol`."""
+"""Evaluation protocols: one frozen dataclass each, an `EvalProtocol`."""

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vrl_jax import check
+from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.protocols.classifier import ClassifierEval
 from vrl_jax.evaluation.supervised_step import LinearHead
-from vrl_jax.evaluation.task import EvalTask
 from vrl_jax.types import Features
 
 MLP_RATIO = 4

@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Array
 
 from vrl_jax import check, config
-from vrl_jax.augment.views import Augment
-from vrl_jax.data.dataset import VideoDataset
+from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.base import EvalInput, seen_input
-from vrl_jax.evaluation.classifier import ClassifierTrainer
+from vrl_jax.data.video_dataset import VideoDataset
+from vrl_jax.evaluation.classifier_trainer import ClassifierTrainer
+from vrl_jax.evaluation.eval_protocol import EvalInput, seen_input
+from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.supervised_step import LinearHead
-from vrl_jax.evaluation.task import EvalTask
 from vrl_jax.pretrained import Pretrained
-from vrl_jax.probes import results
-from vrl_jax.probes.results import Result
+from vrl_jax.probes import result_files
+from vrl_jax.probes.result_files import Result
 from vrl_jax.train.optim import Optimizer
 from vrl_jax.train.sharding import check_batch
 from vrl_jax.types import Features
@@ -129,7 +129,7 @@ class ClassifierEval:
             return jax.nn.softmax(classifier.score(*weights, views))
 
         bank = task.bank(probabilities, (state.params, state.state), "test")
-        accuracies = results.top_accuracies(self.task, bank, task.evaluation.label)
+        accuracies = result_files.top_accuracies(self.task, bank, task.evaluation.label)
         return [{**task.stamp("class probabilities", test=bank), **accuracies}]
 
 

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vrl_jax import files
-from vrl_jax.data.dataset import VideoDataset
-from vrl_jax.data.loader import failed_videos
-from vrl_jax.evaluation.base import EvalInput, RunInput
-from vrl_jax.evaluation.task import EvalTask
-from vrl_jax.factors import report, scuba
-from vrl_jax.factors.report import FactorConfig
+from vrl_jax import atomic_files
+from vrl_jax.data.data_loader import failed_videos
+from vrl_jax.data.video_dataset import VideoDataset
+from vrl_jax.evaluation.eval_protocol import EvalInput, RunInput
+from vrl_jax.evaluation.eval_task import EvalTask
+from vrl_jax.factors import factor_report, scuba
+from vrl_jax.factors.factor_report import FactorConfig
 from vrl_jax.pretrained import Pretrained
-from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import check_group
+from vrl_jax.probes.probe_suite import check_group
+from vrl_jax.probes.result_files import Result
 from vrl_jax.train.sharding import any_process
 
 MIN_FRAMES = 5  # frame vectors of a clip that an operator and its forecast need
@@ -77,7 +77,7 @@ class Factors(FactorConfig):
             masks = scuba.load_masks(self.masks, test)
         else:
             masks = test.masks() if hasattr(test, "masks") else None
-        summary = report.report_factors(
+        summary = factor_report.report_factors(
             task.compile(task.pooled, task.model.variables),
             batches,
             train,
@@ -91,7 +91,7 @@ class Factors(FactorConfig):
             twins=test.twins() if hasattr(test, "twins") else None,
         )
         if not jax.process_index():
-            files.write_npz(task.folder / "factors.npz", summary.arrays, compress=True)
+            atomic_files.write_npz(task.folder / "factors.npz", summary.arrays, compress=True)
         unreadable = {part: int(any_process(flags).sum()) for part, flags in failures.items()}
         for part, source in (("train", train), ("test", test)):
             task.quarantine.check(part, source, unreadable[part])

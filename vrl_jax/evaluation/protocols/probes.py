@@ -3,12 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from vrl_jax.data.dataset import VideoDataset
-from vrl_jax.evaluation.base import EvalInput, RunInput
-from vrl_jax.evaluation.task import EvalTask
+from vrl_jax.data.video_dataset import VideoDataset
+from vrl_jax.evaluation.eval_protocol import EvalInput, RunInput
+from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.pretrained import Pretrained
-from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import ProbeSuite, run_probes
+from vrl_jax.probes.probe_suite import ProbeSuite, run_probes
+from vrl_jax.probes.result_files import Result
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,18 @@ from typing import Any, ClassVar
 
 import jax
 
-from vrl_jax import check, files
-from vrl_jax.data.dataset import VideoDataset
-from vrl_jax.data.loader import eval_row
-from vrl_jax.evaluation.base import EvalInput
-from vrl_jax.evaluation.gallery import GALLERY, find_neighbours
+from vrl_jax import atomic_files, check
+from vrl_jax.data.data_loader import eval_row
+from vrl_jax.data.video_dataset import VideoDataset
+from vrl_jax.evaluation.eval_protocol import EvalInput
+from vrl_jax.evaluation.eval_task import EvalTask
+from vrl_jax.evaluation.neighbour_gallery import GALLERY, find_neighbours
 from vrl_jax.evaluation.protocols.classifier import refuse_mirrored_crops
-from vrl_jax.evaluation.task import EvalTask
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import retrieval
-from vrl_jax.probes.features import FeatureBank
-from vrl_jax.probes.results import Result
-from vrl_jax.probes.suite import check_neighbours
+from vrl_jax.probes.feature_bank import FeatureBank
+from vrl_jax.probes.probe_suite import check_neighbours
+from vrl_jax.probes.result_files import Result
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ class Retrieval:
             group="",
             center=self.center,
         )
-        files.write_npz(task.folder / GALLERY, arrays)
+        atomic_files.write_npz(task.folder / GALLERY, arrays)

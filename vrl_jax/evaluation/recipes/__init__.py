@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 
-from vrl_jax.evaluation.base import EvalProtocol
+from vrl_jax.evaluation.eval_protocol import EvalProtocol
 
 
 def list_recipes() -> Iterator[tuple[str, Callable[[str], EvalProtocol]]]:

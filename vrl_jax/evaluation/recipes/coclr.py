@@ -3,14 +3,14 @@
 Known to differ: it scores all windows of a video, here ten evenly spaced ones.
 """
 
-from vrl_jax.augment.crops import Crops
+from vrl_jax.augment.spatial_crops import Crops
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.base import EvalInput, recipe
+from vrl_jax.evaluation.eval_protocol import EvalInput, recipe
 from vrl_jax.evaluation.protocols.classifier import TrainInput
 from vrl_jax.evaluation.protocols.finetune import Finetune
 from vrl_jax.evaluation.protocols.linear import Linear
 from vrl_jax.evaluation.protocols.retrieval import Retrieval
-from vrl_jax.evaluation.recipes.settings import TORCH_SGD, crop_and_flip, drop_at
+from vrl_jax.evaluation.recipes.shared_settings import TORCH_SGD, crop_and_flip, drop_at
 from vrl_jax.train.optim import SGD, Adam
 
 AUGMENT = crop_and_flip(

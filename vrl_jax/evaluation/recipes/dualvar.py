@@ -4,13 +4,13 @@ Its schedule is that of encoders pretrained on Kinetics: those of UCF101 had 100
 at 30, 60 and 80.
 """
 
-from vrl_jax.augment.crops import Crops
+from vrl_jax.augment.spatial_crops import Crops
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.base import EvalInput, recipe
+from vrl_jax.evaluation.eval_protocol import EvalInput, recipe
 from vrl_jax.evaluation.protocols.classifier import TrainInput
 from vrl_jax.evaluation.protocols.finetune import Finetune
 from vrl_jax.evaluation.protocols.retrieval import Retrieval
-from vrl_jax.evaluation.recipes.settings import TORCH_SGD, crop_and_flip, drop_at
+from vrl_jax.evaluation.recipes.shared_settings import TORCH_SGD, crop_and_flip, drop_at
 from vrl_jax.train.optim import SGD
 
 AUGMENT = crop_and_flip(

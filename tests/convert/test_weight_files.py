@@ -1,0 +1,249 @@
+"""Files are read whatever surrounds the weights, and written so that they can be read again."""
+
+import hashlib
+import json
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from configs import synthetic_bod
+from tests.encoders.reference import fill
+from vrl_jax import config, pretrained
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.convert import layout_match, weight_files
+from vrl_jax.convert.__main__ import main
+from vrl_jax.encoders import c3d, r2plus1d, r3d, s3d, slowonly
+from vrl_jax.encoders.c3d import C3D
+from vrl_jax.encoders.r2plus1d import R2plus1D
+from vrl_jax.encoders.r3d import R3D
+from vrl_jax.encoders.s3d import S3D
+from vrl_jax.encoders.slowonly import SlowOnly
+from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.pretrained import Pretrained
+
+ENCODERS = [
+    ("torchvision", R3D((1, 2, 1, 1))),
+    ("torchvision", R2plus1D()),
+    ("torchvision", S3D()),
+    ("pytorchvideo", SlowOnly((1, 2, 1, 1))),
+    ("dualvar", R2plus1D((1, 1, 1, 2), variant="vcop")),
+    ("dualvar", R3D((1, 2, 1, 1))),
+    ("dualvar", C3D()),
+]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Leave of the networks what is small on disk."""
+    for module in (r3d, r2plus1d, slowonly):
+        monkeypatch.setattr(module, "WIDTHS", (4, 5, 6, 8))
+    monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
+    monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),) * 2,) * 3)
+    layout_match.torch_arrays.cache_clear()
+    yield
+    layout_match.torch_arrays.cache_clear()
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+def draw(rng, encoder):
+    variables = fill(encoder.module(), (1, 8, 32, 32, 3), rng)
+    return Pretrained(encoder, Augment(), 0, variables, {})
+
+
+def same(a, b):
+    assert a.encoder == b.encoder
+    assert jax.tree.structure(a.variables) == jax.tree.structure(b.variables)
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+
+
+def small(rng, path):
+    """Write a small R3D with torchvision's names; return it and its arrays."""
+    wrote = draw(rng, R3D())
+    weight_files.write_weights(path, wrote, "torchvision")
+    return wrote, load_file(path)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("family, encoder", ENCODERS, ids=str)
+def test_weights_come_back_bit_by_bit(rng, tmp_path, family, encoder, suffix):
+    if suffix == "pth":
+        pytest.importorskip("torch")
+    path = tmp_path / f"theirs.{suffix}"
+    wrote = draw(rng, encoder)
+    weight_files.write_weights(path, wrote, family)
+    read, unused = weight_files.read_weights(path)
+    same(read, wrote)
+    assert not unused and read.origin["layout"].startswith(family)
+    assert read.origin["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read.weights() == wrote.weights()
+    weight_files.write_weights(tmp_path / "ours.safetensors", read)
+    again, _ = weight_files.read_weights(tmp_path / "ours.safetensors")
+    same(again, wrote)
+    assert (again.origin, again.augment) == (read.origin, read.augment)
+
+
+def test_torch_is_needed_for_its_own_files_alone(rng, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    wrote, _ = small(rng, tmp_path / "a.safetensors")
+    same(weight_files.read_weights(tmp_path / "a.safetensors")[0], wrote)
+    with pytest.raises(ValueError, match=r"pip install 'vrl-jax\[torch\]'"):
+        weight_files.read_weights(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"pip install 'vrl-jax\[torch\]'"):
+        weight_files.write_weights(tmp_path / "a.pth", wrote, "torchvision")
+
+
+def test_what_is_written_is_what_pytorch_expects(rng, tmp_path, torch):
+    wrote = draw(rng, R3D())
+    weight_files.write_weights(tmp_path / "a.pth", wrote, "torchvision")
+    state = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert isinstance(state, dict) and all(x.is_contiguous() for x in state.values())
+    assert state["stem.0.weight"].shape == (4, 3, 3, 7, 7)
+    assert state["stem.1.num_batches_tracked"].dtype is torch.int64
+    assert state["stem.1.num_batches_tracked"].shape == ()
+    kernel = wrote.variables["params"]["stem"]["conv"]["kernel"]
+    assert float(state["stem.0.weight"][3, 1, 2, 4, 5]) == kernel[2, 4, 5, 1, 3]
+
+
+def test_a_number_beside_the_weights_is_no_weight(rng, tmp_path, torch):
+    wrote, arrays = small(rng, tmp_path / "a.safetensors")
+    state = {name: torch.from_numpy(x) for name, x in arrays.items()}
+    torch.save({"state_dict": state, "best_acc1": torch.tensor(3.0)}, tmp_path / "b.pth")
+    read, unused = weight_files.read_weights(tmp_path / "b.pth")
+    assert read.weights() == wrote.weights() and unused == []
+
+
+@pytest.mark.parametrize("container", ["state_dict", "model", "model_state"])
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder_q.0."])
+def test_containers_and_prefixes_are_looked_through(rng, tmp_path, torch, container, prefix):
+    wrote, arrays = small(rng, tmp_path / "a.safetensors")
+    state = {prefix + name: torch.from_numpy(x) for name, x in arrays.items()}
+    state[f"{prefix}fc.weight"] = torch.zeros(9, 8)
+    if prefix:
+        state["projector.2.bias"] = torch.zeros(3)
+    inner = {"epoch": 3, container: {container: state} if prefix else state}
+    torch.save(inner, tmp_path / "b.pth.tar")
+    read, unused = weight_files.read_weights(tmp_path / "b.pth.tar")
+    same(read, wrote)
+    assert read.origin["prefix"] == prefix
+    assert unused == sorted([f"{prefix}fc.weight", *["projector.2.bias"] * bool(prefix)])
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_other_precisions_are_read_as_float32(rng, tmp_path, torch, kind):
+    from safetensors.torch import save_file as save_torch
+
+    wrote, arrays = small(rng, tmp_path / "a.safetensors")
+    dtype = getattr(torch, kind)
+    state = {n: torch.from_numpy(x) for n, x in arrays.items()}
+    state = {n: x.to(dtype) if x.is_floating_point() else x for n, x in state.items()}
+    torch.save(state, tmp_path / "b.pt")
+    save_torch(state, tmp_path / "b.safetensors")
+    for name in ("b.pt", "b.safetensors"):
+        read, _ = weight_files.read_weights(tmp_path / name)
+        kernel = read.variables["params"]["stem"]["conv"]["kernel"]
+        assert kernel.dtype == np.float32
+        expected = wrote.variables["params"]["stem"]["conv"]["kernel"]
+        np.testing.assert_allclose(kernel, expected, rtol=2**-8)
+        assert (kernel == expected).all() == (kind == "float64")
+
+
+class Trap:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code in the file was run')",)
+
+
+def test_files_that_hold_no_weights_are_refused(tmp_path, torch):
+    path = tmp_path / "a.pth"
+    for content, complaint in (
+        ({"model": Trap()}, "must contain only tensors"),
+        ({"epoch": 3, "lr": 0.1}, "must contain tensors, got epoch, lr"),
+        ({"state_dict": {"epoch": 3}}, "must contain tensors, got epoch"),
+        ([torch.zeros(3)], "must contain tensors by name, got a list"),
+        ({"weight": torch.zeros(3)}, "a.pth: parameter names must be those of .*; got weight"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=complaint):
+            weight_files.read_weights(path)
+    path.write_text("nothing")
+    with pytest.raises(ValueError, match="must contain only tensors"):
+        weight_files.read_weights(path)
+    (tmp_path / "a.safetensors").write_text("nothing")
+    with pytest.raises(ValueError, match="not a readable .safetensors file"):
+        weight_files.read_weights(tmp_path / "a.safetensors")
+    for name in ("none.pth", "none.safetensors"):
+        with pytest.raises(ValueError, match="there is no file"):
+            weight_files.read_weights(tmp_path / name)
+
+
+def test_arguments_that_mean_nothing_are_refused(rng, tmp_path):
+    wrote, _ = small(rng, tmp_path / "a.safetensors")
+    pretrained.save(tmp_path / "ours.safetensors", wrote)
+    with pytest.raises(ValueError, match="step must be None, since .* is no run, got 3"):
+        weight_files.read_weights(tmp_path / "a.safetensors", step=3)
+    with pytest.raises(ValueError, match="prefix must be None, since .* no PyTorch file, got 'x.'"):
+        weight_files.read_weights(tmp_path / "ours.safetensors", prefix="x.")
+    with pytest.raises(ValueError, match="must end in .pth or .safetensors, got .*a.onnx"):
+        weight_files.write_weights(tmp_path / "a.onnx", wrote, "torchvision")
+    with pytest.raises(
+        ValueError, match="pytorchvideo has no names for R3D.*: dualvar, torchvision"
+    ):
+        weight_files.write_weights(tmp_path / "a.pth", wrote, "pytorchvideo")
+
+
+def test_the_command_converts_there_and_back(rng, tmp_path, capsys):
+    theirs, ours, back = (
+        tmp_path / f"{name}.safetensors" for name in ("theirs", "ours", "new/back")
+    )
+    wrote, arrays = small(rng, theirs)
+    save_file({**arrays, "fc.weight": np.zeros((9, 8)), "fc.bias": np.zeros(9)}, theirs)
+    main([str(theirs), f"--out={ours}", "--mean=0.5,0.4,0.3", "--size=64"])
+    text = capsys.readouterr().out
+    assert "torchvision R3D" in text and "not used  fc.bias (1), fc.weight (1)" in text
+    assert hashlib.sha256(theirs.read_bytes()).hexdigest() in text and wrote.weights() in text
+    assert f"{wrote.parameters():,} parameters" in text
+    read = pretrained.load(ours)
+    same(read, wrote)
+    inputs = Augment(size=64, mean=(0.5, 0.4, 0.3), std=(0.22803, 0.22145, 0.216989))
+    assert read.augment == inputs and read.origin["source"] == "theirs.safetensors"
+    main([str(ours), "--to=torchvision", f"--out={back}"])
+    assert "not used  nothing" in capsys.readouterr().out
+    for name, array in load_file(back).items():
+        np.testing.assert_array_equal(array, arrays[name], strict=True)
+    with pytest.raises(SystemExit, match="error: pytorchvideo has no names for R3D"):
+        main([str(ours), "--to=pytorchvideo", f"--out={back}"])
+    with pytest.raises(SystemExit):
+        main([str(theirs), f"--out={ours}", "--mean=0.5"])
+
+
+@pytest.mark.parametrize("encoder, note", [(R3D(temporal_stride=1), True), (R3D(), False)])
+def test_a_run_is_exported(rng, tmp_path, capsys, encoder, note):
+    wrote, run = draw(rng, encoder), tmp_path / "run"
+    described = synthetic_bod.get_config()
+    described.encoder = config.describe(encoder)
+    run.mkdir()
+    (run / "config.json").write_text(described.to_json())
+    with ocp.CheckpointManager(run / "checkpoints") as manager:
+        manager.save(5, args=ocp.args.Composite(encoder=ocp.args.StandardSave(wrote.variables)))
+    main([str(run), "--to=torchvision", f"--out={tmp_path / 'theirs.safetensors'}"])
+    assert ("has a temporal stride of 8" in capsys.readouterr().out) == note
+    read, _ = weight_files.read_weights(tmp_path / "theirs.safetensors")
+    assert read.weights() == wrote.weights()
+    main([str(run), f"--out={tmp_path / 'ours.safetensors'}", "--step=5"])
+    read = pretrained.load(tmp_path / "ours.safetensors")
+    same(read, wrote)
+    experiment = config.build(json.loads((run / "config.json").read_text()))
+    assert read.step == 5 and read.augment == experiment.augment
+    assert read.origin == {"method": "BOD", "framework": "SimCLR", "step": 5}
+
+
+def test_encoders_without_names_elsewhere_are_refused(rng, tmp_path):
+    with pytest.raises(ValueError, match="torchvision has no names for Tiny"):
+        weight_files.write_weights(tmp_path / "a.safetensors", draw(rng, Tiny()), "torchvision")

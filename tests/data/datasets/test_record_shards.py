@@ -1,0 +1,364 @@
+import io
+import json
+import os
+import pathlib
+import pickle
+import struct
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from tests.data.video.test_video_decoder import draw, read_numbers, write_clip
+from vrl_jax.data.datasets.file_lists import expand_pattern, list_shards
+from vrl_jax.data.datasets.record_shards import SequenceExamples, TfdsFolder, WebDataset
+from vrl_jax.data.video import tfrecord
+from vrl_jax.data.video.media_containers import ZippedFrames
+from vrl_jax.data.video_dataset import Listing, VideoError
+
+Example, SequenceExample = tfrecord.MESSAGES["Example"], tfrecord.MESSAGES["SequenceExample"]
+
+
+def encode(number, video=0, kind="JPEG"):
+    file = io.BytesIO()
+    Image.fromarray(draw(number, video)).save(file, kind)
+    return file.getvalue()
+
+
+def add(features, key, *values):
+    entry = features.feature.add(key=key)
+    kind = "bytes_list" if isinstance(values[0], bytes) else "int64_list"
+    getattr(entry.value, kind).value.extend(values)
+
+
+def example(label, *values, video="video"):
+    message = Example()
+    add(message.features, video, *values)
+    add(message.features, "label", label)
+    return message.SerializeToString()
+
+
+def sequence(images, **context):
+    message = SequenceExample()
+    for key, value in context.items():
+        add(message.context, key.replace("_", "/"), value)
+    steps = message.feature_lists.feature_list.add(key="image/encoded").value.feature
+    for image in images:
+        steps.add().bytes_list.value.append(image)
+    return message.SerializeToString()
+
+
+def write_tfrecords(path, *data):
+    """Checksums are left zero: nothing here reads them."""
+    path.write_bytes(b"".join(struct.pack("<QI", len(d), 0) + d + bytes(4) for d in data))
+
+
+def write_array_records(path, *data):
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for record in data:
+        writer.write(record)
+    writer.close()
+
+
+def write_tar(path, **members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            data = data if isinstance(data, bytes) else str(data).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Three video files of 12 frames that say which video they are."""
+    folder = tmp_path_factory.mktemp("clips")
+    return [
+        pathlib.Path(write_clip(folder / f"{video}.mp4", frames=12, video=video)).read_bytes()
+        for video in range(3)
+    ]
+
+
+def numbers_of(video, frames=((3, 11), (0, 3))):
+    """Return the (frame, video) numbers that are read, after a trip to a worker."""
+    with pickle.loads(pickle.dumps(video.media)).open() as reader:
+        clip = reader.read(np.array(frames), (64, 128))
+    return read_numbers(clip)[0].tolist(), set(read_numbers(clip)[1].flat)
+
+
+def test_tars_are_samples_by_key(tmp_path, clips):
+    write_tar(
+        tmp_path / "set-000009.tar",
+        **{"a/x.1.mp4": clips[0], "a/x.cls": "2\n", "a/x.json": '{"label": 0}', "a/x.txt": "dog"},
+        **{"b/x.MP4": clips[1], "b/x.json": json.dumps({"cls": 0})},
+    )
+    write_tar(tmp_path / "set-000010.tar", **{"x.cls": 1, "x.mp4": clips[2]})
+    write_tar(tmp_path / "set-000011.tar", **{"x.cls": 4, "x.mp4": clips[2]})
+    pattern = str(tmp_path / "set-{000009..000010}.tar")
+    data = WebDataset(pattern, str(tmp_path))
+    source = data.train()
+    assert [(video.id, video.labels["class"]) for video in source.videos] == [
+        ("set-000009.tar/a/x", 2),
+        ("set-000009.tar/b/x", 0),
+        ("set-000010.tar/x", 1),
+    ]
+    assert source.classes == {"class": ("0", "1", "2", "3", "4")} and len(data.test()) == 4
+    for number in range(3):
+        assert numbers_of(source[number]) == ([[3, 11], [0, 3]], {number})
+    names = tmp_path / "classes.txt"
+    names.write_text("0 run\n1 walk\n2 jump\n")
+    named = WebDataset(pattern, "", str(names), mirror_safe=False).pretrain()
+    assert named.classes == {"class": ("run", "walk", "jump")} and not named.mirror_safe
+    with pytest.raises(ValueError, match="set-000011.tar.* must be 0 to 2, got 4"):
+        WebDataset(str(tmp_path), "", str(names)).train()
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"a.mp4": b"1"}, "bad.tar: sample a has no label"),
+        ({"a.mp4": b"1", "a.json": '{"label": "dog"}'}, "bad.tar: sample a has no label"),
+        ({"a.mp4": b"1", "a.cls": "dog"}, "bad.tar, at a: invalid literal"),
+        ({"a.mp4": b"1", "a.cls": 1, "b.cls": 1}, "bad.tar: sample b has no video"),
+        ({"a.mp4": b"1", "a.json": "{"}, "bad.tar, at a: "),
+        ({"a.mp4": b"1", "a.json": "[1]"}, "bad.tar, at a: "),
+        ({}, "no sample"),
+    ],
+)
+def test_a_bad_sample_is_named(tmp_path, members, says):
+    write_tar(tmp_path / "bad.tar", **members)
+    with pytest.raises(ValueError, match=says):
+        WebDataset(str(tmp_path)).train()
+
+
+def test_a_tar_cut_off_is_named(tmp_path):
+    path = tmp_path / "cut.tar"
+    write_tar(path, **{"a.mp4": bytes(3000), "a.cls": 1, "b.cls": 1, "b.mp4": bytes(5000)})
+    data = path.read_bytes()
+    end = data.index(b"b.mp4") + 512 + 4000
+    for size, key in ((end, "b"), (2000, "a"), (300, "no member")):
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=f"cut.tar, at {key}: "):
+            WebDataset(str(path)).train()
+
+
+def test_shards_are_named_by_patterns(tmp_path):
+    assert expand_pattern("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
+    assert expand_pattern("{1..2}/{3..4}") == ["1/3", "1/4", "2/3", "2/4"]
+    assert expand_pattern("f/train@2") == ["f/train-00000-of-00002", "f/train-00001-of-00002"]
+    with pytest.raises(ValueError, match="2 of 2 shards of train_shards are missing: .*a-0.tar"):
+        list_shards("train_shards", str(tmp_path / "a-{0..1}.tar"), r".+\.tar")
+    for given in ("", str(tmp_path)):
+        with pytest.raises(ValueError, match="--config.data.train_shards=/path"):
+            list_shards("train_shards", given, r".+\.tar")
+
+
+def write_tfds(root, kind, shards, split="train", names="run\nwalk\njump\n"):
+    root.mkdir(exist_ok=True)
+    (root / "label.labels.txt").write_text(names)
+    write = {"array_record": write_array_records, "tfrecord": write_tfrecords}[kind]
+    for number, shard in enumerate(shards):
+        name = f"ucf101-{split}.{kind}-{number:05}-of-{len(shards):05}"
+        write(root / name, *shard)
+
+
+@pytest.mark.parametrize("kind", ["array_record", "tfrecord"])
+@pytest.mark.parametrize("image", ["JPEG", "PNG"])
+def test_a_tfds_folder_holds_image_sequences(tmp_path, kind, image):
+    videos = [
+        example(label, *(encode(frame, video, image) for frame in range(length)))
+        for video, (label, length) in enumerate(((2, 12), (0, 15), (1, 1)))
+    ]
+    write_tfds(tmp_path, kind, [videos[:2], videos[2:]])
+    write_tfds(tmp_path, kind, [videos[:1]], split="test")
+    data = TfdsFolder(str(tmp_path), fps=25)
+    source = data.train()
+    assert source.classes == {"class": ("run", "walk", "jump")}
+    assert [video.labels["class"] for video in source.videos] == [2, 0, 1]
+    assert source[2].id == f"ucf101-train.{kind}-00001-of-00002/0" and len(data.test()) == 1
+    assert numbers_of(source[1], ((14, 0, 0, 7),)) == ([[14, 0, 0, 7]], {1})
+    assert numbers_of(source[2], ((0,),)) == ([[0]], {2})
+    with source[0].media.open() as reader:
+        assert (reader.num_frames, reader.fps) == (12, 25)
+        half = reader.read(np.array([[5]]), (32, 32))
+        wide = reader.read(np.array([[5]]), (32, 64))
+        np.testing.assert_array_equal(half, wide[..., 16:48, :])
+        assert read_numbers(wide)[0] == 5
+        with pytest.raises(VideoError, match="/0: frames must be 0 to .*, got 12 to 12"):
+            reader.read(np.array([[12]]), (32, 32))
+
+
+@pytest.mark.parametrize("kind", ["array_record", "tfrecord"])
+def test_a_tfds_folder_holds_video_files(tmp_path, clips, kind):
+    shard = [example(label, clips[video], video="clip") for video, label in enumerate((1, 2, 1))]
+    write_tfds(tmp_path, kind, [shard])
+    source = TfdsFolder(str(tmp_path), video="clip").train()
+    for number in range(3):
+        assert numbers_of(source[number]) == ([[3, 11], [0, 3]], {number})
+    with pytest.raises(ValueError, match="has no feature 'video', but .*'clip', 'label'"):
+        TfdsFolder(str(tmp_path), label="class").train()
+    with pytest.raises(ValueError, match="/0 in .*: class must be one int, got "):
+        TfdsFolder(str(tmp_path), video="clip", label="class").train()
+
+
+def test_labels_of_a_tfds_folder_are_kept_beside_it(tmp_path, monkeypatch):
+    write_tfds(tmp_path, "tfrecord", [[example(1, encode(0)), example(0, encode(1))]])
+    data = TfdsFolder(str(tmp_path))
+    first = data.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(tfrecord, "parse_example", None)  # nothing is read a second time
+        assert data.train() == first and first[0].labels == {"class": 1}
+    write_tfds(tmp_path, "tfrecord", [[example(2, encode(0) + b"other data")]])
+    assert [video.labels["class"] for video in data.train().videos] == [2]
+    assert sorted(at.name for at in tmp_path.iterdir()) == [
+        "label.labels.txt",
+        "train-label.vrl_jax.json",
+        "ucf101-train.tfrecord-00000-of-00001",
+    ]
+
+
+def test_what_a_tfds_folder_lacks_is_named(tmp_path):
+    data = TfdsFolder(str(tmp_path))
+    with pytest.raises(ValueError, match="no shards of train in .*-train.tfrecord-00000-of-00001"):
+        data.train()
+    write_tfds(tmp_path, "array_record", [[example(0, encode(0))], [example(0, encode(0))]])
+    path = tmp_path / "ucf101-train.array_record-00001-of-00002"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="00001-of-00002 cannot be read"):
+        data.train()
+    path.unlink()
+    with pytest.raises(ValueError, match="1 of 2 shards of train are not in"):
+        data.train()
+    write_tfds(tmp_path, "tfrecord", [[b"\xff no example"]], split="test")
+    with pytest.raises(ValueError, match="test.tfrecord-00000-of-00001/0 in .*no tf.train.Example"):
+        data.test()
+    with pytest.raises(ValueError, match="fps must be at least 0"):
+        TfdsFolder(fps=-1.0)
+
+
+def write_sequences(folder, **context):
+    for number, frames in enumerate((9, 14)):
+        images = [encode(frame, number) for frame in range(frames)]
+        names = {key: values[number] for key, values in context.items()}
+        data = sequence(images, video_filename=b"v.mp4", **names)
+        write_tfrecords(folder / f"train_1-{number:05}-of-00002", data)
+    (folder / "classes.txt").write_text("1 walk\n2 play_guitar\n")
+    return str(folder / "classes.txt")
+
+
+def test_sequence_examples_take_their_classes_from_a_file(tmp_path, monkeypatch):
+    classes = write_sequences(
+        tmp_path, clip_label_text=[b"play guitar", b"walk"], clip_label_index=[7, 9]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(tfrecord, "parse_sequence", None)  # frames are not read to list them
+        source = SequenceExamples(str(tmp_path / "train_1@2"), "", classes, fps=10.0).train()
+    assert source.classes == {"class": ("walk", "play_guitar")}
+    assert [video.labels["class"] for video in source.videos] == [1, 0]
+    assert source[1].id == "train_1-00001-of-00002/0"
+    assert numbers_of(source[1], ((13, 2),)) == ([[13, 2]], {1})
+    with source[0].media.open() as reader:
+        assert (reader.num_frames, reader.fps) == (9, 10)
+    classes = write_sequences(tmp_path, clip_label_index=[2, 1])
+    source = SequenceExamples(str(tmp_path), str(tmp_path), classes).test()
+    assert [video.labels["class"] for video in source.videos] == [1, 0]
+    with pytest.raises(ValueError, match="--config.data.classes="):
+        SequenceExamples(str(tmp_path)).train()
+
+
+def test_a_sequence_example_without_a_class_is_named(tmp_path):
+    classes = write_sequences(tmp_path, clip_label_text=[b"walk", b"swim"])
+    with pytest.raises(ValueError, match="train_1-00001-of-00002, record 0.*no class 'swim'"):
+        SequenceExamples(str(tmp_path), "", classes).train()
+    write_sequences(tmp_path, clip_label_index=[1, 3])
+    with pytest.raises(ValueError, match="train_1-00001-of-00002.* must be 1 to 2, got 3"):
+        SequenceExamples(str(tmp_path), "", classes).train()
+    write_sequences(tmp_path)
+    with pytest.raises(ValueError, match="record 0: clip/label/index must be one int, got "):
+        SequenceExamples(str(tmp_path), "", classes).train()
+
+
+def test_tfrecords_that_are_cut_off_or_none_are_named(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    write_tfrecords(path, b"first", b"second one")
+    data = path.read_bytes()
+    assert [data[at : at + size] for at, size in tfrecord.index_tfrecords(path)] == [
+        b"first",
+        b"second one",
+    ]
+    for size, number in ((len(data) - 1, 1), (25, 1), (15, 0), (4, 0)):
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=f"a.tfrecord, record {number}: .*truncated"):
+            list(tfrecord.index_tfrecords(path))
+    path.write_bytes(b"\x1f\x8b\x08" + os.urandom(300))
+    with pytest.raises(ValueError, match="a.tfrecord, record 0: .*compressed"):
+        list(tfrecord.index_tfrecords(path))
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 20000])
+@pytest.mark.parametrize("context_first", [True, False])
+def test_a_context_of_any_length_is_read_alone(tmp_path, length, context_first):
+    message = SequenceExample()
+    if length:
+        add(message.context, "k", b"x" * length)
+    head, message = message.SerializeToString(), SequenceExample()
+    message.feature_lists.feature_list.add(key="image/encoded")
+    tail = message.SerializeToString()
+    path = tmp_path / "a"
+    data = head + tail if context_first else tail + head
+    path.write_bytes(b"before" + data + b"behind")
+    context = tfrecord.read_context(path, 6, len(data))
+    assert context == ({"k": [b"x" * length]} if length else {})
+
+
+def test_damage_shows_when_a_video_is_opened(tmp_path):
+    images = [encode(frame) for frame in range(3)]
+    images[1] = images[1][:200]
+    write_tfds(tmp_path, "tfrecord", [[example(0, *images), example(1, encode(0))]])
+    source = TfdsFolder(str(tmp_path)).train()
+    with source[0].media.open() as reader:
+        assert read_numbers(reader.read(np.array([[2]]), (64, 128)))[0] == 2
+        with pytest.raises(VideoError, match="ucf101-train.tfrecord-00000-of-00001/0: "):
+            reader.read(np.array([[1]]), (64, 128))
+    path = pathlib.Path(source[1].media.path)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(VideoError, match="/1: .* is truncated"), source[1].media.open():
+        pass
+
+
+def test_a_zip_of_images_is_a_video(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for frame in (2, 0, 1):
+            archive.writestr(f"img_{frame + 1:05}.jpg", encode(frame, 5))
+        archive.writestr("notes.txt", "no frame")
+    media = ZippedFrames(str(tmp_path / "a.zip"))
+    with pickle.loads(pickle.dumps(media)).open() as reader:
+        assert (reader.num_frames, reader.fps) == (3, 0)
+        clip = reader.read(np.array([[2, 0], [1, 1]]), (64, 128))
+    np.testing.assert_array_equal(read_numbers(clip), [[[2, 0], [1, 1]], [[5, 5], [5, 5]]])
+    with zipfile.ZipFile(tmp_path / "damaged.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("img_1.jpg", encode(0, 5, "BMP"))
+    packed = bytearray((tmp_path / "damaged.zip").read_bytes())
+    packed[60:76] = bytes(16)
+    (tmp_path / "damaged.zip").write_bytes(packed)
+    with ZippedFrames(str(tmp_path / "damaged.zip")).open() as reader:
+        with pytest.raises(VideoError, match="damaged.zip: Error -3 while decompressing"):
+            reader.read(np.array([[0]]), (64, 128))
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    (tmp_path / "none.zip").write_bytes(b"no zip file")
+    for name, says in (("empty", "it has no frames"), ("none", "not a zip"), ("absent", "No such")):
+        with pytest.raises(VideoError, match=f"{name}.zip: .*{says}"):
+            with ZippedFrames(str(tmp_path / f"{name}.zip")).open():
+                pass
+
+
+@pytest.mark.parametrize("kind", [WebDataset, TfdsFolder, SequenceExamples])
+def test_data_sets_in_shards_can_be_listed(kind):
+    assert isinstance(kind(), Listing)
+    for get in (kind().pretrain, kind().test):
+        with pytest.raises(ValueError, match="--config.data."):
+            get()

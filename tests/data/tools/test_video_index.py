@@ -1,0 +1,357 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.misbehaving import LINES, Named, Unlisted
+from tests.data.video.test_video_decoder import write_clip
+from vrl_jax.data.datasets import dataset_lookup, indexed
+from vrl_jax.data.datasets.benchmarks import UCF101
+from vrl_jax.data.datasets.indexed import Indexed
+from vrl_jax.data.datasets.record_shards import WebDataset
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.datasets.transcoded import Prepared
+from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile
+from vrl_jax.data.tools import video_index
+from vrl_jax.data.video_dataset import Splits, fingerprint
+
+ROOT = Path(__file__).parents[3]
+FAKE = "tests.data.misbehaving:Named"
+
+
+def write_set(root, lines, frames=None):
+    """Write a `Named` data set; files are clips of 20 + n frames unless they say otherwise."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "list.txt").write_text("".join(line + "\n" for line in lines))
+    for number, line in enumerate(lines):
+        path = root / line.split(",")[2]
+        if path.exists() or "absent" in path.name:
+            continue
+        if "damaged" in path.name:
+            path.write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(500))
+            continue
+        codec = {".avi": "mpeg4", ".webm": "libvpx", ".mpg": "mpeg2video"}.get(path.suffix)
+        options = dict(codec=codec) if codec else dict(g=12)
+        write_clip(path, frames=frames or 20 + number, video=number, **options)
+    return root
+
+
+def read(out):
+    rows = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    return {row["id"]: row for row in rows}, json.loads((out / "dataset.json").read_text())
+
+
+def test_every_video_is_written_down(tmp_path, capsys):
+    root, out = write_set(tmp_path / "set", LINES), tmp_path / "index"
+    command = [FAKE, f"root={root}", "--out", str(out), "mirror=true", "--workers=2", "--sha256"]
+    video_index.main(command)
+    rows, about = read(out)
+    assert list(rows) == [line.split(",")[2] for line in LINES]
+    for number, row in enumerate(rows.values()):
+        good = number not in (2, 3)
+        assert row["ok"] == good and bool(row["reason"]) == (not good)
+        assert row["frames"] == (20 + number) * good
+        assert (row["height"], row["width"]) == (64 * good, 128 * good)
+        if good:
+            assert row["fps"] == pytest.approx(25) and row["rotation"] == 0
+            assert row["seconds"] == pytest.approx(row["frames"] / 25, abs=1e-3)
+            assert row["bytes"] == os.path.getsize(row["path"]) and len(row["sha256"]) == 64
+        assert row["path"] == str(root / row["id"]) and row["relative"] == row["id"]
+        assert row["labels"] == {"class": int(LINES[number].split(",")[1])}
+        assert row["splits"] == (["train", "pretrain"] if number < 4 else ["test"])
+    assert rows["absent.mp4"]["reason"] == "missing"
+    assert "Invalid data" in rows["damaged.mp4"]["reason"]
+    assert "/" not in rows["damaged.mp4"]["reason"] and rows["damaged.mp4"]["bytes"] == 512
+    assert about["classes"] == {"class": ["a", "b"]} and about["mirror_safe"]
+    assert about["splits"] == {"pretrain": 2, "train": 2, "test": 3} and about["readable"] == 5
+    assert about["made"]["fields"] == {"root": str(root), "mirror": True}
+    told = capsys.readouterr().out
+    assert "7 videos, 5 readable" in told and "1 unreadable: missing" in told
+    assert "most unreadable: b (1), a (1)" in told or "a (1), b (1)" in told
+
+    before = (out / "manifest.jsonl").stat()
+    video_index.main(command)
+    assert f"{out} is finished" in capsys.readouterr().out
+    assert (out / "manifest.jsonl").stat() == before
+    for other in (command[:-1], [*command, "mirror=false"]):
+        with pytest.raises(
+            SystemExit, match="^error: .* made with other settings: .* another --out"
+        ):
+            video_index.main(other)
+
+
+def test_the_hash_is_of_the_videos_not_of_where_they_are(tmp_path):
+    hashes = []
+    for name, workers in (("one", 1), ("two", 3)):
+        root, out = write_set(tmp_path / name, LINES), tmp_path / f"index {name}"
+        video_index.index_videos(Named(str(root)), out, workers)
+        hashes.append(indexed.load_manifest(out)[1]["hash"])
+    assert hashes[0] == hashes[1]
+    changes = (
+        lambda root: (root / "list.txt").write_text("\n".join(["train,0,plain.mp4", *LINES[1:]])),
+        lambda root: write_clip(root / "plain.mp4", frames=19),
+        lambda root: (root / "plain.mp4").unlink(),
+    )
+    for number, change in enumerate(changes):
+        root, out = write_set(tmp_path / f"other {number}", LINES), tmp_path / f"index {number}"
+        change(root)
+        video_index.index_videos(Named(str(root)), out, workers=1)
+        hashes.append(indexed.load_manifest(out)[1]["hash"])
+    assert len(set(hashes)) == 4
+
+
+def test_what_hangs_or_crashes_is_written_down(tmp_path):
+    lines = ["train,0,hang.mp4", "train,0,crash.mp4", "train,1,a.mp4", "train,1,crash 2.mp4"]
+    lines += [f"test,0,{letter}.mp4" for letter in "bcdefg"]
+    root, out = write_set(tmp_path / "set", lines), tmp_path / "index"
+    told = video_index.index_videos(Named(str(root)), out, workers=2, time_limit=3.0)
+    rows, _ = read(out)
+    assert rows["hang.mp4"]["reason"] == "not done within 3 s"
+    for name in ("crash.mp4", "crash 2.mp4"):
+        assert rows[name]["reason"] == "the decoder crashed with exit code 3"
+    assert sum(row["ok"] for row in rows.values()) == 7
+    assert "2 unreadable: the decoder crashed with" in told
+
+
+def test_only_the_readable_are_in_the_data_set(tmp_path):
+    root, out = write_set(tmp_path / "set", LINES), tmp_path / "index"
+    video_index.index_videos(Named(str(root)), out)
+    data = Indexed(str(out))
+    assert isinstance(data, Splits)
+    train, test = data.train(), data.test()
+    assert [video.id for video in train.videos] == ["plain.mp4", "with [odd] name (1)!.avi"]
+    assert [video.labels["class"] for video in test.videos] == [1, 0, 1]
+    assert data.pretrain() == train and train.classes == {"class": ("a", "b")}
+    assert not train.mirror_safe
+    with test[0].media.open() as reader:
+        assert reader.num_frames == 24
+    root.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match="2 of 2 listed videos are missing"):
+        data.train()
+    moved = Indexed(str(out), str(tmp_path / "moved")).train()
+    assert moved[1].media.path == str(tmp_path / "moved" / "with [odd] name (1)!.avi")
+
+
+def test_a_manifest_that_is_not_finished_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="manifest must be a folder, got ''.*--config.data.man"):
+        Indexed().train()
+    with pytest.raises(ValueError, match="no finished manifest.*vrl_jax.data.index SOURCE --out="):
+        Indexed(str(tmp_path)).train()
+    root, out = write_set(tmp_path / "set", LINES[:4]), tmp_path / "index"
+    video_index.index_videos(Named(str(root)), out)
+    with pytest.raises(ValueError, match="no readable test video"):
+        Indexed(str(out)).test()
+    path = out / "manifest.jsonl"
+    path.write_text(path.read_text().replace('"frames": 20', '"frames": 21'))
+    with pytest.raises(ValueError, match="dataset.json belongs to another manifest.jsonl"):
+        Indexed(str(out)).train()
+    (out / "dataset.json").unlink()
+    with pytest.raises(ValueError, match="no finished manifest"):
+        Indexed(str(out)).train()
+
+
+def test_videos_are_excluded(tmp_path, capsys):
+    lines = [*LINES, "test,1,plain.mp4"]
+    root, out = write_set(tmp_path / "set", lines), tmp_path / "index"
+    video_index.index_videos(Named(str(root)), out)
+    before, about = read(out)
+    bad = tmp_path / "quarantine.jsonl"
+    entries = [
+        {"step": 3, "part": "train", "id": "plain.mp4", "reason": "broken in the middle"},
+        {"id": "vp8.webm", "reason": "broken"},
+    ]
+    bad.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    video_index.main([f"--exclude={bad}", f"--out={out}"])
+    assert "1 unreadable: broken in the middle" in capsys.readouterr().out
+    after, changed = read(out)
+    for entry in entries:
+        before[entry["id"]] |= {"ok": False, "reason": entry["reason"]}
+    assert after == before and changed["hash"] != about["hash"]
+    assert changed["readable"] == about["readable"] - 2 and changed["made"] == about["made"]
+    assert [video.id for video in Indexed(str(out)).train().videos] == [LINES[1].split(",")[2]]
+    for unknown in ({"id": "nobody"}, {"id": "vp8.webm", "part": "train"}):
+        bad.write_text(json.dumps({**unknown, "reason": "x"}))
+        with pytest.raises(SystemExit, match=f"has no video '{unknown['id']}'"):
+            video_index.main([f"--exclude={bad}", f"--out={out}"])
+    assert read(out)[0] == after
+    with pytest.raises(SystemExit, match="no finished manifest"):
+        video_index.main([f"--exclude={bad}", f"--out={tmp_path}"])
+
+
+def test_excluding_can_be_repeated_when_it_was_cut_off(tmp_path):
+    root, out = write_set(tmp_path / "set", LINES), tmp_path / "index"
+    video_index.index_videos(Named(str(root)), out)
+    old, bad = (out / "dataset.json").read_text(), tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "plain.mp4", "reason": "broken"}\n')
+    video_index.exclude_videos(bad, out)
+    new = (out / "dataset.json").read_text()
+    (out / "dataset.json").write_text(old)  # as if killed between the two files
+    with pytest.raises(ValueError, match="if excluding videos was interrupted, repeat it"):
+        Indexed(str(out)).train()
+    video_index.exclude_videos(bad, out)
+    assert (out / "dataset.json").read_text() == new
+
+
+def test_a_torn_line_is_ignored_and_what_is_known_is_not_read_again(tmp_path):
+    root, out = write_set(tmp_path / "set", LINES), tmp_path / "index"
+    source = Named(str(root))
+    video_index.index_videos(source, out)
+    whole = {name: (out / name).read_text() for name in os.listdir(out)}
+    assert set(whole) == {"manifest.jsonl", "dataset.json"}
+    lines = whole["manifest.jsonl"].splitlines(keepends=True)
+    made = json.dumps(json.loads(whole["dataset.json"])["made"]) + "\n"
+    marked = lines[0].replace('"frames": 20', '"frames": 99')
+    for kept, result in ((made[:9], lines[0]), (made + marked + lines[4][:30], marked)):
+        for name in whole:
+            (out / name).unlink()
+        (out / video_index.PART).write_text(kept)
+        video_index.index_videos(source, out)
+        again = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
+        assert again == [result, *lines[1:]] and set(os.listdir(out)) == set(whole)
+    for name in whole:
+        (out / name).unlink()
+    (out / video_index.PART).write_text(made)
+    with pytest.raises(ValueError, match="fields.mirror: was False, is True.* another --out"):
+        video_index.index_videos(Named(str(root), True), out)
+    write_clip(root / "absent.mp4", frames=5)  # what came since is seen
+    (out / video_index.PART).write_text(made + lines[2])
+    video_index.index_videos(source, out)
+    assert read(out)[0]["absent.mp4"]["frames"] == 5
+
+
+def progress(path):
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def kill_and_repeat(command, out, done, rng, kills):
+    """Run a command until it ends well, killing it after that many more steps each time."""
+    killed = 0
+    while True:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        wanted = done(out) + int(rng.integers(1, 4))
+        while killed < kills and process.poll() is None and done(out) < wanted:
+            time.sleep(0.005)
+        if killed < kills and process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        elif process.wait() == 0:
+            return killed
+        else:
+            raise AssertionError(f"exit code {process.returncode}")
+        process.wait()
+
+
+def check_kills(tmp_path, rng, kills, videos):
+    lines = [f"{'train' if n % 3 else 'test'},{n % 2},slow {n}.mp4" for n in range(videos)]
+    root = write_set(tmp_path / "set", lines, frames=4)
+    once, out = tmp_path / "once", tmp_path / "killed"
+    video_index.index_videos(Named(str(root)), once)
+    command = [sys.executable, "-m", "vrl_jax.data.index", FAKE, f"root={root}"]
+    command += ["--workers=2", f"--out={out}"]
+    assert (
+        kill_and_repeat(command, out, lambda at: progress(at / video_index.PART), rng, kills)
+        == kills
+    )
+    names = sorted(os.listdir(once))
+    assert sorted(os.listdir(out)) == names
+    for name in names:
+        assert (out / name).read_bytes() == (once / name).read_bytes(), name
+
+
+def test_killing_changes_nothing(tmp_path, rng):
+    check_kills(tmp_path, rng, kills=2, videos=20)
+
+
+@pytest.mark.slow
+def test_killing_often_changes_nothing(tmp_path, rng):
+    check_kills(tmp_path, rng, kills=20, videos=200)
+
+
+def test_data_sets_are_built_from_the_command_line(tmp_path):
+    assert dataset_lookup.build_dataset("UCF101", ["root=/a b", "split=2"]) == UCF101(
+        "/a b", split=2
+    )
+    lists = dataset_lookup.build_dataset(
+        "ListFile", ["root=/x=y", "mirror_safe=false", "first_label=1"]
+    )
+    assert lists == ListFile("/x=y", mirror_safe=False, first_label=1)
+    folders = dataset_lookup.build_dataset(str(tmp_path), ["test_folder=test"])
+    assert folders == ClassFolders(str(tmp_path), test_folder="test")
+    assert dataset_lookup.build_dataset(FAKE, ["mirror=true"]) == Named(mirror=True)
+
+
+def test_every_data_set_of_the_folder_is_found_by_name():
+    kinds = dataset_lookup.list_datasets()
+    assert {UCF101, ClassFolders, WebDataset, Indexed, Prepared, Synthetic} <= set(kinds.values())
+    assert all(dataset_lookup.build_dataset(name, []) == kind() for name, kind in kinds.items())
+    assert {"Listed", "Scenes", "Video"}.isdisjoint(kinds)
+    named = {kind.benchmark for kind in kinds.values()}
+    assert named == {"", "ucf101", "hmdb51", "diving48", "ssv2", "k400"}
+
+
+def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        write_clip(tmp_path / split / "a" / "1.mp4", frames=4)
+    video_index.main([str(tmp_path), f"--out={tmp_path / 'index'}", "--workers=1"])
+    told = json.loads((tmp_path / "index" / "dataset.json").read_text())["hash"]
+    assert fingerprint(Indexed(str(tmp_path / "index")).train()) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("UCF102", [], "'UCF102' is neither a folder nor a data set: data sets are ClassFolders"),
+        (
+            "UCF101",
+            ["splits=1"],
+            r"no field 'splits': its fields are root \(str\), annotations \(str\), split",
+        ),
+        ("UCF101", ["split=one"], r"split='one' has the wrong type: .* split \(int\)"),
+        ("UCF101", ["split"], "split='' has the wrong type"),
+        ("ListFile", ["mirror_safe=1"], "mirror_safe='1' has the wrong type"),
+        ("tests.data.misbehaving:NOT_LISTING", [], "is no data set: it must be a dataclass"),
+        ("tests.data.absent:Named", [], "is no data set: No module named"),
+    ],
+)
+def test_a_data_set_that_is_none_is_refused(name, settings, says):
+    with pytest.raises(ValueError, match=says):
+        dataset_lookup.build_dataset(name, settings)
+
+
+def test_other_media_than_files_are_refused(tmp_path):
+    write_clip(tmp_path / "a.mp4", frames=3)
+    (tmp_path / "a.cls").write_text("0")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name in ("a.mp4", "a.cls"):
+            tar.add(tmp_path / name, name)
+    with pytest.raises(ValueError, match="only data sets of video files .*, got Unlisted"):
+        video_index.index_videos(Unlisted(), tmp_path / "index")
+    with pytest.raises(ValueError, match="only video files can be indexed, got StoredVideo"):
+        video_index.index_videos(WebDataset(str(tmp_path), str(tmp_path)), tmp_path / "index")
+
+
+def test_a_rotated_video_is_upright(videos, tmp_path):
+    (tmp_path / "list.txt").write_text("video_90.mov 0\n")
+    path = str(tmp_path / "list.txt")
+    source = ListFile(str(videos / "diverse" / "decord"), path, path)
+    video_index.index_videos(source, tmp_path / "index")
+    row = indexed.load_manifest(tmp_path / "index")[0][0]
+    assert row.splits == ("train", "test", "pretrain")
+    assert (row.height, row.width, row.rotation, row.frames) == (568, 320, -90, 3)
+    video = Indexed(str(tmp_path / "index")).test()[0]
+    with video.media.open() as reader:
+        assert reader.read(np.array([[0]]), (568, 320)).shape == (1, 1, 568, 320, 3)
+
+
+def test_nothing_here_imports_jax():
+    names = "vrl_jax.data.index, vrl_jax.data.prepare, vrl_jax.data.datasets.dataset_lookup"
+    code = f"import {names}, sys; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

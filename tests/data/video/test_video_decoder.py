@@ -1,0 +1,267 @@
+import csv
+import pathlib
+import pickle
+import struct
+
+import av
+import numpy as np
+import pytest
+
+from vrl_jax.data.video import video_decoder
+from vrl_jax.data.video.video_decoder import Excerpt, VideoBytes, VideoFile
+from vrl_jax.data.video_dataset import VideoError
+
+HEIGHT, WIDTH, BITS = 64, 128, 8
+
+
+def draw(number, video=0):
+    """Black and white columns: the bits of the frame's number, below them the video's."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for row, value in enumerate((number, video)):
+        for bit in range(BITS):
+            if value >> bit & 1:
+                image[row * 32 : row * 32 + 32, bit * 16 : bit * 16 + 16] = 255
+    return image
+
+
+def read_numbers(images):
+    """Return (frame number, video number) of each drawn image, whatever its size."""
+    h, w = images.shape[-3:-1]
+    rows, columns = (h // 4, 3 * h // 4), [w * (2 * bit + 1) // (2 * BITS) for bit in range(BITS)]
+    bits = images[..., 0][..., rows, :][..., columns] > 128
+    return np.moveaxis(bits @ (1 << np.arange(BITS)), -1, 0)
+
+
+def write_clip(path, frames=60, video=0, codec="libx264", container=None, **options):
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec, rate=25, options={k: str(v) for k, v in options.items()})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(frames):
+            image = av.VideoFrame.from_ndarray(draw(number, video), format="rgb24")
+            file.mux(stream.encode(image))
+        file.mux(stream.encode())
+    return str(path)
+
+
+CLIPS = {
+    "no_b.mp4": dict(g=12, bf=0),
+    "b.mp4": dict(g=250, bf=3),
+    "open_gop.mp4": {"g": 12, "bf": 2, "x264-params": "open-gop=1"},
+    "fragmented.mp4": dict(g=12, bf=2, container={"movflags": "frag_keyframe+empty_moov"}),
+    "b.mkv": dict(g=12, bf=3),
+    "h265.mkv": {"codec": "libx265", "g": 12, "bf": 2, "x265-params": "log-level=none"},
+    "vp8.webm": dict(codec="libvpx", g=20),
+    "no_b.avi": dict(codec="mpeg4", g=12, bf=0),
+    "b.avi": dict(codec="mpeg4", g=12, bf=2),
+    "mpeg2.mpg": dict(codec="mpeg2video", g=12, bf=2),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_frame_is_the_one_asked_for(tmp_path, rng, name):
+    path = write_clip(tmp_path / name, **CLIPS[name])
+    with VideoFile(path).open() as reader:
+        assert reader.num_frames == 60 and reader.fps == pytest.approx(25)
+        seeks = name.endswith((".mp4", ".mkv", ".webm"))
+        assert bool(reader._cached) != seeks
+        for shape in ((1, 1), (3, 5), (2, 16)):
+            frames = rng.integers(0, 60, shape)
+            clips = reader.read(frames, (HEIGHT, WIDTH))
+            assert clips.shape == (*shape, HEIGHT, WIDTH, 3) and clips.dtype == np.uint8
+            np.testing.assert_array_equal(read_numbers(clips)[0], frames)
+        everything = np.arange(60)[None]
+        np.testing.assert_array_equal(
+            read_numbers(reader.read(everything, (32, 64)))[0], everything
+        )
+        assert bool(reader._cached) != seeks  # no silent fallback
+
+
+class Counted(dict):
+    looked_up = 0
+
+    def __contains__(self, key):
+        self.looked_up += 1
+        return super().__contains__(key)
+
+
+def test_only_what_is_needed_is_decoded(tmp_path):
+    with VideoFile(write_clip(tmp_path / "clip.mp4", g=12, bf=0)).open() as reader:
+        for frames, least, most in (([0, 50], 4, 20), (range(0, 60, 5), 56, 60), ([40] * 9, 5, 9)):
+            numbers = Counted(reader._index.numbers)
+            reader._index = reader._index._replace(numbers=numbers)
+            reader.read(np.array([frames]), (64, 128))
+            assert least <= numbers.looked_up <= most
+
+
+def manifest(folder):
+    with open(folder / "MANIFEST.tsv", encoding="utf-8") as file:
+        return {
+            row["path"]: int(row["frames"] or 0)
+            for row in csv.DictReader(file, delimiter="\t")
+            if not row["path"].startswith("annotations/")
+        }
+
+
+def decode_in_order(path, wanted):
+    """Return the wanted frames, upright and at full size, as a plain decoder puts them out."""
+    images = {}
+    with av.open(path, **video_decoder.ANY_METADATA) as file:
+        for number, frame in enumerate(file.decode(video=0)):
+            if number in wanted:
+                image = frame.to_ndarray(format="rgb24")
+                images[number] = np.rot90(image, {0: 0, -90: 3, 180: 2, 90: 1}[frame.rotation])
+    return images
+
+
+def test_real_files_decode_exactly_or_say_why_not(videos, rng):
+    damaged_inside = "diverse/decord/corrupted.mp4"  # 50 frames are stored, 28 decode
+    # x264's 4:4:4 cannot be entered in the middle; the other has no keyframe.
+    from_start = {"-video-with-dash-.mp4", "block_ends_beyond_cluster.mkv"}
+    refused = 0
+    for path, num_frames in manifest(videos).items():
+        media = VideoFile(str(videos / path))
+        if path == damaged_inside:
+            continue
+        if num_frames == 0:
+            with pytest.raises(VideoError, match=pathlib.Path(path).name), media.open():
+                pass
+            refused += 1
+            continue
+        frames = rng.integers(0, num_frames, (3, 3))
+        images = decode_in_order(media.path, set(frames.flat))
+        with media.open() as reader:
+            assert reader.num_frames == num_frames, path
+            stamped = path.endswith((".mp4", ".mov", ".mkv", ".webm"))
+            seeks = stamped and pathlib.Path(path).name not in from_start
+            for clip in frames:  # one at a time, so that seeks go back and forth
+                got = reader.read(clip[None], images[clip[0]].shape[:2])[0]
+                for image, number in zip(got, clip, strict=True):
+                    np.testing.assert_array_equal(image, images[number], err_msg=path)
+            assert bool(reader._cached) != seeks, path
+    assert refused == 8
+
+
+def test_damage_inside_a_file_shows_when_read(videos):
+    media = VideoFile(str(videos / "diverse/decord/corrupted.mp4"))
+    with media.open() as reader:
+        assert reader.read(np.array([[3, 27]]), (72, 128)).std() > 10
+    with (
+        media.open() as reader,
+        pytest.raises(VideoError, match="corrupted.mp4.*frames must be 0 to 27"),
+    ):
+        reader.read(np.array([[3, 28]]), (72, 128))
+
+
+@pytest.mark.parametrize("movflags", ["faststart", "frag_keyframe+empty_moov"])
+def test_a_file_cut_off_has_the_frames_before_the_cut(tmp_path, movflags):
+    path = write_clip(tmp_path / "clip.mp4", g=250, bf=0, container={"movflags": movflags})
+    data = pathlib.Path(path).read_bytes()
+    with VideoBytes("cut", data[: len(data) * 2 // 3]).open() as reader:
+        assert 10 < reader.num_frames < 55
+        frames = np.arange(reader.num_frames)[None]
+        np.testing.assert_array_equal(read_numbers(reader.read(frames, (64, 128)))[0], frames)
+        with pytest.raises(VideoError, match="cut: frames must be 0 to .*, got 0 to 59"):
+            reader.read(np.array([[0, 59]]), (64, 128))
+
+
+def test_frames_that_are_never_shown_have_no_number(tmp_path):
+    source, target = write_clip(tmp_path / "a.webm", codec="libvpx", g=20), str(tmp_path / "b.webm")
+    hidden = {7, 8, 31}
+    with av.open(source) as old, av.open(target, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            data = bytearray(bytes(packet))
+            if number in hidden:
+                data[0] &= ~0x10  # VP8's show_frame bit
+            copy = av.Packet(bytes(data))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+            new.mux(copy)
+    with VideoFile(target).open() as reader:
+        assert reader.num_frames == 57
+        clips = reader.read(np.arange(57)[None], (64, 128))
+    np.testing.assert_array_equal(
+        read_numbers(clips)[0, 0], [n for n in range(60) if n not in hidden]
+    )
+
+
+def test_scaled_to_cover_then_cut_at_the_centre(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", frames=4)
+    frames = np.array([[1, 3]])
+    with VideoFile(path).open() as reader:
+        full, half = reader.read(frames, (64, 128)), reader.read(frames, (32, 64))
+        np.testing.assert_array_equal(reader.read(frames, (64, 32)), full[..., 48:80, :])
+        np.testing.assert_array_equal(reader.read(frames, (32, 32)), half[..., 16:48, :])
+        wide = reader.read(frames, (32, 128))
+        np.testing.assert_array_equal(wide, full[..., 16:48, :, :])
+        tall = reader.read(frames, (128, 30))
+    assert tall.shape == (1, 2, 128, 30, 3)
+    means = full.reshape(1, 2, 32, 2, 64, 2, 3).mean((3, 5))
+    assert np.abs(means - half).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"), [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)]
+)
+def test_a_rotation_tag_is_applied(tmp_path, matrix, turns):
+    # x' = a x + c y, y' = b x + d y with x to the right and y down (ISO/IEC 14496-12, tkhd).
+    data = pathlib.Path(write_clip(tmp_path / "clip.mp4", frames=3)).read_bytes()
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (65536 * value for value in matrix)
+    turned = data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :]
+    frames = np.array([[2, 0]])
+    with VideoBytes("plain", data).open() as reader:
+        plain = np.rot90(reader.read(frames, (32, 64)), turns, (2, 3))
+    with VideoBytes("turned", turned).open() as reader:
+        np.testing.assert_array_equal(reader.read(frames, plain.shape[2:4]), plain)
+
+
+def test_bytes_read_like_the_file_and_media_travel(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", frames=20)
+    data = VideoBytes("a clip", pathlib.Path(path).read_bytes())
+    assert len(repr(data)) < 100
+    frames = np.array([[0, 19, 7]])
+    with VideoFile(path).open() as one, pickle.loads(pickle.dumps(data)).open() as two:
+        np.testing.assert_array_equal(one.read(frames, (32, 32)), two.read(frames, (32, 32)))
+
+
+def test_an_excerpt_is_a_video_of_its_own(tmp_path):
+    whole = VideoFile(write_clip(tmp_path / "clip.mp4", frames=40))
+    with Excerpt(whole, 10, 26).open() as reader:
+        assert reader.num_frames == 16 and reader.fps == 25
+        clips = reader.read(np.array([[0, 15], [3, 3]]), (64, 128))
+        np.testing.assert_array_equal(read_numbers(clips)[0], [[10, 25], [13, 13]])
+        for wrong in (-1, 16):
+            with pytest.raises(VideoError, match="clip.mp4"):
+                reader.read(np.array([[0, wrong]]), (64, 128))
+    with pytest.raises(VideoError, match="clip.mp4.*only 40 frames"), Excerpt(whole, 30, 41).open():
+        pass
+    with pytest.raises(ValueError, match="stop must be at least 6, got 5"):
+        Excerpt(whole, 5, 5)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a video" * 100, b"\0" * 4000])
+def test_what_is_no_video_is_named(data):
+    with pytest.raises(VideoError, match="^some.mp4: "), VideoBytes("some.mp4", data).open():
+        pass
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for path in (tmp_path / "absent.mp4", tmp_path):
+        with pytest.raises(VideoError, match=f"^{path}: "), VideoFile(str(path)).open():
+            pass
+
+
+def test_a_video_too_large_to_hold_is_refused(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.avi", codec="mpeg4")
+    monkeypatch.setattr(video_decoder, "MAX_CACHED_BYTES", 100_000)
+    with (
+        pytest.raises(VideoError, match="clip.avi: more than 100000 bytes"),
+        VideoFile(path).open(),
+    ):
+        pass
+
+
+def test_the_logging_call_that_deadlocks_is_not_made():
+    for path in pathlib.Path(video_decoder.__file__).parent.glob("*.py"):
+        assert "logging.set_level(" not in path.read_text(encoding="utf-8")

@@ -1,0 +1,290 @@
+"""Data sets in shards: WebDataset tars, TFDS folders, DMVR's TFRecords, without TensorFlow.
+
+Nothing here imports JAX. Shards are a folder, or a path in which `{000000..000123}` counts or whose
+final `@64` is `-00000-of-00064` etc. Tars and TFRecords may be on object stores, where samples are
+read by byte range and listing takes one or two requests per sample.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+from google.protobuf.message import DecodeError
+
+from vrl_jax import check
+from vrl_jax.data import remote_paths
+from vrl_jax.data.datasets.file_lists import (
+    EXTENSIONS,
+    Listed,
+    list_shards,
+    list_tfds_shards,
+    need_file,
+    need_folder,
+    read_classes,
+    space_name,
+)
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video import tfrecord
+from vrl_jax.data.video.media_containers import (
+    ArrayRecord,
+    ByteRange,
+    Stored,
+    StoredExample,
+    StoredSequence,
+    StoredVideo,
+    need_local,
+    open_array_record,
+)
+from vrl_jax.data.video_dataset import Video, VideoHandle, VideoList
+
+THREADS = 8  # shards read in parallel
+Row = tuple[str, VideoHandle, int]  # id, media, stored label
+
+
+@dataclass(frozen=True)
+class WebDataset(Listed):
+    """Tars in which the members `key.mp4` and `key.cls` (or `key.json`) make up a sample.
+
+    A key is the path up to the first dot of the file name. The label is the integer in `key.cls`,
+    or `label` or `cls` in `key.json`. Listing the samples reads headers and labels only.
+
+    Attributes:
+      train_shards: uncompressed tars of the training videos: a folder or a pattern.
+      test_shards: the same for the test videos.
+      classes: file of lines `name` or `number name`; without it the class names are the numbers.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
+    """
+
+    train_shards: str = ""
+    test_shards: str = ""
+    classes: str = ""
+    mirror_safe: bool = True
+
+    def list_videos(self, part: str) -> VideoList:
+        """Return the samples of the shards."""
+
+        def read(key: str, shards: str) -> list[Row]:
+            return _index_all(index_tar, list_shards(key, shards, r".+\.tar"))
+
+        rows = self._both(part, "shards", read)
+        names, first = _class_names(self.classes, chain(*rows.values()))
+        return _make_list(rows[part], names, first, self.mirror_safe)
+
+
+@dataclass(frozen=True)
+class TfdsFolder(Listed):
+    """A data set prepared by TensorFlow Datasets, in ArrayRecord or TFRecord files.
+
+    Its videos are sequences of JPEG or PNG images, as in `ucf101`, or the bytes of video files.
+    Labels are inside the records, so the first use reads all records. It caches the labels in a
+    file in the same folder, if that is writable.
+
+    Attributes:
+      root: folder of the prepared version, such as `ucf101/ucf101_1_256/2.0.0`.
+      train_split: split to train on.
+      test_split: split to test on.
+      video: feature with the video.
+      label: feature with the class number.
+      fps: frame rate of image sequences, which do not store it; 0: unknown.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
+    """
+
+    root: str = ""
+    train_split: str = "train"
+    test_split: str = "test"
+    video: str = "video"
+    label: str = "label"
+    fps: float = 0.0
+    mirror_safe: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse negative rates."""
+        check.at_least(0, fps=self.fps)
+
+    def list_videos(self, part: str) -> VideoList:
+        """Return the records of the split."""
+        root = need_folder("root", self.root)
+        split = getattr(self, f"{part}_split")
+        shards = list_tfds_shards(root, split)
+        stored = [(f"{path.name}/{i}", at) for path in shards for i, at in enumerate(_rows(path))]
+        labels = self._labels(root / f"{split}-{self.label}.vrl_jax.json", shards, stored)
+        rows = [
+            (name, StoredExample(name, at, self.video, self.fps), label)
+            for (name, at), label in zip(stored, labels, strict=True)
+        ]
+        names_file = root / f"{self.label}.labels.txt"
+        names, _ = _class_names(str(names_file) if names_file.is_file() else "", rows)
+        return _make_list(rows, names, 0, self.mirror_safe)
+
+    def _labels(
+        self, cache: AnyPath, shards: Sequence[AnyPath], stored: Sequence[tuple[str, Stored]]
+    ) -> list[int]:
+        """Return the labels of the records, from the cache if it belongs to these shards."""
+        sizes = {path.name: remote_paths.file_size(path) for path in shards}
+        if cache.is_file():
+            saved = json.loads(cache.read_text(encoding="utf-8"))
+            if saved["sizes"] == sizes:
+                return saved["labels"]
+        with ThreadPoolExecutor(THREADS) as pool:
+            labels = list(pool.map(self._label, stored))
+        partial = cache.with_suffix(f".{os.getpid()}")  # other hosts may write the same file
+        try:
+            partial.write_text(json.dumps({"sizes": sizes, "labels": labels}), encoding="utf-8")
+            partial.replace(cache)
+        except OSError:
+            pass  # the folder is read-only: all records are read each time
+        return labels
+
+    def _label(self, row: tuple[str, Stored]) -> int:
+        name, stored = row
+        try:
+            features = tfrecord.parse_example(stored.read())
+        except (DecodeError, OSError, ValueError, IndexError) as error:
+            raise ValueError(f"{name} in {self.root}: no tf.train.Example: {error}") from error
+        if self.video not in features:
+            raise ValueError(
+                f"{name} in {self.root} has no feature {self.video!r}, but {sorted(features)}: "
+                "pass --config.data.video="
+            )
+        return _single_value(f"{name} in {self.root}", self.label, features)
+
+
+@dataclass(frozen=True)
+class SequenceExamples(Listed):
+    """TFRecords of SequenceExamples, one JPEG per frame, the format of DMVR, scenic and BraVe.
+
+    The class is `clip/label/text` or, if that is not stored, `clip/label/index`. DMVR's example
+    generator numbers classes differently in each run, so a file gives their order.
+
+    Attributes:
+      train_shards: TFRecords of the training videos: a folder or a pattern.
+      test_shards: the same for the test videos.
+      classes: file of lines `name` or `number name`.
+      fps: frame rate, which the records do not store (DMVR writes 10 by default); 0: unknown.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
+    """
+
+    train_shards: str = ""
+    test_shards: str = ""
+    classes: str = ""
+    fps: float = 0.0
+    mirror_safe: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse negative rates."""
+        check.at_least(0, fps=self.fps)
+
+    def list_videos(self, part: str) -> VideoList:
+        """Return the records of the shards."""
+        pattern = r".+-\d{5}-of-\d{5}|.+\.tfrecords?"
+        key = f"{part}_shards"
+        shards = list_shards(key, getattr(self, key), pattern)
+        names, first = read_classes(need_file("classes", self.classes))
+        numbers = {space_name(name): number for number, name in enumerate(names, first)}
+
+        def index(path: AnyPath) -> list[Row]:
+            rows = []
+            for i, (offset, size) in enumerate(tfrecord.index_tfrecords(path)):
+                name, stored = f"{path.name}/{i}", ByteRange(str(path), offset, size)
+                label = self._label(f"{path}, record {i}", stored, numbers)
+                rows.append((name, StoredSequence(name, stored, "image/encoded", self.fps), label))
+            return rows
+
+        return _make_list(_index_all(index, shards), names, first, self.mirror_safe)
+
+    def _label(self, name: str, stored: ByteRange, numbers: dict[str, int]) -> int:
+        try:
+            context = tfrecord.read_context(stored.path, stored.offset, stored.size)
+        except DecodeError as error:
+            raise ValueError(f"{name}: no tf.train.SequenceExample: {error}") from error
+        if "clip/label/text" not in context:
+            return _single_value(name, "clip/label/index", context)
+        text = _single_value(name, "clip/label/text", context, bytes).decode(errors="replace")
+        text = space_name(text)
+        if text not in numbers:
+            raise ValueError(f"{name}: {self.classes} has no class {text!r}")
+        return numbers[text]
+
+
+def index_tar(path: AnyPath) -> list[Row]:
+    """Return the samples of an uncompressed tar, reading only headers and labels.
+
+    Raises:
+      ValueError: the tar is damaged or truncated, or a sample has no video or no label.
+    """
+    videos, labels, key = {}, {}, "no member"
+    try:
+        with remote_paths.open_sparse(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                folder, name = os.path.split(member.name)
+                stem, _, kind = name.partition(".")
+                if not member.isfile() or not stem:
+                    continue
+                key, kind = os.path.join(folder, stem), kind.rpartition(".")[2].lower()
+                if f".{kind}" in EXTENSIONS:
+                    videos[key] = ByteRange(str(path), member.offset_data, member.size)
+                elif kind == "cls":
+                    labels[key] = int(tar.extractfile(member).read())
+                elif kind == "json":
+                    about = json.load(tar.extractfile(member))
+                    labels.setdefault(key, about.get("label", about.get("cls")))
+                videos.setdefault(key, None)
+    except (tarfile.TarError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}, at {key}: {error}") from error
+    for key, stored in videos.items():
+        if not stored or type(labels.get(key)) is not int:
+            missing = "label (an integer in .cls or .json)" if stored else "video"
+            raise ValueError(f"{path}: sample {key} has no {missing}")
+    names = {key: f"{path.name}/{key}" for key in videos}
+    return [(names[key], StoredVideo(names[key], videos[key]), labels[key]) for key in videos]
+
+
+def _index_all(index: Callable[[AnyPath], list[Row]], paths: Sequence[AnyPath]) -> list[Row]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(chain(*pool.map(index, paths)))
+
+
+def _rows(path: AnyPath) -> list[Stored]:
+    """Return the location of each record of a TFDS shard."""
+    if ".array_record-" not in path.name:
+        return [ByteRange(str(path), *span) for span in tfrecord.index_tfrecords(path)]
+    need_local(path.parent)
+    try:
+        count = len(open_array_record(str(path)))
+    except Exception as error:  # the reader raises various errors from C++
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return [ArrayRecord(str(path), number) for number in range(count)]
+
+
+def _single_value(name: str, feature: str, features: dict, kind: type = int) -> int | bytes:
+    values = features.get(feature, [])
+    if len(values) != 1 or not isinstance(values[0], kind):
+        raise ValueError(f"{name}: {feature} must be one {kind.__name__}, got {values!r:.99}")
+    return values[0]
+
+
+def _class_names(classes: str, rows: Iterable[Row]) -> tuple[tuple[str, ...], int]:
+    """Return the class names, the numbers if there is no file, and the first class number."""
+    if classes:
+        return read_classes(need_file("classes", classes))
+    return tuple(map(str, range(1 + max((label for _, _, label in rows), default=0)))), 0
+
+
+def _make_list(
+    rows: Sequence[Row], names: tuple[str, ...], first: int, mirror_safe: bool
+) -> VideoList:
+    if not rows:
+        raise ValueError("the shards contain no sample")
+    videos = []
+    for name, media, label in rows:
+        if not 0 <= label - first < len(names):
+            last = first + len(names) - 1
+            raise ValueError(
+                f"{media.path}: the class of {name} must be {first} to {last}, got {label}"
+            )
+        videos.append(Video(name, media, {"class": label - first}))
+    return VideoList(tuple(videos), {"class": names}, mirror_safe)

@@ -1,0 +1,237 @@
+"""Videos inside larger files, and videos stored as images: members of tars, zips and records.
+
+Nothing here imports JAX. Handles are small and picklable; workers open the files.
+"""
+
+import functools
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from av.video.reformatter import VideoReformatter
+from google.protobuf.message import DecodeError
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from vrl_jax.data import remote_paths
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video import tfrecord
+from vrl_jax.data.video.video_decoder import VideoBytes, check_frames_exist, convert_frame
+from vrl_jax.data.video_dataset import FrameReader, VideoError
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """A byte range of a file: a member of a tar, a record of a TFRecord file.
+
+    Attributes:
+      path: path of the file.
+      offset: offset of the first byte.
+      size: number of bytes.
+    """
+
+    path: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Return the bytes; raises `OSError` if the file is too short."""
+        if remote_paths.is_remote(self.path):
+            data = remote_paths.read_remote(self.path, self.offset, self.offset + self.size)
+        else:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+        if len(data) < self.size:
+            raise OSError(
+                f"{self.path} is truncated: must have {self.size} bytes at {self.offset}, "
+                f"got {len(data)}"
+            )
+        return data
+
+
+@dataclass(frozen=True)
+class ArrayRecord:
+    """A record of an ArrayRecord file.
+
+    Attributes:
+      path: path of the file.
+      number: number of the record.
+    """
+
+    path: str
+    number: int
+
+    def read(self) -> bytes:
+        """Return the record; the file stays open for further records."""
+        return open_array_record(self.path)[self.number]
+
+
+Stored = ByteRange | ArrayRecord
+
+
+@functools.cache
+def open_array_record(path: str) -> ArrayRecordDataSource:
+    """Return the records of an ArrayRecord file; the object is shared within a process."""
+    return ArrayRecordDataSource([path])
+
+
+def need_local(folder: AnyPath) -> None:
+    """Raise `ValueError` if a folder of ArrayRecord files is on an object store."""
+    if remote_paths.is_remote(folder):
+        raise ValueError(
+            f"{folder}: ArrayRecord files must be on a local disk; only video files, tars and "
+            f"TFRecords may be on object stores. Copy it: gcloud storage cp -r {folder} /data"
+        )
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """A video inside a larger file."""
+
+    name: str
+    data: Stored
+
+    @property
+    def path(self) -> str:
+        """Path of the larger file."""
+        return self.data.path
+
+
+@dataclass(frozen=True)
+class StoredVideo(_Inside):
+    """A video file inside a larger file.
+
+    Attributes:
+      name: name of the video in errors.
+      data: location of its bytes.
+    """
+
+    @contextmanager
+    def open(self) -> Iterator[FrameReader]:
+        """Open for reading; raises `VideoError`."""
+        with _damage_errors(self.name):
+            data = self.data.read()
+        with VideoBytes(self.name, data).open() as reader:
+            yield reader
+
+
+@dataclass(frozen=True)
+class StoredExample(_Inside):
+    """A feature of a tf.train.Example: a video file, or one image per frame.
+
+    Attributes:
+      name: name of the video in errors.
+      data: location of the record.
+      feature: name of the feature; a single value is a video file unless it is a JPEG or PNG.
+      fps: frame rate of images; 0 if unknown.
+    """
+
+    feature: str
+    fps: float = 0.0
+
+    @contextmanager
+    def open(self) -> Iterator[FrameReader]:
+        """Open for reading; raises `VideoError`."""
+        with _damage_errors(self.name):
+            values = tfrecord.parse_example(self.data.read()).get(self.feature, [])
+        if len(values) == 1 and not values[0].startswith((b"\xff\xd8", b"\x89PNG")):
+            with VideoBytes(self.name, values[0]).open() as reader:
+                yield reader
+        else:
+            yield _ImageReader(self.name, len(values), values.__getitem__, self.fps)
+
+
+@dataclass(frozen=True)
+class StoredSequence(_Inside):
+    """A feature list of a tf.train.SequenceExample with one image per frame.
+
+    Attributes:
+      name: name of the video in errors.
+      data: location of the record.
+      feature: name of the feature list.
+      fps: frame rate; 0 if unknown.
+    """
+
+    feature: str
+    fps: float = 0.0
+
+    @contextmanager
+    def open(self) -> Iterator[FrameReader]:
+        """Open for reading; raises `VideoError`."""
+        with _damage_errors(self.name):
+            values = tfrecord.parse_sequence(self.data.read()).get(self.feature, [])
+        yield _ImageReader(self.name, len(values), lambda number: values[number][0], self.fps)
+
+
+@dataclass(frozen=True)
+class ZippedFrames:
+    """A zip file with the frames of one video as images, sorted by name.
+
+    Attributes:
+      path: path of the zip file.
+    """
+
+    path: str
+
+    @contextmanager
+    def open(self) -> Iterator[FrameReader]:
+        """Open for reading; raises `VideoError`."""
+        with _damage_errors(self.path):
+            remote = remote_paths.is_remote(self.path)
+            archive = zipfile.ZipFile(
+                io.BytesIO(remote_paths.read_remote(self.path)) if remote else self.path
+            )
+        with archive:
+            names = [
+                name
+                for name in sorted(archive.namelist())
+                if name.lower().endswith((".jpg", ".jpeg", ".png"))
+            ]
+            yield _ImageReader(
+                self.path, len(names), lambda number: archive.read(names[number]), 0.0
+            )
+
+
+class _ImageReader:
+    """Frames stored as images, fetched and decoded on demand."""
+
+    def __init__(
+        self, name: str, num_frames: int, fetch: Callable[[int], bytes], fps: float
+    ) -> None:
+        if not num_frames:
+            raise VideoError(f"{name}: it has no frames")
+        self.num_frames, self.fps = num_frames, fps
+        self._name, self._fetch = name, fetch
+        self._reformatter = VideoReformatter()
+
+    def read(
+        self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
+    ) -> UInt8[np.ndarray, "k t h w 3"]:
+        check_frames_exist(self._name, frames, self.num_frames)
+        numbers, inverse = np.unique(frames, return_inverse=True)
+        with _damage_errors(self._name):
+            images = [self._decode(number, size) for number in numbers.tolist()]
+        return np.stack(images)[inverse]
+
+    def _decode(self, number: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        with Image.open(io.BytesIO(self._fetch(number))) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        return convert_frame(frame, size, self._reformatter)
+
+
+@contextmanager
+def _damage_errors(name: str) -> Iterator[None]:
+    """Convert errors of damaged files, archives, records and images to `VideoError`."""
+    damage = (OSError, ValueError, IndexError, SyntaxError, EOFError, DecodeError, RuntimeError)
+    try:
+        yield
+    except (*damage, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError is ArrayRecord's
+        raise VideoError(f"{name}: {error}") from error

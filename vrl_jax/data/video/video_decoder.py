@@ -1,0 +1,315 @@
+"""Exact frames of video files by number, resized during conversion to RGB.
+
+Frame `i` is the i-th frame that the decoder outputs. Time stamps identify frames reliably only in
+mov/mp4 and matroska/webm, where seeking to a keyframe saves most of the decoding. AVI and MPEG-PS
+store no time stamps (FFmpeg guesses them, wrongly with B-frames), so they are decoded from the
+start.
+
+Pixels are assumed square; stored aspect ratios are ignored, as in other loaders. Never call
+`av.logging.set_level` in a program that decodes in threads: it can deadlock on damaged files.
+"""
+
+import errno
+import io
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from jaxtyping import Int, UInt8
+
+from vrl_jax import check
+from vrl_jax.data import remote_paths
+from vrl_jax.data.video_dataset import FrameReader, VideoError, VideoHandle
+
+# Memory limit for the frames of a video that has to be decoded from the start.
+MAX_CACHED_BYTES = 4 << 30
+# Metadata may have any encoding, and some of HMDB51 is not UTF-8. PyAV 19 accepts it and no longer
+# has the option.
+ANY_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video file of any format that FFmpeg reads.
+
+    A truncated file has the frames before the cut. Reading a frame after damage inside a file
+    raises `VideoError`.
+
+    Attributes:
+      path: path of the file, which is read as a whole from object stores.
+    """
+
+    path: str
+
+    @contextmanager
+    def open(self) -> Iterator[FrameReader]:
+        """Open for reading; raises `VideoError`."""
+        if remote_paths.is_remote(self.path):
+            with _video_errors(self.path):
+                data = remote_paths.read_remote(self.path)
+            opened = VideoBytes(self.path, data).open()
+        else:
+            opened = closing(_FileReader(self.path, lambda: self.path))
+        with opened as reader:
+            yield reader
+
+
+@dataclass(frozen=True)
+class VideoBytes:
+    """A video file in memory, as in record and tar shards.
+
+    Attributes:
+      name: name of the video in errors.
+      data: content of the file.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+
+    @contextmanager
+    def open(self) -> Iterator[FrameReader]:
+        """Open for reading; raises `VideoError`."""
+        with closing(_FileReader(self.name, lambda: io.BytesIO(self.data))) as reader:
+            yield reader
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A range of frames as a video of its own, whose frame 0 is frame `start` of the whole video.
+
+    Attributes:
+      media: the whole video.
+      start: first frame.
+      stop: last frame + 1.
+    """
+
+    media: VideoHandle
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        """Check that the range is not empty."""
+        check.at_least(0, start=self.start)
+        check.at_least(self.start + 1, stop=self.stop)
+
+    @contextmanager
+    def open(self) -> Iterator[FrameReader]:
+        """Open for reading; raises `VideoError`, also if the video ends before `stop`."""
+        with self.media.open() as whole:
+            if whole.num_frames < self.stop:
+                raise VideoError(f"{self}: the video has only {whole.num_frames} frames")
+            yield _ExcerptReader(whole, self)
+
+
+class _ExcerptReader:
+    def __init__(self, whole: FrameReader, excerpt: Excerpt) -> None:
+        self.num_frames = excerpt.stop - excerpt.start
+        self.fps = whole.fps
+        self._whole, self._excerpt = whole, excerpt
+
+    def read(
+        self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
+    ) -> UInt8[np.ndarray, "k t h w 3"]:
+        check_frames_exist(str(self._excerpt), frames, self.num_frames)
+        return self._whole.read(frames + self._excerpt.start, size)
+
+
+class _Index(NamedTuple):
+    """Time stamps of the frames of a file.
+
+    Attributes:
+      stamps: time stamp of each frame.
+      numbers: time stamp to frame number.
+      keys: time stamps of the keyframes, ascending.
+      seeks: seek target of each keyframe.
+    """
+
+    stamps: Int[np.ndarray, " n"]
+    numbers: dict[int, int]
+    keys: Int[np.ndarray, " m"]
+    seeks: Int[np.ndarray, " m"]
+
+
+class _FileReader:
+    """An open file: seeks where time stamps identify frames, else caches all frames."""
+
+    def __init__(self, name: str, file: Callable[[], str | io.BytesIO]) -> None:
+        self._name, self._file = name, file
+        self._reformatter = VideoReformatter()
+        self._cached: list[av.VideoFrame] = []
+        with _video_errors(name):
+            self._container = _open(file())
+            try:
+                self._prepare()
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        self._container.close()
+
+    def read(
+        self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
+    ) -> UInt8[np.ndarray, "k t h w 3"]:
+        check_frames_exist(self._name, frames, self.num_frames)
+        with _video_errors(self._name):
+            decoded = self._fetch(np.unique(frames))
+            images = {
+                number: convert_frame(frame, size, self._reformatter)
+                for number, frame in decoded.items()
+            }
+        clips = np.stack([images[number] for number in frames.flat])
+        return clips.reshape(*frames.shape, *clips.shape[1:])
+
+    def _fetch(self, numbers: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame]:
+        if not self._cached:
+            decoded = self._seek(numbers)
+            if decoded is not None:
+                return decoded
+            self._reopen_and_cache()
+            check_frames_exist(self._name, numbers, self.num_frames)
+        return {number: self._cached[number] for number in numbers.tolist()}
+
+    def _prepare(self) -> None:
+        if not self._container.streams.video:
+            raise VideoError(f"{self._name}: it has no video stream")
+        self._stream = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            raise VideoError(f"{self._name}: there is no decoder for its video")
+        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        if not _has_reliable_stamps(self._container, self._stream):
+            self._cache(self._container)
+            return
+        self._index = _scan(self._container, self._stream)
+        if self._index and self._seek(np.array([0])):
+            self.num_frames = len(self._index.stamps)
+        else:
+            self._reopen_and_cache()
+
+    def _seek(self, numbers: Int[np.ndarray, " n"]) -> dict[int, av.VideoFrame] | None:
+        """Return frames by ascending number, or None if the file contradicts its index."""
+        keys = np.searchsorted(self._index.keys, self._index.stamps[numbers], side="right") - 1
+        if keys[0] < 0:
+            return None
+        decoded = {}
+        # One seek for consecutive keyframes: decoding on is cheaper than seeking again.
+        for run in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(keys) > 1) + 1):
+            target, missing = int(self._index.seeks[keys[run[0]]]), set(numbers[run].tolist())
+            try:
+                self._container.seek(target, stream=self._stream, backward=True)
+                for frame in self._container.decode(self._stream):
+                    if frame.pts not in self._index.numbers:
+                        return None
+                    number = self._index.numbers[frame.pts]
+                    if number in missing:
+                        missing.remove(number)
+                        decoded[number] = frame
+                    if not missing:
+                        break
+            except av.FFmpegError:
+                return None
+            if missing:
+                return None
+        return decoded
+
+    def _reopen_and_cache(self) -> None:
+        """Open the file again and cache its frames; packets of the open container were read."""
+        with _open(self._file()) as container:
+            self._cache(container)
+
+    def _cache(self, container: av.container.InputContainer) -> None:
+        """Decode from the start and cache all frames up to the end or the first damage."""
+        damage, size = "the stream is empty", 0
+        try:
+            for frame in container.decode(container.streams.video[0]):
+                self._cached.append(frame)
+                size += sum(plane.buffer_size for plane in frame.planes)
+                if size > MAX_CACHED_BYTES:
+                    raise VideoError(
+                        f"{self._name}: more than {MAX_CACHED_BYTES} bytes of frames, in a "
+                        "format that decodes only from the start: transcode it to mp4"
+                    )
+        except av.FFmpegError as error:
+            if error.errno == errno.ENOMEM:
+                raise  # out of memory, not a damaged file
+            damage = error.strerror
+        if not self._cached:
+            raise VideoError(f"{self._name}: no frame decodes: {damage}")
+        self.num_frames = len(self._cached)
+
+
+def _open(file: str | io.BytesIO) -> av.container.InputContainer:
+    container = av.open(file, **ANY_METADATA)
+    for stream in container.streams.video:
+        if stream.codec_context:
+            stream.codec_context.thread_count = 1  # the loader decodes in parallel
+    return container
+
+
+@contextmanager
+def _video_errors(name: str) -> Iterator[None]:
+    """Convert errors of FFmpeg and the file system to `VideoError` with the name of the video."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{name}: {error.strerror or error}") from error
+
+
+def check_frames_exist(name: str, frames: Int[np.ndarray, "..."], num_frames: int) -> None:
+    """Raise `VideoError` if a frame number is out of range."""
+    if frames.min() < 0 or frames.max() >= num_frames:
+        raise VideoError(
+            f"{name}: frames must be 0 to {num_frames - 1}, got {frames.min()} to {frames.max()}"
+        )
+
+
+def _has_reliable_stamps(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> bool:
+    """Return whether time stamps identify frames in this format and codec; reads no packet."""
+    if not container.format.name.startswith(("mov", "matroska")):
+        return False
+    # x264's 4:4:4 needs the encoder settings in the first packet.
+    codec = stream.codec_context
+    return codec.name != "h264" or "444" not in (codec.pix_fmt or "")
+
+
+def _scan(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> _Index | None:
+    """Read all packets without decoding; returns None if time stamps do not identify frames."""
+    mov, codec = container.format.name.startswith("mov"), stream.codec_context.name
+    stamps, keys = [], []
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue  # the end
+        hidden = codec == "vp8" and not memoryview(packet)[0] & 0x10  # outputs no frame
+        if packet.pts is None or packet.is_corrupt or hidden:
+            return None
+        if not packet.is_discard:  # an edit list may discard frames, including keyframes
+            stamps.append(packet.pts)
+        if packet.is_keyframe:
+            # The mov demuxer compares seek targets with decoding times.
+            keys.append((packet.pts, packet.dts if mov else packet.pts))
+    numbers = {stamp: number for number, stamp in enumerate(sorted(stamps))}
+    if not keys or not numbers or len(numbers) < len(stamps):
+        return None
+    keys = np.array(sorted(keys))
+    return _Index(np.array(list(numbers)), numbers, keys[:, 0], keys[:, 1])
+
+
+def convert_frame(
+    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return upright RGB: scaled to cover `size` (height, width), and center-cropped."""
+    turns = round(frame.rotation / 90)
+    h, w = size[::-1] if turns % 2 else size
+    scale = max(h / frame.height, w / frame.width)
+    height, width = max(h, round(frame.height * scale)), max(w, round(frame.width * scale))
+    image = reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+    top, left = (height - h) // 2, (width - w) // 2
+    return np.rot90(image[top : top + h, left : left + w], turns)

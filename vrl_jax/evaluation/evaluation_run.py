@@ -1,0 +1,171 @@
+"""An evaluation in its folder: `--config=configs/eval_ucf101_finetune.py --config.init=RUN`.
+
+The encoder is evaluated on each official split, and the same encoder without training as well. Each
+of these tasks has its own folder in the workdir, from whose checkpoints an interrupted evaluation
+continues.
+"""
+
+import shutil
+from dataclasses import replace
+
+import jax
+
+from vrl_jax import pretrained
+from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video_dataset import Splits
+from vrl_jax.evaluation.eval_config import Evaluation
+from vrl_jax.evaluation.eval_protocol import find_deviations
+from vrl_jax.evaluation.eval_task import EvalTask
+from vrl_jax.evaluation.neighbour_gallery import GALLERY
+from vrl_jax.pretrained import Pretrained
+from vrl_jax.probes import result_files
+from vrl_jax.probes.result_files import Result
+from vrl_jax.report import html_page
+from vrl_jax.train import provenance, sharding
+from vrl_jax.train.workdir import open_workdir
+
+UNTRAINED = "untrained"
+
+
+class EvaluationRun:
+    """An evaluation in its folder: everything is checked on construction, no video is read.
+
+    Args:
+      evaluation: the settings.
+      workdir: gets `results/`, `report.html`, and a folder per encoder and split; may be on an
+        object store.
+      quiet: show no progress bar.
+
+    Raises:
+      ValueError: missing data or weights, a batch that the devices cannot share, or settings that
+        the data do not allow.
+    """
+
+    def __init__(self, evaluation: Evaluation, workdir: str | AnyPath, quiet: bool = False):
+        self._workdir, self._quiet = open_workdir(workdir), quiet
+        trained = _load_encoder(evaluation)
+        if trained:
+            evaluation = replace(evaluation, encoder=trained.encoder)
+        models = [(evaluation.init, trained)] if trained else []
+        self._input = test = evaluation.protocol.input_for(trained)
+        if evaluation.untrained or not trained:
+            augment = replace(trained.augment if trained else Augment(), size=test.size)
+            frames, seed = test.sampling.frames, evaluation.seed
+            plain = pretrained.init_untrained(evaluation.encoder, augment, frames, seed)
+            models.append((UNTRAINED, plain))
+        self._evaluation = evaluation
+        splits = evaluation.splits or (0,)
+        self._tasks = [
+            [self._task(init, model, split) for split in splits] for init, model in models
+        ]
+
+    def __call__(self) -> bool:
+        """Run every task; return whether all were finished.
+
+        Raises:
+          ConfigMismatch: the folder holds the checkpoints of another evaluation.
+          FloatingPointError: a loss that is not finite.
+          VideoError: too many videos cannot be read.
+        """
+        all_results = []
+        with self._workdir:
+            for tasks in self._tasks:
+                by_split = {}
+                for task in tasks:
+                    by_split[task.split] = task.run()
+                    if by_split[task.split] is None:
+                        return False
+                several = len(tasks) > 1
+                all_results += (
+                    result_files.average_splits(by_split) if several else by_split[tasks[0].split]
+                )
+            if not jax.process_index():
+                self._write(all_results)
+        return True
+
+    def plan(self) -> str:
+        """Return the tasks and their settings, for `--dry_run`."""
+        evaluation, first = self._evaluation, self._tasks[0][0]
+        rows = [
+            f"{task.init or UNTRAINED}, split {task.split or 'none'}: {len(task.train):,} training "
+            f"and {len(task.test):,} test videos"
+            for tasks in self._tasks
+            for task in tasks
+        ]
+        test, protocol = first.input, first.protocol
+        clips = f"{test.sampling.clips} clips of {test.sampling.frames} frames, {test.size} pixels"
+        changes = [
+            f"{name} is {used}, published {published}"
+            for name, (used, published) in first.deviations.items()
+        ]
+        return "\n".join(
+            [
+                provenance.version_line(),
+                f"workdir   {self._workdir.path}",
+                f"protocol  {evaluation.protocol.task}, {protocol.published or 'own'}: {clips}",
+                f"changes   {'; '.join(changes) or 'none'}",
+                *[f"task      {row}" for row in rows],
+            ]
+        )
+
+    def _write(self, all_results: list[Result]) -> None:
+        first = self._tasks[0][0]
+        provenance.write_provenance(self._workdir.local, self._evaluation)
+        result_files.write_results(self._workdir / "results", all_results, first.test)
+        gallery = self._workdir / GALLERY
+        gallery.unlink(missing_ok=True)
+        if (first.folder / GALLERY).exists():
+            shutil.copy(first.folder / GALLERY, gallery)
+        report = html_page.write_report(self._workdir.local)
+        print(f"report: {self._workdir.path / report.name}")
+
+    def _task(self, init: str, model: Pretrained, split: int) -> EvalTask:
+        evaluation, mesh = self._evaluation, sharding.make_mesh()
+        data = replace(evaluation.data, split=split) if split else evaluation.data
+        test = data.test()
+        protocol = evaluation.protocol.adapt(test)
+        train = test if protocol.group else data.train()
+        folder = UNTRAINED if init == UNTRAINED else "trained"
+        task = EvalTask(
+            evaluation=evaluation,
+            protocol=protocol,
+            input=self._input,
+            deviations=find_deviations(protocol, evaluation.benchmark_used),
+            model=model,
+            init=init,
+            split=split,
+            train=train,
+            test=test,
+            folder=self._workdir.subfolder(f"{folder}-split{split}" if split else folder),
+            mesh=mesh,
+            quiet=self._quiet,
+        )
+        check_no_test_leakage(model.experiment and model.experiment.data, data)
+        sharding.check_batch(mesh, "batch", evaluation.batch)
+        protocol.check(task)
+        return task
+
+
+def check_no_test_leakage(pretraining: Splits | None, data: Splits) -> None:
+    """Raise `ValueError` if an encoder was pretrained on another split, which has test videos.
+
+    Args:
+      pretraining: data of pretraining, where known.
+      data: data of the evaluation.
+    """
+    if type(pretraining) is type(data) and getattr(pretraining, "split", 0) != getattr(
+        data, "split", 0
+    ):
+        raise ValueError(
+            f"the encoder was pretrained on split {pretraining.split}, which has test videos of "
+            f"split {data.split}: pass --config.splits='({pretraining.split},)'"
+        )
+
+
+def _load_encoder(evaluation: Evaluation) -> Pretrained | None:
+    if evaluation.init == UNTRAINED:
+        raise ValueError(f"init={UNTRAINED!r} is the name of the untrained encoder: move the run")
+    if not evaluation.init:
+        return None
+    return pretrained.load(evaluation.init, None if evaluation.step < 0 else evaluation.step)
