@@ -1,4 +1,4 @@
-"""Which segment of a clip is which: ranking losses over a clip's own sub-vectors."""
+"""Ranking losses over the segments of a clip.
 
 import jax
 import jax.numpy as jnp
