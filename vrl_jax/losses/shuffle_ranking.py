@@ -1,4 +1,4 @@
-"""Ranking losses over the segments of a clip.
+"""Ranking losses over the segments of a clip."""
 
 import jax
 import jax.numpy as jnp
