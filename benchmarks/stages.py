@@ -37,7 +37,7 @@ from vrl_jax.train.sharding import (
     replicated_sharding,
     shard_rows,
 )
-from vrl_jax.train.train_step import TrainState, key_for, make_step, view_keys
+from vrl_jax.train.train_step import TrainState, make_step, step_key, view_keys
 
 VIDEOS = 4096  # the set's size decides schedules alone
 Prefix = Callable[[TrainState, jax.Array], Any]
@@ -62,7 +62,7 @@ def prefixes(run: Experiment, program: Program) -> dict[str, Prefix]:
         return features.clip, changed
 
     def loss(train: TrainState, clips: jax.Array, params: Any = None) -> Any:
-        noise = key_for(run.train.seed, "noise", train.step)
+        noise = step_key(run.train.seed, "noise", train.step)
         params = train.params if params is None else params
         return method.loss(params, train.state, augment(train, clips), noise, train.step)
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from vrl_jax import check
 from vrl_jax import config as configs
 from vrl_jax.data.video_dataset import VideoError
-from vrl_jax.encoders.layers import formulation_on
+from vrl_jax.encoders.layers import default_formulation
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.experiment import Experiment
 from vrl_jax.flags import config_from_flags, launch
@@ -65,7 +65,7 @@ def resolve_convolutions(experiment: Experiment, platform: str) -> Experiment:
     encoder = experiment.encoder
     if getattr(encoder, "conv", "") != "auto":
         return experiment
-    return replace(experiment, encoder=replace(encoder, conv=formulation_on(platform)))
+    return replace(experiment, encoder=replace(encoder, conv=default_formulation(platform)))
 
 
 def count_videos(experiment: Experiment) -> int:

@@ -115,10 +115,10 @@ def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
         kind = type(experiment).__name__
         raise ValueError(f"{path} holds no run of pretraining: its config is that of {kind}")
     step, variables = restore_encoder(path / CHECKPOINTS, step)
-    return of_run(experiment, step, jax.device_put(variables))
+    return from_run(experiment, step, jax.device_put(variables))
 
 
-def of_run(experiment: Experiment, step: int, variables: dict[str, Any]) -> Pretrained:
+def from_run(experiment: Experiment, step: int, variables: dict[str, Any]) -> Pretrained:
     """Return the encoder of a run at a step, given its weights and statistics."""
     origin = {
         "method": type(experiment.method).__name__,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.detection.ava_boxes import Boxes
-from vrl_jax.detection.frame_metrics import box_iou, frame_map, roi_align
+from vrl_jax.detection.frame_metrics import box_iou, frame_mean_ap, roi_align
 
 
 def align(feature_map, boxes, size, ratio):
@@ -116,11 +116,11 @@ def test_average_precision_by_hand():
         ("a", 1, 0.6, 0.79, 3, 0.7),
         ("b", 2, 0.0, 0.5, 7, 0.9),
     )
-    got = frame_map(TRUTH, predictions, (3, 5, 7))
+    got = frame_mean_ap(TRUTH, predictions, (3, 5, 7))
     assert got.per_action == pytest.approx({3: 1 / 2, 5: 0}) and got.value == pytest.approx(1 / 4)
-    assert frame_map(TRUTH, predictions, (3,)).value == pytest.approx(1 / 2)
-    assert frame_map(TRUTH, predictions.take(predictions.action == 0), (3, 5)).value == 0
-    assert np.isnan(frame_map(TRUTH, predictions, (7,)).value)
+    assert frame_mean_ap(TRUTH, predictions, (3,)).value == pytest.approx(1 / 2)
+    assert frame_mean_ap(TRUTH, predictions.take(predictions.action == 0), (3, 5)).value == 0
+    assert np.isnan(frame_mean_ap(TRUTH, predictions, (7,)).value)
 
 
 def test_precision_is_the_best_at_any_greater_recall():
@@ -131,16 +131,16 @@ def test_precision_is_the_best_at_any_greater_recall():
         ("a", 1, 0.6, 1.0, 3, 0.7),
         ("b", 1, 0.0, 0.5, 3, 0.6),
     )
-    assert frame_map(TRUTH, predictions, (3,)).value == pytest.approx(3 / 4)
+    assert frame_mean_ap(TRUTH, predictions, (3,)).value == pytest.approx(3 / 4)
 
 
 def test_half_an_overlap_is_enough_and_excluded_frames_do_not_count():
     predictions = rows(("b", 2, 0.0, 0.25, 5, 0.5), ("a", 9, 0.0, 0.25, 5, 0.9))
-    assert frame_map(TRUTH, predictions, (5,)).value == pytest.approx(1 / 2)
-    assert frame_map(TRUTH, predictions, (5,), excluded={("a", 9.0)}).value == 1
-    assert np.isnan(frame_map(TRUTH, predictions, (5,), excluded={("b", 2.0)}).value)
+    assert frame_mean_ap(TRUTH, predictions, (5,)).value == pytest.approx(1 / 2)
+    assert frame_mean_ap(TRUTH, predictions, (5,), excluded={("a", 9.0)}).value == 1
+    assert np.isnan(frame_mean_ap(TRUTH, predictions, (5,), excluded={("b", 2.0)}).value)
     thinner = predictions._replace(box=predictions.box - [0, 0, 0.01, 0])
-    assert frame_map(TRUTH, thinner, (5,)).value == 0
+    assert frame_mean_ap(TRUTH, thinner, (5,)).value == 0
 
 
 def test_a_key_frame_has_a_capacity():
@@ -150,8 +150,8 @@ def test_a_key_frame_has_a_capacity():
         ("a", 1, 0.6, 1.0, 5, 0.7),
         ("b", 1, 0.0, 0.5, 3, 0.2),
     )
-    assert frame_map(TRUTH, predictions, (3, 5)).per_action[3] == pytest.approx(1)
-    limited = frame_map(TRUTH, predictions, (3, 5), capacity=2)
+    assert frame_mean_ap(TRUTH, predictions, (3, 5)).per_action[3] == pytest.approx(1)
+    limited = frame_mean_ap(TRUTH, predictions, (3, 5), capacity=2)
     assert limited.per_action[3] == pytest.approx(2 / 3)
 
 
@@ -214,7 +214,7 @@ def test_frame_map_as_by_a_slow_loop(rng, count, frames):
         )
 
     truth, predictions, excluded = draw(count, 0.02), draw(3 * count, 0.06), {("u", 1.0)}
-    got = frame_map(truth, predictions, (1, 2, 4, 9), excluded=excluded)
+    got = frame_mean_ap(truth, predictions, (1, 2, 4, 9), excluded=excluded)
     assert got.value == pytest.approx(slow_map(truth, predictions, (1, 2, 4, 9), excluded))
     assert 0.05 < got.value < 0.95 and set(got.per_action) == {1, 2, 4}
     np.testing.assert_allclose(

@@ -11,7 +11,7 @@ from vrl_jax import pretrained
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.detection import __main__, action_head, ava_boxes, box_features
 from vrl_jax.detection.box_features import BoxFeatures
-from vrl_jax.detection.frame_metrics import frame_map, roi_align
+from vrl_jax.detection.frame_metrics import frame_mean_ap, roi_align
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
@@ -93,7 +93,7 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
     assert plain["model"]["weights"] != result["model"]["weights"]
     rows = ava_boxes.read_annotations(world / "test.csv").without({("test0", 901.0)})
     predictions = ava_boxes.read_predictions(tmp_path / "predictions.csv")
-    again = frame_map(rows, predictions, (3, 7, 8))
+    again = frame_mean_ap(rows, predictions, (3, 7, 8))
     assert result["value"] == pytest.approx(again.value)
     missing = {a: (rows.action[rows.video == "test4"] == a).sum() for a in (3, 7)}
     most = [1 - missing[a] / (rows.action == a).sum() for a in (3, 7)]
@@ -293,8 +293,8 @@ def test_boxes_that_were_not_read_do_not_count_where_settings_are_chosen(rng):
     assert chosen.held_out_score == 1
     predictions = action_head.predict_actions(encoded, chosen.logits, actions)
     unread = set(instances.boxes.take(~read).keys())
-    assert frame_map(rows, predictions, actions, excluded=unread).value == 1
-    assert 0.5 < frame_map(rows, predictions, actions).value < 0.8
+    assert frame_mean_ap(rows, predictions, actions, excluded=unread).value == 1
+    assert 0.5 < frame_mean_ap(rows, predictions, actions).value < 0.8
 
 
 def test_times_may_be_numbers_of_frames(world, tmp_path):

@@ -7,10 +7,10 @@ from tests.encoders.reference import convolve, fill, greatest, normalise
 from vrl_jax.encoders.layers import (
     Conv3d,
     ConvNorm,
-    formulation_on,
-    frame_grid,
+    default_formulation,
     max_pool,
     pool_features,
+    pool_to_grid,
 )
 
 CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
@@ -42,7 +42,7 @@ def test_equals_loops(rng, shape, kernel, strides, formulation):
 
 
 def test_auto_is_what_its_platform_gets():
-    assert [formulation_on(name) for name in ("cpu", "gpu", "tpu")] == [
+    assert [default_formulation(name) for name in ("cpu", "gpu", "tpu")] == [
         "folded",
         "native",
         "native",
@@ -153,7 +153,7 @@ def test_pool_averages_the_last_map_in_float32(rng):
 @pytest.mark.parametrize("height, width, cells", [(4, 6, 2), (7, 5, 2), (4, 4, 4), (3, 5, 1)])
 def test_frame_grid_averages_each_region(rng, height, width, cells):
     stage = jnp.array(rng.normal(size=(2, 3, height, width, 5)), jnp.float32)
-    got = frame_grid(pool_features([stage]), cells).reshape(2, 3, cells, cells, 5)
+    got = pool_to_grid(pool_features([stage]), cells).reshape(2, 3, cells, cells, 5)
     for i in range(cells):
         rows = slice(i * height // cells, -(-(i + 1) * height // cells))
         for j in range(cells):
@@ -165,4 +165,4 @@ def test_frame_grid_averages_each_region(rng, height, width, cells):
 def test_frame_grid_refuses_more_cells_than_the_map_has(rng):
     features = pool_features([jnp.zeros((1, 2, 3, 4, 5))])
     with pytest.raises(ValueError, match="grid must be at most 3, the shorter side.*got 4"):
-        frame_grid(features, 4)
+        pool_to_grid(features, 4)

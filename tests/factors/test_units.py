@@ -23,7 +23,7 @@ def test_correlation_as_by_loops(rng):
 def test_units_are_counted(threshold, shares):
     static = np.array([0.9, 0.8, 0.1, 0.7, 0.2, -0.9])
     dynamic = np.array([0.1, -0.2, 0.9, 0.6, 0.5, 0.0])
-    counts = {r["name"]: r["value"] for r in units.count_units(static, dynamic, threshold)}
+    counts = {r["name"]: r["value"] for r in units.unit_shares(static, dynamic, threshold)}
     kinds = ("static", "dynamic", "joint", "residual")
     assert counts == {f"units/{k}": share / 6 for k, share in zip(kinds, shares, strict=True)}
 

@@ -8,7 +8,7 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.base import ProjectionHead
 from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.losses import nt_xent, nt_xent_steps
-from vrl_jax.methods.hdc import HDC, TASKS, measured_weights, share_found
+from vrl_jax.methods.hdc import HDC, TASKS, cosine_weights, retrieval_accuracy
 from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6, 8), strides=(2, 1, 1))
@@ -124,9 +124,9 @@ def test_a_level_without_weight_moves_no_head_but_its_stage_still_learns():
 
 def test_measured_weights_follow_the_cosines_without_gradient():
     cosines = jnp.array([[0.2, 0.1], [0.4, -0.3], [0.8, 0.5]])
-    np.testing.assert_allclose(measured_weights(cosines)[:, 0], [0.25, 0.5, 1.0], rtol=1e-6)
-    np.testing.assert_allclose(measured_weights(cosines)[:, 1], [0.2, 0.1, 1.0], rtol=1e-6)
-    assert not np.any(jax.grad(lambda c: measured_weights(c).sum())(cosines))
+    np.testing.assert_allclose(cosine_weights(cosines)[:, 0], [0.25, 0.5, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(cosine_weights(cosines)[:, 1], [0.2, 0.1, 1.0], rtol=1e-6)
+    assert not np.any(jax.grad(lambda c: cosine_weights(c).sum())(cosines))
     method, params, state, clips = build(weighting="measured")
     _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
     _, after = method.update(params, state, aux, jnp.int32(0))
@@ -144,9 +144,9 @@ def test_identical_embeddings_give_ln():
 
 def test_share_found_counts_nearest_neighbours():
     a = jnp.eye(4)
-    assert float(share_found(a, a)) == 1.0
-    assert float(share_found(a, a[jnp.array([1, 0, 2, 3])])) == 0.5
-    assert float(share_found(jnp.stack([a, a], 1), jnp.stack([a, a[::-1]], 1))) == 0.5
+    assert float(retrieval_accuracy(a, a)) == 1.0
+    assert float(retrieval_accuracy(a, a[jnp.array([1, 0, 2, 3])])) == 0.5
+    assert float(retrieval_accuracy(jnp.stack([a, a], 1), jnp.stack([a, a[::-1]], 1))) == 0.5
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -7,8 +7,8 @@ from vrl_jax.augment.clip_views import Augment, make_views
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.losses import local_contrast, shared_activations
-from vrl_jax.methods.sdc import SDC, STREAMS, codebook_params, concept_contrasts, with_differences
-from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, relevant_scores
+from vrl_jax.methods.sdc import SDC, STREAMS, append_differences, codebook_params, concept_contrasts
+from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, select_scores
 from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
@@ -122,16 +122,16 @@ def test_contrasts_cross_clips_and_weigh_double_where_there_are_four(rng):
 
 def test_differences_telescope_and_vanish_on_still_views(rng):
     views = jnp.array(rng.normal(size=(2, 4, 5, 3, 3, 3)), jnp.float32)
-    whole = with_differences(views, wrap=True)
+    whole = append_differences(views, wrap=True)
     np.testing.assert_array_equal(whole[:, :4], views)
     for t in range(5):
         np.testing.assert_allclose(
             whole[:, 4:, t], views[:, :2, t] - views[:, :2, t - 1], atol=1e-6
         )
     np.testing.assert_allclose(whole[:, 4:].sum(2), 0, atol=1e-5)
-    assert not np.any(with_differences(views, wrap=False)[:, 4:, 0])
+    assert not np.any(append_differences(views, wrap=False)[:, 4:, 0])
     still = jnp.repeat(views[:, :, :1], 5, axis=2)
-    assert not np.any(with_differences(still, wrap=True)[:, 4:])
+    assert not np.any(append_differences(still, wrap=True)[:, 4:])
 
 
 def test_still_views_hold_one_frame_the_same_in_both_clips():
@@ -189,7 +189,7 @@ def test_a_single_concept_gathers_all_places_alike(rng):
 def test_the_local_term_is_the_contrast_of_what_was_found(built):
     method, params, state, clips = built
     _, metrics, aux = terms(built, 50)
-    maps_of = with_differences(clips, wrap=True)
+    maps_of = append_differences(clips, wrap=True)
     network = {"params": params["network"], "batch_stats": state["stats"]}
     module = SDC(**SMALL)
     net = module.network(ENCODER)
@@ -197,7 +197,7 @@ def test_the_local_term_is_the_contrast_of_what_was_found(built):
     found = net.apply(network, outputs.features.stages[-1], method="find")
     total = 0.0
     for kind in KINDS:
-        seen = relevant_scores(kind, outputs.projected[f"scores/{kind}"])
+        seen = select_scores(kind, outputs.projected[f"scores/{kind}"])
         mask = shared_activations(seen[:, 0], seen[:, 1])
         total += local_contrast(found[kind][:, 0], found[kind][:, 1], mask)
     assert found["still"].shape == (4, 2, 12, 6) and found["clip"].shape == (4, 2, 24, 6)

@@ -63,7 +63,7 @@ def test_thin_keeps_short_curves_and_means_of_long_ones(rng, n):
 def test_static_share_counts_the_disc(rng, radius):
     values = 1 + 0.5 * (rng.normal(size=(6, 7)) + 1j * rng.normal(size=(6, 7)))
     inside = sum((v.real - 1) ** 2 + v.imag**2 <= radius**2 for v in values.ravel())
-    assert svg_plots.static_share(values, radius) == inside / 42
+    assert svg_plots.static_eigenvalue_share(values, radius) == inside / 42
 
 
 def test_spectrum_survives_eigenvalues_that_are_far_or_not_numbers():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vrl_jax.train import sharding
-from vrl_jax.train.checkpoint import Checkpoints, restore_encoder, steps_in
+from vrl_jax.train.checkpoint import Checkpoints, list_steps, restore_encoder
 from vrl_jax.train.train_step import TrainState
 
 WRITER = """
@@ -52,7 +52,7 @@ def test_a_run_that_goes_on_keeps_no_more(tmp_path):
 def test_what_is_to_come_before_a_save_comes_before(tmp_path):
     before_saves = []
     with Checkpoints(
-        tmp_path, 1, {}, before_save=lambda: before_saves.append(steps_in(tmp_path))
+        tmp_path, 1, {}, before_save=lambda: before_saves.append(list_steps(tmp_path))
     ) as checkpoints:
         for step in (1, 2):
             checkpoints.save(state(step), 0.0)

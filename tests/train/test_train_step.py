@@ -12,7 +12,7 @@ from vrl_jax.methods.base import Inner, Method
 from vrl_jax.methods.bod import BOD
 from vrl_jax.train import sharding
 from vrl_jax.train.optim import SGD, AdamW
-from vrl_jax.train.train_step import TrainState, init_state, key_for, make_step
+from vrl_jax.train.train_step import TrainState, init_state, make_step, step_key
 from vrl_jax.types import TrainLength, View
 
 START = np.array([1.0, -2.0], np.float32)
@@ -85,9 +85,9 @@ def test_one_level():
 
 
 def test_keys_differ_by_purpose_step_and_seed():
-    keys = [key_for(0, "a", 1), key_for(0, "b", 1), key_for(0, "a", 2), key_for(1, "a", 1)]
+    keys = [step_key(0, "a", 1), step_key(0, "b", 1), step_key(0, "a", 2), step_key(1, "a", 1)]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4
-    again = jax.random.key_data(key_for(0, "a", 1))
+    again = jax.random.key_data(step_key(0, "a", 1))
     np.testing.assert_array_equal(again, jax.random.key_data(keys[0]))
 
 

@@ -161,7 +161,7 @@ class _Clips:
                 frames = choose(reader.num_frames, reader.fps, self.sampling)
                 return reader.read(frames, self.size)
 
-        return run_within(self.time_limit, video, work)
+        return run_with_timeout(self.time_limit, video, work)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _row(clips: np.ndarray, index: int, failed: list[tuple[int, str]]) -> dict[s
     return {"clips": clips, "index": np.int64(index), "failures": failures}
 
 
-def run_within(seconds: float, video: Video, work: Callable[[], T]) -> T:
+def run_with_timeout(seconds: float, video: Video, work: Callable[[], T]) -> T:
     """Return the result of `work`; raises `VideoError` if it takes longer than `seconds`.
 
     A decoder that hangs in native code cannot be interrupted, so its thread is abandoned.

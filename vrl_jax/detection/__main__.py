@@ -37,7 +37,7 @@ from vrl_jax.detection.box_features import (
     hash_annotations,
     hash_boxes,
 )
-from vrl_jax.detection.frame_metrics import frame_map
+from vrl_jax.detection.frame_metrics import frame_mean_ap
 from vrl_jax.evaluation.encode_videos import EncodeConfig, add_options, read_encode_config
 from vrl_jax.evaluation.result_stamp import describe_model
 from vrl_jax.pretrained import Pretrained
@@ -107,7 +107,7 @@ def detect_actions(
     )
     predictions = predict_actions(encoded["test"], head.logits, actions)
     ava_boxes.write_predictions(out / "predictions.csv", predictions)
-    score = frame_map(truth, predictions, actions, capacity=args.capacity)
+    score = frame_mean_ap(truth, predictions, actions, capacity=args.capacity)
     boxes = {"boxes": "detected", "min_score": args.min_score} if args.boxes else {}
     scoring = {"boxes": "annotated", "capacity": args.capacity, "head": asdict(settings), **boxes}
     result = {

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from vrl_jax.detection import multilabel_probe
 from vrl_jax.detection.ava_boxes import Boxes
 from vrl_jax.detection.box_features import BoxFeatures
-from vrl_jax.detection.frame_metrics import frame_map
+from vrl_jax.detection.frame_metrics import frame_mean_ap
 from vrl_jax.probes.linear_probe import LinearProbe
 
 
@@ -46,7 +46,7 @@ def train_head(
         truth = annotations.take(np.isin(annotations.video, videos))
         part = train._replace(readable=_expand_mask(train.readable, held_out))
         predictions = predict_actions(part, logits, actions)
-        result = frame_map(truth, predictions, actions, excluded=unreadable)
+        result = frame_mean_ap(truth, predictions, actions, excluded=unreadable)
         return float(np.nan_to_num(result.value))
 
     return multilabel_probe.fit_multilabel_probe(

@@ -50,7 +50,7 @@ def roi_align(
     return jnp.einsum("nyh,nxw,hwc->nyxc", down, across, feature_map, precision="highest")
 
 
-class FrameMap(NamedTuple):
+class FrameMeanAP(NamedTuple):
     """Frame mAP.
 
     Attributes:
@@ -62,14 +62,14 @@ class FrameMap(NamedTuple):
     per_action: dict[int, float]
 
 
-def frame_map(
+def frame_mean_ap(
     truth: Boxes,
     predictions: Boxes,
     actions: Collection[int],
     *,
     excluded: Collection[tuple[str, float]] = (),
     capacity: int = 0,
-) -> FrameMap:
+) -> FrameMeanAP:
     """Return the mean average precision over key frames, as in AVA's official evaluation.
 
     Predictions of an action are matched in order of their scores. One is a true positive if the
@@ -96,7 +96,7 @@ def frame_map(
         for action in sorted(set(truth.action.tolist()))
     }
     value = float(np.mean(list(per_action.values()))) if per_action else float("nan")
-    return FrameMap(value, per_action)
+    return FrameMeanAP(value, per_action)
 
 
 def box_iou(box: Float[np.ndarray, "4"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:

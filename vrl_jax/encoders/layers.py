@@ -22,7 +22,7 @@ def check_compute(dtype: str, formulation: str) -> None:
     check.one_of(FORMULATIONS, conv=formulation)
 
 
-def formulation_on(platform: str) -> str:
+def default_formulation(platform: str) -> str:
     """Return the formulation that "auto" selects on a platform: "cpu", "gpu" or "tpu"."""
     return "folded" if platform == "cpu" else "native"
 
@@ -30,7 +30,7 @@ def formulation_on(platform: str) -> str:
 def is_folded(formulation: str) -> bool:
     """Return whether a formulation is `conv3d_folded`, resolving "auto" for the default backend."""
     if formulation == "auto":
-        formulation = formulation_on(jax.default_backend())
+        formulation = default_formulation(jax.default_backend())
     return formulation == "folded"
 
 
@@ -173,7 +173,7 @@ def pool_features(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
     return Features(clip=frames.mean(1), frames=frames, stages=tuple(stages))
 
 
-def frame_grid(features: Features, cells: int) -> Float[Array, "*b t d"]:
+def pool_to_grid(features: Features, cells: int) -> Float[Array, "*b t d"]:
     """Average the last feature map over a `cells` x `cells` grid and concatenate, in float32.
 
     One cell gives `Features.frames`. If a side is not a multiple of `cells`, neighbouring cells

@@ -11,7 +11,7 @@ import numpy as np
 
 from vrl_jax import config
 from vrl_jax.data.video_dataset import fingerprint
-from vrl_jax.evaluation.eval_protocol import seen_input
+from vrl_jax.evaluation.eval_protocol import match_pretrained_input
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.supervised_step import Classifier, init_classifier, make_supervised_step
 from vrl_jax.train import sharding
@@ -75,7 +75,7 @@ class ClassifierTrainer:
             "weights": model.weights(),
             "data": fingerprint(task.train),
         }
-        augment = seen_input(protocol.train.augment, model.augment)
+        augment = match_pretrained_input(protocol.train.augment, model.augment)
         views = (2, protocol.train.sampling.frames, augment.size, augment.size, 3)
         with Checkpoints(folder.checkpoints, 1, identity, before_save=folder.push) as checkpoints:
             state = run_session(

@@ -168,7 +168,7 @@ def find_deviations(protocol: EvalProtocol, benchmark: str) -> Deviations:
     }
 
 
-def seen_input(augment: Augment, pretrained: Augment) -> Augment:
+def match_pretrained_input(augment: Augment, pretrained: Augment) -> Augment:
     """Return an augmentation with the input normalisation that an encoder was trained with."""
     return replace(
         augment,

@@ -14,7 +14,7 @@ from vrl_jax.augment.clip_views import average_over_crops
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.eval_protocol import Deviations, EvalInput, EvalProtocol
-from vrl_jax.evaluation.feature_extraction import extract_bank, over_devices, own_batches
+from vrl_jax.evaluation.feature_extraction import compile_sharded, extract_bank, host_eval_batches
 from vrl_jax.evaluation.result_stamp import (
     describe_data,
     describe_input,
@@ -27,7 +27,7 @@ from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.result_files import Result
 from vrl_jax.report import html_page
 from vrl_jax.train import provenance
-from vrl_jax.train.checkpoint import steps_in
+from vrl_jax.train.checkpoint import list_steps
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
 from vrl_jax.train.workdir import Workdir
 
@@ -74,7 +74,7 @@ class EvalTask:
           VideoError: too many videos cannot be read.
         """
         self.folder.local.mkdir(parents=True, exist_ok=True)
-        start = max(steps_in(self.folder.checkpoints), default=0)
+        start = max(list_steps(self.folder.checkpoints), default=0)
         quarantine = open_quarantine(self.folder.local, start, self.evaluation.loader.max_failed)
         with contextlib.closing(quarantine):
             evaluated = self.protocol.evaluate(replace(self, quarantine=quarantine))
@@ -108,12 +108,14 @@ class EvalTask:
     def batches(self, source: VideoDataset) -> Iterator[dict[str, Any]]:
         """Return this host's batches of a data set, in the clips of the protocol."""
         test, evaluation = self.input, self.evaluation
-        return own_batches(source, test.sampling, test.resize, evaluation.batch, evaluation.loader)
+        return host_eval_batches(
+            source, test.sampling, test.resize, evaluation.batch, evaluation.loader
+        )
 
     def compile(
         self, apply: Callable[..., jax.Array], weights: Any
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """Compile `apply(weights, views)` of clips, averaged over crops: see `over_devices`."""
+        """Compile `apply(weights, views)` of clips, averaged over crops: see `compile_sharded`."""
         test = self.input
         augment = replace(self.model.augment, size=test.size)
 
@@ -122,7 +124,7 @@ class EvalTask:
                 lambda views: apply(weights, views), clips, augment, test.crops
             )
 
-        return functools.partial(over_devices(encode, self.mesh), weights)
+        return functools.partial(compile_sharded(encode, self.mesh), weights)
 
     def stamp(self, averaged: str, **banks: FeatureBank) -> dict[str, Any]:
         """Return what every result carries: protocol, encoder and data.

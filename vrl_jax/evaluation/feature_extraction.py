@@ -21,7 +21,7 @@ from vrl_jax.train.sharding import (
 )
 
 
-def over_devices(
+def compile_sharded(
     encode: Callable[[Any, jax.Array], jax.Array], mesh: Mesh
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Compile `encode(weights, clips)`: from this host's clips to the rows of all hosts in turn."""
@@ -35,7 +35,7 @@ def over_devices(
     return lambda weights, clips: jax.device_get(compiled(weights, shard_rows(mesh, clips)))
 
 
-def own_batches(
+def host_eval_batches(
     source: VideoDataset, sampling: Sampling, resize: tuple[int, int], batch: int, loader: Loader
 ) -> Iterator[dict[str, Any]]:
     """Return this host's batches of `eval_batches`."""
@@ -58,8 +58,8 @@ def extract_bank(
     """Encode all videos of a data set, averaging each video's clips; every host must call it.
 
     Args:
-      encode: clips to rows, see `over_devices`.
-      batches: see `own_batches`.
+      encode: clips to rows, see `compile_sharded`.
+      batches: see `host_eval_batches`.
       source: the videos.
       part: name of the part, for the quarantine.
       batch: videos per step, over all devices.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from vrl_jax.augment.clip_views import Augment, make_views
 from vrl_jax.train.sharding import replicated_sharding
-from vrl_jax.train.train_step import Metrics, TrainState, compile_step, key_for
+from vrl_jax.train.train_step import Metrics, TrainState, compile_step, step_key
 from vrl_jax.types import Features, View
 
 Tree = Any
@@ -125,7 +125,9 @@ def init_classifier(
         params, state = classifier.init(key, encoder, views)
         return TrainState(jnp.int32(0), params, state, optimizer.init(params))
 
-    return jax.jit(init, out_shardings=replicated_sharding(mesh))(key_for(seed, "init", 0), encoder)
+    return jax.jit(init, out_shardings=replicated_sharding(mesh))(
+        step_key(seed, "init", 0), encoder
+    )
 
 
 def make_supervised_step(
@@ -150,11 +152,11 @@ def make_supervised_step(
     """
 
     def step(train: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
-        key = key_for(seed, "augment", train.step)
+        key = step_key(seed, "augment", train.step)
         views = make_views(key, batch["clips"], (View(0),), augment)[:, 0]
 
         def loss(params):
-            noise = key_for(seed, "dropout", train.step)
+            noise = step_key(seed, "dropout", train.step)
             logits, state = classifier.train(params, train.state, views, noise)
             each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
             return each.mean(), (state, logits)

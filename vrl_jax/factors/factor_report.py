@@ -230,7 +230,7 @@ def _units(
       moved: features of clips with other motion and the same appearance.
       restyled: features of clips with other appearance and the same motion.
       pairs: name of the pairs.
-      threshold: see `units.count_units`.
+      threshold: see `units.unit_shares`.
     """
     readable = ~test.unreadable
     ordered = test.views["order/ordered"][readable]
@@ -238,7 +238,7 @@ def _units(
         np.concatenate([ordered] * len(moved)), np.concatenate([view[readable] for view in moved])
     )
     dynamic = units.correlate_channels(ordered, restyled[readable])
-    counts = units.count_units(static, dynamic, threshold)
+    counts = units.unit_shares(static, dynamic, threshold)
     arrays = {f"units/{pairs}/static": static, f"units/{pairs}/dynamic": dynamic}
     return [{"label": pairs, **result} for result in counts], arrays
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from vrl_jax.data.datasets.file_lists import locate_videos, need_folder
+from vrl_jax.data.datasets.file_lists import locate_videos, require_folder
 from vrl_jax.data.video_dataset import (
     FrameReader,
     Video,
@@ -75,7 +75,7 @@ def load_masks(folder: str, dataset: VideoDataset) -> VideoList:
     """
     videos = [dataset[index] for index in range(len(dataset))]
     rows = [(video.id, 0, (video.id.lstrip("/"),)) for video in videos]
-    masks = locate_videos(need_folder("masks", folder), rows, ("mask",))
+    masks = locate_videos(require_folder("masks", folder), rows, ("mask",))
     paired = zip(videos, masks.videos, strict=True)
     return _with_media(dataset, [AlignedMask(mask.media, video.media) for video, mask in paired])
 

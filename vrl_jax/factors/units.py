@@ -51,7 +51,7 @@ def correlate_channels(
     return np.where(varies, product, 0) / np.where(varies, variance, 1)
 
 
-def count_units(
+def unit_shares(
     static: Float[np.ndarray, "d"], dynamic: Float[np.ndarray, "d"], threshold: float
 ) -> list[dict[str, Any]]:
     """Return the shares of channels that are static, dynamic, joint (both) and residual (neither).

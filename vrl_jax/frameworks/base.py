@@ -166,7 +166,7 @@ class PrototypeFramework(FrameworkConfig, Protocol):
         """
         ...
 
-    def hold_prototypes(self, params: Tree, step: Int[Array, ""], horizon: TrainLength) -> Tree:
+    def freeze_prototypes(self, params: Tree, step: Int[Array, ""], horizon: TrainLength) -> Tree:
         """Return the parameters of a scores head, its prototypes without gradient while frozen."""
         ...
 
@@ -243,7 +243,7 @@ def unordered_pairs(pairs: Pairs) -> Pairs:
     return tuple(sorted({tuple(sorted(pair)) for pair in pairs}))
 
 
-def refuse_negatives(framework: str, slots: Mapping[str, Slot]) -> None:
+def reject_negatives(framework: str, slots: Mapping[str, Slot]) -> None:
     """Raise `ValueError` for a slot with negatives, which the framework does not use."""
     for name, slot in slots.items():
         if slot.negatives:

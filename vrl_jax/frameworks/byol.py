@@ -16,7 +16,7 @@ from vrl_jax.frameworks.base import (
     cosine_momentum,
     ema_update,
     first_side,
-    refuse_negatives,
+    reject_negatives,
 )
 from vrl_jax.losses import normalize
 from vrl_jax.types import Slot, TrainLength
@@ -60,7 +60,7 @@ class BYOL:
         Raises:
           ValueError: a slot with negatives.
         """
-        refuse_negatives("BYOL", slots)
+        reject_negatives("BYOL", slots)
         targets = sorted({view for _, view in pairs})
 
         def init(key, weights, videos):

@@ -17,7 +17,7 @@ from vrl_jax.frameworks.base import (
     Tree,
     both_sides,
     draw_rows,
-    refuse_negatives,
+    reject_negatives,
 )
 from vrl_jax.losses import dot_products, normalize, sinkhorn, swapped_prediction
 from vrl_jax.types import Slot, TrainLength
@@ -62,15 +62,15 @@ class SwAV:
         """Return a head that scores its outputs against prototypes of its own: see `Slot`."""
         return ScoresHead(self.head(dim), self.prototypes)
 
-    def hold_prototypes(self, params: Tree, step: Int[Array, ""], horizon: TrainLength) -> Tree:
+    def freeze_prototypes(self, params: Tree, step: Int[Array, ""], horizon: TrainLength) -> Tree:
         """Return the parameters of a `ScoresHead`, its prototypes without gradient while frozen."""
-        return {**params, "prototypes": self._hold(params["prototypes"], step, horizon)}
+        return {**params, "prototypes": self._freeze(params["prototypes"], step, horizon)}
 
     def _frozen(self, step: Int[Array, ""], horizon: TrainLength) -> Bool[Array, ""]:
         """Return whether prototypes keep their initial values at a step."""
         return step < round(self.freeze_epochs * horizon.steps_per_epoch)
 
-    def _hold(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: TrainLength):
+    def _freeze(self, rows: Float[Array, "k d"], step: Int[Array, ""], horizon: TrainLength):
         """Return prototypes, without gradient while they are frozen."""
         return jnp.where(self._frozen(step, horizon), jax.lax.stop_gradient(rows), rows)
 
@@ -80,7 +80,7 @@ class SwAV:
         Raises:
           ValueError: a slot with negatives.
         """
-        refuse_negatives("SwAV", slots)
+        reject_negatives("SwAV", slots)
 
         def init(key, weights, videos):
             widths = {name: slot.dim for name, slot in slots.items() if not slot.scored}
@@ -96,7 +96,7 @@ class SwAV:
                 scores = queries[name]
                 if not slot.scored:
                     z = normalize(scores) if slot.unit else scores
-                    rows = self._hold(params[name], step, horizon)
+                    rows = self._freeze(params[name], step, horizon)
                     scores = dot_products(z.astype(jnp.float32), normalize(rows))
                 scores = jnp.moveaxis(scores, 1, 0)
                 assign = partial(sinkhorn, epsilon=self.epsilon, iterations=self.iterations)

@@ -160,7 +160,7 @@ def split(
     frames = frames.astype(jnp.float32)
     coordinates = operator.coordinates(frames)
     if filter == "eig-qr":
-        maps = koopman_eig.released_maps(_unit(frames), radius=radius)
+        maps = koopman_eig.released_code_operators(_unit(frames), radius=radius)
         static_frames, dynamic_frames = (
             jnp.einsum("...ij,...tj->...ti", x, frames, precision="highest") for x in maps
         )

@@ -26,7 +26,7 @@ def hard_filter(matrix: Float[Array, "*b n n"], *, radius: float) -> Float[Array
     return _on_host(project, matrix, (matrix.shape,))
 
 
-def released_maps(
+def released_code_operators(
     unit_frames: Float[Array, "*b t d"], *, radius: float
 ) -> tuple[Float[Array, "*b d d"], Float[Array, "*b d d"]]:
     """Return the maps that the published code puts on every frame: static part, dynamic part.

@@ -212,7 +212,7 @@ class MethodConfig(Protocol):
         ...
 
 
-def refuse_framework(method: str, framework: FrameworkConfig | None) -> None:
+def reject_framework(method: str, framework: FrameworkConfig | None) -> None:
     """Raise `ValueError` where a method that makes its own comparisons is given a framework."""
     if framework is not None:
         raise ValueError(
@@ -260,11 +260,11 @@ class ExtraInitFn(Protocol):
 
 
 @runtime_checkable
-class HoldFn(Protocol):
-    """Holds some parameters at a step."""
+class FreezeFn(Protocol):
+    """Freezes some parameters at a step."""
 
     def __call__(self, params: Tree, step: Int[Array, ""]) -> Tree:
-        """Return the network's parameters, those that are held without gradient."""
+        """Return the network's parameters, the frozen ones without gradient."""
         ...
 
 
@@ -280,7 +280,7 @@ def _no_update(params, state, aux, step):
     return params, state
 
 
-def _hold_none(params, step):
+def _freeze_none(params, step):
     return params
 
 
@@ -291,10 +291,10 @@ class ExtraLosses(NamedTuple):
       loss: computes them.
       init: creates their state.
       update: updates the network's parameters and that state after the optimiser's step.
-      hold: takes the gradient from some of the network's parameters at a step.
+      freeze: stops the gradient of some of the network's parameters at a step.
     """
 
     loss: ExtraLossFn = _zero_loss
     init: ExtraInitFn = _empty_state
     update: UpdateFn = _no_update
-    hold: HoldFn = _hold_none
+    freeze: FreezeFn = _freeze_none

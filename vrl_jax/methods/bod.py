@@ -18,13 +18,13 @@ import optax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.layers import frame_grid
+from vrl_jax.encoders.layers import pool_to_grid
 from vrl_jax.frameworks.base import FrameworkConfig, PrototypeFramework
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import safe_norm
 from vrl_jax.methods.base import ExtraLosses, Inner, Method, Operators
-from vrl_jax.methods.compose import compose, only_views, with_reversed
-from vrl_jax.methods.network import EncoderConfig, heads_on
+from vrl_jax.methods.compose import append_reversed, compose, keep_views
+from vrl_jax.methods.network import EncoderConfig, attach_heads
 from vrl_jax.types import Slot, TrainLength, View
 
 SPLITS = ("koopman", "mean-residual")
@@ -148,7 +148,7 @@ class BOD:
             frames = self._frames(features)
             inputs, diagnostics = ({"frames": frames}, {}) if at_head else self._parts(frames)
             if shared:
-                inputs["forecast"] = frame_grid(features, self.forecast_grid)
+                inputs["forecast"] = pool_to_grid(features, self.forecast_grid)
             return inputs, diagnostics
 
         def frames(outputs):
@@ -161,8 +161,8 @@ class BOD:
             seen = outputs.projected["forecast"] if shared else frames(outputs)
             return self._predictability(seen)
 
-        def hold(params, step):
-            head = framework.hold_prototypes(params["heads_frames"], step, horizon)
+        def freeze(params, step):
+            head = framework.freeze_prototypes(params["heads_frames"], step, horizon)
             return {**params, "heads_frames": head}
 
         def term(params, state, outputs, context, key, step):
@@ -171,11 +171,11 @@ class BOD:
 
         terms = ExtraLosses(term) if self.forecast_weight else ExtraLosses()
         names = [*(["frames"] if at_head else slots), *(["forecast"] if shared else [])]
-        network = heads_on(encoder, framework, dict.fromkeys(names, self.dim), read)
+        network = attach_heads(encoder, framework, dict.fromkeys(names, self.dim), read)
         if at_scores:
             scores = framework.scores_head(self.dim)
             network = network.clone(heads={**network.heads, "frames": scores})
-            terms = terms._replace(hold=hold)
+            terms = terms._replace(freeze=freeze)
         return compose(
             network=network,
             framework=framework,
@@ -183,7 +183,7 @@ class BOD:
             slots=slots,
             project=self._project if at_head else lambda outputs: (outputs.projected, {}),
             horizon=horizon,
-            prepare=with_reversed if self.reversed_negatives else only_views,
+            prepare=append_reversed if self.reversed_negatives else keep_views,
             operators=operators,
             terms=terms,
             inner=Inner(
@@ -226,7 +226,7 @@ class BOD:
 
     def _frames(self, features):
         """Return the vectors whose dynamics are looked at, f32[... t d]."""
-        return frame_grid(features, self.grid)
+        return pool_to_grid(features, self.grid)
 
     def _parts(self, frames):
         """Return what is compared of frame vectors, and what their operators looked like."""

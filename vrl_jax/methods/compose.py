@@ -36,7 +36,7 @@ class PrepareFn(Protocol):
 
 
 @runtime_checkable
-class FitFn(Protocol):
+class FitOperatorsFn(Protocol):
     """Fits operators to a network's outputs."""
 
     def __call__(self, outputs: Outputs) -> Operators:
@@ -49,12 +49,12 @@ def no_slots(outputs: Outputs) -> tuple[Arrays, Arrays]:
     return {}, {}
 
 
-def only_views(key: PRNGKeyArray, clips: Float[Array, "b v t h w 3"]):
+def keep_views(key: PRNGKeyArray, clips: Float[Array, "b v t h w 3"]):
     """Return the views as they are, without context: see `PrepareFn`."""
     return clips, None
 
 
-def with_reversed(key: PRNGKeyArray, clips: Float[Array, "b v t h w 3"]):
+def append_reversed(key: PRNGKeyArray, clips: Float[Array, "b v t h w 3"]):
     """Append the first view played backwards as one more view: see `PrepareFn`."""
     return jnp.concatenate([clips, clips[:, :1, ::-1]], axis=1), None
 
@@ -68,10 +68,10 @@ def compose(
     slots: Mapping[str, Slot] | None = None,
     project: ProjectFn = no_slots,
     pairs: Pairs | None = None,
-    prepare: PrepareFn = only_views,
+    prepare: PrepareFn = keep_views,
     passes: tuple[tuple[int, ...], ...] | None = None,
     terms: ExtraLosses | None = None,
-    operators: FitFn | None = None,
+    operators: FitOperatorsFn | None = None,
     inner: Inner | None = None,
 ) -> Method:
     """Compose a method of what is embedded and how embeddings are compared.
@@ -81,7 +81,7 @@ def compose(
 
     Args:
       network: (clips f32[b v t h w 3], train, predict) -> Outputs, with a method `encode` and a
-        submodule `encoder`; see `heads_on`.
+        submodule `encoder`; see `attach_heads`.
       views: the views of a video that data must decode and augment.
       horizon: length of the run, for schedules.
       framework: compares the slots; None where the method makes its own comparisons in `terms`.
@@ -124,7 +124,7 @@ def compose(
         return {"network": weights.params, "framework": params}, state
 
     def loss(params, state, clips, key, step):
-        weights = Weights(terms.hold(params["network"], step), state["stats"])
+        weights = Weights(terms.freeze(params["network"], step), state["stats"])
         clips, context = prepare(key, clips)
         outputs, stats = _in_passes(network, weights, clips, passes)
         queries, diagnostics = project(outputs)
@@ -167,7 +167,7 @@ def compose(
         return fitted._replace(matrix=fitted.matrix[:, 0])
 
     def inner_loss(params, state, clips, key, step):
-        weights = Weights(terms.hold(params["network"], step), state["stats"])
+        weights = Weights(terms.freeze(params["network"], step), state["stats"])
         return inner.loss(_apply(network, weights, clips)[0])
 
     return Method(

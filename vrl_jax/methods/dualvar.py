@@ -22,7 +22,7 @@ from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import normalize, shuffle_rank, shuffle_rank_accuracy
 from vrl_jax.methods.base import ExtraLosses, Method
 from vrl_jax.methods.compose import compose
-from vrl_jax.methods.network import EncoderConfig, heads_on
+from vrl_jax.methods.network import EncoderConfig, attach_heads
 from vrl_jax.types import Slot, TrainLength, View
 
 CLIP, REDRAWN, SHUFFLED, OTHER = range(4)  # what the views are
@@ -94,7 +94,7 @@ class DualVar:
         }
         symmetric = self.symmetric
         return compose(
-            network=heads_on(
+            network=attach_heads(
                 encoder, framework, widths, lambda f: (dict.fromkeys(widths, f.clip), {})
             ),
             framework=framework,

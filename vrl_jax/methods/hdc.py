@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from vrl_jax import check
 from vrl_jax.frameworks.base import FrameworkConfig, ProjectionHead
 from vrl_jax.losses import normalize, nt_xent, nt_xent_steps
-from vrl_jax.methods.base import ExtraLosses, Method, refuse_framework
+from vrl_jax.methods.base import ExtraLosses, Method, reject_framework
 from vrl_jax.methods.compose import compose
 from vrl_jax.methods.network import EncoderConfig, Network
 from vrl_jax.types import TrainLength, View
@@ -97,7 +97,7 @@ class HDC:
         Raises:
           ValueError: there is a framework.
         """
-        refuse_framework("HDC", framework)
+        reject_framework("HDC", framework)
         second = View(2) if self.spatial_other_clip else View(0)
         third = View(1, same_augment_as=0) if self.temporal_same_draw else View(1)
         others = {"spatial": second, "temporal": third}
@@ -156,7 +156,7 @@ class HDC:
                 total += weights[k, j] * loss
                 metrics[f"loss/{task}{k}"] = loss
                 metrics[f"cosine/{task}{k}"] = positive_cosine(*pair)
-                metrics[f"found/{task}{k}"] = share_found(*pair)
+                metrics[f"found/{task}{k}"] = retrieval_accuracy(*pair)
         cosines = [
             [metrics[f"cosine/{task}{k}"] for task in self.tasks] for k in range(len(self.levels))
         ]
@@ -166,7 +166,7 @@ class HDC:
         """Return the weights of each task at each level, f32[k task]."""
         count, tasks = len(self.levels), len(self.tasks)
         if self.weighting == "measured":
-            return measured_weights(state["cosine"])
+            return cosine_weights(state["cosine"])
         if self.weighting == "list":
             return jnp.stack([jnp.array(self._listed[task]) for task in self.tasks], 1)
         base = 0.5 if self.weighting == "fixed" else 1.0
@@ -183,7 +183,7 @@ class HDC:
         return params, {"cosine": 0.99 * state["cosine"] + 0.01 * aux["cosine"]}
 
 
-def measured_weights(cosines: Float[Array, "k c"]) -> Float[Array, "k c"]:
+def cosine_weights(cosines: Float[Array, "k c"]) -> Float[Array, "k c"]:
     """Weigh levels by the mean cosine of their positives, relative to the last; no gradient.
 
     >>> print(measured_weights(jnp.array([[0.2], [0.4], [0.8]])).ravel())
@@ -198,7 +198,7 @@ def positive_cosine(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Flo
     return jax.lax.stop_gradient(jnp.mean(jnp.sum(normalize(a) * normalize(b), axis=-1)))
 
 
-def share_found(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Float[Array, ""]:
+def retrieval_accuracy(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Float[Array, ""]:
     """Return the share of `a` whose nearest in `b` is of the same video (at the same step)."""
     a, b = (normalize(x).reshape(len(x), -1, x.shape[-1]) for x in (a, b))
     nearest = jnp.argmax(jnp.einsum("itd,jtd->tij", a, b), axis=-1)

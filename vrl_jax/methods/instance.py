@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from vrl_jax import check
-from vrl_jax.encoders.layers import frame_grid
+from vrl_jax.encoders.layers import pool_to_grid
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.methods.base import Method
-from vrl_jax.methods.compose import compose, only_views, with_reversed
-from vrl_jax.methods.network import EncoderConfig, heads_on
+from vrl_jax.methods.compose import append_reversed, compose, keep_views
+from vrl_jax.methods.network import EncoderConfig, attach_heads
 from vrl_jax.types import Slot, TrainLength, View
 
 
@@ -43,14 +43,14 @@ class Instance:
         negatives = (len(views),) if self.reversed_negatives else ()
 
         def read(features):
-            return {"clip": frame_grid(features, self.grid).mean(-2)}, {}
+            return {"clip": pool_to_grid(features, self.grid).mean(-2)}, {}
 
         return compose(
-            network=heads_on(encoder, framework, {"clip": self.dim}, read),
+            network=attach_heads(encoder, framework, {"clip": self.dim}, read),
             framework=framework,
             views=views,
             slots={"clip": Slot(self.dim, self.temperature, negatives=negatives)},
             project=lambda outputs: (outputs.projected, {}),
             horizon=horizon,
-            prepare=with_reversed if self.reversed_negatives else only_views,
+            prepare=append_reversed if self.reversed_negatives else keep_views,
         )

@@ -62,7 +62,9 @@ class Network(nn.Module):
         self, clips: Float[Array, "b v t h w 3"], train: bool, predict: bool = True
     ) -> Outputs:
         """Return the features, the heads' outputs and the diagnostics."""
-        features = by_view(self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1])
+        features = split_views(
+            self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1]
+        )
         inputs, diagnostics = self.read(features)
         projected = {name: head(inputs[name], train) for name, head in self.heads.items()}
         if predict:
@@ -75,7 +77,7 @@ class Network(nn.Module):
         return self.encoder(clips, train)
 
 
-def heads_on(
+def attach_heads(
     encoder: EncoderConfig,
     framework: FrameworkConfig | None,
     heads: Mapping[str, int],
@@ -106,6 +108,6 @@ def heads_on(
     )
 
 
-def by_view(tree: Tree, views: int) -> Tree:
+def split_views(tree: Tree, views: int) -> Tree:
     """Split the axis of videos and views: [b*v ...] -> [b v ...]."""
     return jax.tree.map(lambda x: x.reshape(-1, views, *x.shape[1:]), tree)

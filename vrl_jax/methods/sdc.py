@@ -27,10 +27,10 @@ from vrl_jax.losses import (
     normalize,
     shared_activations,
 )
-from vrl_jax.methods.base import ExtraLosses, Method, refuse_framework
-from vrl_jax.methods.compose import compose, only_views
+from vrl_jax.methods.base import ExtraLosses, Method, reject_framework
+from vrl_jax.methods.compose import compose, keep_views
 from vrl_jax.methods.network import EncoderConfig, Outputs
-from vrl_jax.methods.sdc_network import ConceptNet, relevant_scores
+from vrl_jax.methods.sdc_network import ConceptNet, select_scores
 from vrl_jax.types import TrainLength, View
 
 STREAMS = ("still", "difference")
@@ -111,7 +111,7 @@ class SDC:
         Raises:
           ValueError: there is a framework.
         """
-        refuse_framework("SDC", framework)
+        reject_framework("SDC", framework)
         network = self.network(encoder)
         views = (View(0), View(1))
         if "still" in self.streams:
@@ -120,7 +120,7 @@ class SDC:
             network=network,
             views=views,
             horizon=horizon,
-            prepare=self._prepare if "difference" in self.streams else only_views,
+            prepare=self._prepare if "difference" in self.streams else keep_views,
             terms=ExtraLosses(
                 partial(self._loss, network, horizon.steps_per_epoch),
                 self._init,
@@ -139,7 +139,7 @@ class SDC:
         return ("clip", *self.streams)
 
     def _prepare(self, key, clips):
-        return with_differences(clips, self.wrap), None
+        return append_differences(clips, self.wrap), None
 
     def _loss(self, network, epoch, params, state, outputs, context, key, step):
         scores = {kind: outputs.projected[f"scores/{kind}"] for kind in self._kinds}
@@ -182,14 +182,14 @@ class SDC:
         for kind in self.streams:
             now, old = (
                 jnp.concatenate(
-                    [relevant_scores(kind, x["clip"]), relevant_scores(kind, x[kind])], axis=1
+                    [select_scores(kind, x["clip"]), select_scores(kind, x[kind])], axis=1
                 )
                 for x in (scores, past)
             )
             now, old = jnp.moveaxis(now, 1, 0), jnp.moveaxis(old, 1, 0)
             alignment += jax.lax.cond(use_queue, align, alone, now, old)
             (other,) = set(STREAMS) - {kind}
-            unrelated = relevant_scores(other, scores[kind])
+            unrelated = select_scores(other, scores[kind])
             entropy += negative_entropy(unrelated, temperature=self.concept_temperature)
         return {"alignment": alignment, "entropy": entropy}
 
@@ -200,7 +200,7 @@ class SDC:
             found = network.apply({"params": params}, maps, method="find")
             total = 0.0
             for kind in self._kinds:
-                seen = relevant_scores(kind, jax.lax.stop_gradient(scores[kind]))
+                seen = select_scores(kind, jax.lax.stop_gradient(scores[kind]))
                 mask = shared_activations(seen[:, 0], seen[:, 1], top=self.top)
                 pair = found[kind][:, 0], found[kind][:, 1]
                 total += local_contrast(*pair, mask, margin=self.margin)
@@ -229,7 +229,9 @@ class SDC:
         return {**params, **books}, {"queue": queue}
 
 
-def with_differences(views: Float[Array, "b v t h w 3"], wrap: bool) -> Float[Array, "b _ t h w 3"]:
+def append_differences(
+    views: Float[Array, "b v t h w 3"], wrap: bool
+) -> Float[Array, "b _ t h w 3"]:
     """Add the frame differences of the first two views: each frame less the one before.
 
     The first frame's difference is to the last one where `wrap`, else zero.

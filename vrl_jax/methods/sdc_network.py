@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from vrl_jax.frameworks.base import ProjectionHead, draw_rows
 from vrl_jax.losses import dot_products, normalize
-from vrl_jax.methods.network import Outputs, by_view
+from vrl_jax.methods.network import Outputs, split_views
 from vrl_jax.types import Features
 
 KINDS = ("clip", "still", "difference")  # the views come in this order, two of each
@@ -69,7 +69,9 @@ class ConceptNet(nn.Module):
         Scores are cosines with the kind's codebook. A decoder sees of them what should describe its
         kind: all of a clip's, the static ones of a still's, the dynamic ones of a difference's.
         """
-        features = by_view(self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1])
+        features = split_views(
+            self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1]
+        )
         seen = {kind: features.clip[:, 2 * k : 2 * k + 2] for k, kind in enumerate(self.kinds)}
         made = {
             f"contrast/{kind}/{against}": self.contrast[f"{kind}_{against}"](seen[kind], train)
@@ -80,7 +82,7 @@ class ConceptNet(nn.Module):
             found = jnp.concatenate([self.concept[kind](part, train) for part in parts], axis=1)
             scores = dot_products(normalize(found), self.codebook[kind])
             made[f"scores/{kind}"] = scores
-            made[f"decoded/{kind}"] = self.decoder[kind](relevant_scores(kind, scores), train)
+            made[f"decoded/{kind}"] = self.decoder[kind](select_scores(kind, scores), train)
         if self.is_initializing():
             self.find(features.stages[-1])
         return Outputs(features, made, {})
@@ -94,7 +96,7 @@ class ConceptNet(nn.Module):
         tokens = maps.astype(jnp.float32).reshape(*maps.shape[:2], -1, maps.shape[-1])
         return {
             kind: self.attention(
-                tokens[:, 2 * k : 2 * k + 2], relevant_scores(kind, self.codebook[kind].T).T
+                tokens[:, 2 * k : 2 * k + 2], select_scores(kind, self.codebook[kind].T).T
             )
             for k, kind in enumerate(self.kinds)
         }
@@ -127,7 +129,7 @@ class ConceptAttention(nn.Module):
         return normalize(found + nn.Dense(self.width, name="outer")(hidden))
 
 
-def relevant_scores(kind: str, scores: Float[Array, "*b k"]) -> Float[Array, "*b _"]:
+def select_scores(kind: str, scores: Float[Array, "*b k"]) -> Float[Array, "*b _"]:
     """Return the scores against the concepts that should describe a kind of view."""
     half = scores.shape[-1] // 2
     return {"clip": scores, "still": scores[..., :half], "difference": scores[..., half:]}[kind]

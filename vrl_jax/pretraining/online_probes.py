@@ -15,7 +15,7 @@ from vrl_jax.augment.clip_views import center_view
 from vrl_jax.data.data_loader import eval_row
 from vrl_jax.data.video_dataset import VideoDataset, take_subset
 from vrl_jax.evaluation.eval_protocol import EvalInput
-from vrl_jax.evaluation.feature_extraction import extract_bank, over_devices, own_batches
+from vrl_jax.evaluation.feature_extraction import compile_sharded, extract_bank, host_eval_batches
 from vrl_jax.evaluation.neighbour_gallery import find_neighbours
 from vrl_jax.evaluation.result_stamp import (
     describe_data,
@@ -25,7 +25,7 @@ from vrl_jax.evaluation.result_stamp import (
 )
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.base import Method
-from vrl_jax.pretrained import of_run
+from vrl_jax.pretrained import from_run
 from vrl_jax.probes import result_files
 from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.probe_suite import check_group, run_probes, summarize_probes
@@ -80,17 +80,17 @@ class OnlineProbes:
         self._data = describe_data(experiment.data, self._test, train)
         sampling = replace(experiment.sampling, clips=evaluate.clips)
         self._input = EvalInput(sampling, experiment.resize, experiment.augment.size)
-        self._encode = over_devices(self._clip_features, mesh)
+        self._encode = compile_sharded(self._clip_features, mesh)
         everywhere = replicated_sharding(mesh)
         self._operators = jax.jit(
             self._clip_operators, in_shardings=everywhere, out_shardings=everywhere
         )
         self._last: tuple[tuple[int, int], FeatureBank, FeatureBank, list[Result]] | None = None
 
-    def follow(self, state: TrainState) -> dict[str, float]:
+    def evaluate(self, state: TrainState) -> dict[str, float]:
         """Evaluate a state; `score`, on held-out training videos, ranks checkpoints."""
         videos = self._experiment.evaluate.probe_videos
-        _, test, results = self._evaluate(state, videos)
+        _, test, results = self._probe(state, videos)
         if self._method.operators:
             self._add_spectrum(state, take_subset(self._test, videos), test)
         held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
@@ -103,9 +103,9 @@ class OnlineProbes:
           state: the last one.
           untrained: the state before training, whose results are listed as well; None for none.
         """
-        train, test, all_results = self._evaluate(state, 0)
+        train, test, all_results = self._probe(state, 0)
         if untrained is not None:
-            all_results = all_results + self._evaluate(untrained, 0, "untrained")[2]
+            all_results = all_results + self._probe(untrained, 0, "untrained")[2]
         if jax.process_index():
             return
         result_files.write_results(self._workdir / "results", all_results, self._test)
@@ -121,7 +121,7 @@ class OnlineProbes:
             )
             atomic_files.write_npz(self._workdir / "neighbours.npz", gallery)
 
-    def _evaluate(self, state: TrainState, videos: int, init: str = ""):
+    def _probe(self, state: TrainState, videos: int, init: str = ""):
         """Return feature banks and results on `videos` videos; the last ones are cached."""
         longest = max(len(self._train), len(self._test))
         key = int(state.step), min(videos or longest, longest)
@@ -141,7 +141,7 @@ class OnlineProbes:
 
     def _bank(self, state: TrainState, part: str, source: VideoDataset) -> FeatureBank:
         experiment = self._experiment
-        batches = own_batches(
+        batches = host_eval_batches(
             source,
             self._input.sampling,
             experiment.resize,
@@ -208,7 +208,7 @@ class OnlineProbes:
             "linear": asdict(config.linear),
         }
         variables = self._method.encoder(state.params, state.state)
-        model = of_run(experiment, int(state.step), variables)
+        model = from_run(experiment, int(state.step), variables)
         return stamp_result(
             protocol, {**describe_model(model), "init": init}, self._data, unreadable
         )

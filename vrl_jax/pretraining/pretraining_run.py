@@ -15,7 +15,7 @@ from vrl_jax.profiling.device_specs import find_chip
 from vrl_jax.profiling.step_report import analyze_step, format_report, tree_bytes
 from vrl_jax.report import html_page
 from vrl_jax.train import provenance, sharding
-from vrl_jax.train.checkpoint import Checkpoints, steps_in
+from vrl_jax.train.checkpoint import Checkpoints, list_steps
 from vrl_jax.train.compilation import BackgroundCompile
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
 from vrl_jax.train.run_log import Log, NullLog
@@ -94,7 +94,7 @@ class Pretraining:
                     schedule=experiment.optim.schedule(train.batch, self.total_steps),
                     open_log=self._log,
                     quarantine=quarantine,
-                    probe=self.probes.follow,
+                    probe=self.probes.evaluate,
                 )
                 finished = int(state.step) == self.total_steps
                 if finished:
@@ -113,7 +113,7 @@ class Pretraining:
         weights = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
         epochs = self.total_steps / program.horizon.steps_per_epoch
         device = self.mesh.devices.flat[0].device_kind
-        at = max(steps_in(self.workdir.checkpoints), default=0)
+        at = max(list_steps(self.workdir.checkpoints), default=0)
         rows = {
             "workdir": f"{self.workdir.path}, at step {at}",
             "data": f"{type(self.experiment.data).__name__}, {len(self.videos):,} videos",

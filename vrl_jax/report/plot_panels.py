@@ -68,7 +68,10 @@ def spectrum_plots(spectrum: run_reader.Spectrum) -> list[Group]:
         svg_plots.draw_spectrum(f"Step {steps[i]:,.0f}", spectrum.eigenvalues[i], spectrum.radius)
         for i in chosen
     ]
-    share = [svg_plots.static_share(values, spectrum.radius) for values in spectrum.eigenvalues]
+    share = [
+        svg_plots.static_eigenvalue_share(values, spectrum.radius)
+        for values in spectrum.eigenvalues
+    ]
     curves = {"Share of eigenvalues in the static disc": (np.array(share), True)}
     if spectrum.static_rank is not None:
         curves["Effective static rank tr f(S), mean over clips"] = (

@@ -141,7 +141,7 @@ def draw_spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
         axes.set_xticks([-1, 0, 1])
         axes.set_yticks([-1, 0, 1])
         drawing = figure_svg(figure, title)
-    share = static_share(eigenvalues, radius)
+    share = static_eigenvalue_share(eigenvalues, radius)
     alt = (
         f"{title}: {values.size} eigenvalues in the complex plane, "
         f"{share:.1%} inside the static disc, {beyond} outside the axes"
@@ -149,7 +149,7 @@ def draw_spectrum(title: str, eigenvalues: np.ndarray, radius: float) -> Plot:
     return Plot(title, drawing, alt)
 
 
-def static_share(eigenvalues: np.ndarray, radius: float) -> float:
+def static_eigenvalue_share(eigenvalues: np.ndarray, radius: float) -> float:
     """Return the share of eigenvalues, complex[...], with |λ − 1| ≤ radius."""
     values = eigenvalues[np.isfinite(eigenvalues)]
     return float((np.abs(values - 1) <= radius).mean())

@@ -101,7 +101,7 @@ class Checkpoints:
         check_same_settings(folder, saved, self._identity, "--workdir")
 
 
-def steps_in(folder: AnyPath) -> list[int]:
+def list_steps(folder: AnyPath) -> list[int]:
     """Return the steps of the complete checkpoints in a folder."""
     steps = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     return sorted(int(path.name) for path in steps if ocp.utils.is_checkpoint_finalized(path))
@@ -120,7 +120,7 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
     Raises:
       ValueError: there is no such checkpoint, or it has no item for the encoder.
     """
-    steps = steps_in(folder)
+    steps = list_steps(folder)
     if not steps:
         raise ValueError(f"there is no checkpoint in {folder}")
     step = max(steps) if step is None else step

@@ -32,7 +32,7 @@ class TrainState(NamedTuple):
     opt_state: Tree
 
 
-def key_for(seed: int, purpose: str, step: Int[Array, ""] | int) -> PRNGKeyArray:
+def step_key(seed: int, purpose: str, step: Int[Array, ""] | int) -> PRNGKeyArray:
     """Return the random key for a purpose at a step; a run has no other random state."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
     return jax.random.fold_in(key, step)
@@ -46,7 +46,7 @@ def view_keys(seed: int, step: Int[Array, ""] | int, levels: int) -> Key[Array, 
       step: of training.
       levels: number of parts, see `Method.levels`.
     """
-    return jax.random.split(key_for(seed, "augment", step), levels)
+    return jax.random.split(step_key(seed, "augment", step), levels)
 
 
 def init_state(
@@ -74,7 +74,7 @@ def init_state(
         params, state = method.init(key, jnp.zeros(shape))
         return TrainState(jnp.int32(0), params, state, optimizer.init(params))
 
-    return jax.jit(init, out_shardings=replicated_sharding(mesh))(key_for(seed, "init", 0))
+    return jax.jit(init, out_shardings=replicated_sharding(mesh))(step_key(seed, "init", 0))
 
 
 def make_step(
@@ -98,7 +98,7 @@ def make_step(
             batches = [
                 make_views(key, parts[:, i], method.views, augment) for i, key in enumerate(keys)
             ]
-        noise = key_for(seed, "noise", train.step)
+        noise = step_key(seed, "noise", train.step)
 
         @jax.named_scope("loss")
         def loss(params):

@@ -17,11 +17,11 @@ from vrl_jax.data import remote_paths
 from vrl_jax.data.datasets.file_lists import (
     Listed,
     locate_videos,
-    need_file,
-    need_folder,
     read_classes,
     read_lines,
-    space_name,
+    require_file,
+    require_folder,
+    underscores_to_spaces,
 )
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video_dataset import VideoList
@@ -51,8 +51,8 @@ class UCF101(_ThreeSplits):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the videos of the official list."""
-        root = need_folder("root", self.root)
-        folder = need_folder("annotations", self.annotations)
+        root = require_folder("root", self.root)
+        folder = require_folder("annotations", self.annotations)
         classes, rows = read_ucf101(folder, part, self.split)
         # Some lists have HandStand where the file names in the archive have Handstand.
         alias = ("/v_HandStandPushups", "/v_HandstandPushups")
@@ -74,8 +74,8 @@ class HMDB51(_ThreeSplits):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the clips of the official lists."""
-        root = need_folder("root", self.root)
-        folder = need_folder("annotations", self.annotations)
+        root = require_folder("root", self.root)
+        folder = require_folder("annotations", self.annotations)
         classes, rows = read_hmdb51(folder, part, self.split)
         return locate_videos(root, ((path, label, (path,)) for path, label in rows), classes)
 
@@ -99,8 +99,8 @@ class Diving48(Listed):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the videos of the V2 annotations."""
-        root = need_folder("folder", str(need_folder("root", self.root) / self.folder))
-        lists = need_folder("annotations", self.annotations)
+        root = require_folder("folder", str(require_folder("root", self.root) / self.folder))
+        lists = require_folder("annotations", self.annotations)
         classes = [" ".join(parts) for parts in _read_json(lists / "Diving48_vocab.json")]
         rows = _read_json(lists / f"Diving48_V2_{part}.json")
         candidates = ((row["vid_name"], row["label"], (row["vid_name"] + ".mp4",)) for row in rows)
@@ -126,8 +126,8 @@ class SomethingSomethingV2(Listed):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the videos of the annotations."""
-        root = need_folder("root", self.root)
-        lists = need_folder("annotations", self.annotations)
+        root = require_folder("root", self.root)
+        lists = require_folder("annotations", self.annotations)
         published = (lists / "something-something-v2-labels.json").is_file()
         stem = "something-something-v2-" if published else ""
         numbers = {
@@ -169,9 +169,9 @@ class Kinetics400(Listed):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the clips of the csv file."""
-        root = need_folder("root", self.root)
+        root = require_folder("root", self.root)
         folder = getattr(self, f"{part}_folder")
-        rows = self._both(part, "list", lambda key, path: read_kinetics(need_file(key, path)))
+        rows = self._both(part, "list", lambda key, path: read_kinetics(require_file(key, path)))
         classes = sorted({label for part_rows in rows.values() for _, label in part_rows})
         numbers = {name: number for number, name in enumerate(classes)}
         candidates = (
@@ -237,7 +237,7 @@ def read_kinetics(path: AnyPath) -> list[tuple[str, str]]:
                 raise ValueError(
                     f"{path}, line {table.line_num}: must have a label and times, got {row}"
                 )
-            rows.append((f"{name}_{int(start):06d}_{int(end):06d}", space_name(label)))
+            rows.append((f"{name}_{int(start):06d}_{int(end):06d}", underscores_to_spaces(label)))
     if not rows:
         raise ValueError(f"{path} lists no video")
     return rows

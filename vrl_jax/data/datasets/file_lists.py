@@ -134,7 +134,9 @@ def read_list(
         match = COLUMNS[columns].fullmatch(line)
         if not match:
             raise ValueError(f"{path}, line {number}: must be {columns!r}, got {line!r}")
-        label = match[2] if match.re.groups == 2 else space_name(Path(match[1]).parent.name)
+        label = (
+            match[2] if match.re.groups == 2 else underscores_to_spaces(Path(match[1]).parent.name)
+        )
         if match.re.groups == 2:
             label = int(label) - first_label
             if label < 0:
@@ -160,7 +162,7 @@ def read_classes(path: AnyPath) -> tuple[tuple[str, ...], int]:
     return tuple(names[number] for number in sorted(names)), first
 
 
-def need_folder(key: str, path: str) -> AnyPath:
+def require_folder(key: str, path: str) -> AnyPath:
     """Return the folder of a config's field `key`; raises `ValueError` if it does not exist."""
     folder = remote_paths.to_path(path)
     if not path or not remote_paths.is_folder(folder):
@@ -170,7 +172,7 @@ def need_folder(key: str, path: str) -> AnyPath:
     return folder
 
 
-def need_file(key: str, path: str) -> AnyPath:
+def require_file(key: str, path: str) -> AnyPath:
     """Return the file of a config's field `key`; raises `ValueError` if it does not exist."""
     file = remote_paths.to_path(path)
     if not path or not remote_paths.is_file(file):
@@ -186,7 +188,7 @@ def list_folders(root: AnyPath) -> list[AnyPath]:
         [path for path in root.iterdir() if path.is_dir()] if remote_paths.is_folder(root) else []
     )
     visible = [path for path in folders if not path.name.startswith(".")]
-    return sorted(visible, key=lambda path: (space_name(path.name), path.name))
+    return sorted(visible, key=lambda path: (underscores_to_spaces(path.name), path.name))
 
 
 def list_video_files(folder: AnyPath) -> list[AnyPath]:
@@ -259,7 +261,7 @@ def list_tfds_shards(root: AnyPath, split: str) -> list[AnyPath]:
     )
 
 
-def space_name(name: str) -> str:
+def underscores_to_spaces(name: str) -> str:
     """Return a class name with underscores replaced by spaces."""
     return name.replace("_", " ")
 

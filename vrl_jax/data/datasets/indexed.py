@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vrl_jax import atomic_files, check
-from vrl_jax.data.datasets.file_lists import PARTS, Listed, need_folder
+from vrl_jax.data.datasets.file_lists import PARTS, Listed, require_folder
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video.video_decoder import VideoFile
 from vrl_jax.data.video_dataset import Video, VideoList
@@ -86,8 +86,8 @@ class Indexed(Listed):
     def list_part(self, part: str) -> VideoList:
         """Return the readable videos of a part; raises `ValueError` without a manifest."""
         check.one_of(PARTS, part=part)
-        rows, about = load_manifest(need_folder("manifest", self.manifest))
-        root = need_folder("root", self.root) if self.root else None
+        rows, about = load_manifest(require_folder("manifest", self.manifest))
+        root = require_folder("root", self.root) if self.root else None
         videos = tuple(
             Video(row.id, VideoFile(str(root / row.relative) if root else row.path), row.labels)
             for row in rows

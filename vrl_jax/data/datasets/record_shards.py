@@ -22,10 +22,10 @@ from vrl_jax.data.datasets.file_lists import (
     Listed,
     list_shards,
     list_tfds_shards,
-    need_file,
-    need_folder,
     read_classes,
-    space_name,
+    require_file,
+    require_folder,
+    underscores_to_spaces,
 )
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video import tfrecord
@@ -36,8 +36,8 @@ from vrl_jax.data.video.media_containers import (
     StoredExample,
     StoredSequence,
     StoredVideo,
-    need_local,
     open_array_record,
+    require_local,
 )
 from vrl_jax.data.video_dataset import Video, VideoHandle, VideoList
 
@@ -107,7 +107,7 @@ class TfdsFolder(Listed):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the records of the split."""
-        root = need_folder("root", self.root)
+        root = require_folder("root", self.root)
         split = getattr(self, f"{part}_split")
         shards = list_tfds_shards(root, split)
         stored = [(f"{path.name}/{i}", at) for path in shards for i, at in enumerate(_rows(path))]
@@ -183,8 +183,8 @@ class SequenceExamples(Listed):
         pattern = r".+-\d{5}-of-\d{5}|.+\.tfrecords?"
         key = f"{part}_shards"
         shards = list_shards(key, getattr(self, key), pattern)
-        names, first = read_classes(need_file("classes", self.classes))
-        numbers = {space_name(name): number for number, name in enumerate(names, first)}
+        names, first = read_classes(require_file("classes", self.classes))
+        numbers = {underscores_to_spaces(name): number for number, name in enumerate(names, first)}
 
         def index(path: AnyPath) -> list[Row]:
             rows = []
@@ -204,7 +204,7 @@ class SequenceExamples(Listed):
         if "clip/label/text" not in context:
             return _single_value(name, "clip/label/index", context)
         text = _single_value(name, "clip/label/text", context, bytes).decode(errors="replace")
-        text = space_name(text)
+        text = underscores_to_spaces(text)
         if text not in numbers:
             raise ValueError(f"{name}: {self.classes} has no class {text!r}")
         return numbers[text]
@@ -252,7 +252,7 @@ def _rows(path: AnyPath) -> list[Stored]:
     """Return the location of each record of a TFDS shard."""
     if ".array_record-" not in path.name:
         return [ByteRange(str(path), *span) for span in tfrecord.index_tfrecords(path)]
-    need_local(path.parent)
+    require_local(path.parent)
     try:
         count = len(open_array_record(str(path)))
     except Exception as error:  # the reader raises various errors from C++
@@ -270,7 +270,7 @@ def _single_value(name: str, feature: str, features: dict, kind: type = int) -> 
 def _class_names(classes: str, rows: Iterable[Row]) -> tuple[tuple[str, ...], int]:
     """Return the class names, the numbers if there is no file, and the first class number."""
     if classes:
-        return read_classes(need_file("classes", classes))
+        return read_classes(require_file("classes", classes))
     return tuple(map(str, range(1 + max((label for _, _, label in rows), default=0)))), 0
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrl_jax import check
-from vrl_jax.data.datasets.file_lists import PARTS, Listed, need_folder
+from vrl_jax.data.datasets.file_lists import PARTS, Listed, require_folder
 from vrl_jax.data.datasets.indexed import DATASET, hash_rows, read_classes
 from vrl_jax.data.remote_paths import AnyPath
-from vrl_jax.data.video.media_containers import ArrayRecord, need_local
+from vrl_jax.data.video.media_containers import ArrayRecord, require_local
 from vrl_jax.data.video.video_decoder import VideoBytes
 from vrl_jax.data.video_dataset import FrameReader, Video, VideoError, VideoList
 
@@ -111,8 +111,8 @@ class Prepared(Listed):
     def list_part(self, part: str) -> VideoList:
         """Return the videos of a part; raises `ValueError` if the folder is unfinished."""
         check.one_of(PARTS, part=part)
-        root = need_folder("root", self.root)
-        need_local(root)
+        root = require_folder("root", self.root)
+        require_local(root)
         entries, about = load_entries(root)
         videos = tuple(
             Video(entry.id, open_record(root, entry), entry.labels)

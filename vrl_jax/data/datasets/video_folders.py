@@ -14,12 +14,12 @@ from vrl_jax.data.datasets.file_lists import (
     list_folders,
     list_video_files,
     locate_videos,
-    need_file,
-    need_folder,
     open_handle,
     read_classes,
     read_list,
-    space_name,
+    require_file,
+    require_folder,
+    underscores_to_spaces,
 )
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
@@ -45,17 +45,19 @@ class ClassFolders(Listed):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the video files in the part's folder."""
-        root = need_folder("root", self.root)
+        root = require_folder("root", self.root)
         key = f"{part}_folder"
-        split = need_folder(key, str(root / getattr(self, key)))
+        split = require_folder(key, str(root / getattr(self, key)))
         both = (root / self.train_folder, root / self.test_folder)
-        classes = sorted({space_name(path.name) for at in both for path in list_folders(at)})
+        classes = sorted(
+            {underscores_to_spaces(path.name) for at in both for path in list_folders(at)}
+        )
         numbers = {name: number for number, name in enumerate(classes)}
         videos = tuple(
             Video(
                 f"{folder.name}/{file.name}",
                 open_handle(str(file)),
-                {"class": numbers[space_name(folder.name)]},
+                {"class": numbers[underscores_to_spaces(folder.name)]},
             )
             for folder in list_folders(split)
             for file in list_video_files(folder)
@@ -101,21 +103,21 @@ class ListFile(Listed):
 
     def list_videos(self, part: str) -> VideoList:
         """Return the videos of the list."""
-        root = need_folder("root", self.root)
+        root = require_folder("root", self.root)
         names, first = (), 0
         if self.classes:
-            names, first = read_classes(need_file("classes", self.classes))
+            names, first = read_classes(require_file("classes", self.classes))
         if self.first_label >= 0:
             first = self.first_label
 
         def read(key: str, path: str) -> list[tuple[str, int | str]]:
-            return read_list(need_file(key, path), first, self.columns)
+            return read_list(require_file(key, path), first, self.columns)
 
         rows = self._both(part, "list", read)
         labels = {label for part_rows in rows.values() for _, label in part_rows}
         if self.columns == "path frames":
             names = names or tuple(sorted(labels))
-            numbers = {space_name(name): number for number, name in enumerate(names)}
+            numbers = {underscores_to_spaces(name): number for number, name in enumerate(names)}
         else:
             names = names or tuple(str(number + first) for number in range(1 + max(labels)))
             numbers = {number: number for number in range(len(names))}
@@ -148,7 +150,7 @@ class Weizmann(Listed):
     def list_part(self, part: str) -> VideoList:
         """Return the whole clips of any part; raises `ValueError` if there are none."""
         check.one_of(PARTS, part=part)
-        root = need_folder("root", self.root)
+        root = require_folder("root", self.root)
         files = [
             (folder.name, file)
             for folder in list_folders(root)

@@ -82,7 +82,7 @@ def open_array_record(path: str) -> ArrayRecordDataSource:
     return ArrayRecordDataSource([path])
 
 
-def need_local(folder: AnyPath) -> None:
+def require_local(folder: AnyPath) -> None:
     """Raise `ValueError` if a folder of ArrayRecord files is on an object store."""
     if remote_paths.is_remote(folder):
         raise ValueError(

@@ -14,7 +14,7 @@ from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.evaluation.classifier_trainer import ClassifierTrainer
-from vrl_jax.evaluation.eval_protocol import EvalInput, seen_input
+from vrl_jax.evaluation.eval_protocol import EvalInput, match_pretrained_input
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.supervised_step import LinearHead
 from vrl_jax.pretrained import Pretrained
@@ -98,7 +98,7 @@ class ClassifierEval:
         """Return this protocol without mirror images where they change labels."""
         if dataset.mirror_safe:
             return self
-        refuse_mirrored_crops(self.test)
+        reject_mirrored_crops(self.test)
         augment = replace(self.train.augment, flip=0.0)
         return replace(self, train=replace(self.train, augment=augment))
 
@@ -109,7 +109,7 @@ class ClassifierEval:
 
     def stamp(self, task: EvalTask) -> dict[str, Any]:
         """Return how the classifier is trained."""
-        augment = seen_input(self.train.augment, task.model.augment)
+        augment = match_pretrained_input(self.train.augment, task.model.augment)
         used = replace(self, train=replace(self.train, augment=augment))
         settings = json.loads(config.describe(used).to_json())
         del settings["test"], settings["published"]
@@ -133,7 +133,7 @@ class ClassifierEval:
         return [{**task.stamp("class probabilities", test=bank), **accuracies}]
 
 
-def refuse_mirrored_crops(test: EvalInput) -> None:
+def reject_mirrored_crops(test: EvalInput) -> None:
     """Raise `ValueError` where crops are mirrored although mirror images change labels."""
     if test.crops.places == "ten":
         raise ValueError(

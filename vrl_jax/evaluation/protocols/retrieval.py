@@ -11,7 +11,7 @@ from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.evaluation.eval_protocol import EvalInput
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.neighbour_gallery import GALLERY, find_neighbours
-from vrl_jax.evaluation.protocols.classifier import refuse_mirrored_crops
+from vrl_jax.evaluation.protocols.classifier import reject_mirrored_crops
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import retrieval
 from vrl_jax.probes.feature_bank import FeatureBank
@@ -57,7 +57,7 @@ class Retrieval:
     def adapt(self, dataset: VideoDataset) -> "Retrieval":
         """Return this protocol; raise `ValueError` for mirrored crops that change labels."""
         if not dataset.mirror_safe:
-            refuse_mirrored_crops(self.test)
+            reject_mirrored_crops(self.test)
         return self
 
     def check(self, task: EvalTask) -> None:
