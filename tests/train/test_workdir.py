@@ -211,7 +211,7 @@ def test_a_checkpoint_that_was_not_finished_is_none(store):
     code = """
 import jax.numpy as jnp
 from etils import epath
-from vrl_jax.train.checkpoint import Checkpoints, steps_in
+from vrl_jax.train.checkpoint import Checkpoints, list_steps
 from vrl_jax.train.train_step import TrainState
 
 folder = epath.Path("gs://bucket/c/checkpoints")
@@ -221,13 +221,13 @@ def state(step):
 with Checkpoints(folder, 2, {}) as checkpoints:
     for step in (1, 2, 3):
         checkpoints.save(state(step), step)
-print(*steps_in(folder))
+print(*list_steps(folder))
 (folder / "3" / "commit_success.txt").unlink()
-print(*steps_in(folder))
+print(*list_steps(folder))
 with Checkpoints(folder, 2, {}) as checkpoints:
     print(int(checkpoints.restore(state(0)).params["w"][0, 0]))
     checkpoints.save(state(3), 3.0)
-print(*steps_in(folder))
+print(*list_steps(folder))
 """
     assert python(code, store) == ["2", "3", "2", "2", "2", "3"]
 

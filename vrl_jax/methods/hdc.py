@@ -186,7 +186,7 @@ class HDC:
 def cosine_weights(cosines: Float[Array, "k c"]) -> Float[Array, "k c"]:
     """Weigh levels by the mean cosine of their positives, relative to the last; no gradient.
 
-    >>> print(measured_weights(jnp.array([[0.2], [0.4], [0.8]])).ravel())
+    >>> print(cosine_weights(jnp.array([[0.2], [0.4], [0.8]])).ravel())
     [0.25 0.5  1.  ]
     """
     kept = jnp.clip(jax.lax.stop_gradient(cosines), 0.05, 1.0)
