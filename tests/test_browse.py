@@ -1,4 +1,4 @@
-"""What the sheet shows is what the training step sees, under the right names."""
+"""The sheet shows the views of the training step under the right labels."""
 
 import dataclasses
 import importlib
@@ -44,7 +44,7 @@ def small(name, augment=None, method=None):
 
 def seen_in_training(experiment, method):
     """Return the views that the upper level's loss is given by the real training step."""
-    settings, place = experiment.sampling, sharding.make_mesh()
+    settings, mesh = experiment.sampling, sharding.make_mesh()
     levels = 1 + (method.inner.steps if method.inner else 0)
     batches = train_batches(
         experiment.data.pretrain(),
@@ -63,11 +63,11 @@ def seen_in_training(experiment, method):
         inner=method.inner and method.inner._replace(loss=lambda params, *_: jnp.sum(params)),
     )
     optimizer = optax.sgd(0.0)
-    step = make_step(method, optimizer, experiment.augment, experiment.train.seed, place)
+    step = make_step(method, optimizer, experiment.augment, experiment.train.seed, mesh)
     params = jnp.zeros(())
     shape = (16, len(method.views), settings.frames, 8, 8, 3)
     start = TrainState(jnp.int32(STEP), params, jnp.zeros(shape), optimizer.init(params))
-    return clips[::levels], np.asarray(step(start, sharding.shard_rows(place, clips))[0].state)
+    return clips[::levels], np.asarray(step(start, sharding.shard_rows(mesh, clips))[0].state)
 
 
 CASES = {
@@ -86,20 +86,20 @@ def test_the_sheet_shows_what_the_training_step_sees(name):
     source = experiment.data.pretrain()
     batch = browse.read_batch(experiment, source, method, 3, STEP)
     np.testing.assert_array_equal(batch["clips"], clips[:3])
-    drawn = browse.draw_views(experiment, method, batch["clips"], STEP)
-    np.testing.assert_allclose(drawn, views[:3], atol=1e-4)
-    strips = browse.arrange_strips(method.views, batch["clips"], drawn, experiment.augment)
-    shown = [0, 1, 3, 4, 5, 6, 8, 9]
+    pixels = browse.draw_views(experiment, method, batch["clips"], STEP)
+    np.testing.assert_allclose(pixels, views[:3], atol=1e-4)
+    strips = browse.arrange_strips(method.views, batch["clips"], pixels, experiment.augment)
+    times = [0, 1, 3, 4, 5, 6, 8, 9]
     mean, std = np.array(experiment.augment.mean), np.array(experiment.augment.std)
     for strip in strips:
         kind, number = strip.label.split()[:2]
         if kind == "clip":
             assert strip.clip == int(number)
-            wanted = clips[:3, int(number), shown] / 255
+            expected = clips[:3, int(number), times] / 255
         else:
             assert strip.clip == method.views[int(number)].clip
-            wanted = views[:3, int(number), shown] * std + mean
-        np.testing.assert_allclose(strip.frames, wanted, atol=1e-4)
+            expected = views[:3, int(number), times] * std + mean
+        np.testing.assert_allclose(strip.frames, expected, atol=1e-4)
         assert 0 <= strip.frames.min() and strip.frames.max() <= 1
 
 
@@ -118,8 +118,8 @@ def test_strips_are_told_apart():
         same = {"temporal_same_draw": True} if name == "synthetic_hdc" else {}
         experiment, method = small(name, method=same)
         clips = np.zeros((1, 2, 10, *DECODED, 3), np.uint8)
-        drawn = np.zeros((1, len(method.views), 10, 8, 8, 3), np.float32)
-        strips = browse.arrange_strips(method.views, clips, drawn, experiment.augment)
+        pixels = np.zeros((1, len(method.views), 10, 8, 8, 3), np.float32)
+        strips = browse.arrange_strips(method.views, clips, pixels, experiment.augment)
         labels[name] = [strip.label for strip in strips]
     assert labels == {
         "synthetic_dualvar": ["clip 0", "view 0\nweak 0.2", "view 1", "clip 1", "view 2"],
@@ -153,7 +153,7 @@ def test_every_frame_is_drawn_in_its_place():
     )
     (axes,) = figure.axes
     width, height = figure.get_size_inches()
-    left, top = {}, {}
+    middle, top = {}, {}
     for image in axes.images:
         (key,) = (
             (strip.label, row, number)
@@ -167,18 +167,18 @@ def test_every_frame_is_drawn_in_its_place():
         np.testing.assert_allclose(
             (x1 - x0) / (y1 - y0), image.get_array().shape[1] / image.get_array().shape[0]
         )
-        left[key], top[key] = (x0 + x1) / 2, y0
-    assert len(left) == 2 * 3 * 3
+        middle[key], top[key] = (x0 + x1) / 2, y0
+    assert len(middle) == 2 * 3 * 3
     for row in range(2):
         for number in range(3):
             below, above = ("view 0", row, number), ("clip 0", row, number)
-            np.testing.assert_allclose(left[below], left[above])
+            np.testing.assert_allclose(middle[below], middle[above])
             assert top[below] - top[above] > browse.FRAME
             assert top["clip 1", row, number] == top[above]
     assert top["clip 0", 1, 0] - top["view 0", 0, 0] > browse.FRAME
-    steps = np.diff([left["clip 0", 0, number] for number in range(3)])
+    steps = np.diff([middle["clip 0", 0, number] for number in range(3)])
     assert 2 * browse.FRAME < steps.min() <= steps.max() < 2.2 * browse.FRAME
-    assert left["clip 1", 0, 0] - left["clip 0", 0, 2] > 2 * browse.FRAME
+    assert middle["clip 1", 0, 0] - middle["clip 0", 0, 2] > 2 * browse.FRAME
     texts = {text.get_text().split()[0]: text.get_position()[1] for text in axes.texts}
     assert texts["title"] < texts["one"] < top["clip 0", 0, 0] < texts["two"] < top["clip 0", 1, 0]
     assert texts["notes"] > top["view 0", 1, 0] + browse.FRAME
@@ -191,9 +191,9 @@ def test_what_cannot_be_read_is_told(tmp_path):
     write_clip(tmp_path / "train" / "falling down" / "good.mp4")
     (tmp_path / "train" / "b" / "bad.mp4").write_bytes(b"1234")
     experiment = dataclasses.replace(experiment, data=ClassFolders(str(tmp_path)))
-    sheet, lost = browse.preview_views(experiment, "mine", 4, 0)
+    sheet, failures = browse.preview_views(experiment, "mine", 4, 0)
     assert sheet.captions == ["good.mp4    class: falling down"] * 4
-    assert lost and all(line.startswith("b/bad.mp4 cannot be read") for line in lost)
+    assert failures and all(line.startswith("b/bad.mp4 cannot be read") for line in failures)
     assert "mine" in sheet.title and "step 0, seed 5" in sheet.title
     assert any("Augment: size 8," in note for note in sheet.notes)
     with pytest.raises(ValueError, match="show must be at least 1, got 0"):

@@ -65,9 +65,9 @@ def test_untrained_encoders_are_a_row_and_each_counts_once(tmp_path):
 
 
 def test_the_spread_within_a_result_stands_beside_it(tmp_path, monkeypatch):
-    drawn = []
+    figures = []
     monkeypatch.setattr(
-        compare.sweep, "draw_sweep", lambda path, found, setting: drawn.append(found)
+        compare.sweep, "draw_sweep", lambda path, experiments, setting: figures.append(experiments)
     )
     for seed, (value, spread) in enumerate([(0.5, 0.1), (0.7, 0.2)]):
         fake(tmp_path / f"one-seed{seed}")
@@ -78,7 +78,7 @@ def test_the_spread_within_a_result_stands_beside_it(tmp_path, monkeypatch):
     table = (tmp_path / "table.md").read_text().splitlines()
     assert table[0] == "| | linear class | linear class, std within |"
     assert table[2] == "| one | 0.600 ± 0.100 | 0.150 ± 0.050 |"
-    assert drawn == [{"one": {"": {"linear class": [0.5, 0.7]}}}]
+    assert figures == [{"one": {"": {"linear class": [0.5, 0.7]}}}]
 
 
 def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
@@ -87,8 +87,8 @@ def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
     arguments = ["configs/one.py", "--seeds=3", f"--out={tmp_path}", "--", "--config.train.steps=2"]
     compare.main(arguments)
     (command,) = commands
-    given = ["--config=configs/one.py", "--config.train.seed=3", "--config.train.steps=2"]
-    assert command[1:] == ["-m", "vrl_jax.main", *given, f"--workdir={tmp_path / 'one-seed3'}"]
+    args = ["--config=configs/one.py", "--config.train.seed=3", "--config.train.steps=2"]
+    assert command[1:] == ["-m", "vrl_jax.main", *args, f"--workdir={tmp_path / 'one-seed3'}"]
     with pytest.raises(
         SystemExit, match="^error: .*was made with other settings: command: was .*steps=2', is "
     ):
@@ -100,18 +100,18 @@ def test_missing_runs_get_seed_folder_and_overrides(tmp_path, monkeypatch):
 def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(compare, "wait_for", commands.append)
-    for value, found in (("0.5", 0.5), ("1", 0.75)):
-        fake(tmp_path / f"data.cooccurrence={value}" / "one-seed0", linear_static=found)
+    for value, accuracy in (("0.5", 0.5), ("1", 0.75)):
+        fake(tmp_path / f"data.cooccurrence={value}" / "one-seed0", linear_static=accuracy)
     settings = ["--seeds=0", "--vary=data.cooccurrence=0.5,1,0.9", f"--out={tmp_path}"]
-    drawn = []
-    monkeypatch.setattr(compare.sweep, "draw_sweep", lambda *given: drawn.append(given))
+    figures = []
+    monkeypatch.setattr(compare.sweep, "draw_sweep", lambda *args: figures.append(args))
     compare.main(["configs/one.py", *settings])
     (command,) = commands  # two of the three are there
     assert command[-1] == f"--workdir={tmp_path / 'data.cooccurrence=0.9' / 'one-seed0'}"
     assert command[4:-1] == ["--config.train.seed=0", "--config.data.cooccurrence=0.9"]
     table = (tmp_path / "table.md").read_text()
     assert "| one, data.cooccurrence=0.5 | 0.500 ± 0.000 |" in table
-    ((path, experiments, setting),) = drawn
+    ((path, experiments, setting),) = figures
     assert (path, setting) == (tmp_path / "plot.png", "data.cooccurrence")
     assert experiments["one"]["1"] == {"linear static": [0.75]}
 
@@ -132,8 +132,8 @@ def test_a_report_of_a_run_that_goes_on_does_not_finish_it(tmp_path, monkeypatch
     workdir = tmp_path / "one-seed0"
     workdir.mkdir()
     (workdir / "report.html").touch()
-    given = ["--config=configs/one.py", "--config.train.seed=0"]
-    (workdir / "command.json").write_text(json.dumps(given))
+    args = ["--config=configs/one.py", "--config.train.seed=0"]
+    (workdir / "command.json").write_text(json.dumps(args))
     commands = []
     monkeypatch.setattr(compare, "wait_for", commands.append)
     compare.main(["configs/one.py", "--seeds=0", f"--out={tmp_path}"])

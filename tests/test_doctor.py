@@ -94,14 +94,14 @@ def test_the_commands_that_prepare_are_whole(tmp_path):
         write_clip(root / split / "a" / "1.mp4", frames=8)
     commands = prepare_commands(ClassFolders(str(root)), 96).splitlines()
     out = tmp_path / "index"
-    made = [shlex.split(line.replace("INDEX", str(out))) for line in commands[:2]]
-    assert made[0][:3] == ["python", "-m", "vrl_jax.data.index"]
-    video_index.main([*made[0][3:], "--workers=1"])
+    parsed = [shlex.split(line.replace("INDEX", str(out))) for line in commands[:2]]
+    assert parsed[0][:3] == ["python", "-m", "vrl_jax.data.index"]
+    video_index.main([*parsed[0][3:], "--workers=1"])
     assert len(Indexed(str(out)).train()) == 1
-    assert made[1][2:] == ["vrl_jax.data.prepare", str(out), "--out=SHARDS", "--short-side=96"]
+    assert parsed[1][2:] == ["vrl_jax.data.prepare", str(out), "--out=SHARDS", "--short-side=96"]
     assert commands[2].strip() == "--data='Prepared root=SHARDS'"
     again = prepare_commands(Indexed(str(out)), 96).splitlines()
-    assert len(again) == 2 and shlex.split(again[0]) == made[1]
+    assert len(again) == 2 and shlex.split(again[0]) == parsed[1]
     assert prepare_commands(Synthetic(), 96) == ""
 
 

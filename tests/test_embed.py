@@ -56,24 +56,24 @@ def test_every_row_is_the_mean_over_the_videos_clips(tmp_path, model, capsys):
     run(model, "Synthetic", "train_videos=11", "frames=20", "--part=train", f"--out={out}", *CUT)
     assert capsys.readouterr().out == f"{out}: 11 videos, 0 unreadable\n"
     encoder, source = pretrained.load(model), Synthetic(train_videos=11, frames=20).train()
-    found = np.load(out)
+    columns = np.load(out)
     for number in range(11):
         video = source[number]
         frames = uniform_clips(20, 25.0, Sampling(frames=4, stride=3, clips=3))
         clips = video.media.read(frames, (20, 28))
-        wanted = [np.asarray(encoder(encoder.prepare(clip[None])).clip[0]) for clip in clips]
-        np.testing.assert_allclose(found["features"][number], np.mean(wanted, 0), atol=1e-5)
-        assert found["id"][number] == video.id
+        features = [np.asarray(encoder(encoder.prepare(clip[None])).clip[0]) for clip in clips]
+        np.testing.assert_allclose(columns["features"][number], np.mean(features, 0), atol=1e-5)
+        assert columns["id"][number] == video.id
         for label in ("static", "dynamic"):
-            assert found[f"label_{label}"][number] == video.labels[label]
-    assert found["features"].dtype == np.float32 and found["features"].std(0).min() > 1e-3
-    about = json.loads(str(found["about"]))
+            assert columns[f"label_{label}"][number] == video.labels[label]
+    assert columns["features"].dtype == np.float32 and columns["features"].std(0).min() > 1e-3
+    about = json.loads(str(columns["about"]))
     assert about == feature_file.read_about(out)
-    told = {"encoder": "Tiny", "from": "a test", "weights": encoder.weights()}
-    assert told.items() <= about["model"].items()
+    model_about = {"encoder": "Tiny", "from": "a test", "weights": encoder.weights()}
+    assert model_about.items() <= about["model"].items()
     assert about["data"]["part"] == "train" and about["classes"]["dynamic"][0] == "right"
-    wanted = {"clips": 3, "frames": 4, "stride": 3, "decoded": "20 x 28", "resolution": "16 x 16"}
-    assert wanted.items() <= about["protocol"].items()
+    protocol = {"clips": 3, "frames": 4, "stride": 3, "decoded": "20 x 28", "resolution": "16 x 16"}
+    assert protocol.items() <= about["protocol"].items()
     assert about["protocol"]["input_mean"] == [0.4, 0.5, 0.6]
     assert about["model"]["config"] == repr(encoder.encoder) and "(4, 6)" in repr(encoder.encoder)
     assert about["protocol"]["background"] == "kept" and about["parts"] == {"batch": 8}
@@ -85,15 +85,17 @@ def test_parquet_says_the_same(tmp_path, model):
     data = ("Synthetic", "test_videos=3", "frames=20", *CUT, "--per-clip")
     for suffix in ("npz", "parquet"):
         run(model, *data, f"--out={tmp_path}/features.{suffix}")
-    found, table = (
+    columns, table = (
         np.load(tmp_path / "features.npz"),
         parquet.read_table(tmp_path / "features.parquet"),
     )
-    assert found["features"].shape == (3, 3, 6)
-    np.testing.assert_array_equal(table["features"].to_pylist(), found["features"])
+    assert columns["features"].shape == (3, 3, 6)
+    np.testing.assert_array_equal(table["features"].to_pylist(), columns["features"])
     for name in ("id", "label_static", "label_dynamic", "unreadable"):
-        assert table[name].to_pylist() == found[name].tolist()
-    assert feature_file.read_about(tmp_path / "features.parquet") == json.loads(str(found["about"]))
+        assert table[name].to_pylist() == columns[name].tolist()
+    assert feature_file.read_about(tmp_path / "features.parquet") == json.loads(
+        str(columns["about"])
+    )
 
 
 def test_what_cannot_be_read_has_a_row_that_says_why(tmp_path, model):
@@ -101,21 +103,21 @@ def test_what_cannot_be_read_has_a_row_that_says_why(tmp_path, model):
     (root / "more").mkdir()
     write_clip(root / "more" / "also.mp4", frames=9)
     run(model, root, f"--out={tmp_path}/loose.npz", *CUT)
-    found = np.load(tmp_path / "loose.npz")
-    assert len(found["id"]) == 7 and "more/also.mp4" in found["id"]
-    assert sorted(found["id"]) == found["id"].tolist()
-    damaged = found["id"] == "damaged.mp4"
-    assert ((found["unreadable"] != "") == damaged).all()
-    assert "damaged.mp4: Invalid data" in found["unreadable"][damaged][0]
-    np.testing.assert_array_equal(np.isnan(found["features"]).all(1), damaged)
-    np.testing.assert_array_equal(np.isnan(found["features"]).any(1), damaged)
-    assert not any(name.startswith("label") for name in found)
+    columns = np.load(tmp_path / "loose.npz")
+    assert len(columns["id"]) == 7 and "more/also.mp4" in columns["id"]
+    assert sorted(columns["id"]) == columns["id"].tolist()
+    damaged = columns["id"] == "damaged.mp4"
+    assert ((columns["unreadable"] != "") == damaged).all()
+    assert "damaged.mp4: Invalid data" in columns["unreadable"][damaged][0]
+    np.testing.assert_array_equal(np.isnan(columns["features"]).all(1), damaged)
+    np.testing.assert_array_equal(np.isnan(columns["features"]).any(1), damaged)
+    assert not any(name.startswith("label") for name in columns)
 
 
 def test_other_videos_of_the_same_names_are_other_data(tmp_path, model):
-    for place, frames in (("one", 9), ("two", 30), ("same", 9)):
-        (tmp_path / place).mkdir()
-        write_clip(tmp_path / place / "a.mp4", frames=frames)
+    for name, frames in (("one", 9), ("two", 30), ("same", 9)):
+        (tmp_path / name).mkdir()
+        write_clip(tmp_path / name / "a.mp4", frames=frames)
     shutil.copy(tmp_path / "one/a.mp4", tmp_path / "same/a.mp4")
     out = f"--out={tmp_path}/a.npz"
     run(model, tmp_path / "one", out, *CUT)
@@ -147,12 +149,12 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path, model):
     assert not out.exists()
     before = {path: path.stat() for path in parts.glob("*.npz")}
     assert 2 <= len(before) < 42
-    made = []
+    added = []
     with pytest.MonkeyPatch.context() as patch:
         add = feature_file.FeatureParts.add
-        patch.setattr(feature_file.FeatureParts, "add", lambda *a, **k: made.append(add(*a, **k)))
+        patch.setattr(feature_file.FeatureParts, "add", lambda *a, **k: added.append(add(*a, **k)))
         run(model, *data, f"--out={out}")
-    assert len(made) == 42 - len(before)
+    assert len(added) == 42 - len(before)
     run(model, *data, f"--out={whole}")
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.npz", "whole.npz"]
@@ -186,10 +188,10 @@ def test_parts_and_files_of_another_command_are_refused(tmp_path, model, capsys,
     for message, (path, arguments) in changed.items():
         with pytest.raises(SystemExit, match=message):
             run(path, *arguments)
-    written = (tmp_path / "a.npz").stat()
+    before = (tmp_path / "a.npz").stat()
     run(model, *data)
     assert "is finished" in capsys.readouterr().out
-    assert (tmp_path / "a.npz").stat() == written
+    assert (tmp_path / "a.npz").stat() == before
 
 
 def test_what_cannot_work_is_refused(tmp_path, model, monkeypatch, capsys):
@@ -236,6 +238,6 @@ def test_a_run_says_how_clips_are_cut():
     loaded = replace(make_model(), experiment=experiment)
     protocol = read_encode_config(loaded, parser.parse_args(["--stride=5"]), clips=7)
     assert protocol.sampling == Sampling(8, 5, 7, 30.0, "segments") and protocol.resize == (32, 40)
-    given = parser.parse_args(["--fps=0", "--frames=4", "--layout=independent"])
-    protocol = read_encode_config(loaded, given, 1, (16, 24))
+    args = parser.parse_args(["--fps=0", "--frames=4", "--layout=independent"])
+    protocol = read_encode_config(loaded, args, 1, (16, 24))
     assert protocol.sampling == Sampling(4, 2, 1, 0.0) and protocol.resize == (16, 24)

@@ -116,8 +116,8 @@ def test_one_video_is_read_as_evaluation_reads_it(source):
     row = eval_row(source, 5, SAMPLING, SIZE, Loader())
     np.testing.assert_array_equal(row["clips"], batch["clips"][5])
     assert not row["failures"]
-    lost = VideoList((Video("lost", VideoFile("absent.mp4"), {}),), {})
-    row = eval_row(lost, 0, SAMPLING, SIZE, Loader())
+    missing = VideoList((Video("lost", VideoFile("absent.mp4"), {}),), {})
+    row = eval_row(missing, 0, SAMPLING, SIZE, Loader())
     assert not row["clips"].any() and "absent.mp4" in row["failures"]
 
 
@@ -150,13 +150,13 @@ def test_evaluation_sees_each_video_once_in_order(source, workers):
 
 
 def test_evaluation_on_hosts_covers_the_set(source):
-    seen = []
+    indices = []
     for host in range(2):
         batches = eval_batches(source, SAMPLING, SIZE, batch=4, host=host, hosts=2)
         index = np.concatenate([batch["index"] for batch in take(batches, None)])
         assert index.tolist() == list(range(host, VIDEOS, 2))
-        seen += index.tolist()
-    assert sorted(seen) == list(range(VIDEOS))
+        indices += index.tolist()
+    assert sorted(indices) == list(range(VIDEOS))
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +185,9 @@ def failing(**options):
 def test_in_training_another_video_takes_the_place_and_nothing_else_moves(source, damaged, workers):
     whole = train(source, 4)
     batches = train(damaged, 4, loader=failing(workers=workers))
-    told = [failure for batch in batches for failure in failed_videos(batch)]
-    assert {number for number, _ in told} == {2, 5}
-    assert {reason.split(": ", 1)[1] for _, reason in told} == {
+    failures = [failure for batch in batches for failure in failed_videos(batch)]
+    assert {number for number, _ in failures} == {2, 5}
+    assert {reason.split(": ", 1)[1] for _, reason in failures} == {
         "Invalid data found when processing input",
         "not read within 1.5 s",
     }
@@ -208,11 +208,11 @@ def test_in_training_another_video_takes_the_place_and_nothing_else_moves(source
 
 
 def test_a_data_set_that_is_not_there_stops_training(tmp_path):
-    gone = VideoList(
+    missing = VideoList(
         tuple(Video(str(i), VideoFile(str(tmp_path / f"{i}.mp4")), {}) for i in range(9)), {}
     )
     with pytest.raises(VideoError, match="10 videos in a row cannot be read: .*No such file"):
-        train(gone, 1)
+        train(missing, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -281,13 +281,13 @@ def test_workers_do_not_outlive_a_killed_run(source, tmp_path):
 
 def test_what_workers_import_does_not_import_jax():
     folder = pathlib.Path(data_loader.__file__).parents[1]
-    seen, queue = (
+    visited, queue = (
         set(),
         [folder / "data" / "loader.py", folder / "data" / "datasets" / "folders.py"],
     )
     while queue:
         path = queue.pop()
-        seen.add(path)
+        visited.add(path)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
             if isinstance(node, ast.Import):
@@ -296,8 +296,8 @@ def test_what_workers_import_does_not_import_jax():
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             assert not {name.split(".")[0] for name in names} & {"jax", "flax", "optax"}, path
             files = [folder.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names]
-            queue += [file for file in files if file.is_file() and file not in seen]
-    assert {path.stem for path in seen} >= {
+            queue += [file for file in files if file.is_file() and file not in visited]
+    assert {path.stem for path in visited} >= {
         "frame_sampling",
         "decode",
         "folders",

@@ -57,21 +57,21 @@ def test_one_uniform_clip_is_central():
 @pytest.mark.parametrize("num_frames", [1, 5, 60])
 def test_a_short_video_repeats_its_last_frame(rng, num_frames):
     sampling = Sampling(frames=16, stride=4, clips=3)
-    wanted = [expected_clip(0, num_frames, 4, 16)] * 3
-    assert random_clips(rng, num_frames, 30.0, sampling).tolist() == wanted
-    assert uniform_clips(num_frames, 30.0, sampling).tolist() == wanted
+    expected = [expected_clip(0, num_frames, 4, 16)] * 3
+    assert random_clips(rng, num_frames, 30.0, sampling).tolist() == expected
+    assert uniform_clips(num_frames, 30.0, sampling).tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("num_frames", "frames", "stride"), [(146, 16, 1), (90, 8, 3), (15, 16, 1)]
 )
 def test_windows_are_all_that_fit_and_never_overlap(num_frames, frames, stride):
-    used, wanted, at = set(), [], 0
+    used, expected, at = set(), [], 0
     while at + (frames - 1) * stride < num_frames:
-        wanted.append(at)
+        expected.append(at)
         at += frames * stride
     starts = window_starts(num_frames, frames, stride)
-    assert list(starts) == wanted
+    assert list(starts) == expected
     for start in starts:
         window = {start + j * stride for j in range(frames)}
         assert not window & used and max(window) < num_frames
@@ -134,15 +134,15 @@ def test_unknown_layouts_are_refused():
 @pytest.mark.parametrize("num_frames", [1, 5, 8, 9, 100])
 def test_segments_give_one_frame_each(rng, num_frames):
     sampling = Sampling(frames=8, stride=99, clips=3, layout="segments")
-    seen = [set() for _ in range(8)]
+    frames_of = [set() for _ in range(8)]
     for _ in range(400):
         for clip in random_clips(rng, num_frames, 25.0, sampling):
             for segment, frame in enumerate(clip):
-                seen[segment].add(int(frame))
+                frames_of[segment].add(int(frame))
     for segment in range(8):
         first = int(np.floor(segment * num_frames / 8))
         past = int(np.ceil((segment + 1) * num_frames / 8))
-        assert seen[segment] == set(range(first, past))
+        assert frames_of[segment] == set(range(first, past))
     middle = uniform_clips(num_frames, 25.0, Sampling(8, 99, 1, layout="segments"))[0]
     assert middle.tolist() == [int((segment + 0.5) * num_frames / 8) for segment in range(8)]
     first, _, last = uniform_clips(num_frames, 25.0, sampling)

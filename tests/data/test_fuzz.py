@@ -87,10 +87,10 @@ class Worker:
 
     def __enter__(self):
         spawn = multiprocessing.get_context("spawn")
-        self.pipe, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=serve, args=(theirs,), daemon=True)
+        self.pipe, child = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(child,), daemon=True)
         self.process.start()
-        theirs.close()
+        child.close()
         return self
 
     def __exit__(self, *_):

@@ -31,17 +31,17 @@ def upload(bucket, folder):
     return "gs://bucket/set"
 
 
-def same(ours, theirs):
-    """Check that two sources hold the same videos, with another place."""
-    assert ours.classes == theirs.classes and len(ours) == len(theirs) > 0
-    for number in range(len(ours)):
-        one, other = ours[number], theirs[number]
+def same(remote, local):
+    """Check that a remote and a local data set have the same videos."""
+    assert remote.classes == local.classes and len(remote) == len(local) > 0
+    for number in range(len(remote)):
+        one, other = remote[number], local[number]
         assert (one.id, one.labels) == (other.id, other.labels)
         assert one.media.path.startswith("gs://bucket/set/")
-        with one.media.open() as reader, other.media.open() as wanted:
-            assert (reader.num_frames, reader.fps) == (wanted.num_frames, wanted.fps)
+        with one.media.open() as reader, other.media.open() as expected:
+            assert (reader.num_frames, reader.fps) == (expected.num_frames, expected.fps)
             clips = reader.read(WANTED, (64, 128))
-            np.testing.assert_array_equal(clips, wanted.read(WANTED, (64, 128)))
+            np.testing.assert_array_equal(clips, expected.read(WANTED, (64, 128)))
 
 
 @pytest.fixture
@@ -58,20 +58,18 @@ def folders(tmp_path):
 def test_folders_read_as_they_do_from_disk(bucket, folders):
     root = upload(bucket, folders)
     for part in ("train", "test"):
-        ours, theirs = (getattr(ClassFolders(str(at)), part)() for at in (root, folders))
-        same(ours, theirs)
+        remote, local = (getattr(ClassFolders(str(at)), part)() for at in (root, folders))
+        same(remote, local)
 
 
 def test_lists_read_as_they_do_from_disk(bucket, folders):
     text = "\ufefftrain/a/1 x 1\r\ntrain/b_c/0 x.avi 0\r\n"
     (folders / "train.txt").write_bytes(text.encode())
     root = upload(bucket, folders)
-    ours, theirs = (ListFile(str(at), f"{at}/train.txt").train() for at in (root, folders))
-    same(ours, theirs)
-    mixed = ListFile(
-        root, str(folders / "train.txt")
-    ).train()  # a list need not be where videos are
-    same(mixed, theirs)
+    remote, local = (ListFile(str(at), f"{at}/train.txt").train() for at in (root, folders))
+    same(remote, local)
+    mixed = ListFile(root, str(folders / "train.txt")).train()  # a local list of remote videos
+    same(mixed, local)
     (folders / "k.csv").write_text('\ufefflabel,youtube_id,time_start,time_end\n"b c",x,1,11\n')
     bucket.put(str(folders / "k.csv"), f"{root}/k.csv")
     listed = Kinetics400(root, f"{root}/k.csv", f"{root}/k.csv").list_part("train")

@@ -223,8 +223,8 @@ def test_what_is_missing_is_named(tmp_path, kind):
     with pytest.raises(ValueError, match="root must be a folder.*--config.data.root=/path"):
         kind(root=str(tmp_path / "absent")).train()
     (tmp_path / "rgb").mkdir()
-    wanted = "train_list" if kind is Kinetics400 else "annotations"
-    with pytest.raises(ValueError, match=f"--config.data.{wanted}="):
+    key = "train_list" if kind is Kinetics400 else "annotations"
+    with pytest.raises(ValueError, match=f"--config.data.{key}="):
         kind(root=str(tmp_path)).pretrain()
     if kind in (UCF101, HMDB51):
         with pytest.raises(ValueError, match="split must be one of 1, 2, 3, got 4"):

@@ -110,8 +110,8 @@ def test_tars_are_samples_by_key(tmp_path, clips):
         assert numbers_of(source[number]) == ([[3, 11], [0, 3]], {number})
     names = tmp_path / "classes.txt"
     names.write_text("0 run\n1 walk\n2 jump\n")
-    named = WebDataset(pattern, "", str(names), mirror_safe=False).pretrain()
-    assert named.classes == {"class": ("run", "walk", "jump")} and not named.mirror_safe
+    dataset = WebDataset(pattern, "", str(names), mirror_safe=False).pretrain()
+    assert dataset.classes == {"class": ("run", "walk", "jump")} and not dataset.mirror_safe
     with pytest.raises(ValueError, match="set-000011.tar.* must be 0 to 2, got 4"):
         WebDataset(str(tmp_path), "", str(names)).train()
 
@@ -151,9 +151,9 @@ def test_shards_are_named_by_patterns(tmp_path):
     assert expand_pattern("f/train@2") == ["f/train-00000-of-00002", "f/train-00001-of-00002"]
     with pytest.raises(ValueError, match="2 of 2 shards of train_shards are missing: .*a-0.tar"):
         list_shards("train_shards", str(tmp_path / "a-{0..1}.tar"), r".+\.tar")
-    for given in ("", str(tmp_path)):
+    for shards in ("", str(tmp_path)):
         with pytest.raises(ValueError, match="--config.data.train_shards=/path"):
-            list_shards("train_shards", given, r".+\.tar")
+            list_shards("train_shards", shards, r".+\.tar")
 
 
 def write_tfds(root, kind, shards, split="train", names="run\nwalk\njump\n"):

@@ -10,8 +10,8 @@ FRAMES = np.arange(16)[None]
 
 
 def labels(source):
-    found = [source[i].labels for i in range(len(source))]
-    return np.array([[v["static"], v["dynamic"]] for v in found]).T
+    labels = [source[i].labels for i in range(len(source))]
+    return np.array([[v["static"], v["dynamic"]] for v in labels]).T
 
 
 @pytest.mark.parametrize("cooccurrence", [1 / 8, 0.5, 0.9, 1.0])

@@ -38,8 +38,8 @@ def test_class_folders_number_the_spaced_names(tmp_path):
     )
     folders = ClassFolders(root=str(tmp_path))
     train, test = folders.train(), folders.test()
-    wanted = ("play", "playing guitar", "playing zither", "zumba")
-    assert train.classes == test.classes == {"class": wanted}
+    classes = ("play", "playing guitar", "playing zither", "zumba")
+    assert train.classes == test.classes == {"class": classes}
     got = [(train[i].id, train[i].labels["class"]) for i in range(len(train))]
     assert got == [
         ("play/c.avi", 0),
@@ -103,11 +103,11 @@ def test_what_is_listed_need_not_exist(tmp_path):
     listed.write_text("a/one 300 1\nb/two 250 0\na/three.mp4 10 1\nc/four.avi 7 0\n")
     data = ListFile(str(tmp_path), str(listed), str(listed), columns="path frames label")
     for part in ("pretrain", "train", "test"):
-        named = data.list_part(part)
-        assert [video.media.path for video in named.videos] == [
+        videos = data.list_part(part)
+        assert [video.media.path for video in videos.videos] == [
             str(tmp_path / name) for name in ("a/one.mp4", "b/two", "a/three.mkv", "c/four.avi")
         ]
-        assert [video.id for video in named.videos] == [
+        assert [video.id for video in videos.videos] == [
             "a/one",
             "b/two",
             "a/three.mp4",
@@ -123,10 +123,10 @@ def test_what_is_listed_need_not_exist(tmp_path):
 
 
 def test_classes_come_from_a_file(tmp_path):
-    named, numbered = tmp_path / "names.txt", tmp_path / "classInd.txt"
-    named.write_text("play guitar\nrun\n")
+    plain, numbered = tmp_path / "names.txt", tmp_path / "classInd.txt"
+    plain.write_text("play guitar\nrun\n")
     numbered.write_text("2 run\r\n1 play_guitar\r\n")
-    assert read_classes(named) == (("play guitar", "run"), 0)
+    assert read_classes(plain) == (("play guitar", "run"), 0)
     assert read_classes(numbered) == (("play_guitar", "run"), 1)
     touch(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "from1.txt").write_text("a 1\nb 2\n")
@@ -140,11 +140,11 @@ def test_classes_come_from_a_file(tmp_path):
     ind, names = str(numbered), ("play_guitar", "run")
     assert labels("from1.txt", classes=ind) == ([0, 1], names)
     assert labels("from0.txt", classes=ind, first_label=0) == ([0, 1], names)
-    assert labels("from0.txt", classes=str(named)) == ([0, 1], ("play guitar", "run"))
+    assert labels("from0.txt", classes=str(plain)) == ([0, 1], ("play guitar", "run"))
     with pytest.raises(ValueError, match="line 1: label must be at least 1, got 0"):
         labels("from0.txt", classes=ind)
     with pytest.raises(ValueError, match="names.txt has 2 classes, but not 2"):
-        labels("from1.txt", classes=str(named))
+        labels("from1.txt", classes=str(plain))
     numbered.write_text("1 run\n3 walk\n")
     with pytest.raises(ValueError, match="classInd.txt: classes must be numbered without gaps"):
         read_classes(numbered)

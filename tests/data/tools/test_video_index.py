@@ -72,9 +72,9 @@ def test_every_video_is_written_down(tmp_path, capsys):
     assert about["classes"] == {"class": ["a", "b"]} and about["mirror_safe"]
     assert about["splits"] == {"pretrain": 2, "train": 2, "test": 3} and about["readable"] == 5
     assert about["made"]["fields"] == {"root": str(root), "mirror": True}
-    told = capsys.readouterr().out
-    assert "7 videos, 5 readable" in told and "1 unreadable: missing" in told
-    assert "most unreadable: b (1), a (1)" in told or "a (1), b (1)" in told
+    output = capsys.readouterr().out
+    assert "7 videos, 5 readable" in output and "1 unreadable: missing" in output
+    assert "most unreadable: b (1), a (1)" in output or "a (1), b (1)" in output
 
     before = (out / "manifest.jsonl").stat()
     video_index.main(command)
@@ -111,13 +111,13 @@ def test_what_hangs_or_crashes_is_written_down(tmp_path):
     lines = ["train,0,hang.mp4", "train,0,crash.mp4", "train,1,a.mp4", "train,1,crash 2.mp4"]
     lines += [f"test,0,{letter}.mp4" for letter in "bcdefg"]
     root, out = write_set(tmp_path / "set", lines), tmp_path / "index"
-    told = video_index.index_videos(Named(str(root)), out, workers=2, time_limit=3.0)
+    summary = video_index.index_videos(Named(str(root)), out, workers=2, time_limit=3.0)
     rows, _ = read(out)
     assert rows["hang.mp4"]["reason"] == "not done within 3 s"
     for name in ("crash.mp4", "crash 2.mp4"):
         assert rows[name]["reason"] == "the decoder crashed with exit code 3"
     assert sum(row["ok"] for row in rows.values()) == 7
-    assert "2 unreadable: the decoder crashed with" in told
+    assert "2 unreadable: the decoder crashed with" in summary
 
 
 def test_only_the_readable_are_in_the_data_set(tmp_path):
@@ -206,22 +206,22 @@ def test_a_torn_line_is_ignored_and_what_is_known_is_not_read_again(tmp_path):
     whole = {name: (out / name).read_text() for name in os.listdir(out)}
     assert set(whole) == {"manifest.jsonl", "dataset.json"}
     lines = whole["manifest.jsonl"].splitlines(keepends=True)
-    made = json.dumps(json.loads(whole["dataset.json"])["made"]) + "\n"
+    header = json.dumps(json.loads(whole["dataset.json"])["made"]) + "\n"
     marked = lines[0].replace('"frames": 20', '"frames": 99')
-    for kept, result in ((made[:9], lines[0]), (made + marked + lines[4][:30], marked)):
+    for text, result in ((header[:9], lines[0]), (header + marked + lines[4][:30], marked)):
         for name in whole:
             (out / name).unlink()
-        (out / video_index.PART).write_text(kept)
+        (out / video_index.PART).write_text(text)
         video_index.index_videos(source, out)
         again = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
         assert again == [result, *lines[1:]] and set(os.listdir(out)) == set(whole)
     for name in whole:
         (out / name).unlink()
-    (out / video_index.PART).write_text(made)
+    (out / video_index.PART).write_text(header)
     with pytest.raises(ValueError, match="fields.mirror: was False, is True.* another --out"):
         video_index.index_videos(Named(str(root), True), out)
     write_clip(root / "absent.mp4", frames=5)  # what came since is seen
-    (out / video_index.PART).write_text(made + lines[2])
+    (out / video_index.PART).write_text(header + lines[2])
     video_index.index_videos(source, out)
     assert read(out)[0]["absent.mp4"]["frames"] == 5
 
@@ -235,8 +235,8 @@ def kill_and_repeat(command, out, done, rng, kills):
     killed = 0
     while True:
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        wanted = done(out) + int(rng.integers(1, 4))
-        while killed < kills and process.poll() is None and done(out) < wanted:
+        target = done(out) + int(rng.integers(1, 4))
+        while killed < kills and process.poll() is None and done(out) < target:
             time.sleep(0.005)
         if killed < kills and process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
@@ -292,8 +292,8 @@ def test_every_data_set_of_the_folder_is_found_by_name():
     assert {UCF101, ClassFolders, WebDataset, Indexed, Prepared, Synthetic} <= set(kinds.values())
     assert all(dataset_lookup.build_dataset(name, []) == kind() for name, kind in kinds.items())
     assert {"Listed", "Scenes", "Video"}.isdisjoint(kinds)
-    named = {kind.benchmark for kind in kinds.values()}
-    assert named == {"", "ucf101", "hmdb51", "diving48", "ssv2", "k400"}
+    benchmarks = {kind.benchmark for kind in kinds.values()}
+    assert benchmarks == {"", "ucf101", "hmdb51", "diving48", "ssv2", "k400"}
 
 
 def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
@@ -301,8 +301,8 @@ def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
         (tmp_path / split / "a").mkdir(parents=True)
         write_clip(tmp_path / split / "a" / "1.mp4", frames=4)
     video_index.main([str(tmp_path), f"--out={tmp_path / 'index'}", "--workers=1"])
-    told = json.loads((tmp_path / "index" / "dataset.json").read_text())["hash"]
-    assert fingerprint(Indexed(str(tmp_path / "index")).train()) == told
+    expected = json.loads((tmp_path / "index" / "dataset.json").read_text())["hash"]
+    assert fingerprint(Indexed(str(tmp_path / "index")).train()) == expected
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,10 @@ def test_every_frame_is_the_original_one(manifest_dir, tmp_path, capsys):
     video_transcoder.main(
         [str(manifest_dir), f"--out={tmp_path}", "--short-side=32", "--workers=2"]
     )
-    told = capsys.readouterr().out
-    assert "5 videos in 1 shards" in told
-    old, new, times = map(float, re.search(r"(\S+) before, (\S+) now, (\S+) times", told).groups())
+    output = capsys.readouterr().out
+    assert "5 videos in 1 shards" in output
+    numbers = re.search(r"(\S+) before, (\S+) now, (\S+) times", output)
+    old, new, times = map(float, numbers.groups())
     assert times == pytest.approx(new / old, abs=0.11) and old > 0
     data = Prepared(str(tmp_path))
     assert isinstance(data, Splits)
@@ -58,9 +59,9 @@ def test_every_frame_is_the_original_one(manifest_dir, tmp_path, capsys):
         with pickle.loads(pickle.dumps(video)).media.open() as reader:
             assert reader.num_frames == 20 + number and reader.fps == pytest.approx(25)
             frames = np.arange(reader.num_frames)[None]
-            numbers, drawn = read_numbers(reader.read(frames, (32, 64)))
+            numbers, sources = read_numbers(reader.read(frames, (32, 64)))
             np.testing.assert_array_equal(numbers, frames)
-            assert set(drawn.flat) == {number}
+            assert set(sources.flat) == {number}
 
 
 def test_records_are_as_documented(manifest_dir, tmp_path):
@@ -143,11 +144,12 @@ def test_what_cannot_be_transcoded_is_written_down(manifest_dir, tmp_path, capsy
     assert failed == [{"id": name, "reason": "only 21 of 50 frames decode"}]
     data = Prepared(str(out))
     assert [video.id for video in data.train().videos] == ["plain.mp4"]
-    lost = [row for row in rows if not row.ok] + [row for row in rows if row.id == name]
+    failed = [row for row in rows if not row.ok] + [row for row in rows if row.id == name]
     for part in ("train", "test"):
-        wanted = sum(part in row.splits for row in lost)
-        assert data.list_part(part).left_out == wanted
-        assert Indexed(str(source)).list_part(part).left_out == wanted - (part in lost[-1].splits)
+        expected = sum(part in row.splits for row in failed)
+        assert data.list_part(part).left_out == expected
+        unreadable = expected - (part in failed[-1].splits)
+        assert Indexed(str(source)).list_part(part).left_out == unreadable
     assert sum(data.list_part(part).left_out for part in ("train", "test")) > 1
     with data.test()[0].media.open() as reader:  # the next record is not taken for the missing one
         assert reader.num_frames == 24
@@ -183,7 +185,7 @@ def test_a_shard_that_does_not_read_back_has_no_name(manifest_dir, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "expected"),
     [
         ((240, 320), (128, 170)),
         ((320, 240), (170, 128)),
@@ -192,8 +194,8 @@ def test_a_shard_that_does_not_read_back_has_no_name(manifest_dir, tmp_path, mon
         ((1, 1), (2, 2)),
     ],
 )
-def test_the_short_side_is_scaled_and_all_are_even(size, wanted):
-    assert h264.scaled_size(*size, 128) == wanted
+def test_the_short_side_is_scaled_and_all_are_even(size, expected):
+    assert h264.scaled_size(*size, 128) == expected
 
 
 def test_colours_and_rate_stay(tmp_path):

@@ -102,12 +102,12 @@ def manifest(folder):
         }
 
 
-def decode_in_order(path, wanted):
+def decode_in_order(path, numbers):
     """Return the wanted frames, upright and at full size, as a plain decoder puts them out."""
     images = {}
     with av.open(path, **video_decoder.ANY_METADATA) as file:
         for number, frame in enumerate(file.decode(video=0)):
-            if number in wanted:
+            if number in numbers:
                 image = frame.to_ndarray(format="rgb24")
                 images[number] = np.rot90(image, {0: 0, -90: 3, 180: 2, 90: 1}[frame.rotation])
     return images
