@@ -69,7 +69,7 @@ def test_every_row_is_the_mean_over_the_videos_clips(tmp_path, model, capsys):
     assert columns["features"].dtype == np.float32 and columns["features"].std(0).min() > 1e-3
     about = json.loads(str(columns["about"]))
     assert about == feature_file.read_about(out)
-    model_about = {"encoder": "Tiny", "from": "a test", "weights": encoder.weights()}
+    model_about = {"encoder": "Tiny", "from": "a test", "weights": encoder.weight_hash()}
     assert model_about.items() <= about["model"].items()
     assert about["data"]["part"] == "train" and about["classes"]["dynamic"][0] == "right"
     protocol = {"clips": 3, "frames": 4, "stride": 3, "decoded": "20 x 28", "resolution": "16 x 16"}

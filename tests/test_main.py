@@ -330,7 +330,7 @@ def test_a_finished_run_lends_its_encoder(whole):
     encoder = pretrained.load(whole[0])
     assert encoder.step == 8 and encoder.encoder.widths == (4, 8)
     results = [json.loads(path.read_text()) for path in whole[0].glob("results/*.json")]
-    assert encoder.weights() in {result["model"]["weights"] for result in results}
+    assert encoder.weight_hash() in {result["model"]["weights"] for result in results}
     assert pretrained.load(whole[0], 6).step == 6
     video = encoder.experiment.data.test()[0]
     with video.media.open() as reader:

@@ -1,8 +1,8 @@
-"""An encoder to go on with: `encoder = pretrained.load("runs/mine"); encoder(clips).clip`.
+"""Trained encoders: `encoder = pretrained.load("runs/mine"); encoder(clips).clip`.
 
-It comes from a run's checkpoints, or from one `.safetensors` file: arrays named `params/...` and
-`batch_stats/...`, and in the file's metadata what they mean. `python -m vrl_jax.convert` makes such
-files, from PyTorch's weights or from a run. Both may lie on an object store, `gs://bucket/...`.
+An encoder is loaded from the checkpoints of a run or from a `.safetensors` file with arrays
+`params/...` and `batch_stats/...` and the config in its metadata. `python -m vrl_jax.convert`
+writes such files from PyTorch weights or from a run. Both may be on an object store, `gs://...`.
 """
 
 import json
@@ -36,16 +36,16 @@ TORCH_SUFFIXES = (".pt", ".pth", ".tar")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder with its weights, and where they come from.
+    """An encoder with its weights and their origin.
 
     Attributes:
       encoder: the network.
-      augment: the input that the weights expect: its size, mean and standard deviation.
-      step: of training; 0 where it is not known.
+      augment: the input of the encoder: its size, mean and standard deviation.
+      step: of training; 0 if unknown.
       variables: {"params": ..., "batch_stats": ...}, for `encoder.module()`.
-      origin: what a result should say of the weights, as JSON: a run's method, framework and step,
-        or a converted file's layout and SHA-256.
-      experiment: the run's config; None if the weights come from a file.
+      origin: of the weights, for results, as JSON: method, framework and step of a run, or layout
+        and SHA-256 of a converted file.
+      experiment: config of the run; None if the weights come from a file.
     """
 
     encoder: EncoderConfig
@@ -56,19 +56,19 @@ class Pretrained:
     experiment: Experiment | None = None
 
     def __call__(self, views: Float[Array, "b t h w 3"]) -> Features:
-        """Encode clips that are prepared as evaluation does, with fixed statistics."""
+        """Encode clips that were prepared by `prepare`, with running statistics."""
         return self.encoder.module().apply(self.variables, views, False)
 
     def prepare(self, clips: UInt8[np.ndarray, "b t h w 3"]) -> Float[Array, "b t s s 3"]:
-        """Return decoded clips as evaluation sees them: their central square, normalised."""
+        """Return the central square of decoded clips, resized and normalised as in evaluation."""
         return center_view(jnp.asarray(clips), self.augment)
 
-    def parameters(self) -> int:
-        """Count the trained numbers; running statistics are none."""
+    def count_parameters(self) -> int:
+        """Return the number of trainable parameters, without running statistics."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
 
-    def weights(self) -> str:
-        """Return the hash of the weights and statistics, as results name it."""
+    def weight_hash(self) -> str:
+        """Return the hash of weights and statistics, as in results."""
         tree = {"params": self.variables["params"], "stats": self.variables["batch_stats"]}
         return provenance.weight_hash(tree)
 
@@ -76,50 +76,49 @@ class Pretrained:
 def init_untrained(
     encoder: EncoderConfig, augment: Augment, frames: int, seed: int = 0
 ) -> Pretrained:
-    """Return an encoder as it is before any training: what trained ones are compared with.
+    """Return an encoder with random weights, as a baseline.
 
     Args:
       encoder: the network.
       augment: its input.
-      frames: of a clip.
+      frames: frames per clip.
       seed: of the weights.
     """
     clip = jnp.zeros((1, frames, augment.size, augment.size, 3))
-    start = jax.jit(encoder.module().init, static_argnums=2)(jax.random.key(seed), clip, False)
-    return Pretrained(encoder, augment, 0, {"batch_stats": {}, **start}, {})
+    variables = jax.jit(encoder.module().init, static_argnums=2)(jax.random.key(seed), clip, False)
+    return Pretrained(encoder, augment, 0, {"batch_stats": {}, **variables}, {})
 
 
 def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
-    """Return the encoder of a run's folder, or of a file that `save` wrote.
+    """Return the encoder of a run, or of a file written by `save`.
 
     Args:
-      path: the folder or the file.
-      step: which of a run's checkpoints; the newest by default.
+      path: folder of the run, or the file.
+      step: of the run's checkpoint; the newest by default.
 
     Raises:
-      ValueError: there is no run and no such file, no such checkpoint, a file of PyTorch's weights,
-        or one that is damaged.
+      ValueError: there is no such run, file or checkpoint, or the file is damaged or PyTorch's.
     """
     path = remote_paths.to_path(path)
     if path.suffix in TORCH_SUFFIXES:
         raise ValueError(f"{path} is a PyTorch file, {_how_to_convert(path)}")
     if path.suffix == ".safetensors":
         if step is not None:
-            raise ValueError(f"{path} holds one encoder: step must be None, got {step}")
+            raise ValueError(f"step must be None, since {path} is no run, got {step}")
         return _load_file(path)
-    described = path / "config.json"
-    if not remote_paths.is_file(described):
-        raise ValueError(f"{path} holds no run: there is no {described}")
-    experiment = config.build(json.loads(described.read_text()))
+    config_path = path / "config.json"
+    if not remote_paths.is_file(config_path):
+        raise ValueError(f"{path} holds no run: there is no {config_path}")
+    experiment = config.build(json.loads(config_path.read_text()))
     if not isinstance(experiment, Experiment):
         kind = type(experiment).__name__
-        raise ValueError(f"{path} holds no run of pretraining: its config is that of {kind}")
+        raise ValueError(f"{path} must be a run of pretraining, but its config is of type {kind}")
     step, variables = restore_encoder(path / CHECKPOINTS, step)
     return from_run(experiment, step, jax.device_put(variables))
 
 
 def from_run(experiment: Experiment, step: int, variables: dict[str, Any]) -> Pretrained:
-    """Return the encoder of a run at a step, given its weights and statistics."""
+    """Return the encoder of a run from its variables at a step."""
     origin = {
         "method": type(experiment.method).__name__,
         "framework": experiment.framework_name,
@@ -129,19 +128,19 @@ def from_run(experiment: Experiment, step: int, variables: dict[str, Any]) -> Pr
 
 
 def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
-    """Write an encoder as one `.safetensors` file that `load` reads."""
+    """Write an encoder to a `.safetensors` file for `load`."""
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"an encoder is written to a .safetensors file, got {path}")
+        raise ValueError(f"path must end in .safetensors, got {path}")
     flat = flatten_dict(jax.tree.map(np.asarray, pretrained.variables), sep="/")
-    about = {
+    metadata = {
         "encoder": config.describe(pretrained.encoder).to_json(),
         "augment": config.describe(pretrained.augment).to_json(),
         "step": str(pretrained.step),
         "origin": json.dumps(pretrained.origin),
-        "weights": pretrained.weights(),
+        "weights": pretrained.weight_hash(),
     }
-    save_file({name: np.array(array, order="C") for name, array in flat.items()}, path, about)
+    save_file({name: np.array(array, order="C") for name, array in flat.items()}, path, metadata)
 
 
 def _load_file(path: AnyPath) -> Pretrained:
@@ -156,42 +155,42 @@ def _load_file(path: AnyPath) -> Pretrained:
 
 
 def _read_file(copy: pathlib.Path, path: AnyPath) -> Pretrained:
-    """Return the encoder in a copy of `path`, by which errors call it."""
+    """Return the encoder in `copy`, a copy of `path`, which errors name."""
     try:
         with safetensors.safe_open(copy, "np") as file:
-            about = file.metadata() or {}
-            if "encoder" not in about:
+            metadata = file.metadata() or {}
+            if "encoder" not in metadata:
                 raise ValueError(
-                    f"{path} does not say which encoder it holds, as PyTorch's files do not: "
+                    f"{path} must have the config of an encoder in its metadata: "
                     f"{_how_to_convert(path)}"
                 )
             flat = {name: file.get_tensor(name) for name in file.keys()}
-        encoder, augment = (json.loads(about[part]) for part in ("encoder", "augment"))
-        _require_known([encoder, augment])
-        found = Pretrained(
+        encoder, augment = (json.loads(metadata[part]) for part in ("encoder", "augment"))
+        _check_imported([encoder, augment])
+        model = Pretrained(
             encoder=config.build(encoder),
             augment=config.build(augment),
-            step=int(about["step"]),
+            step=int(metadata["step"]),
             variables={"batch_stats": {}, **unflatten_dict(flat, sep="/")},
-            origin=json.loads(about["origin"]),
+            origin=json.loads(metadata["origin"]),
         )
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no readable .safetensors file of ours: {error}") from error
-    if found.weights() != about["weights"]:
-        raise ValueError(f"{path} is damaged: its arrays are not those that it was written with")
-    return replace(found, variables=jax.device_put(found.variables))
+        raise ValueError(f"{path} is not a readable encoder file: {error}") from error
+    if model.weight_hash() != metadata["weights"]:
+        raise ValueError(f"{path} is damaged: the hash of its arrays differs from the stored one")
+    return replace(model, variables=jax.device_put(model.variables))
 
 
-def _require_known(tree: Any) -> None:
-    """Raise `ValueError` where a file names a class whose module would be imported for it alone."""
+def _check_imported(tree: Any) -> None:
+    """Raise `ValueError` if a config in a file would import a module outside this package."""
     if isinstance(tree, dict):
         module = str(tree.get("kind", "vrl_jax.")).partition(":")[0]
         if not module.startswith("vrl_jax.") and module not in sys.modules:
-            raise ValueError(f"it wants the module {module}: import that first, if you trust it")
+            raise ValueError(f"it needs the module {module}: import it first, if you trust it")
         tree = list(tree.values())
     if isinstance(tree, list):
         for part in tree:
-            _require_known(part)
+            _check_imported(part)
 
 
 def _how_to_convert(path: AnyPath) -> str:

@@ -162,9 +162,9 @@ def test_retrieval_is_what_the_features_say(tmp_path, weights):
     assert stamp["protocol"]["name"] == "dualvar_retrieval"
     assert stamp["protocol"]["of"] == "ucf101" and stamp["protocol"]["split"] == "split 1"
     assert stamp["protocol"]["input_mean"] == [0.4, 0.5, 0.6]
-    assert stamp["model"]["init"] == weights and stamp["model"]["weights"] == model.weights()
+    assert stamp["model"]["init"] == weights and stamp["model"]["weights"] == model.weight_hash()
     untrained = found["retrieval-static-each-untrained"]["model"]
-    assert untrained["init"] == "untrained" and untrained["weights"] != model.weights()
+    assert untrained["init"] == "untrained" and untrained["weights"] != model.weight_hash()
 
 
 @pytest.fixture(scope="module")

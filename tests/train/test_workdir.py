@@ -284,7 +284,9 @@ def test_a_run_that_is_stopped_and_killed_goes_on(store, tmp_path):
                 assert one[key] == other[key], key
     results = {f"results/{path.name}" for path in (tmp_path / "results").iterdir()}
     assert results <= set(there)
-    code = "from vrl_jax import pretrained; m = pretrained.load('{}'); print(m.step, m.weights())"
+    code = (
+        "from vrl_jax import pretrained; m = pretrained.load('{}'); print(m.step, m.weight_hash())"
+    )
     assert python(code.format(RUN), store) == python(code.format(tmp_path), store)
     out = tmp_path / "report.html"
     python(f"from vrl_jax.report.__main__ import main; main(['{RUN}', '--out', '{out}'])", store)

@@ -58,10 +58,10 @@ def format_summary(encoder: Pretrained, unused: list[str]) -> str:
     augment = encoder.augment
     counts = collections.Counter(".".join(name.split(".")[:2]) for name in unused)
     lines = [
-        f"encoder   {encoder.encoder}, {encoder.parameters():,} parameters",
+        f"encoder   {encoder.encoder}, {encoder.count_parameters():,} parameters",
         f"input     {augment.size} x {augment.size}, mean {augment.mean}, std {augment.std}",
         *(f"{name:9} {value}" for name, value in encoder.origin.items()),
-        f"weights   {encoder.weights()}",
+        f"weights   {encoder.weight_hash()}",
         f"not used  {', '.join(f'{name} ({n})' for name, n in counts.items()) or 'nothing'}",
     ]
     return "\n".join(lines)

@@ -72,7 +72,7 @@ class ClassifierTrainer:
         )
         identity = {
             "config": config.run_identity(evaluation),
-            "weights": model.weights(),
+            "weights": model.weight_hash(),
             "data": fingerprint(task.train),
         }
         augment = match_pretrained_input(protocol.train.augment, model.augment)

@@ -32,8 +32,8 @@ def describe_model(model: Pretrained) -> dict[str, Any]:
     return {
         "encoder": type(model.encoder).__name__,
         **model.origin,
-        "parameters": model.parameters(),
-        "weights": model.weights(),
+        "parameters": model.count_parameters(),
+        "weights": model.weight_hash(),
     }
 
 

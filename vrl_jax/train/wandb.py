@@ -26,12 +26,12 @@ class WandbWriter:
     def __init__(self, project: str, workdir: pathlib.Path, config: Mapping[str, Any]):
         import wandb  # optional dependency
 
-        kept = workdir / ID
-        if not kept.exists():
-            atomic_files.write_text(kept, uuid.uuid4().hex[:8])
+        id_file = workdir / ID
+        if not id_file.exists():
+            atomic_files.write_text(id_file, uuid.uuid4().hex[:8])
         self._run = wandb.init(
             project=project,
-            id=kept.read_text(),
+            id=id_file.read_text(),
             name=workdir.name,
             dir=str(workdir),
             config=dict(config),
