@@ -63,7 +63,7 @@ def negative_entropy(scores: Float[Array, "*v k"], *, temperature: float = 0.1) 
     Raises:
       ValueError: no positive temperature.
 
-    >>> print(f"{irrelevance(jnp.zeros((8, 100))):.4f}")  # -ln 100
+    >>> print(f"{negative_entropy(jnp.zeros((8, 100))):.4f}")  # -ln 100
     -4.6052
     """
     check.positive(temperature=temperature)

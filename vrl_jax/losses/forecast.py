@@ -117,7 +117,7 @@ def released_code_residual(frames: Float[Array, "*b t d"]) -> Float[Array, ""]:
     Raises:
       ValueError: the loss is void: d is at least t - 1.
 
-    >>> print(f"{literal_residual(jnp.ones((2, 6, 1))):.3f}")
+    >>> print(f"{released_code_residual(jnp.ones((2, 6, 1))):.3f}")
     0.000
     """
     transitions, width = frames.shape[-2] - 1, frames.shape[-1]

@@ -20,7 +20,7 @@ def solve_batch(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[A
       a: regular matrices, float32.
       b: right-hand sides as columns.
 
-    >>> solve(2 * jnp.eye(2), jnp.ones((2, 1))).ravel()
+    >>> solve_batch(2 * jnp.eye(2), jnp.ones((2, 1))).ravel()
     Array([0.5, 0.5], dtype=float32)
     """
     return jax.lax.custom_linear_solve(

@@ -18,7 +18,7 @@ def normalize(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*
 def safe_norm(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b 1"]:
     """Return `sqrt(|x|^2 + eps)`, the last axis kept: the zero vector has a finite gradient.
 
-    >>> length(jnp.array([3.0, 4.0]))
+    >>> safe_norm(jnp.array([3.0, 4.0]))
     Array([5.], dtype=float32)
     """
     return jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
@@ -29,7 +29,7 @@ def dot_products(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array
 
     Accelerators shorten the operands of a plain matrix product, to bfloat16 on TPUs.
 
-    >>> dots(jnp.array([[3.0, 4.0]]), jnp.eye(2))
+    >>> dot_products(jnp.array([[3.0, 4.0]]), jnp.eye(2))
     Array([[3., 4.]], dtype=float32)
     """
     return jnp.matmul(a, b.T, precision="highest")
