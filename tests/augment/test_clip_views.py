@@ -55,9 +55,9 @@ def test_a_still_view_keeps_what_moved_before_its_frame(rng):
         draw_views(KEY, clips, (View(0), View(0, still=True)), augment), 1, 0
     )
     assert still.std((2, 3)).min() > 0.05
-    for video, held in zip(moving, still, strict=True):
-        np.testing.assert_array_equal(held, np.broadcast_to(held[:1], held.shape))
-        assert min(np.abs(frame - held[0]).max() for frame in video) < 1e-6
+    for video, repeated in zip(moving, still, strict=True):
+        np.testing.assert_array_equal(repeated, np.broadcast_to(repeated[:1], repeated.shape))
+        assert min(np.abs(frame - repeated[0]).max() for frame in video) < 1e-6
 
 
 def test_views_without_augmentation_are_the_clips_they_name(rng):
@@ -164,9 +164,9 @@ def test_all_views_of_a_video_are_reversed_together(rng):
     clips = jnp.array(random_u8(rng, 64, 2, 5, 8, 8))
     views = (View(0), View(1))
     plain = np.array(draw_views(KEY, clips, views, PLAIN))
-    drawn = np.array(draw_views(KEY, clips, views, replace(PLAIN, reverse=0.5)))
-    backwards = [np.array_equal(d, p[:, ::-1]) for d, p in zip(drawn, plain, strict=True)]
-    forwards = [np.array_equal(d, p) for d, p in zip(drawn, plain, strict=True)]
+    augmented = np.array(draw_views(KEY, clips, views, replace(PLAIN, reverse=0.5)))
+    backwards = [np.array_equal(d, p[:, ::-1]) for d, p in zip(augmented, plain, strict=True)]
+    forwards = [np.array_equal(d, p) for d, p in zip(augmented, plain, strict=True)]
     assert all(b != f for b, f in zip(backwards, forwards, strict=True))
     assert 16 < sum(backwards) < 48
     always = draw_views(KEY, clips, views, replace(PLAIN, reverse=1.0))
@@ -177,8 +177,12 @@ def test_weak_views_keep_their_colours_and_others_do_not(rng):
     clips = jnp.array(random_u8(rng, 64, 1, 2, 8, 8))
     strong = replace(PLAIN, jitter=1.0, gray=0.0, blur=1.0, sigma=(2.0, 2.0))
     views = (View(0, weak=0.25), View(0))
-    drawn = np.array(draw_views(KEY, clips, views, strong))
+    augmented = np.array(draw_views(KEY, clips, views, strong))
     plain = np.array(draw_views(KEY, clips, (View(0),), PLAIN))[:, 0]
-    weak = np.array([np.allclose(d, p, atol=1e-6) for d, p in zip(drawn[:, 0], plain, strict=True)])
+    weak = np.array(
+        [np.allclose(d, p, atol=1e-6) for d, p in zip(augmented[:, 0], plain, strict=True)]
+    )
     assert 6 < weak.sum() < 28
-    assert not any(np.allclose(d, p, atol=1e-2) for d, p in zip(drawn[:, 1], plain, strict=True))
+    assert not any(
+        np.allclose(d, p, atol=1e-2) for d, p in zip(augmented[:, 1], plain, strict=True)
+    )

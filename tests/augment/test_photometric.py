@@ -32,12 +32,12 @@ def hue_by_loops(clip, turns):
     return out
 
 
-@pytest.mark.parametrize("kind, place", [("black", 0), ("mean", 1), ("gray", 2)])
+@pytest.mark.parametrize("kind, index", [("black", 0), ("mean", 1), ("gray", 2)])
 @pytest.mark.parametrize("shape", [(2, 5, 4), (3, 4, 7)])
-def test_one_strength_alone_is_one_blend_with_a_factor_in_range(rng, kind, place, shape):
+def test_one_strength_alone_is_one_blend_with_a_factor_in_range(rng, kind, index, shape):
     clip = random_clip(rng, *shape)
     strengths = [0.0, 0.0, 0.0, 0.0]
-    strengths[place] = 0.7
+    strengths[index] = 0.7
     gray = clip @ np.array([0.2989, 0.587, 0.114])
     slope = clip - {"black": 0, "mean": gray.mean(), "gray": gray[..., None]}[kind]
     keys = jax.random.split(KEY, 40)
@@ -73,7 +73,7 @@ def test_jitter_applies_the_four_operations_in_every_order(rng):
     """Each of 24 orders is recognised by recomputing it with the very factors that were drawn."""
     clip = random_clip(rng, 1, 4, 4)
     strengths = (0.8, 0.8, 0.8, 0.3)
-    seen = set()
+    orders = set()
     jitter = jax.jit(lambda key, clip: P.color_jitter(key, clip, 1.0, *strengths))
     for key in jax.random.split(KEY, 120):
         got = np.asarray(jitter(key, clip))
@@ -93,8 +93,8 @@ def test_jitter_applies_the_four_operations_in_every_order(rng):
                 matches.append(order)
         assert matches
         if len(matches) == 1:
-            seen.update(matches)
-    assert len(seen) > 18
+            orders.update(matches)
+    assert len(orders) > 18
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ def test_normalize_per_channel(rng):
 
 def test_gray_by_channel_keeps_one_colour_for_the_whole_clip(rng):
     clip = jnp.array(random_clip(rng, 3, 4, 5))
-    kept = set()
+    channels = set()
     for seed in range(30):
         got = P.random_grayscale(jax.random.key(seed), clip, 1.0, "channel")
         same = [c for c in range(3) if np.array_equal(got, jnp.repeat(clip[..., c : c + 1], 3, -1))]
         assert len(same) == 1
-        kept |= set(same)
-    assert kept == {0, 1, 2}
+        channels |= set(same)
+    assert channels == {0, 1, 2}

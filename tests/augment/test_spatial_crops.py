@@ -56,9 +56,11 @@ def test_boxes_cover_the_asked_areas_and_aspects_inside_the_frame(frame):
     assert abs(share.mean() - 0.4) < 0.015  # uniform: nearly all boxes of these areas fit
     assert abs(np.log(ratio).mean()) < 0.02  # log-uniform
     assert corner.min() >= 0 and (corner + extent <= np.array(frame) + 1e-4).all()
-    place = corner / (np.array(frame) - extent)
+    position = corner / (np.array(frame) - extent)
     assert (
-        place.min() < 0.01 and place.max() > 0.99 and (abs(place.mean(axis=0) - 0.5) < 0.03).all()
+        position.min() < 0.01
+        and position.max() > 0.99
+        and (abs(position.mean(axis=0) - 0.5) < 0.03).all()
     )
 
 
@@ -70,17 +72,19 @@ def test_a_box_that_never_fits_becomes_the_greatest_central_one():
 
 def test_a_plain_crop_is_a_piece_of_the_frame(rng):
     clip = random_clip(rng, 3, 9, 11)
-    places = set()
+    positions = set()
     for seed in range(40):
         got = np.array(C.random_crop(jax.random.key(seed), jnp.array(clip), 7))
-        found = [
-            (top, left)
-            for top, left in itertools.product(range(3), range(5))
-            if np.array_equal(got, clip[:, top : top + 7, left : left + 7])
+        matches = [
+            (top, column)
+            for top, column in itertools.product(range(3), range(5))
+            if np.array_equal(got, clip[:, top : top + 7, column : column + 7])
         ]
-        assert len(found) == 1
-        places |= set(found)
-    assert {top for top, _ in places} == {0, 1, 2} and {left for _, left in places} == set(range(5))
+        assert len(matches) == 1
+        positions |= set(matches)
+    assert {top for top, _ in positions} == {0, 1, 2} and {
+        column for _, column in positions
+    } == set(range(5))
 
 
 def test_a_scaled_crop_is_a_square_of_the_asked_share_of_the_shorter_side(monkeypatch):
@@ -99,8 +103,12 @@ def test_a_scaled_crop_is_a_square_of_the_asked_share_of_the_shorter_side(monkey
     np.testing.assert_array_equal(extent[:, 0], extent[:, 1])
     assert 1.25 <= factor.min() < 1.27 and 1.97 < factor.max() <= 2 + 1e-6
     assert abs(factor.mean() - 1.625) < 0.05  # uniform
-    place = corner / (np.array([30, 40]) - extent)
-    assert place.min() < 0.02 and place.max() > 0.98 and (abs(place.mean(0) - 0.5) < 0.06).all()
+    position = corner / (np.array([30, 40]) - extent)
+    assert (
+        position.min() < 0.02
+        and position.max() > 0.98
+        and (abs(position.mean(0) - 0.5) < 0.06).all()
+    )
 
 
 @pytest.mark.parametrize("shape", [(10, 16), (15, 9)])
@@ -110,18 +118,18 @@ def test_fixed_crops_are_the_squares_at_their_places(rng, shape):
     free = np.array(shape) - side
     at = {"center": [(0.5, 0.5)], "three": [(0, 0), (0.5, 0.5), (1, 1)]}
     at["ten"] = [(0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)]
-    for places, expected in at.items():
-        crops = Crops(places, 0.8)
+    for positions, expected in at.items():
+        crops = Crops(positions, 0.8)
         got = np.asarray(fixed_crops(jnp.asarray(clip), 5, crops))
-        assert len(got) == len(crops) == {"center": 1, "three": 3, "ten": 10}[places]
-        for crop, place in zip(got, expected, strict=False):
-            box = resize_by_loops(clip, free * place, (side, side), 5)
+        assert len(got) == len(crops) == {"center": 1, "three": 3, "ten": 10}[positions]
+        for crop, position in zip(got, expected, strict=False):
+            box = resize_by_loops(clip, free * position, (side, side), 5)
             np.testing.assert_allclose(crop, box, atol=2e-5)
-        if places == "ten":
+        if positions == "ten":
             np.testing.assert_array_equal(got[5:], got[:5, :, :, ::-1])
 
 
-@pytest.mark.parametrize("wrong", [{"places": "nine"}, {"share": 0.0}, {"share": 1.1}])
+@pytest.mark.parametrize("wrong", [{"positions": "nine"}, {"share": 0.0}, {"share": 1.1}])
 def test_impossible_crops_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Crops(**wrong)
@@ -129,10 +137,12 @@ def test_impossible_crops_are_refused_by_name(wrong):
 
 def test_a_square_that_needs_no_resizing_is_a_piece_of_the_frame(rng):
     clip = random_clip(rng, 2, 16, 21)
-    for places, corners in {"center": [(1, 4)], "three": [(0, 0), (1, 4), (2, 7)]}.items():
-        got = np.asarray(fixed_crops(jnp.asarray(clip), 14, Crops(places, 14 / 16)))
-        for crop, (top, left) in zip(got, corners, strict=True):
-            np.testing.assert_allclose(crop, clip[:, top : top + 14, left : left + 14], atol=1e-6)
+    for positions, corners in {"center": [(1, 4)], "three": [(0, 0), (1, 4), (2, 7)]}.items():
+        got = np.asarray(fixed_crops(jnp.asarray(clip), 14, Crops(positions, 14 / 16)))
+        for crop, (top, column) in zip(got, corners, strict=True):
+            np.testing.assert_allclose(
+                crop, clip[:, top : top + 14, column : column + 14], atol=1e-6
+            )
 
 
 def test_flip_mirrors_about_as_often_as_asked(rng):
@@ -140,6 +150,6 @@ def test_flip_mirrors_about_as_often_as_asked(rng):
     keys = jax.random.split(KEY, 1000)
     got = jax.vmap(lambda key: C.random_flip(key, clip, 0.3))(keys)
     mirrored = np.asarray((got == clip[:, :, ::-1]).all(axis=(1, 2, 3, 4)))
-    kept = np.asarray((got == clip).all(axis=(1, 2, 3, 4)))
-    assert (mirrored ^ kept).all() and abs(mirrored.mean() - 0.3) < 0.05
+    unchanged = np.asarray((got == clip).all(axis=(1, 2, 3, 4)))
+    assert (mirrored ^ unchanged).all() and abs(mirrored.mean() - 0.3) < 0.05
     assert C.random_flip(KEY, clip, 0.0) is clip

@@ -73,7 +73,7 @@ def test_what_sets_one_recipe_apart():
     assert (seen.brightness, seen.contrast, seen.saturation, seen.hue) == (0.4, 0.4, 0.4, 0.1)
     for task, places in (("linear", "ten"), ("retrieval", "center")):
         crops = published_recipe("coclr", task)().test.crops
-        assert crops.places == places and crops.share == 128 / 146  # 224 of 256
+        assert crops.positions == places and crops.share == 128 / 146  # 224 of 256
     ctp = published_recipe("ctp", "finetune")()
     assert (ctp.dropout, ctp.optim.clip_norm, ctp.train.augment.flip) == (0.5, 40, 0.35)
     severe = published_recipe("severe", "finetune")()

@@ -19,22 +19,22 @@ class Crops:
     """The square crops of a frame that an evaluation averages over.
 
     Attributes:
-      places: "center"; "three", along the longer side (and along the shorter if `share` is below
+      positions: "center"; "three", along the longer side (and along the shorter if `share` is below
         1); "ten", the four corners and the centre, each also flipped.
       share: side of a crop over the shorter side of the frame.
     """
 
-    places: str = "center"
+    positions: str = "center"
     share: float = 1.0
 
     def __post_init__(self):
-        check.one_of(tuple(POSITIONS), places=self.places)
+        check.one_of(tuple(POSITIONS), positions=self.positions)
         check.positive(share=self.share)
         check.fraction(share=self.share)
 
     def __len__(self) -> int:
         """Return the number of crops."""
-        return len(POSITIONS[self.places]) * (2 if self.places == "ten" else 1)
+        return len(POSITIONS[self.positions]) * (2 if self.positions == "ten" else 1)
 
 
 def crop_boxes(
@@ -46,7 +46,7 @@ def crop_boxes(
     """
     frame_extent = np.array(frame, np.float32)
     extent = np.full(2, crops.share * frame_extent.min(), np.float32)
-    corners = np.array(POSITIONS[crops.places], np.float32) * (frame_extent - extent)
+    corners = np.array(POSITIONS[crops.positions], np.float32) * (frame_extent - extent)
     if np.allclose(extent, size):
         corners = np.floor(corners + 0.5)
     boxes = np.stack([corners, np.broadcast_to(extent, corners.shape)], axis=1)

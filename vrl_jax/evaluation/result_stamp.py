@@ -14,7 +14,7 @@ def describe_input(test: EvalInput, augment: Augment) -> dict[str, Any]:
     return {
         "clips": test.sampling.clips,
         "crops": len(test.crops),
-        "squares": f"{test.crops.places}, {test.crops.share:g} of the shorter side",
+        "squares": f"{test.crops.positions}, {test.crops.share:g} of the shorter side",
         "frames": test.sampling.frames,
         "stride": test.sampling.stride,
         "fps": test.sampling.fps,

@@ -135,10 +135,10 @@ class ClassifierEval:
 
 def reject_mirrored_crops(test: EvalInput) -> None:
     """Raise `ValueError` where crops are mirrored although mirror images change labels."""
-    if test.crops.places == "ten":
+    if test.crops.positions == "ten":
         raise ValueError(
             "protocol.test.crops are mirrored, and a mirror image has another label in this data "
-            "set: choose another protocol, or --config.protocol.test.crops.places=center"
+            "set: choose another protocol, or --config.protocol.test.crops.positions=center"
         )
 
 
