@@ -67,7 +67,9 @@ def test_untrained_encoders_are_a_row_and_each_counts_once(tmp_path):
 def test_the_spread_within_a_result_stands_beside_it(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(
-        compare.sweep, "draw_sweep", lambda path, experiments, setting: figures.append(experiments)
+        compare.sweep_figure,
+        "draw_sweep",
+        lambda path, experiments, setting: figures.append(experiments),
     )
     for seed, (value, spread) in enumerate([(0.5, 0.1), (0.7, 0.2)]):
         fake(tmp_path / f"one-seed{seed}")
@@ -104,7 +106,7 @@ def test_a_varied_setting_has_a_folder_a_row_and_a_place_in_the_picture(tmp_path
         fake(tmp_path / f"data.cooccurrence={value}" / "one-seed0", linear_static=accuracy)
     settings = ["--seeds=0", "--vary=data.cooccurrence=0.5,1,0.9", f"--out={tmp_path}"]
     figures = []
-    monkeypatch.setattr(compare.sweep, "draw_sweep", lambda *args: figures.append(args))
+    monkeypatch.setattr(compare.sweep_figure, "draw_sweep", lambda *args: figures.append(args))
     compare.main(["configs/one.py", *settings])
     (command,) = commands  # two of the three are there
     assert command[-1] == f"--workdir={tmp_path / 'data.cooccurrence=0.9' / 'one-seed0'}"

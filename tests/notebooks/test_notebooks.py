@@ -1,5 +1,6 @@
 """The notebooks are stored with their outputs, small and clean, and run from top to bottom."""
 
+import ast
 import os
 import pathlib
 import re
@@ -57,6 +58,14 @@ def test_is_stored_with_clean_outputs_and_small(path):
         assert not problems(cell)
         assert cell.outputs or not shows(cell.source), f"no outputs of:\n{cell.source}"
     assert not LOCAL.search(texts(notebook))
+
+
+@every
+def test_imports_names_that_exist(path):
+    for cell in code(nbformat.read(path, as_version=4)):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("vrl_jax"):
+                exec(ast.unparse(node), {})
 
 
 def shows(source: str) -> bool:
