@@ -38,14 +38,14 @@ class Pixels(nn.Module):
         return Features(x, x[:, None], ())
 
 
-def start(head, frozen, devices=1, norm=False, **settings):
+def start(head, frozen, devices=1, norm=False, inputs=lambda features: features.clip, **settings):
     """Return a classifier's state and step, without momentum, decay or schedule."""
     plain = {"warmup": 0.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
     optimizer = SGD(**{"learning_rate": 0.5, **plain}).build(8, 10**9)
     place = sharding.make_mesh(jax.devices()[:devices])
     encoder = Pixels(norm)
     weights = encoder.init(jax.random.key(1), jnp.ones((2, 1, 2, 2, 3)), False)
-    classifier = Classifier(encoder, head, frozen)
+    classifier = Classifier(encoder, head, frozen, inputs)
     state = init_classifier(classifier, optimizer, weights, (2, 1, 2, 2, 3), 0, place)
     step = make_supervised_step(classifier, optimizer, PLAIN, 0, place, **settings)
 
@@ -59,8 +59,8 @@ def start(head, frozen, devices=1, norm=False, **settings):
     return classifier, weights, state, take
 
 
-def batch(rng, n=8, classes=3):
-    clips = rng.integers(256, size=(n, 1, 2, 2, 2, 3), dtype=np.uint8)
+def batch(rng, n=8, classes=3, clips=1):
+    clips = rng.integers(256, size=(n, clips, 2, 2, 2, 3), dtype=np.uint8)
     return clips, rng.integers(classes, size=n).astype(np.int32)
 
 
@@ -152,6 +152,40 @@ def test_a_normed_head_does_not_see_the_features_length_or_offset(rng):
     np.testing.assert_allclose(
         score(x * jnp.asarray(rng.uniform(1, 9, (16, 1)), jnp.float32)), score(x), atol=1e-5
     )
+
+
+def test_each_clip_of_a_video_is_an_example_with_its_label(rng):
+    clips, labels = batch(rng, clips=2)
+    _, _, state, take = start(LinearHead(3), False)
+    several, metrics = take(state, clips, labels)
+    _, _, state, take = start(LinearHead(3), False)
+    single, expected = take(state, clips.reshape(16, 1, *clips.shape[2:]), np.repeat(labels, 2))
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-6)
+    for one, other in zip(*map(jax.tree.leaves, (several, single)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_head_may_join_the_clips_of_a_video(rng, devices):
+    clips, labels = batch(rng, clips=2)
+
+    def join(features):  # the first clip's feature less the second's
+        pairs = features.clip.reshape(-1, 2, DIM)
+        return pairs[:, 0] - pairs[:, 1]
+
+    classifier, weights, state, take = start(LinearHead(3), True, devices, inputs=join)
+    params = jax.device_get(state.params)
+    dense = params["head"]["Dense_0"]
+    colours = (clips.astype(np.float64).mean((2, 3, 4)) / 255 - 0.5) / 0.5
+    features = colours @ np.asarray(weights["params"]["Dense_0"]["kernel"], np.float64)
+    logits = (features[:, 0] - features[:, 1]) @ dense["kernel"] + dense["bias"]
+    chosen = logits[np.arange(8), labels] - np.log(np.exp(logits).sum(1))
+    views = jnp.asarray((clips.reshape(-1, *clips.shape[2:]) / 255 - 0.5) / 0.5, jnp.float32)
+    np.testing.assert_allclose(classifier.score(params, state.state, views), logits, atol=1e-6)
+    _, metrics = take(state, clips, labels)
+    np.testing.assert_allclose(metrics["loss"], -chosen.mean(), rtol=1e-5)
+    assert metrics["accuracy"] == (logits.argmax(1) == labels).mean()
 
 
 def test_one_device_and_eight_take_the_same_step(rng):

@@ -76,7 +76,8 @@ class ClassifierTrainer:
             "data": fingerprint(task.train),
         }
         augment = match_pretrained_input(protocol.train.augment, model.augment)
-        views = (2, protocol.train.sampling.frames, augment.size, augment.size, 3)
+        sampling, size = protocol.train.sampling, augment.size
+        views = (2 * sampling.clips, sampling.frames, size, size, 3)
         with Checkpoints(folder.checkpoints, 1, identity, before_save=folder.push) as checkpoints:
             state = run_session(
                 lambda: init_classifier(

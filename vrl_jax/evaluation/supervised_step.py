@@ -53,7 +53,8 @@ class Classifier(NamedTuple):
       encoder: the network.
       head: (inputs, train) -> logits f32[b c].
       frozen: whether the encoder, statistics included, stays unchanged.
-      inputs: the encoder's features to the head's inputs.
+      inputs: the encoder's features to the head's inputs; it may join the clips of a video, which
+        are consecutive.
     """
 
     encoder: nn.Module
@@ -96,7 +97,7 @@ class Classifier(NamedTuple):
 
     def train(
         self, params: Tree, state: Tree, views: Float[Array, "b t h w 3"], key: jax.Array
-    ) -> tuple[Float[Array, "b c"], Tree]:
+    ) -> tuple[Float[Array, "_ c"], Tree]:
         """Return the logits with batch statistics, and the updated state."""
         variables = self.encoder_variables(params, state)
         if self.frozen:
@@ -138,9 +139,10 @@ def make_supervised_step(
     mesh: Mesh,
     encoder_rate: float = 1.0,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
-    """Return the compiled step: (state, {"clips" u8[b 1 t h w 3], "labels" i32[b]}) -> the same.
+    """Return the compiled step: (state, {"clips" u8[b k t h w 3], "labels" i32[b]}) -> the same.
 
-    The loss is the mean cross-entropy. The state is donated.
+    The loss is the mean cross-entropy, over the k clips of a video unless the head joins them. The
+    state is donated.
 
     Args:
       classifier: encoder and head.
@@ -153,15 +155,18 @@ def make_supervised_step(
 
     def step(train: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
         key = step_key(seed, "augment", train.step)
-        views = make_views(key, batch["clips"], (View(0),), augment)[:, 0]
+        clips = tuple(View(number) for number in range(batch["clips"].shape[1]))
+        views = make_views(key, batch["clips"], clips, augment)
+        views = views.reshape(-1, *views.shape[2:])
 
         def loss(params):
             noise = step_key(seed, "dropout", train.step)
             logits, state = classifier.train(params, train.state, views, noise)
-            each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
-            return each.mean(), (state, logits)
+            labels = jnp.repeat(batch["labels"], len(logits) // len(batch["labels"]))
+            each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return each.mean(), (state, (logits.argmax(-1) == labels).mean())
 
-        (value, (state, logits)), grads = jax.value_and_grad(loss, has_aux=True)(train.params)
+        (value, (state, accuracy)), grads = jax.value_and_grad(loss, has_aux=True)(train.params)
         updates, opt_state = optimizer.update(grads, train.opt_state, train.params)
         if "encoder" in updates:
             slower = jax.tree.map(lambda u: encoder_rate * u, updates["encoder"])
@@ -169,7 +174,7 @@ def make_supervised_step(
         params = optax.apply_updates(train.params, updates)
         metrics = {
             "loss": value,
-            "accuracy": (logits.argmax(-1) == batch["labels"]).mean(),
+            "accuracy": accuracy,
             "norm/gradient": optax.tree.norm(grads),
             "norm/update": optax.tree.norm(updates),
         }

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -30,7 +31,7 @@ class TrainInput:
     """Input of the encoder while a classifier is trained.
 
     Attributes:
-      sampling: frames of a clip; one clip per video and pass.
+      sampling: clips of a video in each example; they share its label.
       resize: height and width that frames are decoded to.
       augment: how a clip becomes a view; mean and std are those of the encoder's pretraining.
       repeats: clips of a video in an epoch.
@@ -87,7 +88,10 @@ class ClassifierEval:
         return LinearHead(classes, self.dropout, self.normed)
 
     def head_inputs(self, features: Features) -> Array:
-        """Return what the classifier reads of an encoder's features, by default f32[b d]."""
+        """Return what the classifier reads of an encoder's features, by default f32[b d].
+
+        The clips of a video are consecutive. A protocol may join k of them: b / k rows.
+        """
         return features.clip
 
     def input_for(self, model: Pretrained | None) -> EvalInput:
@@ -126,7 +130,8 @@ class ClassifierEval:
             require_unchanged(task.model.variables, state.state["frozen"])
 
         def probabilities(weights, views):
-            return jax.nn.softmax(classifier.score(*weights, views))
+            scores = jax.nn.softmax(classifier.score(*weights, views))
+            return jnp.repeat(scores, len(views) // len(scores), axis=0)  # one row per clip
 
         bank = task.bank(probabilities, (state.params, state.state), "test")
         accuracies = result_files.top_accuracies(self.task, bank, task.evaluation.label)
