@@ -9,16 +9,20 @@ import numpy as np
 import optax
 import pytest
 
+from tests.evaluation.test_contract import restored
 from tests.evaluation.test_evaluation_run import ENCODER, Split
+from vrl_jax import config
 from vrl_jax.augment.clip_views import Augment
-from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.encoders.layers import pool_features
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.eval_protocol import EvalInput
 from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.evaluation.protocols.attentive import Attentive, AttentiveHead, time_positions
 from vrl_jax.evaluation.protocols.classifier import TrainInput
+from vrl_jax.evaluation.recipes import published_recipe
 from vrl_jax.evaluation.supervised_step import LinearHead
+from vrl_jax.probes import result_files
 from vrl_jax.train.optim import AdamW
 
 SMALL = Attentive(
@@ -29,6 +33,14 @@ SMALL = Attentive(
     batch=8,
     heads=2,
 )
+JOINED = replace(
+    SMALL,
+    train=replace(SMALL.train, sampling=Sampling(4, 1, 2)),
+    optim=AdamW(0.05, warmup=0.0),
+    epochs=4.0,
+    join_clips=True,
+)
+DATA = Split(train_videos=16, test_videos=16, frames=12)
 
 
 def init(head, inputs, seed=0):
@@ -210,6 +222,49 @@ def test_tokens_are_those_of_the_stage(rng):
     assert frames.shape == (2, 3, 1, 6)
 
 
+def test_tokens_of_all_clips_of_a_video_are_joined(rng):
+    maps = [jnp.asarray(rng.normal(size=(4, 3, 2, 2, 6)), jnp.float32)]
+    features = pool_features(maps)
+    joined = JOINED.head_inputs(features)
+    assert joined.shape == (2, 3, 8, 6)
+    for video in range(2):
+        for time in range(3):
+            clips = [maps[0][2 * video + clip, time].reshape(4, 6) for clip in range(2)]
+            np.testing.assert_array_equal(joined[video, time], np.concatenate(clips))
+    frames = replace(JOINED, tokens="frames").head_inputs(features)
+    expected = features.frames.reshape(2, 2, 3, 6).swapaxes(1, 2)
+    np.testing.assert_allclose(frames, expected, atol=1e-6)
+
+
+def test_probabilities_are_those_of_all_clips_by_hand(tmp_path, monkeypatch):
+    banks, summarise = [], result_files.top_accuracies
+
+    def record(name, bank, label):
+        banks.append(bank)
+        return summarise(name, bank, label)
+
+    monkeypatch.setattr(result_files, "top_accuracies", record)
+    evaluation = Evaluation(DATA, JOINED, label="static", encoder=ENCODER, splits=(1,))
+    run = EvaluationRun(evaluation, tmp_path, quiet=True)
+    assert run()
+    ((task,),) = run._tasks
+    clips = []
+    for video in task.test.videos:
+        with video.media.open() as reader:
+            frames = uniform_clips(reader.num_frames, reader.fps, JOINED.test.sampling)
+            clips += list(reader.read(frames, JOINED.test.resize))
+    encode = jax.jit(lambda views: task.model(views).stages[-1])
+    maps = encode(task.model.prepare(np.stack(clips)))
+    assert maps.shape == (32, 4, 2, 2, 8)
+    pairs = zip(maps[::2], maps[1::2], strict=True)
+    tokens = jnp.stack([jnp.concatenate(pair, axis=1) for pair in pairs]).reshape(16, 4, 8, 8)
+    weights = {"params": restored(task.folder.checkpoints)["params"]["head"]}
+    logits = score(JOINED.head(len(task.test.classes["static"])), weights, tokens)
+    (bank,) = banks
+    np.testing.assert_allclose(bank.features, jax.nn.softmax(logits), rtol=1e-4)
+    assert np.ptp(bank.features, axis=0).max() > 1e-3
+
+
 def test_positions_are_sines_and_cosines_of_the_time():
     waves = time_positions(3, 5)
     assert waves.shape == (3, 5) and not waves[:, 4].any()
@@ -242,6 +297,7 @@ def test_dropout_and_normalisation_act_on_the_pooled_feature(rng):
         ({"width": -2}, "width must be at least 0, got -2"),
         ({"width": 6, "heads": 4}, "heads must divide the width 6, got 4"),
         ({"dropout": 1.5}, r"dropout must lie in \[0, 1\], got 1.5"),
+        ({"join_clips": True}, "train.sampling.clips must equal test.sampling.clips, 2, where"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message):
@@ -260,14 +316,114 @@ def test_settings_that_cannot_be_are_refused(changes, message):
     ],
 )
 def test_what_the_encoder_cannot_give_is_refused_before_it_starts(tmp_path, changes, message):
-    data = Split(train_videos=16, test_videos=16, frames=12)
-    evaluation = Evaluation(data, replace(SMALL, **changes), label="static", encoder=ENCODER)
+    evaluation = Evaluation(DATA, replace(SMALL, **changes), label="static", encoder=ENCODER)
     with pytest.raises(ValueError, match=message):
         EvaluationRun(evaluation, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_another_width_is_projected_and_needs_no_divisor_of_the_encoder_s(tmp_path):
-    data = Split(train_videos=16, test_videos=16, frames=12)
     protocol = replace(SMALL, heads=3, width=9)
-    EvaluationRun(Evaluation(data, protocol, label="static", encoder=ENCODER), tmp_path)
+    EvaluationRun(Evaluation(DATA, protocol, label="static", encoder=ENCODER), tmp_path)
+
+
+# Published recipes
+
+# V-JEPA: arXiv 2404.08471, appendix D.1; V-JEPA 2: arXiv 2506.09985, table 15. The modules of the
+# recipes name the source of each number.
+PINNED = ["vjepa_attentive", "vjepa2_attentive"]
+COMMON = {
+    "test.sampling.frames": 16,
+    "test.sampling.stride": 4,
+    "test.sampling.fps": 0.0,
+    "test.sampling.layout": "independent",
+    "test.crops.positions": "three",
+    "test.crops.share": 1.0,
+    "train.repeats": 1,
+    "train.augment.crop": "resized",
+    "train.augment.area": (0.08, 1.0),
+    "train.augment.aspect": (0.75, 4 / 3),
+    "train.augment.jitter": 0.0,
+    "train.augment.gray": 0.0,
+    "train.augment.blur": 0.0,
+    "train.augment.reverse": 0.0,
+    "optim.kind": "vrl_jax.train.optim:AdamW",
+    "optim.learning_rate": 1e-3,
+    "optim.reference_batch": 0,
+    "optim.warmup": 0.0,
+    "optim.drops": (),
+    "optim.weight_decay": 0.01,
+    "epochs": 20.0,
+    "batch": 256,
+    "heads": 16,
+    "width": 0,
+    "tokens": "all",
+    "stage": -1,
+    "join_clips": True,
+    "time_positions": False,
+    "final_norm": False,
+    "dropout": 0.0,
+    "normed": False,
+}
+VJEPA = {
+    **COMMON,
+    "test.sampling.clips": 8,
+    "test.size": 224,
+    "test.resize": (224, 299),
+    "train.resize": (256, 341),
+    "train.augment.flip": 0.5,
+    "optim.decay_all": False,
+    "optim.clip_norm": 1.0,
+    "depth": 1,
+}
+VJEPA2 = {
+    **COMMON,
+    "test.sampling.clips": 8,
+    "test.size": 256,
+    "test.resize": (256, 341),
+    "train.resize": (288, 384),
+    "train.augment.flip": 0.0,
+    "optim.decay_all": True,
+    "optim.clip_norm": 0.0,
+    "depth": 4,
+}
+DIVING48 = {
+    "test.sampling.frames": 32,
+    "test.sampling.stride": 2,
+    "test.sampling.clips": 4,
+    "optim.learning_rate": 3e-4,
+    "optim.weight_decay": 0.8,
+    "epochs": 100.0,
+    "batch": 128,
+}
+TABLE = {
+    ("vjepa", "k400"): VJEPA,
+    ("vjepa", "ssv2"): {**VJEPA, "test.sampling.clips": 2, "train.augment.flip": 0.0},
+    ("vjepa2", "k400"): VJEPA2,
+    ("vjepa2", "ssv2"): {**VJEPA2, "test.sampling.clips": 2},
+    ("vjepa2", "diving48"): {**VJEPA2, **DIVING48},
+}
+
+
+@pytest.mark.parametrize("paper, benchmark", TABLE)
+def test_the_recipes_are_those_of_the_papers(paper, benchmark):
+    protocol = published_recipe(paper, "attentive")(benchmark)
+    tree = config.describe(protocol).to_dict()
+
+    def value(path):
+        leaf = tree
+        for key in path.split("."):
+            leaf = leaf[key]
+        return leaf
+
+    expected = TABLE[paper, benchmark]
+    assert {path: value(path) for path in expected} == expected
+    assert protocol.train.sampling == protocol.test.sampling
+    assert protocol.train.augment.size == protocol.test.size
+
+
+def test_each_benchmark_of_the_papers_is_in_the_table():
+    for paper in ("vjepa", "vjepa2"):
+        recipe = published_recipe(paper, "attentive")
+        assert set(recipe.benchmarks) == {name for other, name in TABLE if other == paper}
+        assert replace(recipe("k400"), published="") == replace(recipe(), published="")

@@ -276,7 +276,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vrl_jax.evaluation.eval_protocol import EvalInput
-from vrl_jax.probes import results
+from vrl_jax.probes import result_files
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ class NearestMean:
         return [
             {
                 **task.stamp("features", train=train, test=test),
-                **results.top_accuracies(self.task, bank, label),
+                **result_files.top_accuracies(self.task, bank, label),
             }
         ]
 '''

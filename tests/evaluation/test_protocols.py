@@ -106,7 +106,7 @@ def test_data_sets_have_recipes_of_their_own():
 def test_a_recipe_tells_the_data_sets_of_its_paper():
     assert published_recipe("dualvar", "retrieval").benchmarks == ("ucf101",)
     benchmarks = {name for _, recipe in list_recipes() for name in recipe.benchmarks}
-    assert benchmarks == {"ucf101", "hmdb51", "ssv2", "k400"}
+    assert benchmarks == {"ucf101", "hmdb51", "ssv2", "k400", "diving48"}
 
 
 @pytest.mark.parametrize(

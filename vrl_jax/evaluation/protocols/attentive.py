@@ -33,6 +33,8 @@ class Attentive(ClassifierEval):
     Attributes:
       tokens: "all" positions of the feature map, or "frames", its mean over space at each time.
       stage: index into `Features.stages` of the map; -1 is the last.
+      join_clips: attend to the tokens of all clips of a video at once, as both papers do, with as
+        many clips in training as at test time; otherwise each clip is classified.
       depth: transformer blocks. The last is the cross-attention of the query, the others are
         self-attention of the tokens, whose memory is quadratic in their number.
       heads: attention heads, which must divide the width.
@@ -43,6 +45,7 @@ class Attentive(ClassifierEval):
 
     tokens: str = "all"
     stage: int = -1
+    join_clips: bool = False
     depth: int = 1
     heads: int = 16
     width: int = 0
@@ -59,6 +62,12 @@ class Attentive(ClassifierEval):
         check.fraction(dropout=self.dropout)
         if self.width % self.heads:
             raise ValueError(f"heads must divide the width {self.width}, got {self.heads}")
+        clips = self.train.sampling.clips, self.test.sampling.clips
+        if self.join_clips and clips[0] != clips[1]:
+            raise ValueError(
+                f"train.sampling.clips must equal test.sampling.clips, {clips[1]}, where clips are "
+                f"joined, got {clips[0]}"
+            )
 
     def head(self, classes: int) -> nn.Module:
         """Return the probe, a module `(tokens f32[b t s d], train) -> logits f32[b classes]`."""
@@ -74,11 +83,16 @@ class Attentive(ClassifierEval):
         )
 
     def head_inputs(self, features: Features) -> Float[Array, "b t s d"]:
-        """Return the tokens, float32, `s` at each time."""
+        """Return the tokens, float32, `s` at each time of a clip."""
         stage = features.stages[self.stage].astype(jnp.float32)
         if self.tokens == "frames":
-            return stage.mean((2, 3))[:, :, None]
-        return stage.reshape(*stage.shape[:2], -1, stage.shape[-1])
+            stage = stage.mean((2, 3), keepdims=True)
+        tokens = stage.reshape(*stage.shape[:2], -1, stage.shape[-1])
+        if not self.join_clips:
+            return tokens
+        _, times, places, width = tokens.shape
+        videos = tokens.reshape(-1, self.test.sampling.clips, times, places, width)
+        return videos.swapaxes(1, 2).reshape(-1, times, videos.shape[1] * places, width)
 
     def check(self, task: EvalTask) -> None:
         """Raise `ValueError` for a stage that the encoder lacks, or heads that it cannot have."""
