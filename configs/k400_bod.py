@@ -37,7 +37,7 @@ def get_config(arg: str = ""):
             augment=Augment(size=112),
             encoder=R2plus1D(temporal_stride=1, dtype="bfloat16"),
             framework=SimCLR(hidden=2048, layers=3),
-            method=BOD(dim=128, inner_warmup=0.2),
+            method=BOD(dim=128),
             optim=LARS(learning_rate=4.8, reference_batch=512, warmup=0.2, weight_decay=1e-6),
             train=Train(batch=512, epochs=100, log_every=50, probe_every=10_000, save_every=1000),
             evaluate=ProbeConfig(clips=10, batch=32),

@@ -143,12 +143,12 @@ def change(tree, path, value):
     "path, value, message",
     [
         ("method.raduis", 0.1, r"config.method.raduis is unknown \(did you mean radius\?\)"),
-        ("method.order", 8.5, "config.method.order must be int, got 8.5"),
+        ("method.grid", 1.5, "config.method.grid must be int, got 1.5"),
         ("train.batch", True, "config.train.batch must be int, got True"),
         ("augment.area", [0.5], r"config.augment.area must be 2 values, got \(0.5,\)"),
         ("augment.flip", 1.5, r"config.augment: flip must lie in \[0, 1\], got 1.5"),
         ("optim.kind", "vrl_jax.train.optim:Adagrad", "no component 'vrl_jax.train.optim:Adagrad'"),
-        ("method.split", "fourier", "config.method: split must be one of"),
+        ("method.pooling", "max", "config.method: pooling must be one of"),
     ],
 )
 def test_mistakes_are_named(path, value, message):

@@ -9,7 +9,7 @@ from benchmarks.jax_step import experiment, program_of
 from benchmarks.step import Settings
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.methods.bod import BOD
+from vrl_jax.methods.mean_residual import MeanResidual
 from vrl_jax.train.sharding import make_mesh
 
 TINY = Settings(encoder="tiny", batch=2, frames=8, size=16)
@@ -18,7 +18,7 @@ TINY = Settings(encoder="tiny", batch=2, frames=8, size=16)
 def planned(**method):
     """Return a run that is quick to compile."""
     augment = Augment(size=16, jitter=0.0, gray=0.0, blur=0.0)
-    encoder, method = Tiny(widths=(8,), strides=(4,)), BOD(split="mean-residual", **method)
+    encoder, method = Tiny(widths=(8,), strides=(4,)), MeanResidual(**method)
     run = experiment(TINY, method)
     return dataclasses.replace(run, augment=augment, encoder=encoder)
 

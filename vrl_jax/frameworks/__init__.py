@@ -1,4 +1,4 @@
-"""Contrastive frameworks: how embeddings are compared."""
+"""Frameworks, which compare embeddings."""
 
 from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.frameworks.moco import MoCo
