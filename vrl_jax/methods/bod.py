@@ -24,8 +24,8 @@ from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.similarity import safe_norm
 from vrl_jax.methods.base import ExtraLosses, Inner, Method, Operators
-from vrl_jax.methods.compose import compose, only_views, with_reversed
-from vrl_jax.methods.network import EncoderConfig, heads_on
+from vrl_jax.methods.compose import append_reversed, compose, keep_views
+from vrl_jax.methods.network import EncoderConfig, attach_heads
 from vrl_jax.types import Slot, TrainLength, View
 
 
@@ -109,13 +109,13 @@ class BOD:
         names = [*slots] if self.split_at == "backbone" else ["frames"]
         names += ["forecast"] if self._shared else []
         return {
-            "network": heads_on(encoder, framework, dict.fromkeys(names, self.dim), self._read),
+            "network": attach_heads(encoder, framework, dict.fromkeys(names, self.dim), self._read),
             "framework": framework,
             "views": tuple(View(i) for i in range(self.clips)),
             "slots": slots,
             "project": self._project,
             "horizon": horizon,
-            "prepare": with_reversed if self.reversed_negatives else only_views,
+            "prepare": append_reversed if self.reversed_negatives else keep_views,
             "operators": self._operators,
             "terms": ExtraLosses(self._forecast_term) if self.forecast_weight else ExtraLosses(),
             "inner": self._inner(horizon) if self.inner_steps else None,

@@ -90,13 +90,13 @@ class ReleasedBOD(BOD):
                 f"{type(framework).__name__} does not have: use SwAV, or split_at='head'"
             )
 
-        def hold(params, step):
-            head = framework.hold_prototypes(params["heads_frames"], step, horizon)
+        def freeze(params, step):
+            head = framework.freeze_prototypes(params["heads_frames"], step, horizon)
             return {**params, "heads_frames": head}
 
         network = arguments["network"]
         heads = {**network.heads, "frames": framework.scores_head(self.dim)}
-        terms = arguments["terms"]._replace(hold=hold)
+        terms = arguments["terms"]._replace(freeze=freeze)
         return {**arguments, "network": network.clone(heads=heads), "terms": terms}
 
     def _slots(self):
