@@ -16,10 +16,9 @@ from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.encoders.layers import pool_features
 from vrl_jax.evaluation.eval_config import Evaluation
-from vrl_jax.evaluation.eval_protocol import EvalInput
+from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput
 from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.evaluation.protocols.attentive import Attentive, AttentiveHead, time_positions
-from vrl_jax.evaluation.protocols.classifier import TrainInput
 from vrl_jax.evaluation.recipes import published_recipe
 from vrl_jax.evaluation.supervised_step import LinearHead
 from vrl_jax.probes import result_files

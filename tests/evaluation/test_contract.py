@@ -29,13 +29,14 @@ from vrl_jax.evaluation.eval_protocol import (
     EvalInput,
     EvalProtocol,
     RunInput,
+    TrainInput,
     find_deviations,
     load_recipe,
 )
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.evaluation.protocols.attentive import Attentive
-from vrl_jax.evaluation.protocols.classifier import ClassifierEval, TrainInput
+from vrl_jax.evaluation.protocols.classifier import ClassifierEval
 from vrl_jax.evaluation.protocols.linear import Linear
 from vrl_jax.evaluation.recipes import list_recipes, published_recipe
 from vrl_jax.probes.linear_probe import LinearProbe

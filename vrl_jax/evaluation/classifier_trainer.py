@@ -4,25 +4,46 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
+import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from vrl_jax import config
 from vrl_jax.data.video_dataset import fingerprint
-from vrl_jax.evaluation.eval_protocol import match_pretrained_input
+from vrl_jax.evaluation.eval_protocol import TrainInput, match_pretrained_input
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.supervised_step import Classifier, init_classifier, make_supervised_step
 from vrl_jax.train import sharding
 from vrl_jax.train.checkpoint import Checkpoints
+from vrl_jax.train.optim import Optimizer
 from vrl_jax.train.run_log import Log, NullLog
 from vrl_jax.train.train_loop import Train
 from vrl_jax.train.train_session import host_batches, run_session
 from vrl_jax.train.train_step import TrainState
+from vrl_jax.types import Features
 
-if TYPE_CHECKING:
-    from vrl_jax.evaluation.protocols.classifier import ClassifierEval
+
+@runtime_checkable
+class TrainableHead(Protocol):
+    """The settings of a classifier and its training, see `ClassifierEval`."""
+
+    train: TrainInput
+    optim: Optimizer
+    epochs: float
+    batch: int
+    frozen: bool
+    encoder_rate: float
+
+    def head(self, classes: int) -> nn.Module:
+        """Return the classifier, a module `(inputs, train) -> logits f32[b classes]`."""
+        ...
+
+    def head_inputs(self, features: Features) -> Array:
+        """Return the inputs of the classifier."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +55,7 @@ class ClassifierTrainer:
       task: encoder, videos and folder.
     """
 
-    protocol: "ClassifierEval"
+    protocol: TrainableHead
     task: EvalTask
 
     @property

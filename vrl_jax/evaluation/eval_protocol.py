@@ -4,7 +4,7 @@ import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from vrl_jax import check, config
 from vrl_jax.augment.clip_views import Augment
@@ -13,9 +13,6 @@ from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes.result_files import Result
-
-if TYPE_CHECKING:
-    from vrl_jax.evaluation.eval_task import EvalTask
 
 Deviations = dict[str, list[Any]]
 P = TypeVar("P", bound="EvalProtocol")
@@ -36,6 +33,26 @@ class EvalInput:
     resize: tuple[int, int]
     size: int
     crops: Crops = Crops()
+
+
+@dataclass(frozen=True)
+class TrainInput:
+    """Input of the encoder while a classifier is trained.
+
+    Attributes:
+      sampling: clips of a video in each example; they share its label.
+      resize: height and width that frames are decoded to.
+      augment: how a clip becomes a view; mean and std are those of the encoder's pretraining.
+      repeats: clips of a video in an epoch.
+    """
+
+    sampling: Sampling
+    resize: tuple[int, int]
+    augment: Augment
+    repeats: int = 1
+
+    def __post_init__(self):
+        check.at_least(1, **{"train.repeats": self.repeats})
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,8 @@ class RunInput:
 class EvalProtocol(Protocol):
     """An evaluation protocol: a frozen dataclass that a config names as `protocol`.
 
+    `task` is an `EvalTask`: one encoder, its videos and devices.
+
     Attributes:
       task: short name of the evaluation, such as "linear"; results carry it.
       published: `module:function[:benchmark]` of the published recipe; "" for none.
@@ -98,15 +117,15 @@ class EvalProtocol(Protocol):
         """
         ...
 
-    def check(self, task: "EvalTask") -> None:
+    def check(self, task: Any) -> None:
         """Raise `ValueError` if this protocol cannot run on these data; no video is read."""
         ...
 
-    def stamp(self, task: "EvalTask") -> dict[str, Any]:
+    def stamp(self, task: Any) -> dict[str, Any]:
         """Return the settings that results carry, as JSON, besides those of the input."""
         ...
 
-    def evaluate(self, task: "EvalTask") -> list[Result] | None:
+    def evaluate(self, task: Any) -> list[Result] | None:
         """Return the results; None if training was interrupted by a signal."""
         ...
 

@@ -11,11 +11,9 @@ import numpy as np
 from jaxtyping import Array
 
 from vrl_jax import check, config
-from vrl_jax.augment.clip_views import Augment
-from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.evaluation.classifier_trainer import ClassifierTrainer
-from vrl_jax.evaluation.eval_protocol import EvalInput, match_pretrained_input
+from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput, match_pretrained_input
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.supervised_step import LinearHead
 from vrl_jax.pretrained import Pretrained
@@ -24,26 +22,6 @@ from vrl_jax.probes.result_files import Result
 from vrl_jax.train.optim import Optimizer
 from vrl_jax.train.sharding import check_batch
 from vrl_jax.types import Features
-
-
-@dataclass(frozen=True)
-class TrainInput:
-    """Input of the encoder while a classifier is trained.
-
-    Attributes:
-      sampling: clips of a video in each example; they share its label.
-      resize: height and width that frames are decoded to.
-      augment: how a clip becomes a view; mean and std are those of the encoder's pretraining.
-      repeats: clips of a video in an epoch.
-    """
-
-    sampling: Sampling
-    resize: tuple[int, int]
-    augment: Augment
-    repeats: int = 1
-
-    def __post_init__(self):
-        check.at_least(1, **{"train.repeats": self.repeats})
 
 
 @dataclass(frozen=True)

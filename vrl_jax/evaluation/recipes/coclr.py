@@ -5,8 +5,7 @@ Known to differ: it scores all windows of a video, here ten evenly spaced ones.
 
 from vrl_jax.augment.spatial_crops import Crops
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.eval_protocol import EvalInput, recipe
-from vrl_jax.evaluation.protocols.classifier import TrainInput
+from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput, recipe
 from vrl_jax.evaluation.protocols.finetune import Finetune
 from vrl_jax.evaluation.protocols.linear import Linear
 from vrl_jax.evaluation.protocols.retrieval import Retrieval

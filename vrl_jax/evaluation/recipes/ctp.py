@@ -6,8 +6,7 @@ initial classifier, and centres test clips in ten equal parts of the video.
 
 from vrl_jax.augment.spatial_crops import Crops
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.eval_protocol import EvalInput, recipe
-from vrl_jax.evaluation.protocols.classifier import TrainInput
+from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput, recipe
 from vrl_jax.evaluation.protocols.finetune import Finetune
 from vrl_jax.evaluation.recipes.shared_settings import TORCH_SGD, crop_and_flip, drop_at
 from vrl_jax.train.optim import SGD

@@ -6,8 +6,7 @@ at 30, 60 and 80.
 
 from vrl_jax.augment.spatial_crops import Crops
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.eval_protocol import EvalInput, recipe
-from vrl_jax.evaluation.protocols.classifier import TrainInput
+from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput, recipe
 from vrl_jax.evaluation.protocols.finetune import Finetune
 from vrl_jax.evaluation.protocols.retrieval import Retrieval
 from vrl_jax.evaluation.recipes.shared_settings import TORCH_SGD, crop_and_flip, drop_at

@@ -20,9 +20,8 @@ from dataclasses import replace
 
 from vrl_jax.augment.spatial_crops import Crops
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.evaluation.eval_protocol import EvalInput, recipe
+from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput, recipe
 from vrl_jax.evaluation.protocols.attentive import Attentive
-from vrl_jax.evaluation.protocols.classifier import TrainInput
 from vrl_jax.evaluation.recipes.shared_settings import crop_and_flip
 from vrl_jax.train.optim import AdamW
 
