@@ -337,7 +337,7 @@ def test_a_finished_run_lends_its_encoder(whole):
         clips = reader.read(np.arange(16, 24)[None], encoder.experiment.resize)
     features = encoder(encoder.prepare(clips))
     assert features.clip.shape == (1, 8) and float(jnp.abs(features.clip).max()) > 0
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="is not a run"):
         pretrained.load(whole[0] / "results")
 
 

@@ -132,13 +132,13 @@ def test_the_batch_of_a_chip_is_that_of_all():
         preflight.target_from_flags(experiment())
     with flagsaver.flagsaver(json="gs://bucket/x.json"), pytest.raises(ValueError, match="gs://"):
         preflight.target_from_flags(experiment())
-    with pytest.raises(ValueError, match="the config is of an evaluation"):
+    with pytest.raises(ValueError, match="config must describe a pretraining run"):
         preflight.target_from_flags(config.build(eval_factors.get_config()))
 
 
 def test_one_target_at_a_time():
     with flagsaver.flagsaver(topology="v5e:2x4", devices=8):
-        with pytest.raises(ValueError, match="two targets: pass one"):
+        with pytest.raises(ValueError, match="mutually exclusive: pass one"):
             preflight.devices_from_flags()
     assert preflight.devices_from_flags() == jax.devices()
 

@@ -83,7 +83,7 @@ def test_what_is_no_encoder_of_ours_is_refused(rng, tmp_path):
         pretrained.load("r3d.pth")
     with pytest.raises(ValueError, match="there is no file .*none.safetensors"):
         pretrained.load(tmp_path / "none.safetensors")
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="is not a run"):
         pretrained.load(tmp_path)
     save_file({"stem.0.weight": np.zeros(3)}, tmp_path / "theirs.safetensors")
     with pytest.raises(

@@ -277,7 +277,7 @@ def main() -> None:
     try:
         experiment = config_from_flags()
         if not isinstance(experiment, Experiment):
-            raise ValueError("config must be of pretraining, got one of an evaluation")
+            raise ValueError("config must describe a pretraining run, got an evaluation")
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         sheet, failures = preview_views(experiment, name, _SHOW.value, _STEP.value)
         with matplotlib.rc_context(svg_plots.STYLE):

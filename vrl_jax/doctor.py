@@ -196,7 +196,7 @@ def main() -> None:
     try:
         experiment = config_from_flags()
         if not isinstance(experiment, Experiment):
-            raise ValueError("config must be of pretraining, got one of an evaluation")
+            raise ValueError("config must describe a pretraining run, got an evaluation")
         print(measure_stages(experiment, _STEPS.value))
     except (ValueError, VideoError) as error:  # VideoError: no video of the data set can be read
         sys.exit(f"error: {error}")

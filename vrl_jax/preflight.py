@@ -90,7 +90,7 @@ def devices_from_flags() -> list[jax.Device]:
       ValueError: it selects two kinds, or unavailable devices.
     """
     if _TOPOLOGY.value and _DEVICES.value is not None:
-        raise ValueError("topology and devices are two targets: pass one of them")
+        raise ValueError("topology and devices are mutually exclusive: pass one of them")
     if _TOPOLOGY.value:
         return device_specs.tpu_slice(_TOPOLOGY.value)
     return (
@@ -105,7 +105,9 @@ def target_from_flags(experiment: Experiment | Evaluation) -> tuple[Experiment, 
       ValueError: the config has no training step, or the devices are unavailable.
     """
     if not isinstance(experiment, Experiment):
-        raise ValueError("the config is of an evaluation: it has no training step")
+        raise ValueError(
+            "config must describe a pretraining run: an evaluation has no pretraining step"
+        )
     if is_remote(_JSON.value):
         raise ValueError(f"json must be a local file, got {_JSON.value}")
     mesh = sharding.make_mesh(devices_from_flags())

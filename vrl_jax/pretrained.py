@@ -104,11 +104,11 @@ def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
         raise ValueError(f"{path} is a PyTorch file, {_how_to_convert(path)}")
     if path.suffix == ".safetensors":
         if step is not None:
-            raise ValueError(f"step must be None, since {path} is no run, got {step}")
+            raise ValueError(f"step must be None, since {path} is not a run, got {step}")
         return _load_file(path)
     config_path = path / "config.json"
     if not remote_paths.is_file(config_path):
-        raise ValueError(f"{path} holds no run: there is no {config_path}")
+        raise ValueError(f"{path} is not a run: there is no {config_path}")
     experiment = config.build(json.loads(config_path.read_text()))
     if not isinstance(experiment, Experiment):
         kind = type(experiment).__name__

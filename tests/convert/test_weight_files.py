@@ -186,9 +186,9 @@ def test_files_that_hold_no_weights_are_refused(tmp_path, torch):
 def test_arguments_that_mean_nothing_are_refused(rng, tmp_path):
     wrote, _ = small(rng, tmp_path / "a.safetensors")
     pretrained.save(tmp_path / "ours.safetensors", wrote)
-    with pytest.raises(ValueError, match="step must be None, since .* is no run, got 3"):
+    with pytest.raises(ValueError, match="step must be None, since .* is not a run, got 3"):
         weight_files.read_weights(tmp_path / "a.safetensors", step=3)
-    with pytest.raises(ValueError, match="prefix must be None, since .* no PyTorch file, got 'x.'"):
+    with pytest.raises(ValueError, match="prefix must be None, since .* is not a PyTorch file"):
         weight_files.read_weights(tmp_path / "ours.safetensors", prefix="x.")
     with pytest.raises(ValueError, match="must end in .pth or .safetensors, got .*a.onnx"):
         weight_files.write_weights(tmp_path / "a.onnx", wrote, "torchvision")

@@ -189,7 +189,7 @@ def test_in_training_another_video_takes_the_place_and_nothing_else_moves(source
     assert {number for number, _ in failures} == {2, 5}
     assert {reason.split(": ", 1)[1] for _, reason in failures} == {
         "Invalid data found when processing input",
-        "not read within 1.5 s",
+        "could not be read within 1.5 s",
     }
     for batch, other in zip(batches, whole, strict=True):
         moved = np.isin(other["index"], (2, 5))

@@ -340,7 +340,7 @@ def test_a_frozen_encoder_that_changed_is_an_error():
         ({"batch": 3}, "batch must be a multiple of the 8 devices, got 3"),
         ({"label": "class"}, "label must be one of"),
         ({"splits": (1, 1)}, "splits must differ"),
-        ({"init": "untrained"}, "move the run"),
+        ({"init": "untrained"}, "rename the run"),
         ({"protocol": Factors(group="person"), "splits": ()}, "protocol.group must be one of"),
         ({"protocol": Factors(masks="/masks"), "splits": ()}, "/masks"),
         ({"protocol": ("dualvar", "retrieval"), "change": {}}, "requests 50 neighbours among 16"),

@@ -187,7 +187,7 @@ def test_frameworks_without_negatives_refuse_them(framework):
 
 
 def test_moco_refuses_a_queue_that_a_batch_does_not_divide(rng):
-    with pytest.raises(ValueError, match="multiple of the 8 keys a step makes .* got 12"):
+    with pytest.raises(ValueError, match="multiple of the 8 keys per step .* got 12"):
         moco(rng, queue=12)
 
 

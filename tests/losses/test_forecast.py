@@ -87,7 +87,7 @@ def test_the_literal_residual_is_least_squares_and_refused_where_it_is_void(rng)
         fit = np.linalg.lstsq(past, future, rcond=None)[0]
         total += np.sum((past @ fit - future) ** 2)
     assert float(released_code_residual(jnp.array(frames))) == pytest.approx(total**0.5, rel=1e-3)
-    with pytest.raises(ValueError, match="got width 8 and 8 transitions. Take forecast='held_out'"):
+    with pytest.raises(ValueError, match="got width 8 and 8 transitions. Use forecast='held_out'"):
         released_code_residual(jnp.zeros((2, 9, 8)))
 
 

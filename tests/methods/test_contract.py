@@ -99,7 +99,9 @@ def accepts(kind: type, framework: type | None) -> bool:
     try:
         small(kind, reversed_negatives=False).build(ENCODER, framework, HORIZON)
     except ValueError as error:
-        refusal = "compares embeddings by a framework" if framework is None else "framework must be"
+        refusal = (
+            "compares embeddings with a framework" if framework is None else "framework must be"
+        )
         assert refusal in str(error)
         return False
     return True

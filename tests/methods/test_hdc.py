@@ -179,5 +179,5 @@ def test_bad_settings_are_refused():
         HDC(tasks=("temporal", "spatial"))
     with pytest.raises(ValueError, match="spatial_weights must have 0 numbers"):
         HDC(spatial_weights=(1.0,))
-    with pytest.raises(ValueError, match="share_heads wants inputs of one width"):
+    with pytest.raises(ValueError, match="share_heads requires inputs of equal width"):
         HDC(share_heads=True, steps="flatten")

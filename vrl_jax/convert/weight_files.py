@@ -37,11 +37,13 @@ def read_weights(
     elif source.suffix == ".safetensors" and not _is_ours(source):
         arrays = load_file(source)
     elif prefix is not None:
-        raise ValueError(f"prefix must be None, since {source} is no PyTorch file, got {prefix!r}")
+        raise ValueError(
+            f"prefix must be None, since {source} is not a PyTorch file, got {prefix!r}"
+        )
     else:
         return pretrained.load(source, step), []
     if step is not None:
-        raise ValueError(f"step must be None, since {source} is no run, got {step}")
+        raise ValueError(f"step must be None, since {source} is not a run, got {step}")
     try:
         layout, prefix = layout_match.match_layout(arrays, prefix)
         encoder, variables, unused = layout_match.from_torch(arrays, layout, prefix)

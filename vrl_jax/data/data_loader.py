@@ -157,7 +157,9 @@ class _Clips:
         def work():
             with video.media.open() as reader:
                 if self.sampling.fps and not reader.fps > 0:
-                    raise VideoError(f"{video.id}: it has no frame rate, which sampling.fps needs")
+                    raise VideoError(
+                        f"{video.id}: it has no frame rate, which sampling.fps requires"
+                    )
                 frames = choose(reader.num_frames, reader.fps, self.sampling)
                 return reader.read(frames, self.size)
 
@@ -222,7 +224,7 @@ def run_with_timeout(seconds: float, video: Video, work: Callable[[], T]) -> T:
         result, error = _LOCAL.thread.done.get(timeout=seconds)
     except queue.Empty:
         del _LOCAL.thread
-        raise VideoError(f"{video.id}: not read within {seconds:g} s") from None
+        raise VideoError(f"{video.id}: could not be read within {seconds:g} s") from None
     if error:
         raise error
     return result

@@ -89,7 +89,7 @@ def uniform_clips(num_frames: int, fps: float, sampling: Sampling) -> Int[np.nda
 
 
 def window_starts(num_frames: int, frames: int, stride: int = 1) -> tuple[int, ...]:
-    """Return the starts of consecutive windows without overlap; incomplete ones are dropped."""
+    """Return the first frames of non-overlapping windows; an incomplete last one is dropped."""
     check.at_least(1, frames=frames, stride=stride)
     span = (frames - 1) * stride + 1
     return tuple(range(0, num_frames - span + 1, frames * stride))

@@ -188,7 +188,7 @@ def find_deviations(protocol: EvalProtocol, benchmark: str) -> Deviations:
 
 
 def match_pretrained_input(augment: Augment, pretrained: Augment) -> Augment:
-    """Return an augmentation with the input normalisation that an encoder was trained with."""
+    """Return an augmentation with the input normalisation of an encoder's pretraining."""
     return replace(
         augment,
         mean=pretrained.mean,

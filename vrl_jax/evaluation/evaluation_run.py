@@ -165,7 +165,7 @@ def check_no_test_leakage(pretraining: Splits | None, data: Splits) -> None:
 
 def _load_encoder(evaluation: Evaluation) -> Pretrained | None:
     if evaluation.init == UNTRAINED:
-        raise ValueError(f"init={UNTRAINED!r} is the name of the untrained encoder: move the run")
+        raise ValueError(f"init={UNTRAINED!r} is the name of the untrained encoder: rename the run")
     if not evaluation.init:
         return None
     return pretrained.load(evaluation.init, None if evaluation.step < 0 else evaluation.step)

@@ -67,7 +67,7 @@ class MoCo:
             count = videos * len(positives)
             if self.queue % count:
                 raise ValueError(
-                    f"framework.queue must be a multiple of the {count} keys a step makes "
+                    f"framework.queue must be a multiple of the {count} keys per step "
                     f"({videos} videos x {len(positives)} views), got {self.queue}"
                 )
             rows = {name: jnp.zeros((self.queue, slot.dim)) for name, slot in slots.items()}

@@ -1,9 +1,8 @@
 """Losses that make features linearly predictable: the lower level of BOD-VCL.
 
-Every clip may have an operator of its own, or all clips of a batch share one. The difference
-matters: what moves, and which way, can stay in a clip's own operator and need not be in its
-features at all, whereas a shared operator can forecast a frame only from features that say where
-things go.
+The linear operator is fitted per clip, or shared by all clips of a batch. The difference matters:
+an operator fitted per clip can itself encode the motion, so the features need not. A shared
+operator can forecast a frame only from features that encode the direction of motion.
 """
 
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from vrl_jax.losses.similarity import normalize
 
 
 class Forecast(NamedTuple):
-    """How well frames follow from earlier ones.
+    """Loss and accuracy of a linear forecast.
 
     Attributes:
       loss: to be minimised.
@@ -37,17 +36,18 @@ def shared_forecast(
     ridge: float = 1e-2,
     temperature: float = 0.1,
 ) -> Forecast:
-    """One operator for all clips tells which of a clip's own frames comes `ahead` frames later.
+    """Contrastive forecast: one operator for all clips predicts the frame `ahead` frames later.
 
-    Formula: K is the ridge fit of `z_(h + ahead)` by `z_h` over all clips and frames, unit vectors,
-    their second moments averaged; the loss is the mean cross-entropy of `softmax_j(cos(K z_h, z_j)
-    / temperature)`, j over all frames of the clip, with the frame that comes. Gradients flow
-    through the fit. Neither appearance, which a clip's frames share, nor a constant helps; and
-    frames before and after lie equally near, so only features that tell a direction do.
+    Formula: K is the ridge fit of `z_(h + ahead)` on `z_h`, unit vectors, over all clips and frames
+    (second moments averaged); the loss is the mean cross-entropy of `softmax_j(cos(K z_h, z_j) /
+    temperature)`, j over all frames of the clip, with target `j = h + ahead`. Gradients flow
+    through the fit. Appearance cannot lower the loss, because the frames of a clip share it. Nor
+    can similarity to the current frame, because past and future frames are equally similar: only
+    features that encode the direction of motion can.
 
     Args:
-      frames: frame vectors in order, t above `ahead`; the length of each is ignored.
-      ahead: frames from one to the forecast one.
+      frames: frame vectors in order, t above `ahead`; their norms are ignored.
+      ahead: number of frames between a frame and its target.
       ridge: added to the second moments, relative to their mean eigenvalue.
       temperature: divides the cosines.
 
@@ -55,8 +55,8 @@ def shared_forecast(
       ValueError: too few frames, or an argument outside its range.
 
     >>> turn = jnp.arange(8.0)[:, None] * 0.7 + jnp.array([0.0, jnp.pi / 2])
-    >>> found = shared_forecast(jnp.cos(turn)[None], ahead=1)  # a rotation is linear
-    >>> print(f"{found.accuracy:.2f}")
+    >>> forecast = shared_forecast(jnp.cos(turn)[None], ahead=1)  # a rotation is linear
+    >>> print(f"{forecast.accuracy:.2f}")
     1.00
     """
     check.at_least(2, **{"the number of axes of frames": frames.ndim})
@@ -81,7 +81,7 @@ def shared_forecast(
 def cross_forecast(
     first: Float[Array, "*b t d"], second: Float[Array, "*b t d"], *, ridge: float = 1e-3
 ) -> Float[Array, ""]:
-    """How badly a video's one clip follows by the operator of its other clip.
+    """Return the forecast error on one clip of a video with the operator of its other clip.
 
     Formula: mean over clips and transitions of `|K z_h - z_(h+1)|^2`, unit frames of `second`, K
     fitted to `first`.
@@ -123,8 +123,8 @@ def released_code_residual(frames: Float[Array, "*b t d"]) -> Float[Array, ""]:
     transitions, width = frames.shape[-2] - 1, frames.shape[-1]
     if width >= transitions:
         raise ValueError(
-            f"the literal forecast loss is zero for any features once they are as wide as a clip "
-            f"has transitions: got width {width} and {transitions} transitions. Take "
+            f"the literal forecast loss is zero for any features at least as wide as a clip "
+            f"has transitions: got width {width} and {transitions} transitions. Use "
             f"forecast='held_out', narrower heads or longer clips"
         )
     frames = frames.astype(jnp.float32)

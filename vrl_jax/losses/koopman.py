@@ -56,7 +56,7 @@ class Operator(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A clip's two parts and what the operator looked like.
+    """Static and dynamic part of a clip, with statistics of its operator.
 
     Attributes:
       static: the time-invariant part.
@@ -128,7 +128,7 @@ def split(
       pooling: "mean" or "rms", of the dynamic part over time.
       stop_filter: treat the filter as a constant when differentiating; its slope at the disc's
         edge is `order / (4 radius)`.
-      filter: "soft" is f, in linear solves alone. "eig-hard" takes the eigenvectors within the
+      filter: "soft" is f, by linear solves only. "eig-hard" takes the eigenvectors within the
         radius, and "eig-qr" is what the published code does (no ridge, unitary factors in place of
         eigenvectors); both on the host, without gradient through the filter, for parity.
       scope: whose transitions an operator is fitted to, see `fit`.
@@ -148,7 +148,7 @@ def split(
     check.one_of(PROJECTORS, projector=projector)
     if filter == "eig-qr" and (scope, projector) != ("clip", "oblique"):
         raise ValueError(
-            f"filter='eig-qr' is the published computation, a clip at a time: it wants "
+            f"filter='eig-qr' is the published computation, one clip at a time: it requires "
             f"scope='clip' and projector='oblique', got {scope!r} and {projector!r}"
         )
     operator = fit(frames, ridge=ridge, scope=scope)
@@ -216,13 +216,13 @@ def disc_filter(
 def forecast_residual(
     frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, held_out: int = 2
 ) -> Float[Array, ""]:
-    """How badly a clip's last transitions follow from the earlier ones: the inner level's loss.
+    """Return the forecast error on a clip's last transitions: the loss of the inner level.
 
     Formula: fit K on all but the last `held_out` transitions, then the mean over clips of
     `sum |K z_h - z_(h+1)|^2 / held_out` over those left out, on unit frames; gradients flow through
     fit and targets. A residual on the fitted transitions themselves would be void: it is
-    zero for any frames once d is at least t - 1. Constant frames give about 0, so this wants a
-    contrastive loss beside it.
+    zero for any frames once d is at least t - 1. Constant frames give about 0, so combine it with a
+    contrastive loss.
 
     Args:
       frames: frame vectors in order, at least `held_out + 3`.

@@ -29,7 +29,7 @@ def hard_filter(matrix: Float[Array, "*b n n"], *, radius: float) -> Float[Array
 def released_code_operators(
     unit_frames: Float[Array, "*b t d"], *, radius: float
 ) -> tuple[Float[Array, "*b d d"], Float[Array, "*b d d"]]:
-    """Return the maps that the published code puts on every frame: static part, dynamic part.
+    """Return the static and the dynamic operator that the published code applies to every frame.
 
     K is the least-squares operator (no ridge), its eigenvectors are replaced by the unitary factor
     of their QR decomposition, in LAPACK's order, and the masked operators' real parts are taken.

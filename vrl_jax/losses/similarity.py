@@ -1,4 +1,4 @@
-"""Directions of vectors, and how well two agree."""
+"""Norms, unit vectors and cosine similarity."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,7 +16,7 @@ def normalize(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*
 
 
 def safe_norm(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b 1"]:
-    """Return `sqrt(|x|^2 + eps)`, the last axis kept: the zero vector has a finite gradient.
+    """Return `sqrt(|x|^2 + eps)`, keeping the last axis: the gradient at zero is finite.
 
     >>> safe_norm(jnp.array([3.0, 4.0]))
     Array([5.], dtype=float32)

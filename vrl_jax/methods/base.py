@@ -213,7 +213,7 @@ class MethodConfig(Protocol):
 
 
 def reject_framework(method: str, framework: FrameworkConfig | None) -> None:
-    """Raise `ValueError` where a method that makes its own comparisons is given a framework."""
+    """Raise `ValueError` if a method that makes its own comparisons gets a framework."""
     if framework is not None:
         raise ValueError(
             f"{method} makes its own comparisons: framework must be None, got "

@@ -70,7 +70,9 @@ class DualVar:
         check.at_least(1, dim=self.dim, segment_dim=self.segment_dim)
         check.at_least(2, segments=self.segments)
         if self.segments > 6:
-            raise ValueError(f"segments must be at most 6, all orders are listed: {self.segments}")
+            raise ValueError(
+                f"segments must be at most 6, since all orders are listed, got {self.segments}"
+            )
         check.positive(
             temperature=self.temperature,
             coherence_temperature=self.coherence_temperature,

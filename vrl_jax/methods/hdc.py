@@ -77,7 +77,7 @@ class HDC:
         check.one_of(STEPS, steps=self.steps)
         if self.share_heads and self.steps == "flatten":
             raise ValueError(
-                "share_heads wants inputs of one width, but steps='flatten' joins steps"
+                "share_heads requires inputs of equal width, but steps='flatten' joins steps"
             )
         for task, given in self._listed.items():
             name, wanted = f"{task}_weights", self.weighting == "list" and task in self.tasks
@@ -199,7 +199,7 @@ def positive_cosine(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Flo
 
 
 def retrieval_accuracy(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Float[Array, ""]:
-    """Return the share of `a` whose nearest in `b` is of the same video (at the same step)."""
+    """Return the fraction of `a` with the positive as nearest neighbour in `b`, per step."""
     a, b = (normalize(x).reshape(len(x), -1, x.shape[-1]) for x in (a, b))
     nearest = jnp.argmax(jnp.einsum("itd,jtd->tij", a, b), axis=-1)
     return jnp.mean(nearest == jnp.arange(len(a)))

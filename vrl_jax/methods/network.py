@@ -96,8 +96,8 @@ def attach_heads(
     """
     if framework is None:
         raise ValueError(
-            "this method compares embeddings by a framework: framework must be SimCLR, MoCo, BYOL "
-            "or SwAV, got None"
+            "this method compares embeddings with a framework: framework must be SimCLR, MoCo, "
+            "BYOL or SwAV, got None"
         )
     predictors = {name: framework.predictor(dim) for name, dim in heads.items()}
     return Network(

@@ -232,9 +232,9 @@ class SDC:
 def append_differences(
     views: Float[Array, "b v t h w 3"], wrap: bool
 ) -> Float[Array, "b _ t h w 3"]:
-    """Add the frame differences of the first two views: each frame less the one before.
+    """Append the frame differences of the first two views: each frame minus the previous one.
 
-    The first frame's difference is to the last one where `wrap`, else zero.
+    The first frame's difference is to the last frame if `wrap`, else zero.
     """
     moving = views[:, :2]
     change = moving - jnp.roll(moving, 1, axis=2)

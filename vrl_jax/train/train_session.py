@@ -60,7 +60,9 @@ def run_session(
         state = checkpoints.restore(state)
     start = int(state.step)
     if start > total_steps:
-        raise ConfigMismatch(f"{workdir.path} is at step {start}, past {total_steps}, the end")
+        raise ConfigMismatch(
+            f"{workdir.path} is at step {start}, past the last step, {total_steps}"
+        )
     with open_log(start) as log, contextlib.closing(batches(start)) as rows:
         log.info(provenance.version_line())
         log.info(f"workdir {workdir.path}: step {start} of {total_steps}")

@@ -233,7 +233,9 @@ def test_what_a_tfds_folder_lacks_is_named(tmp_path):
     with pytest.raises(ValueError, match="1 of 2 shards of train are not in"):
         data.train()
     write_tfds(tmp_path, "tfrecord", [[b"\xff no example"]], split="test")
-    with pytest.raises(ValueError, match="test.tfrecord-00000-of-00001/0 in .*no tf.train.Example"):
+    with pytest.raises(
+        ValueError, match="test.tfrecord-00000-of-00001/0 in .*not a tf.train.Example"
+    ):
         data.test()
     with pytest.raises(ValueError, match="fps must be at least 0"):
         TfdsFolder(fps=-1.0)

@@ -317,8 +317,8 @@ def test_the_hash_of_the_index_is_the_data_set_s_identity(tmp_path):
         ("UCF101", ["split=one"], r"split='one' has the wrong type: .* split \(int\)"),
         ("UCF101", ["split"], "split='' has the wrong type"),
         ("ListFile", ["mirror_safe=1"], "mirror_safe='1' has the wrong type"),
-        ("tests.data.misbehaving:NOT_LISTING", [], "is no data set: it must be a dataclass"),
-        ("tests.data.absent:Named", [], "is no data set: No module named"),
+        ("tests.data.misbehaving:NOT_LISTING", [], "is not a data set: it must be a dataclass"),
+        ("tests.data.absent:Named", [], "is not a data set: No module named"),
     ],
 )
 def test_a_data_set_that_is_none_is_refused(name, settings, says):

@@ -91,7 +91,7 @@ def test_records_are_as_documented(manifest_dir, tmp_path):
             assert keys[0] == 0 and max(np.diff([*keys, len(packets)])) <= 16
             assert all(packet.pts == packet.dts for packet in packets)  # no B-frame
     for record in (b"", b"abc", b"\xff\xff\xff\xffabc"):
-        with pytest.raises(ValueError, match="is no transcoded video"):
+        with pytest.raises(ValueError, match="is not a transcoded video"):
             transcoded.unpack_record(record)
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_transcoded_is_written_down(manifest_dir, tmp_path, capsy
         ):
             video_transcoder.main([str(source), f"--out={out}", "--short-side=32"])
     failed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
-    assert failed == [{"id": name, "reason": "only 21 of 50 frames decode"}]
+    assert failed == [{"id": name, "reason": "only 21 of 50 frames can be decoded"}]
     data = Prepared(str(out))
     assert [video.id for video in data.train().videos] == ["plain.mp4"]
     failed = [row for row in rows if not row.ok] + [row for row in rows if row.id == name]
@@ -174,7 +174,7 @@ def test_a_shard_that_does_not_read_back_has_no_name(manifest_dir, tmp_path, mon
     monkeypatch.setattr(
         transcoded, "pack_record", lambda header, mp4: pack(header, mp4[: len(mp4) // 2])
     )
-    with pytest.raises(VideoError, match="part does not read back, plain.mp4: "):
+    with pytest.raises(VideoError, match="part cannot be read back, plain.mp4: "):
         video_transcoder.transcode_videos(manifest_dir, tmp_path, short_side=32, workers=1)
     assert not list(tmp_path.glob("*.array_record"))
     with pytest.raises(ValueError, match="no finished shards.*vrl_jax.data.prepare MANIFEST_DIR"):

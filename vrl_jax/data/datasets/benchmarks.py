@@ -82,7 +82,7 @@ class HMDB51(_ThreeSplits):
 
 @dataclass(frozen=True)
 class Diving48(Listed):
-    """Diving48 V2. Of its 48 classes 47 occur.
+    """Diving48 V2: 47 of its 48 classes have videos.
 
     Attributes:
       root: the data set's folder.

@@ -75,7 +75,7 @@ def _find(name: str) -> type:
     try:
         kind = getattr(importlib.import_module(module), attribute, None)
     except ImportError as error:
-        raise ValueError(f"{name!r} is no data set: {error}") from error
+        raise ValueError(f"{name!r} is not a data set: {error}") from error
     if not dataclasses.is_dataclass(kind) or not hasattr(kind, "pretrain"):
-        raise ValueError(f"{name!r} is no data set: it must be a dataclass with `pretrain()`")
+        raise ValueError(f"{name!r} is not a data set: it must be a dataclass with `pretrain()`")
     return kind

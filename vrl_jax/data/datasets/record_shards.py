@@ -144,7 +144,7 @@ class TfdsFolder(Listed):
         try:
             features = tfrecord.parse_example(stored.read())
         except (DecodeError, OSError, ValueError, IndexError) as error:
-            raise ValueError(f"{name} in {self.root}: no tf.train.Example: {error}") from error
+            raise ValueError(f"{name} in {self.root}: not a tf.train.Example: {error}") from error
         if self.video not in features:
             raise ValueError(
                 f"{name} in {self.root} has no feature {self.video!r}, but {sorted(features)}: "
@@ -200,7 +200,7 @@ class SequenceExamples(Listed):
         try:
             context = tfrecord.read_context(stored.path, stored.offset, stored.size)
         except DecodeError as error:
-            raise ValueError(f"{name}: no tf.train.SequenceExample: {error}") from error
+            raise ValueError(f"{name}: not a tf.train.SequenceExample: {error}") from error
         if "clip/label/text" not in context:
             return _single_value(name, "clip/label/index", context)
         text = _single_value(name, "clip/label/text", context, bytes).decode(errors="replace")

@@ -159,5 +159,5 @@ def unpack_record(record: bytes) -> tuple[dict[str, Any], bytes]:
     """Return the header and the mp4 file of a record; raises `ValueError` if it is malformed."""
     end = 4 + struct.unpack("<I", record[:4])[0] if len(record) >= 4 else 0
     if not 4 < end <= len(record):
-        raise ValueError(f"a record of {len(record)} bytes is no transcoded video")
+        raise ValueError(f"a record of {len(record)} bytes is not a transcoded video")
     return json.loads(record[4:end]), record[end:]

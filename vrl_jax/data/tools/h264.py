@@ -48,6 +48,6 @@ def transcode_video(row: Row, short_side: int) -> bytes:
             image.pts, image.time_base = number, 1 / rate
             new.mux(stream.encode(image))
         if number + 1 < row.frames:
-            raise VideoError(f"only {number + 1} of {row.frames} frames decode")
+            raise VideoError(f"only {number + 1} of {row.frames} frames can be decoded")
         new.mux(stream.encode())
     return file.getvalue()

@@ -63,7 +63,7 @@ def transcode_videos(
     Raises:
       ConfigMismatch: `out` has shards of another manifest or with other settings.
       ValueError: the manifest is unfinished.
-      VideoError: a shard does not read back as it was written.
+      VideoError: a shard cannot be read back as it was written.
     """
     check.at_least(2, short_side=short_side)
     check.at_least(1, shard_mb=shard_mb)
@@ -141,7 +141,7 @@ def _write_shard(pool: Pool, path: Path, rows: list[Row], short_side: int, progr
         for number, result in pool.map(_verify, [(partial, entry) for entry, _ in entries]):
             if isinstance(result, Failure):
                 name = entries[number][0].id
-                raise VideoError(f"{partial} does not read back, {name}: {result.reason}")
+                raise VideoError(f"{partial} cannot be read back, {name}: {result.reason}")
         text = "".join([*(entry.to_json() for entry, _ in entries), *failed])
         atomic_files.write_text(path.with_suffix(".jsonl"), text)
 

@@ -86,7 +86,7 @@ def index_tfrecords(path: AnyPath) -> Iterator[tuple[int, int]]:
     A record is its length (u64), 4 bytes of checksum, its data, and 4 bytes of checksum.
 
     Raises:
-      ValueError: the file is truncated, compressed or no TFRecord file.
+      ValueError: the file is truncated, compressed or not a TFRecord file.
     """
     at, number = 0, 0
     with remote_paths.open_sparse(path) as file:
@@ -98,7 +98,7 @@ def index_tfrecords(path: AnyPath) -> Iterator[tuple[int, int]]:
             if at + 12 + size + 4 > end:
                 raise ValueError(
                     f"{path}, record {number}: must have {size} bytes, but the file ends: it is "
-                    "truncated, compressed or no TFRecord file"
+                    "truncated, compressed or not a TFRecord file"
                 )
             yield at + 12, size
             at, number = at + 12 + size + 4, number + 1

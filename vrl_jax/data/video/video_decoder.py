@@ -238,7 +238,7 @@ class _FileReader:
                 raise  # out of memory, not a damaged file
             damage = error.strerror
         if not self._cached:
-            raise VideoError(f"{self._name}: no frame decodes: {damage}")
+            raise VideoError(f"{self._name}: no frame can be decoded: {damage}")
         self.num_frames = len(self._cached)
 
 
