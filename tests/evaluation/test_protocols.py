@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.evaluation.shrink import shrink
-from vrl_jax.evaluation.eval_protocol import find_deviations
+from vrl_jax.evaluation.eval_protocol import find_deviations, load_recipe
 from vrl_jax.evaluation.protocols.retrieval import Retrieval
 from vrl_jax.evaluation.recipes import list_recipes, published_recipe
 
@@ -121,6 +121,19 @@ def test_a_recipe_tells_the_data_sets_of_its_paper():
 def test_what_no_paper_has_is_refused(paper, task, message):
     with pytest.raises(ValueError, match=message):
         published_recipe(paper, task)
+
+
+@pytest.mark.parametrize("name", ["severe", ":recipe", ".severe:severe_linear", "no.module:recipe"])
+def test_a_published_recipe_that_does_not_exist_is_refused(name):
+    with pytest.raises(ValueError, match="no recipe"):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize("part, field", [("test", "size"), ("test", "resize"), ("train", "resize")])
+def test_an_input_without_pixels_is_refused(part, field):
+    protocol = published_recipe("severe", "linear")("ucf101")
+    with pytest.raises(ValueError, match=f"{field} must be at least 1, got 0"):
+        replace(getattr(protocol, part), **{field: 0 if field == "size" else (0, 0)})
 
 
 def test_deviations_are_all_that_differs_from_the_recipe():

@@ -34,6 +34,9 @@ class EvalInput:
     size: int
     crops: Crops = Crops()
 
+    def __post_init__(self):
+        check.at_least(1, size=self.size, resize=min(self.resize))
+
 
 @dataclass(frozen=True)
 class TrainInput:
@@ -52,7 +55,7 @@ class TrainInput:
     repeats: int = 1
 
     def __post_init__(self):
-        check.at_least(1, **{"train.repeats": self.repeats})
+        check.at_least(1, repeats=self.repeats, resize=min(self.resize))
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def load_recipe(published: str) -> tuple[Callable[[str], EvalProtocol], str]:
     module, name, benchmark = (*published.split(":"), "", "")[:3]
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"protocol.published: no recipe {published!r}: {error}") from error
     if not hasattr(function, "benchmarks"):
         raise ValueError(f"protocol.published: {published!r} is not a recipe")
