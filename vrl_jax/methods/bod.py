@@ -51,6 +51,7 @@ class BOD:
         `forecast.cross_forecast`; "shared", with its own head: see `forecast.shared_forecast`.
       forecast_weight: weight of that loss in the upper level; 0 leaves it to the lower level.
       forecast_grid: cells per side of the last feature map that the shared forecast reads.
+      ahead: frames that the shared forecast predicts ahead, fewer than the encoder's frames.
       inner_steps: steps of the lower level before each step of the upper level; 0 disables it.
       inner_learning_rate: peak learning rate of these steps, plain gradient descent. It warms up
         over the first fifth of the run and decays to 0 along a half cosine, like that of the upper
@@ -70,13 +71,13 @@ class BOD:
     forecast: str = "held_out"
     forecast_weight: float = 0.0
     forecast_grid: int = 1
+    ahead: int = 4
     inner_steps: int = 1
     inner_learning_rate: float = 0.01
 
     # Constants here, fields of `ReleasedBOD`.
     clips: ClassVar[int] = 2
     floor: ClassVar[float] = 1e-2
-    ahead: ClassVar[int] = 4
     held_out: ClassVar[int] = 2
     inner_warmup: ClassVar[float] = 0.2
     hypergradient: ClassVar[str] = "none"
@@ -91,7 +92,7 @@ class BOD:
         check.positive(dim=self.dim, radius=self.radius, ridge=self.ridge)
         check.positive(static_temperature=self.static_temperature)
         check.positive(dynamic_temperature=self.dynamic_temperature)
-        check.at_least(1, grid=self.grid, forecast_grid=self.forecast_grid)
+        check.at_least(1, grid=self.grid, forecast_grid=self.forecast_grid, ahead=self.ahead)
         check.at_least(0, forecast_weight=self.forecast_weight, inner_steps=self.inner_steps)
         check.at_least(0, inner_learning_rate=self.inner_learning_rate)
 

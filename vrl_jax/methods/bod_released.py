@@ -35,7 +35,6 @@ class ReleasedBOD(BOD):
         keeps a length below 1.
       forecast: as in `BOD`, or the published loss "literal": see
         `forecast.released_code_residual`.
-      ahead: frames that the shared forecast predicts ahead.
       held_out: transitions that the held-out forecast predicts.
       inner_warmup: fraction of the run over which the lower level's learning rate warms up.
       hypergradient: "none", "maml1" or "betty": see `Inner`.
@@ -50,7 +49,6 @@ class ReleasedBOD(BOD):
     scope: str = "clip"
     projector: str = "oblique"
     floor: float = 1e-2
-    ahead: int = 4
     held_out: int = 2
     inner_warmup: float = 0.2
     hypergradient: str = "none"
@@ -67,7 +65,7 @@ class ReleasedBOD(BOD):
         check.one_of(koopman.SCOPES, scope=self.scope)
         check.one_of(koopman.PROJECTORS, projector=self.projector)
         check.positive(floor=self.floor)
-        check.at_least(1, ahead=self.ahead, held_out=self.held_out)
+        check.at_least(1, held_out=self.held_out)
         check.fraction(inner_warmup=self.inner_warmup)
         check.one_of(("none", "maml1", "betty"), hypergradient=self.hypergradient)
 
