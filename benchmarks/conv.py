@@ -1,11 +1,11 @@
-"""Which way to convolve is the quickest here, for the convolutions that an encoder has.
+"""Benchmark of formulations of convolution, for every convolution of an encoder.
 
 `python benchmarks/conv.py --encoder=r2plus1d-18 --json=conv.json`
 
-Every convolution of the encoder is found by tracing it, and timed alone, forward and gradient, in
-each formulation that computes it, in interleaved rounds. A convolution of pixels needs no gradient
-of its input. The verdict is on `conv="auto"`: whether what it takes on this backend is the quicker
-of the two formulations that encoders offer, and what the quickest for each would save.
+The convolutions are listed by tracing the encoder. Each is timed separately, forward and gradient,
+in all formulations that can compute it, in interleaved rounds. A convolution of pixels needs no
+gradient of its input. The summary tells whether `conv="auto"` selects the faster of the two
+formulations of encoders on this backend, and what the fastest for each convolution would save.
 """
 
 import argparse
@@ -42,45 +42,45 @@ class Layer(NamedTuple):
     def __str__(self) -> str:
         """Return kernel, channels and strides, and the input's time, height and width."""
         *extent, i, o = self.kernel
-        by = [" x ".join(map(str, each)) for each in (extent, self.strides, self.x[1:4])]
-        return f"{by[0]}, {i} to {o}, /{by[1]} of {by[2]}"
+        kernel, strides, x = (" x ".join(map(str, y)) for y in (extent, self.strides, self.x[1:4]))
+        return f"{kernel}, {i} to {o}, /{strides} of {x}"
 
 
-def layers_of(module: nn.Module, clips: tuple[int, ...]) -> Counter[Layer]:
+def list_layers(module: nn.Module, clips: tuple[int, ...]) -> Counter[Layer]:
     """Count the distinct convolutions of a network on clips of a shape, in order."""
-    found = Counter()
+    layers = Counter()
 
-    def watch(call, arguments, given, context):
+    def record(call, args, kwargs, context):
         conv = context.module
         if isinstance(conv, Conv3d) and context.method_name == "__call__":
-            x = arguments[0].shape
-            found[Layer(x, (*conv.kernel, x[-1], conv.features), conv.strides)] += 1
-        return call(*arguments, **given)
+            x = args[0].shape
+            layers[Layer(x, (*conv.kernel, x[-1], conv.features), conv.strides)] += 1
+        return call(*args, **kwargs)
 
-    with nn.intercept_methods(watch):
+    with nn.intercept_methods(record):
         spec, key = jax.ShapeDtypeStruct(clips, jnp.float32), jax.random.key(0)
         jax.eval_shape(lambda x: module.init_with_output(key, x, True), spec)
-    return found
+    return layers
 
 
-def padded(channels: int) -> Callable[..., jax.Array]:
-    """Return the native convolution of as many input channels, those that are added being zero."""
+def pad_channels(channels: int) -> Callable[..., jax.Array]:
+    """Return the native convolution with inputs padded to `channels` by zeros."""
 
     def convolve(x: jax.Array, kernel: jax.Array, strides: Strides) -> jax.Array:
-        more = (0, channels - x.shape[-1])
-        x = jnp.pad(x, [(0, 0)] * 4 + [more])
-        return conv3d_native(x, jnp.pad(kernel, [(0, 0)] * 3 + [more, (0, 0)]), strides)
+        padding = (0, channels - x.shape[-1])
+        x = jnp.pad(x, [(0, 0)] * 4 + [padding])
+        return conv3d_native(x, jnp.pad(kernel, [(0, 0)] * 3 + [padding, (0, 0)]), strides)
 
     return convolve
 
 
 def space_to_depth(x: jax.Array, kernel: jax.Array, strides: Strides) -> jax.Array:
-    """Convolve blocks of `strides` pixels, laid into channels, without a stride in space."""
+    """Move blocks of `strides` pixels to channels and convolve without spatial stride."""
     (b, t, h, w, i), (kt, *extent, _, o), (st, *space) = x.shape, kernel.shape, strides
     sh, sw = space
     before, blocks, pads = [], [], [((kt - 1) // 2,) * 2]
     for k, s in zip(extent, space, strict=True):
-        front = -((k - 1) // 2) % s  # so that the first tap begins a block
+        front = -((k - 1) // 2) % s  # the first tap starts a block
         back = -(k + front) % s
         before.append((front, back))
         blocks.append((front + k + back) // s)
@@ -95,52 +95,57 @@ def space_to_depth(x: jax.Array, kernel: jax.Array, strides: Strides) -> jax.Arr
     return lax.conv_general_dilated(x, kernel, (st, 1, 1), pads, dimension_numbers=axes)
 
 
-def formulations(layer: Layer) -> dict[str, Callable[..., jax.Array]]:
-    """Return what computes a layer, by name."""
-    ways = {"native": conv3d_native, "folded": conv3d_folded}
+def list_formulations(layer: Layer) -> dict[str, Callable[..., jax.Array]]:
+    """Return the functions that compute a layer, by name."""
+    functions = {"native": conv3d_native, "folded": conv3d_folded}
     inputs, (_, *strides) = layer.kernel[3], layer.strides
     if inputs == 3:
-        ways |= {"3 to 4 channels": padded(4), "3 to 8 channels": padded(8)}
-        divided = not any(side % s for side, s in zip(layer.x[2:4], strides, strict=True))
-        if divided and max(strides) > 1:
-            ways["space to depth"] = space_to_depth
-    return ways
+        functions |= {"3 to 4 channels": pad_channels(4), "3 to 8 channels": pad_channels(8)}
+        divisible = not any(side % s for side, s in zip(layer.x[2:4], strides, strict=True))
+        if divisible and max(strides) > 1:
+            functions["space to depth"] = space_to_depth
+    return functions
 
 
-def work(convolve: Callable[..., jax.Array], layer: Layer, dtype: str) -> Callable[[], Any]:
-    """Return a call of the compiled convolution and its gradient."""
+def compile_layer(
+    convolve: Callable[..., jax.Array], layer: Layer, dtype: str
+) -> Callable[[], Any]:
+    """Return a function that computes the convolution and its gradient, compiled."""
     keys = jax.random.split(jax.random.key(0), 3)
     x, kernel = (jax.random.normal(k, s, dtype) for k, s in zip(keys[:2], layer[:2], strict=True))
     y = jax.eval_shape(lambda: convolve(x, kernel, layer.strides))
-    slope = jax.random.normal(keys[2], y.shape, dtype)
+    cotangent = jax.random.normal(keys[2], y.shape, dtype)
 
-    def both(x: jax.Array, kernel: jax.Array, slope: jax.Array) -> Any:
+    def forward_backward(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
         if layer.kernel[3] == 3:  # pixels need no gradient
-            y, back = jax.vjp(lambda kernel: convolve(x, kernel, layer.strides), kernel)
+            y, vjp = jax.vjp(lambda kernel: convolve(x, kernel, layer.strides), kernel)
         else:
-            y, back = jax.vjp(lambda *given: convolve(*given, layer.strides), x, kernel)
-        return y, back(slope)
+            y, vjp = jax.vjp(lambda x, kernel: convolve(x, kernel, layer.strides), x, kernel)
+        return y, vjp(cotangent)
 
-    compiled = jax.jit(both, compiler_options=compiler_options(make_mesh()))
-    return lambda: jax.block_until_ready(compiled(x, kernel, slope))
+    compiled = jax.jit(forward_backward, compiler_options=compiler_options(make_mesh()))
+    return lambda: jax.block_until_ready(compiled(x, kernel, cotangent))
 
 
 def measure(layers: Counter[Layer], dtype: str, count: int, times: int) -> list[dict[str, Any]]:
     """Return the seconds of every layer in every formulation, by round."""
-    found = []
+    timings = []
     for layer, uses in layers.items():
-        ways = {name: work(way, layer, dtype) for name, way in formulations(layer).items()}
-        taken = rounds.interleave(ways, count, times)
-        found.append({"layer": str(layer), "uses": uses, "seconds": taken})
-    return found
+        functions = {
+            name: compile_layer(convolve, layer, dtype)
+            for name, convolve in list_formulations(layer).items()
+        }
+        seconds = rounds.interleave(functions, count, times)
+        timings.append({"layer": str(layer), "uses": uses, "seconds": seconds})
+    return timings
 
 
-def verdict(found: list[dict[str, Any]], backend: str) -> dict[str, Any]:
-    """Return the seconds of all convolutions by formulation, and whether "auto" is the quicker."""
+def summarize(timings: list[dict[str, Any]], backend: str) -> dict[str, Any]:
+    """Return the seconds of all convolutions by formulation, and whether "auto" is the faster."""
 
     def total(pick: Callable[[dict[str, float]], float]) -> float:
-        medians = [{k: statistics.median(v) for k, v in f["seconds"].items()} for f in found]
-        return sum(f["uses"] * pick(m) for f, m in zip(found, medians, strict=True))
+        medians = [{k: statistics.median(v) for k, v in t["seconds"].items()} for t in timings]
+        return sum(t["uses"] * pick(m) for t, m in zip(timings, medians, strict=True))
 
     totals = {name: total(lambda m, name=name: m[name]) for name in ("native", "folded")}
     totals["quickest of each"] = total(lambda m: min(m.values()))
@@ -152,28 +157,28 @@ def verdict(found: list[dict[str, Any]], backend: str) -> dict[str, Any]:
     }
 
 
-def tabulate(found: list[dict[str, Any]], told: dict[str, Any], title: str) -> str:
-    """Return the Markdown that tells a run."""
-    names = list(dict.fromkeys(name for each in found for name in each["seconds"]))
+def tabulate(timings: list[dict[str, Any]], summary: dict[str, Any], title: str) -> str:
+    """Return the report in Markdown."""
+    names = list(dict.fromkeys(name for each in timings for name in each["seconds"]))
     rows = []
-    for each in found:
+    for each in timings:
         medians = {name: statistics.median(s) for name, s in each["seconds"].items()}
         cells = [f"{1e3 * medians[n]:.2f}" if n in medians else "" for n in names]
         rows.append([each["layer"], str(each["uses"]), *cells, min(medians, key=medians.get)])
-    totals = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in told["seconds"].items())
-    is_quicker = "is" if told["auto_is_quicker"] else "is not"
+    totals = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in summary["seconds"].items())
+    is_faster = "is" if summary["auto_is_quicker"] else "is not"
     lines = [
         f"{title}; median ms, forward and gradient",
         "",
-        rounds.table(["convolution", "uses", *names, "quickest"], rows),
+        rounds.markdown_table(["convolution", "uses", *names, "fastest"], rows),
         "",
-        f'All: {totals}. conv="auto" takes {told["auto"]} here, which {is_quicker} the quicker.',
+        f'All: {totals}. conv="auto" selects {summary["auto"]} here, which {is_faster} the faster.',
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Find the convolutions, time them, print the table."""
+    """Time all convolutions and print the table."""
     defaults = CPU if jax.default_backend() == "cpu" else GPU
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", choices=tuple(ENCODERS), default="r2plus1d-18")
@@ -181,18 +186,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=defaults["batch"], help="clips")
     parser.add_argument("--frames", type=int, default=defaults["frames"])
     parser.add_argument("--size", type=int, default=defaults["size"])
-    parser.add_argument("--times", type=int, default=3, help="calls in a round")
+    parser.add_argument("--times", type=int, default=3, help="calls per round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=pathlib.Path, help="also write the numbers here")
-    given = parser.parse_args()
-    clips = (given.batch, given.frames, given.size, given.size, 3)
-    layers = layers_of(ENCODERS[given.encoder]().module(), clips)
-    found = measure(layers, given.dtype, given.rounds, given.times)
-    told = verdict(found, jax.default_backend())
+    parser.add_argument("--json", type=pathlib.Path, help="also write the numbers to this file")
+    args = parser.parse_args()
+    clips = (args.batch, args.frames, args.size, args.size, 3)
+    layers = list_layers(ENCODERS[args.encoder]().module(), clips)
+    timings = measure(layers, args.dtype, args.rounds, args.times)
+    summary = summarize(timings, jax.default_backend())
     shape = " x ".join(map(str, clips[:4]))
-    title = f"{given.encoder} on {shape}, {given.dtype}, {jax.devices()[0].device_kind}"
-    numbers = {"layers": found, "verdict": told, "environment": provenance.describe_environment()}
-    rounds.publish(tabulate(found, told, title), numbers, given.json)
+    title = f"{args.encoder} on {shape}, {args.dtype}, {jax.devices()[0].device_kind}"
+    numbers = {"layers": timings, "verdict": summary}
+    numbers["environment"] = provenance.describe_environment()
+    rounds.publish(tabulate(timings, summary, title), numbers, args.json)
 
 
 if __name__ == "__main__":

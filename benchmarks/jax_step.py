@@ -1,6 +1,6 @@
-"""Our side of `benchmarks/step.py`: time the step that `vrl_jax.main` runs.
+"""The JAX side of `benchmarks/step.py`: times the step of `vrl_jax.main`.
 
-It is given the settings as JSON and prints JSON in its last line.
+Its argument is the settings as JSON; its last line of output is the result as JSON.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ OPTIMS = {"sgd": SGD, "adamw": AdamW}
 VIDEOS = 4096
 
 
-def experiment(
+def make_experiment(
     settings: Settings, method: MethodConfig | None = None, **encoder: Any
 ) -> Experiment:
-    """Return the run whose step is timed: plain contrast of clips, if no method is given."""
+    """Return the experiment whose step is timed, by default instance discrimination."""
     return Experiment(
         data=Synthetic(),
         sampling=Sampling(frames=settings.frames, clips=2),
@@ -60,13 +60,13 @@ def experiment(
     )
 
 
-def program_of(experiment: Experiment) -> Program:
-    """Return what a run computes on the first device."""
+def make_device_program(experiment: Experiment) -> Program:
+    """Return the program of an experiment on the first device."""
     return make_program(experiment, VIDEOS, make_mesh(jax.devices()[:1]))
 
 
-def runner(program: Program) -> Callable[[int], None]:
-    """Compile; return a function that takes so many steps on random clips and awaits the last."""
+def compile_runner(program: Program) -> Callable[[int], None]:
+    """Return a function that runs a number of steps on random clips and waits for the last."""
     step, state = program.step.lower().compile(), program.init()
     rows = np.random.default_rng(0).integers(256, size=program.clips.shape, dtype=np.uint8)
     clips = shard_rows(program.clips.sharding.mesh, rows)
@@ -80,29 +80,29 @@ def runner(program: Program) -> Callable[[int], None]:
     return run
 
 
-def flop_per_clip(settings: Settings) -> int:
-    """Return the model FLOP of a view that is learned from, a teacher's view of it included."""
+def count_flop_per_clip(settings: Settings) -> int:
+    """Return the model FLOP for a view, including that of a teacher."""
     network = ENCODERS[settings.encoder](conv="native").module()
     shape = (1, settings.frames, settings.size, settings.size, 3)
     return 2 * multiply_adds(network, shape) * (4 if settings.framework == "moco" else 3)
 
 
-def matmul_flops(side: int = 8192, times: int = 20) -> float:
-    """Return the FLOP a second of products of square bfloat16 matrices."""
+def measure_matmul_flops(side: int = 8192, times: int = 20) -> float:
+    """Return the FLOP per second of products of square bfloat16 matrices."""
     x = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()
     began = time.perf_counter()
-    made = [product(x, x) for _ in range(times)]
-    jax.block_until_ready(made)
+    products = [product(x, x) for _ in range(times)]
+    jax.block_until_ready(products)
     return 2 * side**3 * times / (time.perf_counter() - began)
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Return the seconds of a step, and what shows that it was the same one."""
-    planned = experiment(settings)
-    program = program_of(planned)
-    run = runner(program)
+    """Return the seconds per step, and properties that both sides must share."""
+    experiment = make_experiment(settings)
+    program = make_device_program(experiment)
+    run = compile_runner(program)
     run(WARM)
     began = time.perf_counter()
     run(settings.steps)
@@ -111,10 +111,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "device": jax.devices()[0].device_kind,
-        "augmentation": dataclasses.asdict(planned.augment),
+        "augmentation": dataclasses.asdict(experiment.augment),
         "parameters": count(program.state.params),
-        "flop_per_clip": flop_per_clip(settings),
-        "matmul_flops": matmul_flops() if gpu else None,
+        "flop_per_clip": count_flop_per_clip(settings),
+        "matmul_flops": measure_matmul_flops() if gpu else None,
         "environment": provenance.describe_environment(),
     }
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of compute share: interleaved rounds, and how they are told."""
+"""Interleaved timing rounds and the report that the benchmarks of compute share."""
 
 import json
 import os
@@ -13,43 +13,44 @@ from typing import Any
 
 
 def interleave(
-    works: Mapping[str, Callable[[], Any]], rounds: int, times: int = 1
+    functions: Mapping[str, Callable[[], Any]], rounds: int, times: int = 1
 ) -> dict[str, list[float]]:
-    """Return the mean seconds of a call of each work, one number a round: A B A B ...
+    """Return the mean seconds per call of each function, by round, in turns: A B A B ...
 
-    Each is called once before, which compiles. A work returns when its result is there.
+    Each function is called once before the first round, which compiles it. A function must block
+    until its result is ready.
     """
-    for work in works.values():
-        work()
-    taken = {name: [] for name in works}
+    for function in functions.values():
+        function()
+    seconds = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, work in works.items():
+        for name, function in functions.items():
             began = time.perf_counter()
             for _ in range(times):
-                work()
-            taken[name].append((time.perf_counter() - began) / times)
-    return taken
+                function()
+            seconds[name].append((time.perf_counter() - began) / times)
+    return seconds
 
 
 def ratios(upper: Sequence[float], lower: Sequence[float]) -> list[float]:
-    """Return `upper / lower` of every round."""
+    """Return `upper / lower` for every round."""
     return [a / b for a, b in zip(upper, lower, strict=True)]
 
 
-def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """Return the median and, in brackets, the least and the greatest of the rounds."""
+def format_spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Return the median of the rounds, with the minimum and maximum in brackets."""
     low, middle, high = (f(values) for f in (min, statistics.median, max))
     return f"{middle:{form}} ({low:{form}} - {high:{form}})"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def run() -> dict[str, Any]:
-    """Return how and where a benchmark runs."""
+def describe_machine() -> dict[str, Any]:
+    """Return the command of the benchmark and the machine that it runs on."""
     return {
         "command": shlex.join(["python", *sys.argv]),
         "cores": os.cpu_count(),
@@ -59,12 +60,12 @@ def run() -> dict[str, Any]:
     }
 
 
-def publish(report: str, numbers: Mapping[str, Any], to: pathlib.Path | None) -> None:
-    """Print the report under the command and the machine; write both and the numbers as JSON."""
-    here = run()
-    print(f"`{here['command']}`, {here['cores']} cores, {here['processor']}\n\n{report}")
-    if to:
-        to.write_text(json.dumps({**here, **numbers}, indent=2))
+def publish(report: str, numbers: Mapping[str, Any], path: pathlib.Path | None) -> None:
+    """Print the report with command and machine, and write these and the numbers as JSON."""
+    machine = describe_machine()
+    print(f"`{machine['command']}`, {machine['cores']} cores, {machine['processor']}\n\n{report}")
+    if path:
+        path.write_text(json.dumps({**machine, **numbers}, indent=2))
 
 
 def _processor() -> str:

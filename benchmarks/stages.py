@@ -1,14 +1,14 @@
-"""Where the time of a training step goes, of any config.
+"""Time of the stages of a training step, for any config.
 
 `python benchmarks/stages.py --config=configs/synthetic_bod.py` takes the flags of `vrl_jax.main`,
-`--rounds`, `--json=PATH`, and `--trace=DIR` for a profiler's trace of three steps. Clips are random
-numbers; no data are read.
+`--rounds`, `--json=PATH`, and `--trace=DIR` for a profiler trace of three steps. Clips are random;
+no data are read.
 
-Growing prefixes of the step are compiled and timed in interleaved rounds; a stage is what its
-prefix takes more than the one before. XLA fuses across stages, each prefix writes what it has found
-and the whole step alone gives its state away, so a difference is what a stage adds and not what it
-would take alone: a small one may be below zero. Encoding of views that a method or a teacher makes
-further is counted with the losses.
+Prefixes of the step, each one stage longer than the last, are compiled and timed in interleaved
+rounds; the time of a stage is the difference of two prefixes. XLA fuses across stages, each prefix
+writes its outputs, and only the complete step donates its state. A difference is therefore the time
+that a stage adds, not the time that it would take separately, and may be slightly negative. Further
+encoding by a method or a teacher is counted with the losses.
 """
 
 import pathlib
@@ -39,12 +39,12 @@ from vrl_jax.train.sharding import (
 )
 from vrl_jax.train.train_step import TrainState, make_step, step_key, view_keys
 
-VIDEOS = 4096  # the set's size decides schedules alone
+VIDEOS = 4096  # the size of the data set affects only schedules
 Prefix = Callable[[TrainState, jax.Array], Any]
 
 
-def prefixes(run: Experiment, program: Program) -> dict[str, Prefix]:
-    """Return the parts of the upper level's step that change no state, each with those before."""
+def make_prefixes(run: Experiment, program: Program) -> dict[str, Prefix]:
+    """Return the prefixes of the upper level's step that do not change the state."""
     method = program.method
 
     def augment(train: TrainState, clips: jax.Array) -> jax.Array:
@@ -54,8 +54,7 @@ def prefixes(run: Experiment, program: Program) -> dict[str, Prefix]:
 
     def encode(train: TrainState, clips: jax.Array) -> Any:
         views = augment(train, clips)
-        variables = {"params": train.params["network"]["encoder"]}
-        variables["batch_stats"] = train.state["stats"].get("encoder", {})
+        variables = method.encoder(train.params, train.state)
         flat = views.reshape(-1, *views.shape[2:])
         network = run.encoder.module()
         features, changed = network.apply(variables, flat, True, mutable=["batch_stats"])
@@ -67,8 +66,8 @@ def prefixes(run: Experiment, program: Program) -> dict[str, Prefix]:
         return method.loss(params, train.state, augment(train, clips), noise, train.step)
 
     def gradient(train: TrainState, clips: jax.Array) -> Any:
-        of = jax.value_and_grad(lambda params: loss(train, clips, params), has_aux=True)
-        return of(train.params)
+        differentiate = jax.value_and_grad(lambda params: loss(train, clips, params), has_aux=True)
+        return differentiate(train.params)
 
     return {
         "augmentation": augment,
@@ -78,106 +77,108 @@ def prefixes(run: Experiment, program: Program) -> dict[str, Prefix]:
     }
 
 
-def works(run: Experiment, program: Program, mesh: Mesh) -> dict[str, Callable[[], Any]]:
-    """Return a call for every prefix, the whole step last, on random clips."""
+def compile_prefixes(run: Experiment, program: Program, mesh: Mesh) -> dict[str, Callable[[], Any]]:
+    """Return a function for every prefix on random clips, with the complete step last."""
     rng = np.random.default_rng(0)
-    drawn = rng.integers(256, size=program.clips.shape, dtype=np.uint8)
-    clips, rows = shard_rows(mesh, drawn), shard_rows(mesh, drawn[: run.train.batch])
+    pixels = rng.integers(256, size=program.clips.shape, dtype=np.uint8)
+    clips, upper_clips = shard_rows(mesh, pixels), shard_rows(mesh, pixels[: run.train.batch])
     state = program.init()
-    placed = replicated_sharding(mesh), batch_sharding(mesh)
+    shardings = replicated_sharding(mesh), batch_sharding(mesh)
 
-    def timed(prefix: Prefix) -> Callable[[], Any]:
-        compiled = jax.jit(prefix, in_shardings=placed, compiler_options=compiler_options(mesh))
+    def compile_prefix(prefix: Prefix) -> Callable[[], Any]:
+        compiled = jax.jit(prefix, in_shardings=shardings, compiler_options=compiler_options(mesh))
         return lambda: jax.block_until_ready(compiled(state, clips))
 
-    made = {name: timed(prefix) for name, prefix in prefixes(run, program).items()}
+    functions = {name: compile_prefix(p) for name, p in make_prefixes(run, program).items()}
     optimizer = run.optim.build(run.train.batch, program.horizon.steps)
     upper = program.method._replace(inner=None)
     step = make_step(upper, optimizer, run.augment, run.train.seed, mesh)
-    made["optimiser, update"] = stepping(step, program.init(), rows)
+    functions["optimiser, update"] = repeat_step(step, program.init(), upper_clips)
     if program.method.inner:
-        made["lower level"] = stepping(program.step.lower().compile(), program.init(), clips)
-    return made
+        step = program.step.lower().compile()
+        functions["lower level"] = repeat_step(step, program.init(), clips)
+    return functions
 
 
-def stepping(step: Callable[..., Any], state: TrainState, clips: jax.Array) -> Callable[[], Any]:
-    """Return a call that takes one step after the other: a step's state is given away."""
+def repeat_step(step: Callable[..., Any], state: TrainState, clips: jax.Array) -> Callable[[], Any]:
+    """Return a function that runs the next step, since a step donates its state."""
 
-    def work() -> None:
+    def run_next() -> None:
         nonlocal state
         state, metrics = step(state, clips)
         jax.block_until_ready((state, metrics))
 
-    return work
+    return run_next
 
 
-def stages(taken: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Return what each prefix takes more than the one before, by round."""
-    before, found = [0.0] * len(next(iter(taken.values()))), {}
-    for name, seconds in taken.items():
-        found[name] = [now - then for now, then in zip(seconds, before, strict=True)]
-        before = seconds
-    return found
+def stage_seconds(prefixes: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return the difference of each prefix to the one before, by round."""
+    previous, stages = [0.0] * len(next(iter(prefixes.values()))), {}
+    for name, seconds in prefixes.items():
+        stages[name] = [a - b for a, b in zip(seconds, previous, strict=True)]
+        previous = seconds
+    return stages
 
 
-def tabulate(run: Experiment, taken: dict[str, list[float]]) -> str:
-    """Return the Markdown that tells a run."""
-    *_, whole = taken.values()
-    total = statistics.median(whole)
+def tabulate(run: Experiment, prefixes: dict[str, list[float]]) -> str:
+    """Return the report in Markdown."""
+    *_, step = prefixes.values()
+    total = statistics.median(step)
     rows = [
         [
             name,
-            rounds.spread([1e3 * x for x in seconds], ".1f"),
+            rounds.format_spread([1e3 * x for x in seconds], ".1f"),
             f"{statistics.median(seconds) / total:.0%}",
-            rounds.spread([1e3 * x for x in taken[name]], ".1f"),
+            rounds.format_spread([1e3 * x for x in prefixes[name]], ".1f"),
         ]
-        for name, seconds in stages(taken).items()
+        for name, seconds in stage_seconds(prefixes).items()
     ]
     lines = [
         f"{type(run.method).__name__}, {type(run.encoder).__name__}, {run.train.batch} videos, "
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}: {1e3 * total:.1f} ms a step",
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}: {1e3 * total:.1f} ms per step",
         "",
-        rounds.table(["", "ms", "share", "ms with all before"], rows),
+        rounds.markdown_table(["", "ms", "share", "ms of the prefix"], rows),
     ]
     return "\n".join(lines)
 
 
-def examine(run: Experiment, count: int, trace: str, to: pathlib.Path | None) -> None:
-    """Time the prefixes, print the table, write what is asked for.
+def time_stages(run: Experiment, count: int, trace: str, path: pathlib.Path | None) -> None:
+    """Time the prefixes, print the table, and write trace and numbers.
 
     Raises:
-      ValueError: what training refuses too.
+      ValueError: training would refuse the settings.
     """
     mesh = make_mesh()
-    calls = works(run, make_program(run, VIDEOS, mesh), mesh)
-    taken = rounds.interleave(calls, count)
+    functions = compile_prefixes(run, make_program(run, VIDEOS, mesh), mesh)
+    prefixes = rounds.interleave(functions, count)
     if trace:
-        *_, step = calls.values()
+        *_, step = functions.values()
         with jax.profiler.trace(trace):
             for _ in range(3):
                 step()
-    numbers = {"config": configs.run_identity(run), "prefixes": taken, "stages": stages(taken)}
+    numbers = {"config": configs.run_identity(run), "prefixes": prefixes}
+    numbers["stages"] = stage_seconds(prefixes)
     numbers["environment"] = provenance.describe_environment()
-    rounds.publish(tabulate(run, taken), numbers, to)
+    rounds.publish(tabulate(run, prefixes), numbers, path)
 
 
-def start(argv: list[str]) -> None:
-    """Parse, measure, print."""
+def main(argv: list[str]) -> None:
+    """Time the stages of the config in the flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     enable_cache()
-    given = flags.FLAGS
-    path = pathlib.Path(given.json) if given.json else None
+    values = flags.FLAGS
+    path = pathlib.Path(values.json) if values.json else None
     try:
-        run = configs.build(command_line.replace_data(given.config, given.data))
-        examine(run, given.rounds, given.trace, path)
+        run = configs.build(command_line.replace_data(values.config, values.data))
+        time_stages(run, values.rounds, values.trace, path)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
-if __name__ == "__main__":  # imported, it has no flags: those of `vrl_jax.preflight` share names
-    flags.DEFINE_integer("rounds", 5, "Times that each prefix is timed.")
-    flags.DEFINE_string("trace", "", "Folder for a profiler's trace of three steps.")
+if __name__ == "__main__":  # on import these flags would clash with those of `vrl_jax.preflight`
+    flags.DEFINE_integer("rounds", 5, "Rounds in which each prefix is timed.")
+    flags.DEFINE_string("trace", "", "Folder for a profiler trace of three steps.")
     flags.DEFINE_string("json", "", "Also write the numbers to this file.")
-    app.run(start)
+    app.run(main)

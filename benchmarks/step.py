@@ -1,14 +1,14 @@
-"""How quick the pretraining step is, beside the same step in PyTorch, and beside the device.
+"""Speed of the pretraining step relative to the same step in PyTorch and to the device.
 
-`python benchmarks/step.py --encoder=r2plus1d-18 --json=step.json` times whole steps: views of u8
-clips (two a video), encoder, projection head, NT-Xent (or MoCo's teacher and queue), gradient and
-optimiser. Each side runs in a process of its own, `jax_step.py` and `torch_step.py`, which live no
-longer than their turn; turns alternate, so that both meet the same machine. PyTorch runs compiled,
-with channels last, autocast where `--dtype=bfloat16`, and a fused optimiser.
+`python benchmarks/step.py --encoder=r2plus1d-18 --json=step.json` times complete steps: views of u8
+clips (two per video), encoder, projection head, NT-Xent (or MoCo's teacher and queue), gradient and
+optimiser. Each side runs in its own process, `jax_step.py` and `torch_step.py`, which ends with its
+turn; turns alternate. PyTorch runs compiled, with channels last, autocast if `--dtype=bfloat16`,
+and a fused optimiser.
 
-A clip is one view that the learning side encodes. Model FLOP are two per multiply-add of the
-encoder, three times for forward and backward, and once more where a teacher encodes; the device's
-rate is the greater of what both sides reach on a product of 8192 x 8192 bfloat16 matrices.
+A clip is one view that the learner encodes. Model FLOP are two per multiply-add of the encoder,
+three times for forward and backward, and once more if a teacher encodes. The rate of the device is
+the higher of both sides' rates on a product of 8192 x 8192 bfloat16 matrices.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks import rounds
 
 SIDES = {"ours": "jax_step.py", "PyTorch": "torch_step.py"}
 ENCODERS = ("r2plus1d-18", "r3d-18", "slowonly-50")
-WARM = 2  # steps before those that are timed: the first compiles
+WARM = 2  # untimed steps; the first compiles
 MEMORY = re.compile(r"out of memory|RESOURCE_EXHAUSTED", re.IGNORECASE)
 CPU = {"batch": 4, "frames": 8, "size": 64, "steps": 2, "dtype": "float32"}
 GPU = {"batch": 0, "frames": 16, "size": 112, "steps": 20, "dtype": "bfloat16"}
@@ -38,17 +38,17 @@ Turn = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """One step, for both sides.
+    """Settings of a step, for both sides.
 
     Attributes:
       encoder: one of `ENCODERS`.
       framework: "simclr" or "moco".
-      optim: "sgd" (Nesterov's momentum) or "adamw".
-      dtype: of the encoder's computation.
-      batch: videos.
-      frames: of a clip.
-      size: side of a view; clips are decoded a seventh larger, as 128 x 171 for 112.
-      steps: that are timed in a turn.
+      optim: "sgd" (with Nesterov momentum) or "adamw".
+      dtype: of the computation of the encoder.
+      batch: videos per step.
+      frames: frames per clip.
+      size: side of a view; frames are decoded at 128 x 171 for 112, and in proportion.
+      steps: timed steps per turn.
       compile: whether PyTorch compiles.
     """
 
@@ -68,12 +68,12 @@ class Settings:
         return round(self.size * 128 / 112), round(self.size * 171 / 112)
 
 
-def turn(side: str, settings: Settings) -> Turn:
-    """Time one side in a process of its own.
+def run_turn(side: str, settings: Settings) -> Turn:
+    """Time one side in its own process.
 
     Raises:
-      MemoryError: the device has too little.
-      RuntimeError: it failed otherwise.
+      MemoryError: the device runs out of memory.
+      RuntimeError: the process fails otherwise.
     """
     done = subprocess.run(
         [
@@ -91,11 +91,13 @@ def turn(side: str, settings: Settings) -> Turn:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def largest(side: str, settings: Settings, turn: Callable[[str, Settings], Turn] = turn) -> int:
-    """Return the largest power of two of videos that fits.
+def find_largest_batch(
+    side: str, settings: Settings, turn: Callable[[str, Settings], Turn] = run_turn
+) -> int:
+    """Return the largest power of two of videos that fits into memory.
 
     Raises:
-      MemoryError: not even two do.
+      MemoryError: two videos do not fit.
     """
     batch = 2
     turn(side, replace(settings, batch=batch, steps=1))
@@ -109,14 +111,14 @@ def largest(side: str, settings: Settings, turn: Callable[[str, Settings], Turn]
 
 def check_equal(turns: dict[str, list[Turn]]) -> None:
     """Raise `ValueError` unless both sides had the same device, augmentation and parameters."""
-    ours, theirs = (turns[side][0] for side in SIDES)
+    ours, torch = (turns[side][0] for side in SIDES)
     for name in ("device", "augmentation", "parameters"):
-        if ours[name] != theirs[name]:
-            raise ValueError(f"{name} differ: {ours[name]} in ours, {theirs[name]} in PyTorch")
+        if ours[name] != torch[name]:
+            raise ValueError(f"{name} differ: {ours[name]} in ours, {torch[name]} in PyTorch")
 
 
 def summarize(settings: Settings, turns: dict[str, list[Turn]]) -> dict[str, Any]:
-    """Return clips a second and FLOP a second by round, their ratios, and the device's rate."""
+    """Return clips and FLOP per second by round, their ratios, and the rate of the device."""
     clips = {side: [2 * settings.batch / t["seconds"] for t in turns[side]] for side in SIDES}
     rates = [t["matmul_flops"] for side in SIDES for t in turns[side] if t["matmul_flops"]]
     cost = turns["ours"][0]["flop_per_clip"]
@@ -129,61 +131,62 @@ def summarize(settings: Settings, turns: dict[str, list[Turn]]) -> dict[str, Any
     }
 
 
-def tabulate(settings: Settings, turns: dict[str, list[Turn]], found: dict[str, Any]) -> str:
-    """Return the Markdown that tells a run."""
-    s, one, peak = settings, turns["ours"][0], found["matmul_flops"]
+def tabulate(settings: Settings, turns: dict[str, list[Turn]], summary: dict[str, Any]) -> str:
+    """Return the report in Markdown."""
+    s, one, peak = settings, turns["ours"][0], summary["matmul_flops"]
     rows = []
     for side in SIDES:
-        flops = statistics.median(found["flops"][side])
+        flops = statistics.median(summary["flops"][side])
         share = f"{flops / peak:.1%}" if peak else "not measured"
-        clips = rounds.spread(found["clips_per_second"][side], ".1f")
+        clips = rounds.format_spread(summary["clips_per_second"][side], ".1f")
         rows.append([side, clips, f"{flops / 1e12:.3f}", share])
     lines = [
         f"{s.encoder}, {s.framework}, {s.optim}, {s.dtype}, {s.batch} videos x 2 views of "
         f"{s.frames} x {s.size} x {s.size}, {one['parameters']:,} parameters, on {one['device']}; "
-        f"{found['flop_per_clip'] / 1e9:.1f} GFLOP a clip; PyTorch "
+        f"{summary['flop_per_clip'] / 1e9:.1f} GFLOP per clip; PyTorch "
         + ("compiled" if s.compile else "not compiled"),
         "",
-        rounds.table(["", "clips/s", "model TFLOP/s", "of the device's matrix rate"], rows),
+        rounds.markdown_table(["", "clips/s", "model TFLOP/s", "of the matrix rate"], rows),
         "",
-        f"ours / PyTorch: {rounds.spread(found['ratio'])}, median of {len(found['ratio'])} rounds",
+        f"ours / PyTorch: {rounds.format_spread(summary['ratio'])}, median of "
+        f"{len(summary['ratio'])} rounds",
     ]
     return "\n".join([*lines, *([f"matrix rate: {peak / 1e12:.0f} TFLOP/s"] if peak else [])])
 
 
-def backend() -> str:
-    """Return where JAX computes, asked in a process that ends, as GPUs are held until then."""
+def find_backend() -> str:
+    """Return JAX's default backend, from a separate process, since a process keeps its GPU."""
     code = "import jax; print(jax.default_backend())"
     return subprocess.check_output([sys.executable, "-c", code], text=True).split()[-1]
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the arguments; what was not given depends on the device."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the arguments; defaults depend on the device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", choices=ENCODERS, default=ENCODERS[0])
     parser.add_argument("--framework", choices=("simclr", "moco"), default="simclr")
     parser.add_argument("--optim", choices=("sgd", "adamw"), default="sgd")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"))
-    parser.add_argument("--batch", type=int, help="videos; 0 takes the largest that fits (GPU)")
+    parser.add_argument("--batch", type=int, help="videos; 0 selects the largest that fits (GPU)")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--size", type=int)
-    parser.add_argument("--steps", type=int, help="timed in a turn")
+    parser.add_argument("--steps", type=int, help="timed steps per turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--json", type=pathlib.Path, help="also write the numbers here")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the numbers to this file")
     arguments = parser.parse_args(argv)
-    device = backend()
+    device = find_backend()
     for name, value in (CPU if device == "cpu" else GPU).items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
     if device == "cpu" and not arguments.batch:
-        parser.error("--batch=0 looks for the end of a GPU's memory: give a number here")
+        parser.error("--batch must be at least 1 on CPU, got 0, which fills the memory of a GPU")
     return arguments
 
 
 def main() -> None:
-    """Find the batch, alternate turns, print the table."""
-    arguments = vars(parse())
+    """Determine the batch size, run turns, and print the table."""
+    arguments = vars(parse_args())
     count, path = arguments.pop("rounds"), arguments.pop("json")
     settings = Settings(**arguments)
     with tempfile.TemporaryDirectory() as cache:
@@ -194,18 +197,18 @@ def main() -> None:
             os.environ.setdefault(name, os.path.join(cache, folder))
         fits = {}
         if not settings.batch:
-            fits = {side: largest(side, settings) for side in SIDES}
+            fits = {side: find_largest_batch(side, settings) for side in SIDES}
             settings = replace(settings, batch=min(fits.values()))
         turns = {side: [] for side in SIDES}
         for _ in range(count):
             for side in SIDES:
-                turns[side].append(turn(side, settings))
+                turns[side].append(run_turn(side, settings))
             check_equal(turns)
-    found = summarize(settings, turns)
-    report = tabulate(settings, turns, found)
+    summary = summarize(settings, turns)
+    report = tabulate(settings, turns, summary)
     if fits:
         report += "\nlargest batch that fits: " + ", ".join(f"{k} {v}" for k, v in fits.items())
-    numbers = {"settings": asdict(settings), **found, "turns": turns, "largest_batch": fits}
+    numbers = {"settings": asdict(settings), **summary, "turns": turns, "largest_batch": fits}
     rounds.publish(report, numbers, path)
 
 

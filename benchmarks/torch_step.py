@@ -1,7 +1,7 @@
-"""PyTorch's side of `benchmarks/step.py`: the same step as a practised PyTorch user writes it.
+"""The PyTorch side of `benchmarks/step.py`: the same step in idiomatic PyTorch.
 
-It is given the settings as JSON and prints JSON in its last line. The encoders are those that the
-tests convert weights from, without their classifiers.
+Its argument is the settings as JSON; its last line of output is the result as JSON. The encoders
+are those of the weight conversion tests, without their classifiers.
 """
 
 import copy
@@ -27,7 +27,7 @@ RATE, DECAY = 1e-3, 1e-4
 
 
 class Network(nn.Module):
-    """The encoder, averaged over time and space, with its projection head."""
+    """The encoder with global average pooling and a projection head."""
 
     def __init__(self, encoder: str, norm: bool):
         super().__init__()
@@ -50,15 +50,15 @@ class Network(nn.Module):
 
 
 def nt_xent(a: Tensor, b: Tensor) -> Tensor:
-    """Return the loss by which each embedding finds its partner among all of the batch."""
+    """Return NT-Xent of two views, with the rest of the batch as negatives."""
     z = normalize(torch.cat([a, b]).float(), dim=-1)
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    logits = (z @ z.T / TEMPERATURE).masked_fill(itself, -torch.inf)
+    diagonal = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    logits = (z @ z.T / TEMPERATURE).masked_fill(diagonal, -torch.inf)
     return cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(a)))
 
 
 def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, filled: Tensor) -> Tensor:
-    """Return the loss by which each query finds its key among it and the queue's filled rows."""
+    """Return InfoNCE of queries and keys, with the filled rows of the queue as negatives."""
     queries = normalize(queries.float(), dim=-1)
     empty = torch.arange(len(queue), device=queue.device) >= filled
     negatives = (queries @ queue.T).masked_fill(empty, -torch.inf)
@@ -68,42 +68,42 @@ def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, filled: Tensor) -> Te
 
 
 class Teacher:
-    """MoCo's slow copy of a network, and the queue of its keys."""
+    """The momentum encoder of MoCo, and its queue of keys."""
 
     def __init__(self, network: Network, device: torch.device):
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.queue = torch.zeros(QUEUE, DIM, device=device)
-        self.seen = torch.zeros((), dtype=torch.long, device=device)
+        self.filled = torch.zeros((), dtype=torch.long, device=device)
 
     @torch.no_grad()
-    def follow(self, network: Network, keys: Tensor) -> None:
-        """Move towards the network; put the keys where the oldest are."""
-        own, theirs = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(own, theirs, 1 - MOMENTUM)
-        rows = (self.seen + torch.arange(len(keys), device=keys.device)) % QUEUE
+    def update(self, network: Network, keys: Tensor) -> None:
+        """Move towards the network, and replace the oldest keys of the queue."""
+        averages, parameters = list(self.network.parameters()), list(network.parameters())
+        torch._foreach_lerp_(averages, parameters, 1 - MOMENTUM)
+        rows = (self.filled + torch.arange(len(keys), device=keys.device)) % QUEUE
         self.queue.index_copy_(0, rows, keys)
-        self.seen += len(keys)
+        self.filled += len(keys)
 
 
 def make_loss(
     network: Network, teacher: Teacher | None, augment: Augment, dtype: str, device: torch.device
 ) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-    """Return the function from clips u8[b 2 t h w 3] to the loss and, with a teacher, new keys."""
-    mixed = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    """Return the function from clips u8[b 2 t h w 3] to the loss and, with a teacher, its keys."""
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
 
     def loss(clips: Tensor) -> tuple[Tensor, Tensor | None]:
         with torch.no_grad():
             views = make_views(clips.transpose(0, 1).flatten(0, 1), augment)
             views = views.contiguous(memory_format=torch.channels_last_3d)
-        with mixed:
+        with autocast:
             a, b = network(views).chunk(2)
         if teacher is None:
             return nt_xent(a, b), None
-        with torch.no_grad(), mixed:
+        with torch.no_grad(), autocast:
             keys = teacher.network(views)
         keys = normalize(keys.float(), dim=-1)
         first, second = keys.chunk(2)
-        filled = teacher.seen
+        filled = teacher.filled
         terms = (
             info_nce(a, second, teacher.queue, filled),
             info_nce(b, first, teacher.queue, filled),
@@ -114,7 +114,7 @@ def make_loss(
 
 
 def make_optimizer(network: Network, optim: str) -> torch.optim.Optimizer:
-    """Return the optimiser, which decays weights of two axes and more."""
+    """Return the optimiser, which decays parameters with at least two axes."""
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": DECAY},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
@@ -124,10 +124,10 @@ def make_optimizer(network: Network, optim: str) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, RATE, momentum=0.9, nesterov=True, fused=True)
 
 
-def runner(
+def make_runner(
     settings: Settings, augment: Augment, device: torch.device
 ) -> tuple[Network, Callable[[int], None]]:
-    """Return the network and a function that takes so many steps and awaits the last."""
+    """Return the network and a function that runs a number of steps and waits for the last."""
     torch.manual_seed(0)
     network = Network(settings.encoder, norm=settings.framework == "simclr")
     network = network.to(device, memory_format=torch.channels_last_3d).train()
@@ -145,7 +145,7 @@ def runner(
             value.backward()
             optimizer.step()
             if teacher:
-                teacher.follow(network, keys)
+                teacher.update(network, keys)
         value.item()
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -153,8 +153,8 @@ def runner(
     return network, run
 
 
-def matmul_flops(device: torch.device, side: int = 8192, times: int = 20) -> float:
-    """Return the FLOP a second of products of square bfloat16 matrices."""
+def measure_matmul_flops(device: torch.device, side: int = 8192, times: int = 20) -> float:
+    """Return the FLOP per second of products of square bfloat16 matrices."""
     x = torch.randn(side, side, dtype=torch.bfloat16, device=device)
     x @ x
     torch.cuda.synchronize()
@@ -166,11 +166,11 @@ def matmul_flops(device: torch.device, side: int = 8192, times: int = 20) -> flo
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Return the seconds of a step, and what shows that it was the same one."""
+    """Return the seconds per step, and properties that both sides must share."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     augment = Augment(size=settings.size)
-    network, run = runner(settings, augment, device)
+    network, run = make_runner(settings, augment, device)
     run(WARM)
     began = time.perf_counter()
     run(settings.steps)
@@ -181,7 +181,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "augmentation": dataclasses.asdict(augment),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "matmul_flops": matmul_flops(device) if gpu else None,
+        "matmul_flops": measure_matmul_flops(device) if gpu else None,
         "environment": {"torch": torch.__version__, "threads": torch.get_num_threads()},
     }
 

@@ -1,10 +1,10 @@
-"""A training job as a whole: does its step wait for data, and what does its start cost?
+"""Benchmark of a complete training job: time waiting for data, and cost of the start.
 
 `python benchmarks/whole.py --config=configs/synthetic_bod.py --json=whole.json` takes the flags of
-`vrl_jax.main`. Every round runs the job twice, with an empty compilation cache and with the one
-that it left, and then measures loader and step apart by `vrl_jax.doctor`. Waiting is the share
-of the time for which the step was done before the next batch was there. Times and rates are this
-machine's; the claims are the ratios.
+`vrl_jax.main`. Every round runs the job twice, with an empty compilation cache and with the filled
+one, and then measures loader and step separately by `vrl_jax.doctor`. Waiting is the fraction of
+time in which the step was done before the next batch was ready. Times and rates depend on the
+machine; the ratios are the results.
 """
 
 import argparse
@@ -23,17 +23,17 @@ RATE = re.compile(r"^(loader|step) +([\d.,]+) ", re.M)
 
 
 def command(module: str, flags: list[str]) -> list[str]:
-    """Return the command line of a module."""
+    """Return the command that runs a module."""
     return [sys.executable, "-m", module, *flags]
 
 
-def job(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]:
-    """Run a job of so many steps; return its start in seconds, videos a second and waiting."""
+def run_job(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]:
+    """Run a job; return the seconds of its start, videos per second and the fraction of waiting."""
     with tempfile.TemporaryDirectory() as folder:
-        last = ["--quiet", f"--workdir={folder}", f"--config.train.steps={steps}"]
+        length = ["--quiet", f"--workdir={folder}", f"--config.train.steps={steps}"]
         cadence = ["--config.train.log_every=5", "--config.train.probe_every=0"]
         done = subprocess.run(
-            command("vrl_jax.main", [*flags, *last, *cadence]),
+            command("vrl_jax.main", [*flags, *length, *cadence]),
             env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
             capture_output=True,
             text=True,
@@ -41,18 +41,18 @@ def job(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]:
         if done.returncode:
             raise RuntimeError(f"the job failed:\n{done.stdout}{done.stderr}")
         records = [json.loads(line) for line in open(f"{folder}/metrics.jsonl")]
-    whole, compiling = map(float, START.search(done.stdout).groups())
-    settled = [record for record in records if record["step"] > 5]
+    first_step, compiling = map(float, START.search(done.stdout).groups())
+    warm = [record for record in records if record["step"] > 5]
     return {
-        "first step, s": whole,
+        "first step, s": first_step,
         "compiling, s": compiling,
-        "together, videos/s": statistics.median(record["videos_per_second"] for record in settled),
-        "waiting for data": statistics.mean(record["waiting_for_data"] for record in settled),
+        "together, videos/s": statistics.median(record["videos_per_second"] for record in warm),
+        "waiting for data": statistics.mean(record["waiting_for_data"] for record in warm),
     }
 
 
-def apart(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]:
-    """Return videos a second of the loader alone and of the step alone."""
+def measure_parts(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]:
+    """Return videos per second of the loader and of the step, measured separately."""
     done = subprocess.run(
         command("vrl_jax.doctor", [*flags, f"--steps={steps}"]),
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
@@ -69,13 +69,13 @@ def apart(flags: list[str], steps: int, cache: pathlib.Path) -> dict[str, float]
 
 def measure(flags: list[str], steps: int, rounds: int) -> list[dict[str, float]]:
     """Return the figures of every round."""
-    found = []
+    figures = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             cache = pathlib.Path(folder)
-            cold, warm = job(flags, steps, cache), job(flags, steps, cache)
-            rates = apart(flags, min(steps, 20), cache)
-        found.append(
+            cold, warm = run_job(flags, steps, cache), run_job(flags, steps, cache)
+            rates = measure_parts(flags, min(steps, 20), cache)
+        figures.append(
             {
                 **warm,
                 **rates,
@@ -85,14 +85,14 @@ def measure(flags: list[str], steps: int, rounds: int) -> list[dict[str, float]]
                 "compiling, kept / empty cache": warm["compiling, s"] / cold["compiling, s"],
             }
         )
-    return found
+    return figures
 
 
-def report(found: list[dict[str, float]], told: str) -> str:
-    """Return the Markdown that tells a run: medians over rounds."""
-    lines = [f"`{told}`, {os.cpu_count()} cores", "", "| | median |", "|---|---|"]
-    for name in found[0]:
-        value = statistics.median(each[name] for each in found)
+def tabulate(figures: list[dict[str, float]], command_line: str) -> str:
+    """Return the report in Markdown, with medians over rounds."""
+    lines = [f"`{command_line}`, {os.cpu_count()} cores", "", "| | median |", "|---|---|"]
+    for name in figures[0]:
+        value = statistics.median(each[name] for each in figures)
         lines.append(f"| {name} | {value:.3f} |")
     return "\n".join(lines)
 
@@ -102,14 +102,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=pathlib.Path, help="also write the numbers here")
-    given, flags = parser.parse_known_args()
-    found = measure(flags, given.steps, given.rounds)
-    told = shlex.join(["python", *sys.argv])
-    print(report(found, told))
-    if given.json:
-        numbers = {"command": told, "cores": os.cpu_count(), "rounds": found}
-        given.json.write_text(json.dumps(numbers, indent=2))
+    parser.add_argument("--json", type=pathlib.Path, help="also write the numbers to this file")
+    args, flags = parser.parse_known_args()
+    figures = measure(flags, args.steps, args.rounds)
+    command_line = shlex.join(["python", *sys.argv])
+    print(tabulate(figures, command_line))
+    if args.json:
+        numbers = {"command": command_line, "cores": os.cpu_count(), "rounds": figures}
+        args.json.write_text(json.dumps(numbers, indent=2))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import conv
-from benchmarks.conv import Layer, formulations, layers_of, verdict
+from benchmarks.conv import Layer, list_formulations, list_layers, summarize
 from tests.encoders.reference import convolve
 from vrl_jax.encoders.r2plus1d import R2plus1D
 
@@ -25,31 +25,37 @@ LAYERS = [  # stems of pixels, and convolutions over time
 def test_every_formulation_equals_loops(rng, layer):
     x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in layer[:2])
     expected = convolve(x, kernel, layer.strides)
-    ways = formulations(layer)
-    assert ("space to depth" in ways) == (layer.kernel[3] == 3) == ("3 to 8 channels" in ways)
-    for name, way in ways.items():
-        got = jax.jit(way, static_argnums=2)(jnp.asarray(x), jnp.asarray(kernel), layer.strides)
+    functions = list_formulations(layer)
+    assert (
+        ("space to depth" in functions)
+        == (layer.kernel[3] == 3)
+        == ("3 to 8 channels" in functions)
+    )
+    for name, function in functions.items():
+        got = jax.jit(function, static_argnums=2)(
+            jnp.asarray(x), jnp.asarray(kernel), layer.strides
+        )
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_an_encoders_convolutions_are_found_and_counted():
-    found = layers_of(R2plus1D().module(), (2, 16, 112, 112, 3))
-    assert sum(found.values()) == 37  # two in the stem, two in each of 16 pairs, three shortcuts
-    assert found[Layer((2, 16, 112, 112, 3), (1, 7, 7, 3, 45), (1, 2, 2))] == 1
-    assert found[Layer((2, 16, 56, 56, 64), (1, 3, 3, 64, 144), (1, 1, 1))] == 4
-    weights = sum(np.prod(layer.kernel) * uses for layer, uses in found.items())
+    layers = list_layers(R2plus1D().module(), (2, 16, 112, 112, 3))
+    assert sum(layers.values()) == 37  # two in the stem, two in each of 16 pairs, three shortcuts
+    assert layers[Layer((2, 16, 112, 112, 3), (1, 7, 7, 3, 45), (1, 2, 2))] == 1
+    assert layers[Layer((2, 16, 56, 56, 64), (1, 3, 3, 64, 144), (1, 1, 1))] == 4
+    weights = sum(np.prod(layer.kernel) * uses for layer, uses in layers.items())
     assert 31.2e6 < weights < 31.4e6
 
 
 def test_the_verdict_weighs_by_uses():
-    found = [
+    timings = [
         {"uses": 1, "seconds": {"native": [5.0, 6.0, 7.0], "folded": [1.0, 1.0, 1.0]}},
         {"uses": 4, "seconds": {"native": [1.0], "folded": [2.0], "flat": [0.5]}},
     ]
-    told = verdict(found, "cpu")
-    assert told["seconds"] == {"native": 10.0, "folded": 9.0, "quickest of each": 3.0}
-    assert told["auto"] == "folded" and told["auto_is_quicker"]
-    assert not verdict(found, "gpu")["auto_is_quicker"]
+    summary = summarize(timings, "cpu")
+    assert summary["seconds"] == {"native": 10.0, "folded": 9.0, "quickest of each": 3.0}
+    assert summary["auto"] == "folded" and summary["auto_is_quicker"]
+    assert not summarize(timings, "gpu")["auto_is_quicker"]
 
 
 def test_a_run_prints_its_table_and_keeps_its_numbers(monkeypatch, tmp_path, capsys):
@@ -57,8 +63,8 @@ def test_a_run_prints_its_table_and_keeps_its_numbers(monkeypatch, tmp_path, cap
     command = "conv.py --encoder=tiny --batch=1 --frames=2 --size=8 --rounds=1 --times=1"
     monkeypatch.setattr(sys, "argv", [*command.split(), f"--json={path}"])
     conv.main()
-    kept = json.loads(path.read_text())
-    assert len(kept["layers"]) == 5
-    assert all(s > 0 for one in kept["layers"] for x in one["seconds"].values() for s in x)
+    numbers = json.loads(path.read_text())
+    assert len(numbers["layers"]) == 5
+    assert all(s > 0 for one in numbers["layers"] for x in one["seconds"].values() for s in x)
     printed = capsys.readouterr().out
-    assert printed.count("\n| ") == 2 + 5 and 'conv="auto" takes folded here' in printed
+    assert printed.count("\n| ") == 2 + 5 and 'conv="auto" selects folded here' in printed

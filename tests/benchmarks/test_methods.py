@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import methods
-from benchmarks.jax_step import program_of
-from benchmarks.methods import BOTH, METHODS, OUTER, encoded, planned
+from benchmarks.jax_step import make_device_program
+from benchmarks.methods import BOTH, METHODS, OUTER, count_encoded, method_experiment
 from benchmarks.step import Settings
 from vrl_jax.augment.clip_views import Augment
 
@@ -17,25 +17,25 @@ COUNTS = {"BOD-VCL, both levels": 4, "HDC": 3, "SDC": 6, "DualVar": 4}
 
 @pytest.mark.parametrize("name", METHODS)
 def test_encoded_clips_are_counted(name):
-    run = planned(TINY, METHODS[name])
+    run = method_experiment(TINY, METHODS[name])
     expected = 3 if "reversed" in name else COUNTS.get(name, 2)
-    assert encoded(run, program_of(run)) == expected * TINY.batch
+    assert count_encoded(run, make_device_program(run)) == expected * TINY.batch
 
 
 def test_a_run_compares_at_as_many_encoded_clips(monkeypatch, tmp_path, capsys):
-    path, made, whole = tmp_path / "methods.json", [], methods.planned
+    path, calls, original = tmp_path / "methods.json", [], methods.method_experiment
 
     def quick(settings, method):
-        made.append((settings.batch, method))
+        calls.append((settings.batch, method))
         augment = Augment(size=settings.size, jitter=0.0, gray=0.0, blur=0.0)
-        return dataclasses.replace(whole(settings, method), augment=augment)
+        return dataclasses.replace(original(settings, method), augment=augment)
 
-    monkeypatch.setattr(methods, "planned", quick)
+    monkeypatch.setattr(methods, "method_experiment", quick)
     monkeypatch.setattr(methods, "METHODS", {"HDC": METHODS["HDC"]})
     command = "methods.py --encoder=tiny --batch=2 --frames=2 --size=16 --rounds=2 --steps=1"
     monkeypatch.setattr(sys, "argv", [*command.split(), f"--json={path}"])
     methods.main()
-    assert made == [(2, METHODS["HDC"]), (3, None)]
+    assert calls == [(2, METHODS["HDC"]), (3, None)]
     hdc = json.loads(path.read_text())["methods"]["HDC"]
     assert hdc["encoded"] == hdc["drawn"] == 6
     np.testing.assert_allclose(hdc["ratio"], np.divide(hdc["seconds"], hdc["plain_seconds"]))
@@ -44,18 +44,20 @@ def test_a_run_compares_at_as_many_encoded_clips(monkeypatch, tmp_path, capsys):
 
 def test_the_lower_level_is_told_beside_the_table():
     plain = {"encoded": 8, "drawn": 8, "plain_seconds": [1.0, 1.0], "ratio": [1.0, 1.0]}
-    found = {OUTER: {**plain, "seconds": [1.0, 2.0]}, BOTH: {**plain, "seconds": [2.5, 3.0]}}
-    told = methods.tabulate(TINY, found)
-    assert "| BOD-VCL, both levels | 2 | 2 | 2750.0 (2500.0 - 3000.0) | 1000.0" in told
-    assert "lower level adds 1.00 (0.50 - 1.50) of its upper level's time." in told
+    results = {OUTER: {**plain, "seconds": [1.0, 2.0]}, BOTH: {**plain, "seconds": [2.5, 3.0]}}
+    report = methods.tabulate(TINY, results)
+    assert "| BOD-VCL, both levels | 2 | 2 | 2750.0 (2500.0 - 3000.0) | 1000.0" in report
+    assert "lower level adds 1.00 (0.50 - 1.50) of its upper level's time." in report
 
 
 def test_operations_are_counted_beside_as_many_encoded_clips():
-    found = methods.count(TINY, {OUTER: METHODS[OUTER], BOTH: METHODS[BOTH]})
-    upper, both = found[OUTER], found[BOTH]
+    results = methods.compare_flop(TINY, {OUTER: METHODS[OUTER], BOTH: METHODS[BOTH]})
+    upper, both = results[OUTER], results[BOTH]
     assert both["plain_flop"] == pytest.approx(2 * upper["plain_flop"], rel=0.15)
     assert upper["ratio"] == upper["flop"] / upper["plain_flop"] and upper["flop"] < both["flop"]
-    larger = methods.count(dataclasses.replace(TINY, size=32), {OUTER: METHODS[OUTER]})[OUTER]
+    larger = methods.compare_flop(dataclasses.replace(TINY, size=32), {OUTER: METHODS[OUTER]})[
+        OUTER
+    ]
     outer, of_larger = (each["flop"] - each["plain_flop"] for each in (upper, larger))
     assert outer == pytest.approx(of_larger, rel=1e-3) and outer > 0  # it never sees the views
-    assert methods.tell(TINY, found).count("\n| ") == 2 + 2
+    assert methods.tabulate_flop(TINY, results).count("\n| ") == 2 + 2

@@ -14,20 +14,20 @@ def test_works_take_turns_and_the_first_call_of_each_is_not_timed(monkeypatch):
 
         return call
 
-    taken = rounds.interleave({"a": work("a", 1.0), "b": work("b", 3.0)}, rounds=2, times=2)
-    assert taken == {"a": [1.0, 1.0], "b": [3.0, 3.0]}
+    timings = rounds.interleave({"a": work("a", 1.0), "b": work("b", 3.0)}, rounds=2, times=2)
+    assert timings == {"a": [1.0, 1.0], "b": [3.0, 3.0]}
     assert "".join(called) == "ab" + "aabb" * 2
-    assert rounds.ratios(taken["b"], taken["a"]) == [3.0, 3.0]
+    assert rounds.ratios(timings["b"], timings["a"]) == [3.0, 3.0]
 
 
 def test_tables_and_spreads_are_told_as_markdown():
-    assert rounds.spread([3.0, 1.0, 2.5], ".1f") == "2.5 (1.0 - 3.0)"
-    assert rounds.table(["", "x"], [["a", "1"]]) == "|  | x |\n| --- | --- |\n| a | 1 |"
+    assert rounds.format_spread([3.0, 1.0, 2.5], ".1f") == "2.5 (1.0 - 3.0)"
+    assert rounds.markdown_table(["", "x"], [["a", "1"]]) == "|  | x |\n| --- | --- |\n| a | 1 |"
 
 
 def test_a_report_is_printed_and_numbers_are_kept(tmp_path, capsys):
     rounds.publish("the report", {"ratio": [1.5]}, tmp_path / "made.json")
-    kept = json.loads((tmp_path / "made.json").read_text())
-    assert kept["ratio"] == [1.5] and kept["cores"] >= 1 and kept["processor"]
+    numbers = json.loads((tmp_path / "made.json").read_text())
+    assert numbers["ratio"] == [1.5] and numbers["cores"] >= 1 and numbers["processor"]
     printed = capsys.readouterr().out
-    assert kept["command"] in printed and printed.endswith("\n\nthe report\n")
+    assert numbers["command"] in printed and printed.endswith("\n\nthe report\n")

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 from benchmarks import stages
-from benchmarks.jax_step import experiment, program_of
+from benchmarks.jax_step import make_device_program, make_experiment
 from benchmarks.step import Settings
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.tiny import Tiny
@@ -19,27 +19,27 @@ def planned(**method):
     """Return a run that is quick to compile."""
     augment = Augment(size=16, jitter=0.0, gray=0.0, blur=0.0)
     encoder, method = Tiny(widths=(8,), strides=(4,)), MeanResidual(**method)
-    run = experiment(TINY, method)
+    run = make_experiment(TINY, method)
     return dataclasses.replace(run, augment=augment, encoder=encoder)
 
 
 def test_a_stage_is_what_its_prefix_takes_more():
-    taken = {"a": [1.0, 2.0], "b": [4.0, 3.0], "c": [4.5, 2.5]}
-    assert stages.stages(taken) == {"a": [1.0, 2.0], "b": [3.0, 1.0], "c": [0.5, -0.5]}
+    prefixes = {"a": [1.0, 2.0], "b": [4.0, 3.0], "c": [4.5, 2.5]}
+    assert stages.stage_seconds(prefixes) == {"a": [1.0, 2.0], "b": [3.0, 1.0], "c": [0.5, -0.5]}
 
 
 def test_prefixes_are_those_of_the_step(rng):
     run = planned(inner_steps=2, inner_learning_rate=0.0)
-    program = program_of(run)
+    program = make_device_program(run)
     clips = rng.integers(256, size=program.clips.shape, dtype=np.uint8)
-    state, parts = program.init(), stages.prefixes(run, program)
+    state, parts = program.init(), stages.make_prefixes(run, program)
     views = jax.eval_shape(parts["augmentation"], state, clips)
     assert views.shape == (2, 2, 8, 16, 16, 3)
     features, _ = jax.eval_shape(parts["encoder, forward"], state, clips)
     assert features.shape == (4, 8)
     (loss, _), grads = jax.jit(parts["backward"])(state, clips)
-    placed = jax.device_put(clips, program.clips.sharding)
-    _, metrics = program.step.lower().compile()(state, placed)
+    sharded = jax.device_put(clips, program.clips.sharding)
+    _, metrics = program.step.lower().compile()(state, sharded)
     np.testing.assert_allclose(loss, metrics["loss"], rtol=1e-5)
     norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(norm, metrics["norm/gradient"], rtol=1e-4)
@@ -48,10 +48,10 @@ def test_prefixes_are_those_of_the_step(rng):
 def test_a_run_prints_its_table_and_keeps_numbers_and_trace(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(stages, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
     run = planned(inner_steps=1)
-    stages.examine(run, 1, str(tmp_path / "trace"), tmp_path / "stages.json")
-    kept = json.loads((tmp_path / "stages.json").read_text())
-    assert list(kept["stages"])[-2:] == ["optimiser, update", "lower level"]
-    *_, whole = kept["prefixes"].values()
-    np.testing.assert_allclose(sum(x for (x,) in kept["stages"].values()), whole[0])
+    stages.time_stages(run, 1, str(tmp_path / "trace"), tmp_path / "stages.json")
+    numbers = json.loads((tmp_path / "stages.json").read_text())
+    assert list(numbers["stages"])[-2:] == ["optimiser, update", "lower level"]
+    *_, whole = numbers["prefixes"].values()
+    np.testing.assert_allclose(sum(x for (x,) in numbers["stages"].values()), whole[0])
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
     assert capsys.readouterr().out.count("\n| ") == 2 + 6

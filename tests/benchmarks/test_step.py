@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import jax_step, step
-from benchmarks.step import Settings, check_equal, largest
+from benchmarks.step import Settings, check_equal, find_largest_batch
 from vrl_jax.augment import photometric as ours
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.augment.spatial_crops import resize_box
@@ -43,7 +43,7 @@ def clips(rng):
     [("r2plus1d-18", "simclr"), ("r3d-18", "moco"), ("slowonly-50", "simclr")],
 )
 def test_both_sides_have_as_many_parameters(encoder, framework):
-    run = jax_step.experiment(Settings(encoder=encoder, framework=framework))
+    run = jax_step.make_experiment(Settings(encoder=encoder, framework=framework))
     method = run.method.build(run.encoder, run.framework, TrainLength(1, 1))
     clips = jax.ShapeDtypeStruct((2, 2, 2, 16, 16, 3), jnp.float32)
     params, _ = jax.eval_shape(method.init, jax.random.key(0), clips)
@@ -68,28 +68,28 @@ def test_both_sides_resample_alike(clips, rng):
     extent = rng.uniform((2, 3), (9, 12), size=(3, 2)).astype(np.float32)
     corner = (rng.uniform(size=(3, 2)) * ((9, 12) - extent)).astype(np.float32)
     for size in (5, 14):
-        expected = jax.vmap(lambda *given, s=size: resize_box(*given, s))(clips, corner, extent)
-        given = torch.from_numpy(corner), torch.from_numpy(extent)
-        got = torch_augment.resize_box(planes(clips), *given, size)
+        expected = jax.vmap(lambda *boxes, s=size: resize_box(*boxes, s))(clips, corner, extent)
+        boxes = torch.from_numpy(corner), torch.from_numpy(extent)
+        got = torch_augment.resize_box(planes(clips), *boxes, size)
         np.testing.assert_allclose(channels_last(got), expected, atol=2e-5)
 
 
 def test_both_sides_colour_alike(clips):
     strength, hue = np.array([0.6, 0.5, 0.7], np.float32), 0.15
-    drawn, expected = [], []
+    parameters, expected = [], []
     for seed, clip in enumerate(clips):
         key = jax.random.key(seed)
         expected.append(ours.color_jitter(key, jnp.array(clip), 1.0, *map(float, strength), hue))
         _, factor_key, hue_key, order_key = jax.random.split(key, 4)
         factors = jax.random.uniform(factor_key, 3, minval=1 - strength, maxval=1 + strength)
         turns = jax.random.uniform(hue_key, minval=-hue, maxval=hue)
-        drawn.append((factors, jax.random.permutation(order_key, 4), turns))
-    factors, order, turns = (torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
+        parameters.append((factors, jax.random.permutation(order_key, 4), turns))
+    factors, order, turns = (torch.from_numpy(np.stack(x)) for x in zip(*parameters, strict=True))
     on = torch.tensor([True, True, True])
     got = torch_augment.color_jitter(planes(clips), on, factors, order.long(), turns)
     np.testing.assert_allclose(channels_last(got), np.stack(expected), atol=1e-5)
-    kept = torch_augment.color_jitter(planes(clips), ~on, factors, order.long(), turns)
-    np.testing.assert_allclose(channels_last(kept), clips, atol=1e-5)
+    unchanged = torch_augment.color_jitter(planes(clips), ~on, factors, order.long(), turns)
+    np.testing.assert_allclose(channels_last(unchanged), clips, atol=1e-5)
 
 
 def test_both_sides_lose_colour_and_blur_alike(clips):
@@ -105,8 +105,8 @@ def test_both_sides_lose_colour_and_blur_alike(clips):
 
 
 def test_views_in_pytorch_are_random_and_whole(rng):
-    shown = torch.from_numpy(rng.integers(256, size=(64, 2, 18, 24, 3), dtype=np.uint8))
-    views = torch_augment.make_views(shown, Augment(size=8))
+    decoded = torch.from_numpy(rng.integers(256, size=(64, 2, 18, 24, 3), dtype=np.uint8))
+    views = torch_augment.make_views(decoded, Augment(size=8))
     assert views.shape == (64, 3, 2, 8, 8) and bool(views.isfinite().all())
     corner, extent = torch_augment.draw_boxes(500, (18, 24), (0.2, 0.766), (0.75, 4 / 3), "cpu")
     assert bool(
@@ -114,26 +114,28 @@ def test_views_in_pytorch_are_random_and_whole(rng):
     )
     shares = extent.prod(-1) / (18 * 24)
     assert 0.2 <= shares.min() < 0.25 and 0.65 < shares.max() <= 0.767
-    with pytest.raises(ValueError, match="resized crops and luma alone"):
-        torch_augment.make_views(shown, Augment(size=8, crop="plain"))
+    with pytest.raises(ValueError, match="must have only resized crops and luma"):
+        torch_augment.make_views(decoded, Augment(size=8, crop="plain"))
 
 
 def test_each_side_tells_the_same_of_its_step():
-    given = Settings(framework="moco", optim="adamw", batch=2, frames=2, size=16, steps=1)
-    mine = jax_step.measure(dataclasses.replace(given, encoder="tiny"))
-    theirs = torch_step.measure(dataclasses.replace(given, encoder="r3d-18", compile=False))
-    assert mine["seconds"] > 0 and theirs["seconds"] > 0
+    settings = Settings(framework="moco", optim="adamw", batch=2, frames=2, size=16, steps=1)
+    jax_result = jax_step.measure(dataclasses.replace(settings, encoder="tiny"))
+    torch_result = torch_step.measure(
+        dataclasses.replace(settings, encoder="r3d-18", compile=False)
+    )
+    assert jax_result["seconds"] > 0 and torch_result["seconds"] > 0
     for name in ("device", "augmentation", "matmul_flops"):
-        assert mine[name] == theirs[name]
+        assert jax_result[name] == torch_result[name]
     with pytest.raises(ValueError, match="parameters differ"):
-        check_equal({"ours": [mine], "PyTorch": [theirs]})
+        check_equal({"ours": [jax_result], "PyTorch": [torch_result]})
     forward = jax_step.multiply_adds(jax_step.Tiny(conv="native").module(), (1, 2, 16, 16, 3))
-    assert mine["flop_per_clip"] == 2 * forward * 4  # forward, two backward, a teacher's
+    assert jax_result["flop_per_clip"] == 2 * forward * 4  # forward, two backward, a teacher's
 
 
 def test_a_step_in_pytorch_changes_its_weights():
-    given = Settings(encoder="r3d-18", batch=2, frames=2, size=16, compile=False)
-    network, run = torch_step.runner(given, Augment(size=16), torch.device("cpu"))
+    settings = Settings(encoder="r3d-18", batch=2, frames=2, size=16, compile=False)
+    network, run = torch_step.make_runner(settings, Augment(size=16), torch.device("cpu"))
     before = [p.detach().clone() for p in network.parameters()]
     run(1)
     changed = [not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True)]
@@ -141,15 +143,15 @@ def test_a_step_in_pytorch_changes_its_weights():
 
 
 def test_the_largest_batch_is_looked_for_by_doubling():
-    tried = []
+    batches = []
 
     def turn(side, settings):
-        tried.append(settings.batch)
+        batches.append(settings.batch)
         if settings.batch > 20:
             raise MemoryError
 
-    assert largest("ours", Settings(), turn) == 16
-    assert tried == [2, 4, 8, 16, 32]
+    assert find_largest_batch("ours", Settings(), turn) == 16
+    assert batches == [2, 4, 8, 16, 32]
     assert step.MEMORY.search("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
 
 
@@ -161,23 +163,23 @@ def test_turns_alternate_and_become_a_table(monkeypatch, tmp_path, capsys):
         order.append(side)
         return {**TURN, "seconds": next(seconds), "flop_per_clip": 10**12}
 
-    monkeypatch.setattr(step, "turn", turn)
-    monkeypatch.setattr(step, "backend", lambda: "cpu")
+    monkeypatch.setattr(step, "run_turn", turn)
+    monkeypatch.setattr(step, "find_backend", lambda: "cpu")
     monkeypatch.setattr(sys, "argv", ["step.py", "--rounds=2", "--batch=3", f"--json={path}"])
     step.main()
-    kept = json.loads(path.read_text())
+    numbers = json.loads(path.read_text())
     assert order == ["ours", "PyTorch"] * 2
-    assert kept["clips_per_second"] == {"ours": [6.0, 6.0], "PyTorch": [3.0, 1.5]}
-    assert kept["ratio"] == [2.0, 4.0] and kept["flops"]["ours"] == [6e12, 6e12]
+    assert numbers["clips_per_second"] == {"ours": [6.0, 6.0], "PyTorch": [3.0, 1.5]}
+    assert numbers["ratio"] == [2.0, 4.0] and numbers["flops"]["ours"] == [6e12, 6e12]
     printed = capsys.readouterr().out
     assert "| ours | 6.0 (6.0 - 6.0) | 6.000 | 150.0% |" in printed
     assert "ours / PyTorch: 3.00 (2.00 - 4.00), median of 2 rounds" in printed
 
 
 def test_a_batch_without_end_is_refused_on_cpu(monkeypatch):
-    monkeypatch.setattr(step, "backend", lambda: "cpu")
+    monkeypatch.setattr(step, "find_backend", lambda: "cpu")
     with pytest.raises(SystemExit):
-        step.parse(["--batch=0"])
+        step.parse_args(["--batch=0"])
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ class Crops:
     """The square crops of a frame that an evaluation averages over.
 
     Attributes:
-      positions: "center"; "three", along the longer side (and along the shorter if `share` is below
-        1); "ten", the four corners and the centre, each also flipped.
+      positions: "center"; "three": start, middle and end of the longer side (and of the shorter
+        one, if `share` is below 1); "ten": the four corners and the centre, each also flipped.
       share: side of a crop over the shorter side of the frame.
     """
 
