@@ -283,7 +283,7 @@ def test_what_workers_import_does_not_import_jax():
     folder = pathlib.Path(data_loader.__file__).parents[1]
     visited, queue = (
         set(),
-        [folder / "data" / "loader.py", folder / "data" / "datasets" / "folders.py"],
+        [folder / "data" / "data_loader.py", folder / "data" / "datasets" / "video_folders.py"],
     )
     while queue:
         path = queue.pop()
@@ -299,8 +299,8 @@ def test_what_workers_import_does_not_import_jax():
             queue += [file for file in files if file.is_file() and file not in visited]
     assert {path.stem for path in visited} >= {
         "frame_sampling",
-        "decode",
-        "folders",
-        "loader",
-        "dataset",
+        "video_decoder",
+        "video_folders",
+        "data_loader",
+        "video_dataset",
     }
