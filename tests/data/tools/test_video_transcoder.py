@@ -234,7 +234,8 @@ def check_kills(tmp_path, rng, kills, videos):
     root = write_set(tmp_path / "set", lines, frames=90)
     video_index.index_videos(Named(str(root)), tmp_path / "index")
     once, out = tmp_path / "once", tmp_path / "killed"
-    code = "import sys; from vrl_jax.data.tools import video_transcoder as tool; tool.BYTES_PER_PIXEL = 5; "
+    code = "import sys; from vrl_jax.data.tools import video_transcoder as tool; "
+    code += "tool.BYTES_PER_PIXEL = 5; "
     command = [sys.executable, "-c", code + "tool.main(sys.argv[1:])", str(tmp_path / "index")]
     command += ["--short-side=64", "--workers=2", "--shard-mb=4"]
 
