@@ -51,6 +51,7 @@ def test_features_are_those_of_the_same_network_in_pytorch(rng, name):
     np.testing.assert_allclose(got / expected.std(), expected / expected.std(), atol=1e-4)
 
     back = layout_match.to_torch(encoder, variables, layout)
+    assert all(array.flags.c_contiguous for array in back.values())  # as safetensors needs
     names = {key for key in state if not key.startswith(HEADS)}
     assert back.keys() == names
     for key in names:

@@ -76,11 +76,12 @@ def from_torch(
 def to_torch(
     encoder: EncoderConfig, variables: Mapping[str, Any], layout: Layout
 ) -> dict[str, np.ndarray]:
-    """Return the state dict of an encoder, for PyTorch's `load_state_dict`."""
+    """Return the contiguous arrays of an encoder for PyTorch's `load_state_dict`."""
     flat = flatten_dict(variables, sep="/")
     arrays = {}
     for path, (name, _, axes) in torch_arrays(encoder, layout).items():
-        arrays[name] = np.asarray(flat[path]).transpose(axes)
+        # safetensors writes the memory of an array, whatever its strides
+        arrays[name] = np.array(np.asarray(flat[path]).transpose(axes), order="C")
         if name.endswith("running_var"):
             arrays[name.replace("running_var", COUNTER)] = np.zeros((), np.int64)
     return arrays
