@@ -103,6 +103,7 @@ def by_loops(tokens, params, head):
             if "project" in params:
                 token = dense(token, params["project"])
             if head.time_positions:
+                token = layer_norm(token, {"scale": 1, "bias": 0})
                 count = len(token) // 2
                 for i in range(count):
                     angle = time / 10000 ** (i / count)

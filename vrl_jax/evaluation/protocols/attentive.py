@@ -39,7 +39,8 @@ class Attentive(ClassifierEval):
         self-attention of the tokens, whose memory is quadratic in their number.
       heads: attention heads, which must divide the width.
       width: channels of the probe; 0 keeps the encoder's, another number projects the tokens first.
-      time_positions: add sine-cosine positions in time to the tokens.
+      time_positions: normalise the tokens and add sine-cosine positions in time, for encoders whose
+        tokens have none.
       final_norm: normalise the pooled feature before the classifier.
     """
 
@@ -148,6 +149,7 @@ class AttentiveHead(nn.Module):
         if width != x.shape[-1]:
             x = _dense(width, name="project")(x)
         if self.time_positions:
+            x = nn.LayerNorm(epsilon=EPSILON, use_bias=False, use_scale=False)(x)
             x = x + time_positions(x.shape[1], width)[:, None]
         x = x.reshape(len(x), -1, width)
         for number in range(1, self.depth):
