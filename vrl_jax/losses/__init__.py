@@ -1,4 +1,4 @@
-"""Losses: arrays in, one number out. Each needs JAX alone and no config."""
+"""Losses: functions of arrays that return one number and depend only on JAX."""
 
 from vrl_jax.losses import forecast, koopman
 from vrl_jax.losses.concept_losses import (

@@ -1,6 +1,6 @@
-"""Losses over scores of a clip against learned concepts, and over concepts found in its map.
+"""Losses on the scores of clips against learned concepts, and on concepts located in feature maps.
 
-All from Qian et al. 2022 (SDC), arXiv 2207.12795.
+Source: Qian et al. 2022 (SDC), arXiv 2207.12795.
 """
 
 import itertools
@@ -21,20 +21,20 @@ def concept_alignment(
     epsilon: float = 0.05,
     iterations: int = 3,
 ) -> Float[Array, ""]:
-    """Every view predicts every other view's balanced assignment to the concepts.
+    """Each view predicts the balanced concept assignment of every other view.
 
     Formula: mean over ordered pairs (i, k), i not k, of
     `swapped_prediction(scores_k, sinkhorn([scores_i; queue_i])[:n], temperature)`.
 
     Args:
-      scores: of n clips in each of v views against k concepts, cosines.
-      queue: past scores of each view, which take part in balancing alone; or None.
-      temperature: of the prediction.
-      epsilon: of the assignment.
-      iterations: of the assignment.
+      scores: cosines of n clips in each of v views with k concepts.
+      queue: earlier scores of each view, used only for balancing; or None.
+      temperature: temperature of the prediction.
+      epsilon: entropy regularisation of the assignment.
+      iterations: Sinkhorn-Knopp iterations of the assignment.
 
     Raises:
-      ValueError: fewer than two views, shapes that do not fit, arguments outside their range.
+      ValueError: fewer than two views, shapes that do not match, or arguments outside their range.
 
     >>> print(f"{concept_alignment(jnp.zeros((4, 8, 100))):.4f}")  # ln 100
     4.6052
@@ -52,16 +52,17 @@ def concept_alignment(
 
 
 def negative_entropy(scores: Float[Array, "*v k"], *, temperature: float = 0.1) -> Float[Array, ""]:
-    """Return the mean negative entropy of `softmax(scores / temperature)`: least where uniform.
+    """Return the mean negative entropy of `softmax(scores / temperature)`, minimal when uniform.
 
-    For views that concepts should not tell apart, such as frame differences by static ones.
+    It applies to views that concepts should not discriminate, such as frame differences for static
+    concepts.
 
     Args:
-      scores: against k concepts, cosines.
+      scores: cosines with k concepts.
       temperature: divides the scores.
 
     Raises:
-      ValueError: no positive temperature.
+      ValueError: a temperature that is not positive.
 
     >>> print(f"{negative_entropy(jnp.zeros((8, 100))):.4f}")  # -ln 100
     -4.6052
@@ -74,18 +75,18 @@ def negative_entropy(scores: Float[Array, "*v k"], *, temperature: float = 0.1) 
 def shared_activations(
     first: Float[Array, "n k"], second: Float[Array, "n k"], *, top: int = 10
 ) -> Bool[Array, "n k"]:
-    """Mark the concepts among the strongest of both views of a clip.
+    """Return a mask of the concepts that are active in both views of a clip.
 
-    A concept counts in a view where its score is strictly above the `top`-th largest, so at most
-    `top - 1` do.
+    A concept is active if its score is strictly above the `top`-th largest, so at most `top - 1`
+    are.
 
     Args:
       first: scores of one view against k concepts.
-      second: of the other.
+      second: scores of the other view.
       top: rank of the threshold, at most k.
 
     Raises:
-      ValueError: the shapes do not fit, or there are fewer than `top` concepts.
+      ValueError: shapes that do not match, or fewer than `top` concepts.
 
     >>> x = jnp.arange(12.0)[None]
     >>> print(int(shared_activations(x, x).sum()))
@@ -94,7 +95,8 @@ def shared_activations(
     check.rank(2, first=first, second=second)
     check.same_shape(first=first, second=second)
     if not 1 <= top <= first.shape[-1]:
-        raise ValueError(f"top must lie in [1, {first.shape[-1]}], the concepts, got {top}")
+        concepts = first.shape[-1]
+        raise ValueError(f"top must lie in [1, {concepts}], the number of concepts, got {top}")
     active = [x > jax.lax.top_k(x, top)[0][..., -1:] for x in (first, second)]
     return active[0] & active[1]
 
@@ -106,20 +108,20 @@ def local_contrast(
     *,
     margin: float = 1.4,
 ) -> Float[Array, ""]:
-    """Concept by concept, two views of a clip agree and other clips keep a distance.
+    """Contrast per concept: two views of a clip agree, other clips are pushed beyond a margin.
 
     Formula: with `delta(b, p, c) = sqrt(2 - 2 <first_bc, sg(second_pc)> + 1e-5)`, the sum over
     masked (b, c) of `delta(b, b, c)^2 + mean over p != b of max(0, margin - delta(b, p, c))^2`,
     for both directions, over the two directions' count of masked (b, c) plus 1.
 
     Args:
-      first: what was found of each of k concepts in one view of n clips, unit vectors.
-      second: in the other view.
-      mask: which concepts count for which clip: see `shared_activations`.
-      margin: distance beyond which other clips are left alone.
+      first: unit vectors of each of k concepts, located in one view of n clips.
+      second: the same for the other view.
+      mask: concepts that count for each clip: see `shared_activations`.
+      margin: distance beyond which other clips add no loss.
 
     Raises:
-      ValueError: the shapes do not fit, or fewer than two clips.
+      ValueError: shapes that do not match, or fewer than two clips.
 
     >>> x = jnp.zeros((2, 1, 4)).at[..., 0].set(1.0)
     >>> print(f"{local_contrast(x, x, jnp.ones((2, 1), bool)):.5f}")
@@ -130,13 +132,13 @@ def local_contrast(
     clips = first.shape[0]
     check.at_least(2, **{"the number of clips": clips})
 
-    def one_way(found, target):
-        target = jax.lax.stop_gradient(target)
-        cosine = jnp.einsum("bcd,pcd->bpc", found, target, precision="highest")
+    def one_way(vectors, targets):
+        targets = jax.lax.stop_gradient(targets)
+        cosine = jnp.einsum("bcd,pcd->bpc", vectors, targets, precision="highest")
         distance = jnp.sqrt(jnp.maximum(2 - 2 * cosine, 0) + 1e-5)
-        own = jnp.eye(clips, dtype=bool)[..., None]
-        apart = jnp.maximum(margin - distance, 0) ** 2 / (clips - 1)
-        return jnp.sum(jnp.where(own, distance**2, apart), where=mask[:, None])
+        same_clip = jnp.eye(clips, dtype=bool)[..., None]
+        repulsion = jnp.maximum(margin - distance, 0) ** 2 / (clips - 1)
+        return jnp.sum(jnp.where(same_clip, distance**2, repulsion), where=mask[:, None])
 
     total = one_way(first, second) + one_way(second, first)
     return total / (2 * jnp.sum(mask) + 1)

@@ -1,4 +1,4 @@
-"""Contrastive losses: find the matching embedding among the others."""
+"""Contrastive losses: the positive is classified among negatives."""
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +16,25 @@ def nt_xent(
     unit: bool = True,
     negatives: Float[Array, "k d"] | None = None,
 ) -> Float[Array, ""]:
-    """NT-Xent: each of the 2n vectors finds its partner among the 2n - 1 others (SimCLR).
+    """NT-Xent: each of the 2n embeddings is matched to its positive among the 2n - 1 others.
 
-    Formula: mean over anchors of `-log softmax(cosines / temperature)[partner]`, both directions.
+    Formula: mean over anchors of `-log softmax(cosines / temperature)[positive]`, both directions.
 
     Args:
       a: embeddings of one view, row i of video i.
       b: embeddings of another view of the same videos.
       temperature: divides the cosines.
-      unit: scale the vectors to unit length first; with False they are compared as they are.
-      negatives: further vectors that are nobody's partner.
+      unit: scale the vectors to unit length first; False uses plain products instead of cosines.
+      negatives: further negatives of all anchors.
 
     Raises:
-      ValueError: the shapes do not fit, there is one video only, or the temperature is not
+      ValueError: shapes that do not match, fewer than two videos, or a temperature that is not
         positive.
 
-    Source: Chen et al. 2020, arXiv 2002.05709, equation 1.
+    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, equation 1.
 
     >>> x = jnp.ones((4, 8))
-    >>> print(f"{nt_xent(x, x, temperature=0.5):.4f}")  # ln(2n - 1): nothing tells them apart
+    >>> print(f"{nt_xent(x, x, temperature=0.5):.4f}")  # ln(2n - 1): all embeddings are equal
     1.9459
     """
     check.rank(2, a=a, b=b)
@@ -59,21 +59,21 @@ def nt_xent_steps(
     temperature: float = 0.1,
     negatives: str = "same_step",
 ) -> Float[Array, ""]:
-    """NT-Xent for every time step: step t of one view finds step t of the other, same video.
+    """NT-Xent per time step: step t of one view is matched to step t of the other view.
 
     Args:
-      a: embeddings of the steps of one view, row i of video i.
-      b: of another view that shows the same moments.
+      a: embeddings of the time steps of one view, row i of video i.
+      b: embeddings of another view of the same frames.
       temperature: divides the cosines.
-      negatives: "same_step" takes the other videos' vectors of that step, "all_steps" those of all
-        their steps. A video's own other steps are never negatives.
+      negatives: "same_step" takes the embeddings of other videos at the same step, "all_steps"
+        those at all steps. Other steps of the same video are never negatives.
 
     Raises:
-      ValueError: the shapes do not fit, there is one video only, the temperature is not positive,
-        or `negatives` is another word.
+      ValueError: shapes that do not match, fewer than two videos, a temperature that is not
+        positive, or an unknown value of `negatives`.
 
-    Source: spatial contrast within clips, Zhang and Crandall 2022 (HDC), arXiv 2011.11261; what is
-    done with the time axis is not published.
+    Source: spatial contrast within clips, Zhang and Crandall 2022 (HDC), arXiv 2011.11261, who do
+    not publish how the time axis is treated.
 
     >>> x = jnp.ones((4, 3, 8))
     >>> print(f"{nt_xent_steps(x, x):.4f}")  # ln(2n - 1)
@@ -91,11 +91,11 @@ def nt_xent_steps(
     other_view = view[..., None, None, None] != view
     same_video = video[..., None, None, None] == video
     same_step = step[..., None, None, None] == step
-    partner = other_view & same_video & same_step
-    against = ~same_video if negatives == "all_steps" else ~same_video & same_step
-    logits = jnp.where(partner | against, cosines / temperature, -jnp.inf)
+    positive = other_view & same_video & same_step
+    negative = ~same_video if negatives == "all_steps" else ~same_video & same_step
+    logits = jnp.where(positive | negative, cosines / temperature, -jnp.inf)
     rows = logits.reshape(2 * videos * steps, -1)
-    return _cross_entropy(rows, jnp.argmax(partner.reshape(rows.shape), axis=-1))
+    return _cross_entropy(rows, jnp.argmax(positive.reshape(rows.shape), axis=-1))
 
 
 def info_nce(
@@ -107,22 +107,22 @@ def info_nce(
     unit: bool = True,
     filled: Int[Array, ""] | None = None,
 ) -> Float[Array, ""]:
-    """InfoNCE: each query finds its key among the other videos' keys, or among a queue's (MoCo).
+    """InfoNCE: each query is matched to its key among other keys, or among a queue (MoCo).
 
-    Formula: mean over i of `-log exp(q_i.k_i/T) / (exp(q_i.k_i/T) + sum over negatives)`. With a
-    queue the negatives are its rows, without one they are the other rows of `keys`. Keys are
-    targets by the caller's `stop_gradient`.
+    Formula: mean over i of `-log exp(q_i.k_i/T) / (exp(q_i.k_i/T) + sum over negatives)`. The
+    negatives are the rows of the queue, or without a queue the other rows of `keys`. Pass keys
+    through `jax.lax.stop_gradient` where they are targets.
 
     Args:
-      queries: what asks, row i of video i.
-      keys: what is looked for, row i of the same video.
+      queries: embeddings of one view, row i of video i.
+      keys: embeddings of another view of the same videos.
       queue: negatives, or None.
       temperature: divides the cosines.
       unit: scale queries, keys and queue to unit length first.
-      filled: how many leading rows of the queue count; None counts all.
+      filled: number of leading rows of the queue in use; None uses all.
 
     Raises:
-      ValueError: the shapes do not fit, or the temperature is not positive.
+      ValueError: shapes that do not match, or a temperature that is not positive.
 
     Source: van den Oord et al. 2018, arXiv 1807.03748; He et al. 2020, arXiv 1911.05722.
 
@@ -135,15 +135,15 @@ def info_nce(
     check.positive(temperature=temperature)
     scale = normalize if unit else lambda x: x
 
-    def direct(x):
+    def embed(x):
         return scale(x.astype(jnp.float32))
 
-    queries, keys = direct(queries), direct(keys)
+    queries, keys = embed(queries), embed(keys)
     if queue is None:
         return _cross_entropy(dot_products(queries, keys) / temperature, jnp.arange(len(queries)))
     if queue.shape[-1] != queries.shape[-1]:
         raise ValueError(f"queue rows must have {queries.shape[-1]} entries, got {queue.shape[-1]}")
-    negatives = dot_products(queries, direct(queue)) / temperature
+    negatives = dot_products(queries, embed(queue)) / temperature
     if filled is not None:
         negatives = jnp.where(jnp.arange(len(queue)) < filled, negatives, -jnp.inf)
     positives = jnp.sum(queries * keys, axis=-1, keepdims=True) / temperature
@@ -151,6 +151,6 @@ def info_nce(
     return _cross_entropy(logits, jnp.zeros(len(queries), jnp.int32))
 
 
-def _cross_entropy(logits: Float[Array, "n m"], answers: Int[Array, "n"]) -> Float[Array, ""]:
-    """Return the mean negative log-probability of the right answers."""
-    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), answers[:, None], axis=-1))
+def _cross_entropy(logits: Float[Array, "n m"], labels: Int[Array, "n"]) -> Float[Array, ""]:
+    """Return the mean negative log-probability of the labels."""
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1))

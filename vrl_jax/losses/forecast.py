@@ -88,11 +88,11 @@ def cross_forecast(
 
     Args:
       first: frame vectors of one clip of each video, at least 3.
-      second: of another clip of the same videos.
+      second: frame vectors of another clip of the same videos.
       ridge: see `koopman.fit`.
 
     Raises:
-      ValueError: the shapes do not fit, or too few frames.
+      ValueError: shapes that do not match, or too few frames.
 
     >>> turn = jnp.arange(8.0)[:, None] * 0.5 + jnp.array([0.0, jnp.pi / 2])
     >>> print(f"{cross_forecast(jnp.cos(turn), jnp.cos(turn + 1), ridge=1e-6):.3f}")
@@ -105,17 +105,17 @@ def cross_forecast(
 
 
 def released_code_residual(frames: Float[Array, "*b t d"]) -> Float[Array, ""]:
-    """The residual of the published code: the norm of `K sg(P) - Q` on the fitted transitions.
+    """Residual of the released code: the norm of `K sg(P) - Q` on the fitted transitions.
 
-    Formula: the Frobenius norm over the whole batch, frames at their own length, K the
-    least-squares operator of each clip. It is zero for any features at least as wide as there are
-    transitions, and then its gradient is rounding noise, so that is refused.
+    Formula: the Frobenius norm over the whole batch, frames not normalised, K the least-squares
+    operator of each clip. It is zero for any features at least as wide as there are transitions;
+    its gradient is then rounding noise, so this case is refused.
 
     Args:
       frames: frame vectors in order, t - 1 above d.
 
     Raises:
-      ValueError: the loss is void: d is at least t - 1.
+      ValueError: d is at least t - 1, so the loss would be void.
 
     >>> print(f"{released_code_residual(jnp.ones((2, 6, 1))):.3f}")
     0.000

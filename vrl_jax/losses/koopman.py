@@ -1,13 +1,14 @@
-"""A clip as a linear dynamical system: fit its Koopman operator, split it, forecast with it.
+"""Koopman operators of clips: fit, split into static and dynamic parts, forecast.
 
-With the frames of a clip as unit columns, `P = [z1 .. z(T-1)]` and `Q = [z2 .. zT]`, the operator
-`K = Q (P'P + ridge I)^-1 P'` is d x d but has rank `n = T - 1`; its non-zero spectrum is that of
-`S = (P'P + ridge I)^-1 P'Q`, n x n, and no larger matrix is ever formed. A filter of S that is
-about 1 near the eigenvalue 1 and about 0 elsewhere takes the time-invariant part; all is done by
-real linear solves, so it is differentiable, batched, and runs where no eigensolver exists.
+A clip is a linear dynamical system. With its frame vectors as unit columns, `P = [z1 .. z(T-1)]`
+and `Q = [z2 .. zT]`, the operator `K = Q (P'P + ridge I)^-1 P'` is d x d but has rank `n = T - 1`.
+Its non-zero spectrum is that of `S = (P'P + ridge I)^-1 P'Q`, which is n x n, so the d x d matrix
+is never formed. The time-invariant part is selected by a filter of S that is about 1 near the
+eigenvalue 1 and about 0 elsewhere. It consists of real linear solves: it is differentiable and
+batched, and needs no eigensolver.
 
 Sources: the decomposition of clips, arXiv 2407.14069; exact dynamic mode decomposition, Tu et al.,
-arXiv 1312.0041; the filter is the trapezoidal contour integral of the resolvent, Chen and Li,
+arXiv 1312.0041; the filter as trapezoidal contour integral of the resolvent, Chen and Li,
 arXiv 2310.18043.
 """
 
@@ -30,13 +31,13 @@ PROJECTORS = ("oblique", "orthogonal")
 
 
 class Operator(NamedTuple):
-    """A Koopman operator in reduced form, or whole.
+    """A Koopman operator, reduced to n x n or in full.
 
     Attributes:
-      matrix: S; its eigenvalues are the non-zero ones of K. Or K itself.
-      past: unit frames 1 .. T-1 as rows (P'). None where the operator is whole.
-      future: unit frames 2 .. T as rows (Q'). Or K's columns as rows.
-      ridge: what was added to the Gram matrix's diagonal.
+      matrix: S, whose eigenvalues are the non-zero ones of K; or K itself, in full.
+      past: unit frames 1 .. T-1 as rows (P'); None for an operator in full.
+      future: unit frames 2 .. T as rows (Q'); or the columns of K as rows, in full.
+      ridge: Tikhonov term on the diagonal of the Gram matrix.
     """
 
     matrix: Float[Array, "*b n n"]
@@ -45,7 +46,7 @@ class Operator(NamedTuple):
     ridge: float
 
     def coordinates(self, vectors: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
-        """Return `(P'P + ridge I)^-1 P' v` for each vector: what Q turns into the forecast."""
+        """Return `(P'P + ridge I)^-1 P' v` for each vector; Q maps it to the forecast `K v`."""
         if self.past is None:
             return jnp.swapaxes(vectors, -1, -2)
         return _ridge_fit(self.past, vectors, self.ridge)
@@ -62,9 +63,9 @@ class Split(NamedTuple):
       static: the time-invariant part.
       dynamic: the time-variant part.
       static_rank: trace of the filter, the effective number of static modes.
-      static_share: length of the static part over that of the mean frame.
-      dynamic_share: length of the dynamic part over that of the mean frame.
-      spectral_radius: size of the operator's largest eigenvalue (estimated by `|S^32|^(1/32)`).
+      static_share: norm of the static part relative to that of the mean frame vector.
+      dynamic_share: norm of the dynamic part relative to that of the mean frame vector.
+      spectral_radius: modulus of the largest eigenvalue, estimated by `|S^32|^(1/32)`.
     """
 
     static: Float[Array, "*b d"]
@@ -76,17 +77,18 @@ class Split(NamedTuple):
 
 
 def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, scope: str = "clip") -> Operator:
-    """Fit the operator that takes each unit frame vector to the next, in the least-squares sense.
+    """Fit the operator that maps each unit frame vector to the next, by least squares.
 
     Args:
-      frames: frame vectors in order, t at least 3; the length of each is ignored.
-      ridge: Tikhonov term on the unit frames' Gram matrix; below 1e-6 float32 loses it.
-      scope: whose transitions an operator is fitted to: "clip", each clip's own; "video", those of
-        all clips of a video, which are the last axis but two; "batch", of all clips, by the whole
-        d x d matrix, which wants more transitions than features.
+      frames: frame vectors in order, t at least 3; their norms are ignored.
+      ridge: Tikhonov term on the Gram matrix of the unit frames; float32 cannot resolve it below
+        1e-6.
+      scope: transitions that an operator is fitted to. "clip": those of each clip; "video": those
+        of all clips of a video, the third axis from the end; "batch": those of all clips, with the
+        full d x d matrix, which needs more transitions than features.
 
     Raises:
-      ValueError: fewer than three frames, no positive ridge, or an unknown scope.
+      ValueError: fewer than three frames, a ridge that is not positive, or an unknown scope.
     """
     check.one_of(SCOPES, scope=scope)
     check.at_least(2, **{"the number of axes of frames": frames.ndim})
@@ -114,7 +116,7 @@ def split(
     scope: str = "clip",
     projector: str = "oblique",
 ) -> Split:
-    """Split clips into a time-invariant and a time-variant part by Koopman operators.
+    """Split clips into a time-invariant and a time-variant part with Koopman operators.
 
     Formula: static `Q f(S) c`, dynamic `Q (I - f(S)) c` with `c = (P'P + ridge I)^-1 P' mean(z)`,
     `f(x) = 1 / (1 + ((x - 1) / radius)^order)`; with pooling "rms" the dynamic part is the root
@@ -122,18 +124,18 @@ def split(
 
     Args:
       frames: frame vectors in order, at least 3.
-      radius: of the disc around 1 in the complex plane whose eigenvalues count as static.
-      order: steepness of the disc's edge, a multiple of 4.
+      radius: radius of the disc around 1 in the complex plane whose eigenvalues are static.
+      order: steepness of the filter at the edge of the disc, a multiple of 4.
       ridge: see `fit`.
-      pooling: "mean" or "rms", of the dynamic part over time.
-      stop_filter: treat the filter as a constant when differentiating; its slope at the disc's
-        edge is `order / (4 radius)`.
-      filter: "soft" is f, by linear solves only. "eig-hard" takes the eigenvectors within the
-        radius, and "eig-qr" is what the published code does (no ridge, unitary factors in place of
-        eigenvectors); both on the host, without gradient through the filter, for parity.
-      scope: whose transitions an operator is fitted to, see `fit`.
-      projector: "oblique" is f(S). "orthogonal" projects the forecast on the range of `Q f(S)`,
-        which cannot magnify.
+      pooling: "mean" or "rms", over time, of the dynamic part.
+      stop_filter: no gradient through the filter, whose slope at the edge of the disc is
+        `order / (4 radius)`.
+      filter: "soft" is f, by linear solves. "eig-hard" selects the eigenvectors within the radius,
+        and "eig-qr" is the released code (no ridge, unitary factors instead of eigenvectors); both
+        run on the host without gradient through the filter, for parity.
+      scope: transitions that an operator is fitted to, see `fit`.
+      projector: "oblique" is f(S). "orthogonal" projects the forecast onto the range of `Q f(S)`,
+        which cannot amplify it.
 
     Raises:
       ValueError: an argument outside its range.
@@ -148,7 +150,7 @@ def split(
     check.one_of(PROJECTORS, projector=projector)
     if filter == "eig-qr" and (scope, projector) != ("clip", "oblique"):
         raise ValueError(
-            f"filter='eig-qr' is the published computation, one clip at a time: it requires "
+            f"filter='eig-qr' is the released code, one clip at a time: it requires "
             f"scope='clip' and projector='oblique', got {scope!r} and {projector!r}"
         )
     operator = fit(frames, ridge=ridge, scope=scope)
@@ -189,13 +191,13 @@ def disc_filter(
 ) -> Float[Array, "*b n n"]:
     """Return `f(S) = (I + ((S - I) / radius)^order)^-1`, a soft projector on eigenvalues near 1.
 
-    The power factorises over the reals into `order / 2` quadratics whose zeros lie on the disc's
-    edge, away from the real axis; one solve each is well behaved where the single inverse is not.
+    The power factorises over the reals into `order / 2` quadratics with zeros on the edge of the
+    disc, away from the real axis. One solve for each is well conditioned, a single inverse is not.
 
     Args:
       matrix: S.
       radius: distance from 1 at which the filter is one half.
-      order: a multiple of 4; at twice the radius the filter is `2^-order`.
+      order: exponent, a multiple of 4; at twice the radius the filter is `2^-order`.
 
     Raises:
       ValueError: an argument outside its range.
@@ -220,14 +222,13 @@ def forecast_residual(
 
     Formula: fit K on all but the last `held_out` transitions, then the mean over clips of
     `sum |K z_h - z_(h+1)|^2 / held_out` over those left out, on unit frames; gradients flow through
-    fit and targets. A residual on the fitted transitions themselves would be void: it is
-    zero for any frames once d is at least t - 1. Constant frames give about 0, so combine it with a
-    contrastive loss.
+    fit and targets. The residual on the fitted transitions would be void: it is zero for any frames
+    if d is at least t - 1. Constant frames give about 0, so combine it with a contrastive loss.
 
     Args:
       frames: frame vectors in order, at least `held_out + 3`.
       ridge: see `fit`.
-      held_out: transitions left out of the fit, at least 1.
+      held_out: number of transitions left out of the fit, at least 1.
 
     Raises:
       ValueError: too few frames.
@@ -246,10 +247,10 @@ def forecast_residual(
 
 
 def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
-    """The control: temporal mean as static, root mean square of the residual as dynamic part.
+    """Split without an operator, as control: temporal mean, and root mean square around it.
 
-    What `split` must beat to show that the operator, not pooling, separates the two. The
-    diagnostics that speak of the operator are zero.
+    `split` must beat it to show that the operator separates the parts rather than the pooling. The
+    statistics of the operator are zero.
 
     >>> parts = mean_residual_split(jnp.ones((8, 16)))
     >>> print(f"{parts.static.mean():.3f} {abs(parts.dynamic).max():.3f}")
@@ -264,9 +265,9 @@ def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
 
 
 def _unit(frames: Float[Array, "*b t d"]) -> Float[Array, "*b t d"]:
-    """Scale frames to unit length; one that is nearly zero beside the others of its clip stays so.
+    """Scale frames to unit length, except frames that are negligible within their clip.
 
-    Without that floor, a frame that a dead layer made zero would have a slope of a million.
+    Without the floor, a frame that is zero because of a dead layer would have a gradient of 1e6.
     """
     frames = frames.astype(jnp.float32)
     size = jnp.mean(jnp.sum(frames**2, axis=-1, keepdims=True), axis=-2, keepdims=True)
@@ -276,27 +277,27 @@ def _unit(frames: Float[Array, "*b t d"]) -> Float[Array, "*b t d"]:
 
 
 def _ridge_fit(
-    past: Float[Array, "*b n d"], wanted: Float[Array, "*b m d"], ridge: float
+    past: Float[Array, "*b n d"], targets: Float[Array, "*b m d"], ridge: float
 ) -> Float[Array, "*b n m"]:
-    """Return `(P'P + ridge I)^-1 P' w`, once refined: the Gram matrix alone loses half the digits.
+    """Return `(P'P + ridge I)^-1 P' w` for targets w, with one step of iterative refinement.
 
-    The second solve acts on a residual computed from the frames, not from the Gram matrix
-    (corrected semi-normal equations: Bjorck 1987).
+    The Gram matrix halves the accurate digits. The second solve acts on a residual computed from
+    the frames (corrected semi-normal equations: Bjorck 1987).
     """
     gram = _products(past, past) + ridge * jnp.eye(past.shape[-2])
-    rough = solve_batch(gram, _products(past, wanted))
-    residual = _products(past, wanted - _combine(rough, past)) - ridge * rough
-    return rough + solve_batch(gram, residual)
+    estimate = solve_batch(gram, _products(past, targets))
+    residual = _products(past, targets - _combine(estimate, past)) - ridge * estimate
+    return estimate + solve_batch(gram, residual)
 
 
 def _pool_clips(rows: Float[Array, "*b v n d"]) -> Float[Array, "*b v m d"]:
-    """Give every clip of a video the transitions of all its clips."""
+    """Return for each clip the transitions of all clips of its video."""
     joined = rows.reshape(*rows.shape[:-3], 1, -1, rows.shape[-1])
     return jnp.broadcast_to(joined, (*rows.shape[:-2], *joined.shape[-2:]))
 
 
 def _fit_whole(past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], ridge: float):
-    """Fit one d x d operator to all transitions; the ridge counts as in a fit of one clip."""
+    """Fit one d x d operator to all transitions, with the ridge of one clip times their number."""
     clips = math.prod(past.shape[:-2])
     past, future = (rows.reshape(-1, rows.shape[-1]) for rows in (past, future))
     columns = ridge_map(past, future, clips * ridge)
@@ -306,7 +307,7 @@ def _fit_whole(past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], rid
 def _project(
     keep: Float[Array, "*b n n"], future: Float[Array, "*b n d"], vectors: Float[Array, "*c m d"]
 ) -> Float[Array, "*c m d"]:
-    """Project vectors orthogonally on the range of `Q f(S)`."""
+    """Return orthogonal projections of vectors onto the range of `Q f(S)`."""
     basis = _combine(keep, future)
     gram = _products(basis, basis) + 1e-2 * jnp.eye(basis.shape[-2])
     gram = jnp.broadcast_to(gram, (*vectors.shape[:-2], *gram.shape[-2:]))
@@ -314,7 +315,7 @@ def _project(
 
 
 def _of_clips(x: Array, frames: Float[Array, "*b t d"]) -> Float[Array, "*b"]:
-    """Give every clip the number of the operator that it shares."""
+    """Broadcast numbers of shared operators to their clips."""
     return jnp.broadcast_to(x, frames.shape[:-2])
 
 
@@ -331,13 +332,13 @@ def _combine(
 def _pool(frames: Float[Array, "*b t d"], pooling: str) -> Float[Array, "*b d"]:
     if pooling == "mean":
         return jnp.mean(frames, axis=-2)
-    # Relative to the clip's own size, so that a part that is absent has a finite slope.
+    # Relative to the clip's scale, so that an absent part has a finite gradient.
     floor = 1e-6 * jax.lax.stop_gradient(jnp.mean(frames**2, axis=(-2, -1)))[..., None] + 1e-12
     return jnp.sqrt(jnp.mean(frames**2, axis=-2) + floor)
 
 
 def _spectral_radius(matrix: Float[Array, "*b n n"]) -> Float[Array, "*b"]:
-    """Estimate the largest |eigenvalue| as `|S^32|^(1/32)`, rescaling between the squarings."""
+    """Return `|S^32|^(1/32)`, an estimate of the largest |eigenvalue|, without overflow."""
     matrix = jax.lax.stop_gradient(matrix)
     log_size = jnp.zeros(matrix.shape[:-2])
     for doubling in range(6):

@@ -1,6 +1,7 @@
-"""Filters by eigenvectors, computed on the host in float64: for parity, on CPU and GPU hosts.
+"""Koopman filters from eigenvectors, computed on the host in float64, for parity.
 
-The default filter needs none of this and runs everywhere; no gradient flows through these.
+They run on CPU and GPU hosts and have no gradient. The default filter does not need them and runs
+on every backend.
 """
 
 import jax
@@ -8,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-CUTOFF = 1e-4  # of singular values in the published pseudo-inverse
+CUTOFF = 1e-4  # relative, on singular values in the pseudo-inverse of the released code
 
 
 def hard_filter(matrix: Float[Array, "*b n n"], *, radius: float) -> Float[Array, "*b n n"]:
-    """Return the projector on the eigenvectors whose eigenvalues lie within `radius` of 1.
+    """Return the spectral projector on the eigenvalues within `radius` of 1.
 
     >>> print(hard_filter(jnp.diag(jnp.array([1.05, 0.5])), radius=0.1).diagonal())
     [1. 0.]
@@ -20,8 +21,8 @@ def hard_filter(matrix: Float[Array, "*b n n"], *, radius: float) -> Float[Array
 
     def project(matrix):
         values, vectors = np.linalg.eig(np.asarray(matrix, np.float64))
-        kept = vectors * (np.abs(values - 1) <= radius)[..., None, :]
-        return (kept @ np.linalg.inv(vectors)).real.astype(np.float32)
+        static = vectors * (np.abs(values - 1) <= radius)[..., None, :]
+        return (static @ np.linalg.inv(vectors)).real.astype(np.float32)
 
     return _on_host(project, matrix, (matrix.shape,))
 
@@ -29,10 +30,11 @@ def hard_filter(matrix: Float[Array, "*b n n"], *, radius: float) -> Float[Array
 def released_code_operators(
     unit_frames: Float[Array, "*b t d"], *, radius: float
 ) -> tuple[Float[Array, "*b d d"], Float[Array, "*b d d"]]:
-    """Return the static and the dynamic operator that the published code applies to every frame.
+    """Return the static and the dynamic operator that the released code applies to every frame.
 
-    K is the least-squares operator (no ridge), its eigenvectors are replaced by the unitary factor
-    of their QR decomposition, in LAPACK's order, and the masked operators' real parts are taken.
+    K is the least-squares operator without ridge. Its eigenvectors, in LAPACK's order, are replaced
+    by the unitary factor of their QR decomposition, and the real part of each masked operator is
+    taken.
     """
 
     def maps(frames):
@@ -52,7 +54,7 @@ def released_code_operators(
 
 
 def _on_host(function, array, shapes):
-    """Call a NumPy function of one array within a traced computation, without gradient."""
+    """Call a NumPy function of one array from a traced computation, without gradient."""
     specs = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
     specs = specs if len(specs) > 1 else specs[0]
     return jax.pure_callback(

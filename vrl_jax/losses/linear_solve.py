@@ -1,8 +1,8 @@
-"""Many small linear systems at once, in plain JAX operations.
+"""Batched solution of small linear systems in plain JAX operations.
 
-XLA's CPU backend can stop for ever when a jitted training step calls batched LAPACK, and on
-accelerators one kernel a matrix costs more than the arithmetic of these systems (n at most 31 for
-a clip of 32 frames). Elimination over the whole batch has neither problem.
+XLA's CPU backend can deadlock when a jitted training step calls batched LAPACK, and on accelerators
+one kernel per matrix costs more than the arithmetic of these systems (n is at most 31 for a clip of
+32 frames). Elimination over the whole batch has neither problem.
 """
 
 import jax
@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 
 @jax.jit
 def solve_batch(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
-    """Solve `a x = b` for every matrix of a batch; a gradient costs two more solves.
+    """Solve `a x = b` for each matrix of a batch; a gradient costs two more solves.
 
-    Compiled on its own: JAX would compile `custom_linear_solve` anew at every call outside `jit`.
+    The function is jitted because JAX recompiles `custom_linear_solve` at every call outside `jit`.
 
     Args:
-      a: regular matrices, float32.
+      a: non-singular matrices, float32.
       b: right-hand sides as columns.
 
     >>> solve_batch(2 * jnp.eye(2), jnp.ones((2, 1))).ravel()
@@ -53,9 +53,9 @@ def _eliminate(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Ar
 def ridge_map(
     past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], ridge: float | Float[Array, "*b"]
 ) -> Float[Array, "*b d d"]:
-    """Return the matrix A that minimises `|past A - future|^2 + ridge |A|^2`, rows as vectors.
+    """Return the matrix A that minimises `|past A - future|^2 + ridge |A|^2`; rows are vectors.
 
-    Its cost is that of d x d systems, however many rows there are.
+    The systems to solve are d x d for any number of rows.
     """
     gram, cross = (
         jnp.einsum("...ni,...nj->...ij", past, rows, precision="highest") for rows in (past, future)

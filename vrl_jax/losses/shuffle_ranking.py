@@ -16,26 +16,27 @@ def shuffle_rank(
     temperature: float = 0.05,
     cap: float | None = 5.0,
 ) -> Float[Array, ""]:
-    """Shuffle-rank: a segment's vector is nearer to its counterpart than to any other segment's.
+    """Shuffle-rank: each segment is closer to its counterpart than to any other segment.
 
     Formula: of the 2s unit vectors of both clips, row r's counterpart c(r) is the same segment in
     the other clip; the loss is the mean over clips, rows r and the 2s - 2 rows j that are neither
     of `softplus(min((<r, j> - <r, c(r)>) / temperature, cap))`.
 
     Args:
-      reference: sub-vectors of a clip, in order of its segments; s is at least 2.
-      shuffled: those of the same clip with its segments played in another order, put back into the
-        order of the reference.
+      reference: embeddings of a clip's segments, in order; s is at least 2.
+      shuffled: embeddings of the same segments from the clip played in another order, sorted back
+        into the order of the reference.
       temperature: divides the difference of cosines.
-      cap: pairs wronger than this give no gradient; None for no cap.
+      cap: pairs that violate the ranking by more than this get no gradient; None for no cap.
 
     Raises:
-      ValueError: the shapes do not fit, fewer than two segments, or no positive temperature.
+      ValueError: shapes that do not match, fewer than two segments, or a temperature that is not
+        positive.
 
     Source: Zhang et al. 2021 (DualVar), arXiv 2107.01194.
 
     >>> x = jnp.ones((4, 2, 8))
-    >>> print(f"{shuffle_rank(x, x):.4f}")  # ln 2: nothing tells the segments apart
+    >>> print(f"{shuffle_rank(x, x):.4f}")  # ln 2: all segments are equal
     0.6931
     """
     gram, counterpart, others = _pairs(reference, shuffled)
@@ -49,7 +50,7 @@ def shuffle_rank(
 def shuffle_rank_accuracy(
     reference: Float[Array, "n s d"], shuffled: Float[Array, "n s d"]
 ) -> Float[Array, ""]:
-    """Return the share of rows whose counterpart is the nearest of all others; see `shuffle_rank`.
+    """Return the fraction of rows that are closest to their counterpart; see `shuffle_rank`.
 
     >>> x = jnp.eye(2)[None]
     >>> print(shuffle_rank_accuracy(x, x), shuffle_rank_accuracy(x, x[:, ::-1]))
@@ -68,7 +69,7 @@ def _pairs(reference, shuffled):
     rows = jnp.concatenate([reference, shuffled], axis=1).astype(jnp.float32)
     rows = normalize(rows)
     gram = jnp.einsum("nrd,njd->nrj", rows, rows, precision="highest")
-    place = np.arange(2 * segments)
-    same_segment = place[:, None] % segments == place % segments
+    segment = np.arange(2 * segments) % segments
+    same_segment = segment[:, None] == segment
     counterpart = jnp.sum(gram, axis=-1, where=same_segment & ~np.eye(2 * segments, dtype=bool))
     return gram, counterpart, ~same_segment

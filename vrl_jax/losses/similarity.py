@@ -27,7 +27,7 @@ def safe_norm(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*
 def dot_products(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array, "*n m"]:
     """Return the product of every row of `a` with every row of `b`, at full float32 precision.
 
-    Accelerators shorten the operands of a plain matrix product, to bfloat16 on TPUs.
+    Accelerators reduce the precision of a plain matrix product, to bfloat16 on TPUs.
 
     >>> dot_products(jnp.array([[3.0, 4.0]]), jnp.eye(2))
     Array([[3., 4.]], dtype=float32)
@@ -38,7 +38,7 @@ def dot_products(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array
 def negative_cosine(p: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, ""]:
     """Return minus the mean cosine between matching vectors, in [-1, 1].
 
-    Put `jax.lax.stop_gradient` around the side that is a target. BYOL's loss is `2 + 2 * this`.
+    Wrap a target in `jax.lax.stop_gradient`. BYOL's loss is `2 + 2 * negative_cosine(p, z)`.
 
     >>> x = jnp.eye(3)
     >>> print(f"{negative_cosine(x, 5 * x):.3f}")

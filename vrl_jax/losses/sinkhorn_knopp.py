@@ -1,4 +1,4 @@
-"""Soft assignment of embeddings to prototypes, balanced over a batch, and its prediction."""
+"""Sinkhorn-Knopp assignment of embeddings to prototypes, and its prediction."""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,15 @@ from vrl_jax import check
 def sinkhorn(
     scores: Float[Array, "n k"], *, epsilon: float = 0.05, iterations: int = 3
 ) -> Float[Array, "n k"]:
-    """Assign each row to the columns so that all columns are used alike; no gradient flows.
+    """Return soft assignments of rows to columns, with all columns used equally; no gradient.
 
-    Formula: `exp(scores / epsilon)`, of which `iterations` times first the columns are scaled to
-    equal sums, then the rows to sum 1. It is computed on logarithms, so nothing overflows.
+    Formula: in `exp(scores / epsilon)`, columns are scaled to equal sums and then rows to sum 1,
+    `iterations` times. The computation is in log space and cannot overflow.
 
     Args:
       scores: similarity of each of n embeddings to each of k prototypes.
-      epsilon: sharpness; smaller is harder.
-      iterations: scalings of both; few leave the columns' balance approximate.
+      epsilon: entropy regularisation; smaller is sharper.
+      iterations: scalings of columns and rows; with few, columns are balanced approximately.
 
     Raises:
       ValueError: an argument outside its range.
@@ -41,17 +41,17 @@ def sinkhorn(
 def swapped_prediction(
     scores: Float[Array, "n k"], assignment: Float[Array, "n k"], *, temperature: float = 0.1
 ) -> Float[Array, ""]:
-    """Predict one view's assignment from another view's scores, by cross-entropy.
+    """Cross-entropy between the assignment of one view and the scores of another view.
 
     Formula: mean over rows of `-sum assignment * log softmax(scores / temperature)`.
 
     Args:
-      scores: of one view's embeddings.
-      assignment: of the other view's, rows that sum to 1: see `sinkhorn`.
+      scores: scores of one view's embeddings.
+      assignment: assignment of the other view's embeddings, rows with sum 1: see `sinkhorn`.
       temperature: divides the scores.
 
     Raises:
-      ValueError: the shapes do not fit, or the temperature is not positive.
+      ValueError: shapes that do not match, or a temperature that is not positive.
 
     Source: Caron et al. 2020 (SwAV), arXiv 2006.09882, equation 2.
 
