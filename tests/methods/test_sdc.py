@@ -194,7 +194,7 @@ def test_the_local_term_is_the_contrast_of_what_was_found(built):
     module = SDC(**SMALL)
     net = module.network(ENCODER)
     outputs, _ = net.apply(network, maps_of, True, mutable=["batch_stats"])
-    found = net.apply(network, outputs.features.stages[-1], method="find")
+    found = net.apply(network, outputs.features.stages[-1], method="locate")
     total = 0.0
     for kind in KINDS:
         seen = select_scores(kind, outputs.projected[f"scores/{kind}"])

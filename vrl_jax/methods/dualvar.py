@@ -1,17 +1,18 @@
-"""DualVar: representations that vary between videos and within them (arXiv 2107.01194).
+"""DualVar: features that discriminate videos and the segments within them (arXiv 2107.01194).
 
-A clip has one embedding and, from the same pooled feature, a sub-vector for each of its segments.
-Clips of a video attract each other (clip contrast); the segments of a clip are told apart, by
-comparing it with the same clip whose segments are played in another order (shuffle-rank); and the
-mean of the sub-vectors keeps clips of a video together (temporally coherent contrast).
+A clip has one embedding and, from the same pooled feature, an embedding of each of its segments.
+Clips of a video attract each other (clip contrast). Segments of a clip are discriminated by
+comparison with the same clip played with its segments in another order (shuffle-rank). The mean of
+the segment embeddings attracts clips of a video (temporally coherent contrast).
 
-The defaults are the released scripts'. What is ours: the loss sees the global batch, batch
-statistics are the global batch's, and on BYOL and SwAV, which the paper does not use, the coherence
-slot is compared as it is.
+The defaults are those of the released scripts. Ours: losses and batch statistics are those of the
+global batch, and BYOL and SwAV, which the paper does not use, compare the coherence slot without
+normalisation.
 """
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from vrl_jax.methods.compose import compose
 from vrl_jax.methods.network import EncoderConfig, attach_heads
 from vrl_jax.types import Slot, TrainLength, View
 
-CLIP, REDRAWN, SHUFFLED, OTHER = range(4)  # what the views are
+CLIP, REDRAWN, SHUFFLED, OTHER = range(4)  # the views, in order
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,21 @@ class DualVar:
 
     Attributes:
       dim: width of the clip embedding.
-      segments: of a clip; each has a sub-vector.
-      segment_dim: width of a sub-vector.
-      temperature: of the clip contrast.
-      coherence_temperature: of the temporally coherent contrast.
-      rank_temperature: of the shuffle-rank loss.
+      segments: segments of a clip.
+      segment_dim: width of a segment's embedding.
+      temperature: temperature of the clip contrast.
+      coherence_temperature: temperature of the temporally coherent contrast.
+      rank_temperature: temperature of the shuffle-rank loss.
       rank_cap: see `shuffle_rank`; 0 for none, as in the MoCo variant.
-      clip_weight: of the clip contrast.
-      coherence_weight: of the temporally coherent contrast; 0 leaves it out ("clip-sr").
-      rank_weight: of shuffle-rank.
-      references: shares of the clip and of its redrawn view as shuffle-rank's reference.
-      allow_identity: whether the random order may be the true one.
+      clip_weight: weight of the clip contrast.
+      coherence_weight: weight of the temporally coherent contrast; 0 leaves it out ("clip-sr").
+      rank_weight: weight of the shuffle-rank loss.
+      references: weights of the clip and of its second view as reference of shuffle-rank.
+      allow_identity: whether the random order may be the original order.
       weak: probability that the first view has neither colour jitter nor blur.
-      symmetric: compare both ways, all views but the shuffled one in one batch of statistics. False
-        is the MoCo variant: the first clip asks, the teacher makes the key of the second, and the
-        first view has statistics of its own.
+      symmetric: compare both ways, with all views except the shuffled one in one batch of
+        statistics. False is the MoCo variant: queries come from the first clip, keys from the
+        second, and the first view has its own batch statistics.
     """
 
     dim: int = 128
@@ -113,7 +114,7 @@ class DualVar:
         )
 
     def _prepare(self, key, clips):
-        """Add the redrawn view with its segments in random order; return that order, too."""
+        """Add the second view with its segments in random order, and return that order."""
         orders = np.array(list(itertools.permutations(range(self.segments))))
         orders = orders if self.allow_identity else orders[1:]
         order = jnp.array(orders)[jax.random.randint(key, len(clips), 0, len(orders))]
@@ -121,7 +122,7 @@ class DualVar:
         return jnp.stack([clips[:, 0], clips[:, 1], shuffled, clips[:, 2]], axis=1), order
 
     def _segments(self, outputs):
-        """Return every view's sub-vectors at unit length, f32[b v s d]."""
+        """Return the unit embeddings of all segments, f32[b v s d]."""
         flat = outputs.projected["segments"]
         return normalize(flat.reshape(*flat.shape[:-1], self.segments, self.segment_dim))
 
@@ -132,23 +133,23 @@ class DualVar:
     def _rank(self, params, state, outputs, order, key, step):
         segments = self._segments(outputs)
         restored = restore_order(segments[:, SHUFFLED], order)
-        given = {"temperature": self.rank_temperature, "cap": self.rank_cap or None}
-        terms = [shuffle_rank(segments[:, v], restored, **given) for v in (CLIP, REDRAWN)]
-        loss = sum(share * term for share, term in zip(self.references, terms, strict=True))
+        rank = partial(shuffle_rank, temperature=self.rank_temperature, cap=self.rank_cap or None)
+        terms = [rank(segments[:, view], restored) for view in (CLIP, REDRAWN)]
+        loss = sum(weight * term for weight, term in zip(self.references, terms, strict=True))
         accuracy = shuffle_rank_accuracy(segments[:, REDRAWN], restored)
         metrics = {"loss/shuffle_rank": loss, "shuffle_rank/accuracy": accuracy}
         return self.rank_weight * loss, metrics, {}
 
 
 def shuffle_segments(clips: jax.Array, order: jax.Array) -> jax.Array:
-    """Play each clip's equal segments in another order: the j-th played is the order[j]-th.
+    """Reorder the equal segments of clips: segment j of the result is segment order[j].
 
     Args:
       clips: f32[b t h w 3].
-      order: i32[b s], a permutation each.
+      order: a permutation of the segments of each clip, i32[b s].
 
     Raises:
-      ValueError: the frames cannot be cut into that many equal segments.
+      ValueError: the number of frames is not a multiple of the number of segments.
     """
     segments, frames = order.shape[1], clips.shape[1]
     if frames % segments:
@@ -161,5 +162,5 @@ def shuffle_segments(clips: jax.Array, order: jax.Array) -> jax.Array:
 
 
 def restore_order(segments: jax.Array, order: jax.Array) -> jax.Array:
-    """Undo `shuffle_segments` for what was made of segments: f32[b s d], i32[b s] -> f32[b s d]."""
+    """Sort embeddings of shuffled segments back, f32[b s d]: inverse of `shuffle_segments`."""
     return jnp.take_along_axis(segments, jnp.argsort(order, axis=1)[..., None], axis=1)

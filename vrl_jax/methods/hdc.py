@@ -1,13 +1,13 @@
 """HDC: spatial and temporal contrast, decoupled by augmentation, at several depths.
 
 Zhang and Crandall 2022, arXiv 2011.11261. Spatial contrast compares two views of the same frames,
-so that appearance answers it; temporal contrast compares different clips of a video. Both are asked
-of several stages of the encoder, weighted by how invariant each can be.
+which appearance solves; temporal contrast compares different clips of a video. Both apply to
+several stages of the encoder, weighted by the invariance of each stage.
 
-There is no released code. Known from the paper or a summary of it: the two tasks, their views and
-poolings, several levels, weights that grow with depth, negatives within the batch. Ours: which
-stages, a head per level and task, `steps`, the weights' values, "measured" weighting, the
-temperature and the whole recipe.
+There is no released code. Published: the two tasks, their views and poolings, several levels,
+weights that grow with depth, negatives within the batch. Ours: the choice of stages, a head per
+level and task, `steps`, the values of the weights, "measured" weighting, the temperature and the
+recipe.
 """
 
 from dataclasses import dataclass
@@ -38,19 +38,19 @@ class HDC:
       hidden: width of the heads' hidden layers.
       layers: linear layers of a head.
       norm: batch normalisation after the heads' hidden layers.
-      tasks: "spatial", "temporal" or, in this order, both; the temporal one of the last level alone
-        is the usual contrast of clips.
-      temperature: of every comparison.
+      tasks: "spatial", "temporal", or both in this order; "temporal" at the last level only is
+        instance discrimination of clips.
+      temperature: temperature of all comparisons.
       levels: stages of the encoder, first to last; negative numbers count from the end.
-      weighting: of the levels. "fixed": halved from each to the one before. "uniform". "list": the
-        two lists below. "measured": the mean cosine of positives, relative to the last level's.
-      spatial_weights: a number a level, of spatial contrast, where weighting is "list".
-      temporal_weights: likewise of temporal contrast.
-      steps: the time axis in spatial contrast. "same_step" and "all_steps": see `nt_xent_steps`.
+      weighting: weights of the levels. "fixed": each is half of the next. "uniform": 1. "list": the
+        two lists below. "measured": the mean cosine of positives relative to the last level.
+      spatial_weights: weight of spatial contrast per level, for weighting "list".
+      temporal_weights: weight of temporal contrast per level, for weighting "list".
+      steps: time axis in spatial contrast. "same_step" and "all_steps": see `nt_xent_steps`.
         "flatten": one embedding of all steps. "pool": their mean, as in temporal contrast.
-      share_heads: one head a level for both tasks.
-      spatial_other_clip: spatial contrast of two clips in place of one: the rule turned round.
-      temporal_same_draw: temporal contrast without a new draw of the augmentation: likewise.
+      share_heads: one head per level for both tasks.
+      spatial_other_clip: ablation: spatial contrast between two clips instead of one.
+      temporal_same_draw: ablation: temporal contrast with the same augmentation draw.
     """
 
     dim: int = 128
@@ -79,15 +79,15 @@ class HDC:
             raise ValueError(
                 "share_heads requires inputs of equal width, but steps='flatten' joins steps"
             )
-        for task, given in self._listed.items():
-            name, wanted = f"{task}_weights", self.weighting == "list" and task in self.tasks
-            if len(given) != len(self.levels) * wanted:
+        for task, weights in self._listed.items():
+            name, listed = f"{task}_weights", self.weighting == "list" and task in self.tasks
+            count = len(self.levels) if listed else 0
+            if len(weights) != count:
                 raise ValueError(
-                    f"{name} must have {len(self.levels) * wanted} numbers where weighting is "
-                    f"{self.weighting!r}, tasks are {', '.join(self.tasks)} and there are "
-                    f"{len(self.levels)} levels, got {given}"
+                    f"{name} must have {count} numbers for weighting={self.weighting!r}, tasks "
+                    f"{', '.join(self.tasks)} and {len(self.levels)} levels, got {weights}"
                 )
-            check.at_least(0, **{f"{name}[{i}]": value for i, value in enumerate(given)})
+            check.at_least(0, **{f"{name}[{i}]": value for i, value in enumerate(weights)})
 
     def build(
         self, encoder: EncoderConfig, framework: FrameworkConfig | None, horizon: TrainLength
@@ -118,28 +118,28 @@ class HDC:
         return {"spatial": self.spatial_weights, "temporal": self.temporal_weights}
 
     def _read(self, features):
-        """Return each head's input: maps averaged over space, f32[b v t c], or time as well."""
+        """Return the heads' inputs: maps averaged over space, f32[b v t c], or time as well."""
         inputs = {}
         for k, level in enumerate(self.levels):
             steps = features.stages[level].mean((-3, -2), dtype=jnp.float32)
             pooled = steps.mean(-2)
-            within = {"flatten": steps.reshape(*steps.shape[:-2], -1), "pool": pooled}.get(
+            spatial = {"flatten": steps.reshape(*steps.shape[:-2], -1), "pool": pooled}.get(
                 self.steps, steps
             )
-            if self.share_heads:  # the clip's mean beside its steps: [b v t + 1 c]
+            if self.share_heads:  # all steps, then their mean: [b v t + 1 c]
                 inputs[f"level{k}"] = jnp.concatenate([steps, pooled[..., None, :]], axis=-2)
             else:
-                given = {"spatial": within, "temporal": pooled}
-                inputs |= {f"{task}{k}": given[task] for task in self.tasks}
+                by_task = {"spatial": spatial, "temporal": pooled}
+                inputs |= {f"{task}{k}": by_task[task] for task in self.tasks}
         return inputs, {}
 
     def _embeddings(self, outputs, task, k):
-        """Return level k's embeddings for a task, f32[b v (t) d]."""
+        """Return the embeddings of level k for a task, f32[b v (t) d]."""
         if not self.share_heads:
             return outputs.projected[f"{task}{k}"]
-        made = outputs.projected[f"level{k}"]
+        embeddings = outputs.projected[f"level{k}"]
         pooled = task == "temporal" or self.steps == "pool"
-        return made[..., -1, :] if pooled else made[..., :-1, :]
+        return embeddings[..., -1, :] if pooled else embeddings[..., :-1, :]
 
     def _compare(self, task, a, b):
         if task == "temporal" or self.steps in ("flatten", "pool"):
@@ -156,7 +156,7 @@ class HDC:
                 total += weights[k, j] * loss
                 metrics[f"loss/{task}{k}"] = loss
                 metrics[f"cosine/{task}{k}"] = positive_cosine(*pair)
-                metrics[f"found/{task}{k}"] = retrieval_accuracy(*pair)
+                metrics[f"accuracy/{task}{k}"] = retrieval_accuracy(*pair)
         cosines = [
             [metrics[f"cosine/{task}{k}"] for task in self.tasks] for k in range(len(self.levels))
         ]
@@ -184,13 +184,13 @@ class HDC:
 
 
 def cosine_weights(cosines: Float[Array, "k c"]) -> Float[Array, "k c"]:
-    """Weigh levels by the mean cosine of their positives, relative to the last; no gradient.
+    """Return weights of levels: mean cosine of positives relative to the last; no gradient.
 
     >>> print(cosine_weights(jnp.array([[0.2], [0.4], [0.8]])).ravel())
     [0.25 0.5  1.  ]
     """
-    kept = jnp.clip(jax.lax.stop_gradient(cosines), 0.05, 1.0)
-    return kept / kept[-1]
+    clipped = jnp.clip(jax.lax.stop_gradient(cosines), 0.05, 1.0)
+    return clipped / clipped[-1]
 
 
 def positive_cosine(a: Float[Array, "b *t d"], b: Float[Array, "b *t d"]) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""The baseline: one embedding a clip, one joint loss (the v- methods of arXiv 2104.14558)."""
+"""Instance discrimination of clips, the baseline (the v- methods of arXiv 2104.14558)."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ class Instance:
 
     Attributes:
       dim: width of the embedding.
-      temperature: of the comparison.
-      clips: of a video, rho in the large-scale study; every ordered pair of them is compared. With
-        1, two views of one clip are.
-      grid: what is embedded is the mean over time of this many cells each way of the last feature
-        map; 1 is the mean over space, too.
-      reversed_negatives: the first view played backwards is a negative: the same appearance,
-        another motion.
+      temperature: temperature of the comparison.
+      clips: clips of a video, rho in the large-scale study; all ordered pairs of them are compared.
+        1 compares two views of one clip.
+      grid: cells per side of the last feature map that are embedded, averaged over time; 1
+        averages over space as well.
+      reversed_negatives: the first view played backwards is a negative: it has the same appearance
+        and a different motion.
     """
 
     dim: int = 128

@@ -1,12 +1,13 @@
 """SDC: static and dynamic concepts from clips, still frames and frame differences.
 
-Qian et al. 2022, arXiv 2207.12795. Clips attract stills and differences of the same video; every
-view is described by static and dynamic concepts, which views that share them predict from each
-other, and views that lack them must not tell apart; concepts must be enough to reconstruct the
-feature; and concepts found in a map by attention agree between the two clips of a video.
+Qian et al. 2022, arXiv 2207.12795. Clips attract stills and differences of the same video. Each
+view is described by its scores against static and dynamic concepts. Views that share a type of
+concept predict each other's assignment; views that lack it must not discriminate its concepts. The
+feature is reconstructed from the scores, and concepts located in feature maps by attention agree
+between the two clips of a video.
 
-The formulas are the released code's. Ours: everything on the global batch, batch statistics
-included; names; `streams`, `joint_norm` and `wrap` as options.
+The formulas are those of the released code. Ours: losses and batch statistics are those of the
+global batch, and `streams`, `joint_norm` and `wrap` are options.
 """
 
 from dataclasses import dataclass
@@ -42,28 +43,28 @@ class SDC:
 
     Attributes:
       dim: width of the contrast heads.
-      streams: what stands beside the clips, "still", "difference" or, in this order, both; one that
-        is left out takes its views and its losses with it.
-      concepts: static ones, and as many dynamic ones.
-      temperature: of the contrasts between views.
-      concept_temperature: of predictions of assignments, and of the entropy.
-      epsilon: of the assignment.
-      iterations: of the assignment.
-      queue: past scores, of every view, that take part in balancing.
-      queue_epochs: passes over the videos before the queue takes part.
-      freeze_epochs: passes during which the codebooks stay as they were drawn.
-      local_epochs: passes before the local contrast begins.
-      margin: of the local contrast.
-      top: rank of a concept's score below which it counts in the local contrast.
-      wrap: the first frame's difference is to the last one; False makes it zero.
+      streams: views in addition to clips: "still", "difference", or both in this order. Without a
+        stream, its views and losses are left out.
+      concepts: number of static concepts, and of dynamic ones.
+      temperature: temperature of the contrasts between views.
+      concept_temperature: temperature of the predicted assignments and of the entropy.
+      epsilon: entropy regularisation of the assignment.
+      iterations: Sinkhorn-Knopp iterations of the assignment.
+      queue: earlier scores of each view that are used for balancing.
+      queue_epochs: epochs before the queue is used.
+      freeze_epochs: epochs during which the codebooks keep their initial values.
+      local_epochs: epochs before the local contrast starts.
+      margin: margin of the local contrast.
+      top: concepts with a score above the `top`-th largest count in the local contrast.
+      wrap: the difference of the first frame is to the last frame; False makes it zero.
       joint_norm: batch statistics of the concept heads over both views of a kind together.
-      clip_weight: of the contrast between the two clips.
-      still_weight: of the contrasts between clips and stills.
-      difference_weight: of the contrasts between clips and differences.
-      alignment_weight: of the predictions of assignments.
-      entropy_weight: of the irrelevance of concepts that a view should lack.
-      reconstruction_weight: of the features from the scores.
-      local_weight: of the local contrast.
+      clip_weight: weight of the contrast between the two clips.
+      still_weight: weight of the contrasts between clips and stills.
+      difference_weight: weight of the contrasts between clips and differences.
+      alignment_weight: weight of the predicted assignments.
+      entropy_weight: weight of the negative entropy of concepts that a view should lack.
+      reconstruction_weight: weight of the reconstruction of features from scores.
+      local_weight: weight of the local contrast.
     """
 
     dim: int = 128
@@ -129,7 +130,7 @@ class SDC:
         )
 
     def network(self, encoder: EncoderConfig) -> ConceptNet:
-        """Return the encoder with all that stands upon it."""
+        """Return the encoder with its heads, codebooks, decoders and attention."""
         return ConceptNet(
             encoder.module(), self._kinds, encoder.dim, self.dim, self.concepts, self.joint_norm
         )
@@ -166,7 +167,7 @@ class SDC:
         return total, {f"loss/{name}": loss for name, loss in losses.items()}, aux
 
     def _concepts(self, scores, queue, use_queue):
-        """Return the alignment of views that share a type of concept; the entropy of the others."""
+        """Return the alignment of views that share a type of concept, and the entropy of others."""
         past = dict(zip(self._kinds, jnp.split(queue, len(self._kinds), axis=1), strict=True))
         alignment, entropy = 0.0, 0.0
         align = partial(
@@ -194,15 +195,15 @@ class SDC:
         return {"alignment": alignment, "entropy": entropy}
 
     def _local(self, network, params, outputs, scores, begun):
-        """Return the local contrast of all kinds; before it begins, 0 at no cost."""
+        """Return the local contrast of all kinds; before it starts, 0 without computing it."""
 
         def contrast(params, maps):
-            found = network.apply({"params": params}, maps, method="find")
+            vectors = network.apply({"params": params}, maps, method="locate")
             total = 0.0
             for kind in self._kinds:
-                seen = select_scores(kind, jax.lax.stop_gradient(scores[kind]))
-                mask = shared_activations(seen[:, 0], seen[:, 1], top=self.top)
-                pair = found[kind][:, 0], found[kind][:, 1]
+                relevant = select_scores(kind, jax.lax.stop_gradient(scores[kind]))
+                mask = shared_activations(relevant[:, 0], relevant[:, 1], top=self.top)
+                pair = vectors[kind][:, 0], vectors[kind][:, 1]
                 total += local_contrast(*pair, mask, margin=self.margin)
             return total
 
@@ -215,10 +216,10 @@ class SDC:
         return {"queue": jax.random.normal(key, shape)}
 
     def _update(self, epoch, params, state, aux, step):
-        """Renormalise the codebooks, or put them back while they are frozen; feed the queue.
+        """Normalise the codebooks, or restore them while frozen, and append to the queue.
 
-        Frozen ones have gradients all the same: an optimiser's moments of nothing but zeros would
-        make the first steps after that too long.
+        Frozen codebooks still have gradients: with moments of zero, the optimiser's first steps
+        afterwards would be too large.
         """
         frozen = step < round(self.freeze_epochs * epoch)
         books = {
@@ -236,36 +237,37 @@ def append_differences(
 
     The first frame's difference is to the last frame if `wrap`, else zero.
     """
-    moving = views[:, :2]
-    change = moving - jnp.roll(moving, 1, axis=2)
+    clips = views[:, :2]
+    differences = clips - jnp.roll(clips, 1, axis=2)
     if not wrap:
-        change = change.at[:, :, 0].set(0.0)
-    return jnp.concatenate([views, change], axis=1)
+        differences = differences.at[:, :, 0].set(0.0)
+    return jnp.concatenate([views, differences], axis=1)
 
 
 def concept_contrasts(
-    made: dict[str, Array], streams: tuple[str, ...], temperature: float
+    embeddings: dict[str, Array], streams: tuple[str, ...], temperature: float
 ) -> dict[str, Float[Array, ""]]:
-    """Return the contrasts between clips, and of clips with the streams beside them.
+    """Return the contrasts between clips, and between clips and streams.
 
-    Each compares a view of one clip with a view of the other clip of the video, whose side is a
-    target without gradient. Those with streams sum four such terms over 2, so they weigh double.
+    Each term compares a view of one clip with a view of the other clip of the video, which is a
+    target without gradient. For a stream, the sum of four terms is divided by 2, so the stream has
+    twice the weight of the clips.
     """
 
     def c(query, key):
         return info_nce(query, jax.lax.stop_gradient(key), temperature=temperature)
 
-    clip = made["contrast/clip/clip"]
+    clip = embeddings["contrast/clip/clip"]
     losses = {"clip": (c(clip[:, 0], clip[:, 1]) + c(clip[:, 1], clip[:, 0])) / 2}
     for kind in streams:
-        a, b = made[f"contrast/clip/{kind}"], made[f"contrast/{kind}/clip"]
+        a, b = embeddings[f"contrast/clip/{kind}"], embeddings[f"contrast/{kind}/clip"]
         crossed = [(a[:, 0], b[:, 1]), (a[:, 1], b[:, 0])]
         losses[kind] = sum(c(x, y) + c(y, x) for x, y in crossed) / 2
     return losses
 
 
 def reconstruction_losses(outputs: Outputs, kinds: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
-    """Return minus the cosines of features with what is decoded from their scores, summed."""
+    """Return the negative cosine between features and their reconstructions, summed over kinds."""
     target = jax.lax.stop_gradient(outputs.features.clip)
     terms = [
         negative_cosine(outputs.projected[f"decoded/{kind}"], target[:, 2 * k : 2 * k + 2])
@@ -275,5 +277,5 @@ def reconstruction_losses(outputs: Outputs, kinds: tuple[str, ...]) -> dict[str,
 
 
 def codebook_params(params: dict) -> dict:
-    """Return the codebooks among a network's parameters."""
+    """Select the codebooks from a network's parameters."""
     return {name: rows for name, rows in params.items() if name.startswith("codebook_")}

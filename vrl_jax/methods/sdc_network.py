@@ -1,4 +1,4 @@
-"""The network of SDC: one encoder for clips, still frames and differences, and their concepts."""
+"""The network of SDC: one encoder for clips, stills and differences, with concept heads."""
 
 from collections.abc import Mapping
 
@@ -12,8 +12,8 @@ from vrl_jax.losses import dot_products, normalize
 from vrl_jax.methods.network import Outputs, split_views
 from vrl_jax.types import Features
 
-KINDS = ("clip", "still", "difference")  # the views come in this order, two of each
-# What is contrasted with what; each has a head of its own.
+KINDS = ("clip", "still", "difference")  # the order of the views, two of each
+# (kind, the kind it is contrasted with); each has its own head.
 CONTRASTS = (
     ("clip", "clip"),
     ("clip", "still"),
@@ -28,10 +28,11 @@ class ConceptNet(nn.Module):
 
     Attributes:
       encoder: the network that is kept.
-      kinds: of view, in their order, two views of each; of `KINDS`.
-      width: of its features.
-      dim: of the contrast heads.
-      concepts: of each type: a codebook has as many static rows, then as many dynamic ones.
+      kinds: kinds of view, in order and two views of each; some of `KINDS`.
+      width: width of the encoder's features.
+      dim: width of the contrast heads.
+      concepts: number of concepts of each type; a codebook has the static rows first, then the
+        dynamic ones.
       joint_norm: batch statistics of the concept heads over both views of a kind together.
     """
 
@@ -44,11 +45,11 @@ class ConceptNet(nn.Module):
 
     @property
     def contrasts(self) -> tuple[tuple[str, str], ...]:
-        """Those of `CONTRASTS` that the network's kinds of view allow."""
+        """The pairs of `CONTRASTS` between the network's kinds of view."""
         return tuple(pair for pair in CONTRASTS if {*pair} <= {*self.kinds})
 
     def setup(self):
-        """Lay out the parts."""
+        """Create the submodules and codebooks."""
         self.contrast = {
             f"{kind}_{against}": ProjectionHead(self.width, self.dim, norm=False)
             for kind, against in self.contrasts
@@ -64,35 +65,35 @@ class ConceptNet(nn.Module):
     def __call__(
         self, clips: Float[Array, "b v t h w 3"], train: bool, predict: bool = True
     ) -> Outputs:
-        """Return features f32[b v ...] and f32[b 2 ...] a kind: contrasts, scores, decoded.
+        """Return features f32[b v ...], and contrasts, scores and decoded, f32[b 2 ...] per kind.
 
-        Scores are cosines with the kind's codebook. A decoder sees of them what should describe its
-        kind: all of a clip's, the static ones of a still's, the dynamic ones of a difference's.
+        Scores are cosines with the codebook of the kind. A decoder reads the scores that should
+        describe its kind: all for clips, static ones for stills, dynamic ones for differences.
         """
         features = split_views(
             self.encode(clips.reshape(-1, *clips.shape[2:]), train), clips.shape[1]
         )
-        seen = {kind: features.clip[:, 2 * k : 2 * k + 2] for k, kind in enumerate(self.kinds)}
-        made = {
-            f"contrast/{kind}/{against}": self.contrast[f"{kind}_{against}"](seen[kind], train)
-            for kind, against in self.contrasts
+        by_kind = {kind: features.clip[:, 2 * k : 2 * k + 2] for k, kind in enumerate(self.kinds)}
+        projected = {
+            f"contrast/{kind}/{other}": self.contrast[f"{kind}_{other}"](by_kind[kind], train)
+            for kind, other in self.contrasts
         }
-        for kind, x in seen.items():
+        for kind, x in by_kind.items():
             parts = [x] if self.joint_norm else [x[:, :1], x[:, 1:]]
-            found = jnp.concatenate([self.concept[kind](part, train) for part in parts], axis=1)
-            scores = dot_products(normalize(found), self.codebook[kind])
-            made[f"scores/{kind}"] = scores
-            made[f"decoded/{kind}"] = self.decoder[kind](select_scores(kind, scores), train)
+            concepts = jnp.concatenate([self.concept[kind](part, train) for part in parts], axis=1)
+            scores = dot_products(normalize(concepts), self.codebook[kind])
+            projected[f"scores/{kind}"] = scores
+            projected[f"decoded/{kind}"] = self.decoder[kind](select_scores(kind, scores), train)
         if self.is_initializing():
-            self.find(features.stages[-1])
-        return Outputs(features, made, {})
+            self.locate(features.stages[-1])
+        return Outputs(features, projected, {})
 
     def encode(self, clips: Float[Array, "n t h w 3"], train: bool = False) -> Features:
         """Return the encoder's features, by default with fixed statistics."""
         return self.encoder(clips, train)
 
-    def find(self, maps: Float[Array, "b v t h w c"]) -> Mapping[str, Float[Array, "b 2 k c"]]:
-        """Return what is found of each kind's concepts in its last feature maps, unit vectors."""
+    def locate(self, maps: Float[Array, "b v t h w c"]) -> Mapping[str, Float[Array, "b 2 k c"]]:
+        """Return a unit vector of each concept, gathered from the last feature maps of its kind."""
         tokens = maps.astype(jnp.float32).reshape(*maps.shape[:2], -1, maps.shape[-1])
         return {
             kind: self.attention(
@@ -103,9 +104,12 @@ class ConceptNet(nn.Module):
 
 
 class ConceptAttention(nn.Module):
-    """Concepts compete for the places of a map; each gathers the places it won.
+    """Slot attention: concepts compete for the positions of a map and gather their features.
 
     One iteration of the attention of super-features (FIRe, arXiv 2201.13182).
+
+    Attributes:
+      width: width of keys, queries and values.
     """
 
     width: int
@@ -114,7 +118,7 @@ class ConceptAttention(nn.Module):
     def __call__(
         self, tokens: Float[Array, "*b l c"], templates: Float[Array, "k c"]
     ) -> Float[Array, "*b k c"]:
-        """Return a unit vector for each template."""
+        """Return a unit vector for each template (concept), from the tokens (positions)."""
         x = nn.LayerNorm(name="norm_tokens")(tokens)
         keys = nn.Dense(self.width, use_bias=False, name="key")(x)
         values = nn.Dense(self.width, use_bias=False, name="value")(x)
@@ -122,14 +126,14 @@ class ConceptAttention(nn.Module):
             nn.LayerNorm(name="norm_templates")(templates)
         )
         logits = jnp.einsum("...lc,kc->...lk", keys, queries) / self.width**0.5
-        share = jax.nn.softmax(logits, axis=-1) + 1e-8
-        share = share / jnp.sum(share, axis=-2, keepdims=True)
-        found = jnp.einsum("...lk,...lc->...kc", share, values) + templates
-        hidden = nn.relu(nn.Dense(self.width // 2, name="inner")(nn.LayerNorm(name="norm")(found)))
-        return normalize(found + nn.Dense(self.width, name="outer")(hidden))
+        weights = jax.nn.softmax(logits, axis=-1) + 1e-8
+        weights = weights / jnp.sum(weights, axis=-2, keepdims=True)
+        x = jnp.einsum("...lk,...lc->...kc", weights, values) + templates
+        hidden = nn.relu(nn.Dense(self.width // 2, name="inner")(nn.LayerNorm(name="norm")(x)))
+        return normalize(x + nn.Dense(self.width, name="outer")(hidden))
 
 
 def select_scores(kind: str, scores: Float[Array, "*b k"]) -> Float[Array, "*b _"]:
-    """Return the scores against the concepts that should describe a kind of view."""
+    """Return the scores against the concepts that describe a kind of view."""
     half = scores.shape[-1] // 2
     return {"clip": scores, "still": scores[..., :half], "difference": scores[..., half:]}[kind]
