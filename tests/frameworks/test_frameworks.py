@@ -26,30 +26,33 @@ def test_simclr_compares_each_pair_of_views_once(rng):
     got = framework.compare({}, {}, queries, None, 0)
     for name, slot in SLOTS.items():
         a, b = queries[name][:, 0], queries[name][:, 1]
-        wanted = nt_xent(a, b, temperature=slot.temperature, unit=slot.unit)
-        assert float(got[name]) == pytest.approx(float(wanted), rel=1e-6)
+        expected = nt_xent(a, b, temperature=slot.temperature, unit=slot.unit)
+        assert float(got[name]) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_further_negatives_count_in_their_slot_alone(rng):
-    named = {"a": Slot(3, 0.2, negatives=(2,)), "b": Slot(3, 0.2)}
-    made = {name: jnp.array(rng.normal(size=(4, 3, 3)), jnp.float32) for name in named}
-    first, second, third = (made["a"][:, view] for view in range(3))
+    definitions = {"a": Slot(3, 0.2, negatives=(2,)), "b": Slot(3, 0.2)}
+    embeddings = {name: jnp.array(rng.normal(size=(4, 3, 3)), jnp.float32) for name in definitions}
+    first, second, third = (embeddings["a"][:, view] for view in range(3))
 
-    got = SimCLR().build(named, PAIRS, HORIZON).compare({}, {}, made, None, 0)
-    wanted = nt_xent(first, second, temperature=0.2, negatives=third)
-    assert float(got["a"]) == pytest.approx(float(wanted), rel=1e-6)
-    wanted = nt_xent(made["b"][:, 0], made["b"][:, 1], temperature=0.2)
-    assert float(got["b"]) == pytest.approx(float(wanted), rel=1e-6)
+    got = SimCLR().build(definitions, PAIRS, HORIZON).compare({}, {}, embeddings, None, 0)
+    expected = nt_xent(first, second, temperature=0.2, negatives=third)
+    assert float(got["a"]) == pytest.approx(float(expected), rel=1e-6)
+    expected = nt_xent(embeddings["b"][:, 0], embeddings["b"][:, 1], temperature=0.2)
+    assert float(got["b"]) == pytest.approx(float(expected), rel=1e-6)
 
-    framework = MoCo(queue=16, momentum=0.5).build(named, PAIRS, HORIZON)
+    framework = MoCo(queue=16, momentum=0.5).build(definitions, PAIRS, HORIZON)
     weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
     state = framework.init(jax.random.key(0), weights, 4)[1]
-    keys, after = push(framework, state, made)
+    keys, after = push(framework, state, embeddings)
     assert int(after["pushed"]) == 8  # what is nobody's partner stays out of the queue
-    got = framework.compare({}, after, made, keys, 9)
-    queue = jnp.concatenate([third, made["a"][:, :2].reshape(-1, 3)])
-    wanted = [info_nce(made["a"][:, i], made["a"][:, j], queue, temperature=0.2) for i, j in PAIRS]
-    assert float(got["a"]) == pytest.approx(float(sum(wanted)) / 2, rel=1e-5)
+    got = framework.compare({}, after, embeddings, keys, 9)
+    queue = jnp.concatenate([third, embeddings["a"][:, :2].reshape(-1, 3)])
+    expected = [
+        info_nce(embeddings["a"][:, i], embeddings["a"][:, j], queue, temperature=0.2)
+        for i, j in PAIRS
+    ]
+    assert float(got["a"]) == pytest.approx(float(sum(expected)) / 2, rel=1e-5)
 
 
 def moco(rng, queue=16, videos=4, momentum=0.5):
@@ -58,11 +61,11 @@ def moco(rng, queue=16, videos=4, momentum=0.5):
     return framework, framework.init(jax.random.key(0), weights, videos)[1]
 
 
-def push(framework, state, made, step=0, weights=None):
+def push(framework, state, embeddings, step=0, weights=None):
     def embed(weights, views):
-        return {name: z[:, views[0]] for name, z in made.items()}, {"m": jnp.ones(2)}
+        return {name: z[:, views[0]] for name, z in embeddings.items()}, {"m": jnp.ones(2)}
 
-    count = next(iter(made.values())).shape[1]
+    count = next(iter(embeddings.values())).shape[1]
     keys, aux = framework.keys(state, embed, jnp.arange(count)[None])
     weights = weights or Weights({"w": jnp.ones(2)}, {"m": jnp.zeros(2)})
     return keys, framework.update({}, state, aux, weights, jnp.int32(step))[1]
@@ -71,8 +74,8 @@ def push(framework, state, made, step=0, weights=None):
 def test_moco_queues_the_newest_keys_and_wraps(rng):
     framework, state = moco(rng)
     history = [slots(rng) for _ in range(5)]
-    for made in history:
-        keys, state = push(framework, state, made)
+    for embeddings in history:
+        keys, state = push(framework, state, embeddings)
     assert np.allclose(np.linalg.norm(keys["a"], axis=-1), 1, atol=1e-5)
     np.testing.assert_array_equal(keys["b"], history[-1]["b"])  # its length was set on purpose
     queue = state["queue"]["b"]
@@ -82,15 +85,15 @@ def test_moco_queues_the_newest_keys_and_wraps(rng):
 
 def test_moco_counts_only_what_was_filled(rng):
     framework, state = moco(rng)
-    queries, made = slots(rng), slots(rng)
-    keys, after = push(framework, state, made)
+    queries, embeddings = slots(rng), slots(rng)
+    keys, after = push(framework, state, embeddings)
     assert all(float(loss) == 0 for loss in framework.compare({}, state, queries, keys, 9).values())
     losses = framework.compare({}, after, queries, keys, 9)
     both = [
         info_nce(
             queries["b"][:, i],
             keys["b"][:, j],
-            made["b"].reshape(-1, 3),
+            embeddings["b"].reshape(-1, 3),
             temperature=0.5,
             unit=False,
         )
@@ -98,7 +101,7 @@ def test_moco_counts_only_what_was_filled(rng):
     ]
     assert float(losses["b"]) == pytest.approx(float(sum(both)) / 2, rel=1e-5)
     for _ in range(40):
-        _, after = push(framework, after, made)
+        _, after = push(framework, after, embeddings)
     assert 16 <= int(after["pushed"]) < 32
 
 
@@ -115,30 +118,32 @@ def test_moco_asked_one_way_makes_keys_of_the_second_view_alone(rng):
     framework = MoCo(queue=8, anneal=False, momentum=0.25).build(SLOTS, ((0, 1),), HORIZON)
     weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
     state = framework.init(jax.random.key(0), weights, 4)[1]
-    made = slots(rng)
-    keys, state = push(framework, state, made, step=100)
+    embeddings = slots(rng)
+    keys, state = push(framework, state, embeddings, step=100)
     assert keys["b"].shape == (4, 1, 3) and int(state["pushed"]) == 4
-    np.testing.assert_array_equal(state["queue"]["b"][:4], made["b"][:, 1])
+    np.testing.assert_array_equal(state["queue"]["b"][:4], embeddings["b"][:, 1])
     np.testing.assert_allclose(state["teacher"]["params"]["w"], 0.75)  # the same at the end
-    got = framework.compare({}, state, made, keys, 9)["b"]
-    given = {"temperature": 0.5, "unit": False}
-    wanted = info_nce(made["b"][:, 0], made["b"][:, 1], made["b"][:, 1], **given)
-    assert float(got) == pytest.approx(float(wanted), rel=1e-5)
+    got = framework.compare({}, state, embeddings, keys, 9)["b"]
+    settings = {"temperature": 0.5, "unit": False}
+    expected = info_nce(
+        embeddings["b"][:, 0], embeddings["b"][:, 1], embeddings["b"][:, 1], **settings
+    )
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_byol_compares_predictions_with_the_teacher_both_ways(rng):
     framework = BYOL(momentum=0.5).build(SLOTS, PAIRS, HORIZON)
     weights = Weights({"w": jnp.zeros(2)}, {"m": jnp.zeros(2)})
     params, state = framework.init(jax.random.key(0), weights, 4)
-    queries, made = slots(rng), slots(rng)
-    keys, after = push(framework, state, made)
+    queries, embeddings = slots(rng), slots(rng)
+    keys, after = push(framework, state, embeddings)
     got = framework.compare(params, state, queries, keys, 0)
     for name in SLOTS:
-        q, k = np.array(queries[name]), np.array(made[name])
+        q, k = np.array(queries[name]), np.array(embeddings[name])
         if SLOTS[name].unit:
             q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
-        wanted = [np.mean(np.sum((q[:, i] - k[:, j]) ** 2, -1)) for i, j in PAIRS]
-        assert float(got[name]) == pytest.approx(sum(wanted) / 2, rel=1e-4)
+        expected = [np.mean(np.sum((q[:, i] - k[:, j]) ** 2, -1)) for i, j in PAIRS]
+        assert float(got[name]) == pytest.approx(sum(expected) / 2, rel=1e-4)
     np.testing.assert_allclose(after["teacher"]["params"]["w"], 0.5)
     np.testing.assert_array_equal(after["teacher"]["stats"]["m"], 1.0)
 
@@ -151,11 +156,11 @@ def test_swav_predicts_each_view_s_assignment_from_the_other(rng):
     for name, slot in SLOTS.items():
         z = normalize(queries[name]) if slot.unit else queries[name]
         scores = [z[:, view] @ params[name].T for view in (0, 1)]
-        wanted = [
+        expected = [
             swapped_prediction(scores[i], sinkhorn(scores[j]), temperature=slot.temperature)
             for i, j in PAIRS
         ]
-        assert float(got[name]) == pytest.approx(float(sum(wanted)) / 2, rel=1e-4)
+        assert float(got[name]) == pytest.approx(float(sum(expected)) / 2, rel=1e-4)
 
 
 def test_swav_keeps_unit_prototypes_and_freezes_them_in_the_first_epoch(rng):
@@ -174,10 +179,10 @@ def test_swav_keeps_unit_prototypes_and_freezes_them_in_the_first_epoch(rng):
     assert all(np.any(g) for g in late.values())
     moved = {name: 3 * rows + 0.1 for name, rows in params.items()}
     for step in (9, 10):
-        kept, state = framework.update(moved, state, {}, None, jnp.int32(step))
-        wanted = params if step == 9 else {name: normalize(rows) for name, rows in moved.items()}
-        for name, rows in wanted.items():
-            np.testing.assert_allclose(kept[name], rows, atol=1e-6)
+        updated, state = framework.update(moved, state, {}, None, jnp.int32(step))
+        expected = params if step == 9 else {name: normalize(rows) for name, rows in moved.items()}
+        for name, rows in expected.items():
+            np.testing.assert_allclose(updated[name], rows, atol=1e-6)
 
 
 @pytest.mark.parametrize("framework", [BYOL(), SwAV()], ids=lambda f: type(f).__name__)
@@ -193,8 +198,8 @@ def test_moco_refuses_a_queue_that_a_batch_does_not_divide(rng):
 
 def test_momentum_rises_along_a_half_cosine():
     got = [float(cosine_momentum(jnp.int32(k), 0.9, 100)) for k in (0, 25, 50, 100, 150)]
-    wanted = [1 - 0.1 * (np.cos(np.pi * p) + 1) / 2 for p in (0, 0.25, 0.5, 1, 1)]
-    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    expected = [1 - 0.1 * (np.cos(np.pi * p) + 1) / 2 for p in (0, 0.25, 0.5, 1, 1)]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
     moved = ema_update({"w": jnp.ones(1)}, {"w": jnp.zeros(1)}, jnp.float32(0.75))
     np.testing.assert_allclose(moved["w"], 0.75)
 

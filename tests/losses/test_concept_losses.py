@@ -43,8 +43,10 @@ def test_alignment_agrees_with_loops(rng, queued):
 
 
 def test_alignment_has_the_known_values_and_invariances(rng):
-    for k, wanted in ((100, 4.6051702), (50, 3.9120230)):
-        assert float(concept_alignment(jnp.full((4, 6, k), 0.2))) == pytest.approx(wanted, rel=1e-6)
+    for k, expected in ((100, 4.6051702), (50, 3.9120230)):
+        assert float(concept_alignment(jnp.full((4, 6, k), 0.2))) == pytest.approx(
+            expected, rel=1e-6
+        )
     same = jnp.stack([BALANCED] * 4)
     assert float(concept_alignment(same)) == pytest.approx(1.4244284e-03, rel=1e-4)
     scores = jnp.array(rng.uniform(-1, 1, (4, 6, 5)), jnp.float32)
@@ -61,9 +63,9 @@ def test_irrelevance_has_the_known_values():
     assert float(negative_entropy(one)) == pytest.approx(-0.0492293, rel=1e-4)
     scores = np.array([[0.3, -0.2], [0.9, 0.1]])
     p = np.exp(scores / 0.1) / np.exp(scores / 0.1).sum(1, keepdims=True)
-    wanted = np.mean(np.sum(p * np.log(p), axis=1))
+    expected = np.mean(np.sum(p * np.log(p), axis=1))
     assert float(negative_entropy(jnp.array(scores, jnp.float32))) == pytest.approx(
-        wanted, rel=1e-4
+        expected, rel=1e-4
     )
 
 
@@ -109,10 +111,10 @@ def test_local_contrast_has_the_known_values():
     assert float(local_contrast(same, same, mask)) == pytest.approx(1.5609325, rel=1e-5)
     assert float(local_contrast(same, same, ~mask)) == 0.0
     sixty = jnp.array([[[1.0, 0.0]], [[0.5, math.sqrt(3) / 2]]])
-    wanted = 2 * 2 * (1e-5 + 0.1599960) / 5
-    assert float(local_contrast(sixty, sixty, mask)) == pytest.approx(wanted, rel=1e-3)
-    apart = jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])
-    assert float(local_contrast(apart, apart, mask)) == pytest.approx(4e-5 / 5, rel=1e-2)
+    expected = 2 * 2 * (1e-5 + 0.1599960) / 5
+    assert float(local_contrast(sixty, sixty, mask)) == pytest.approx(expected, rel=1e-3)
+    separated = jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])
+    assert float(local_contrast(separated, separated, mask)) == pytest.approx(4e-5 / 5, rel=1e-2)
 
 
 def test_local_contrast_pulls_one_side_only(rng):
@@ -120,14 +122,14 @@ def test_local_contrast_pulls_one_side_only(rng):
     mask = jnp.ones((3, 4), bool)
     slopes = jax.grad(local_contrast, argnums=(0, 1))(first, second, mask)
 
-    def one_way(found, target):
-        apart = jnp.sum((found - jax.lax.stop_gradient(target)) ** 2, -1) + 1e-5
-        return jnp.sum(apart) / 25
+    def one_way(vectors, target):
+        distance = jnp.sum((vectors - jax.lax.stop_gradient(target)) ** 2, -1) + 1e-5
+        return jnp.sum(distance) / 25
 
     # With a margin of (nearly) nothing only the positives are left: each side is pulled by its own
     # direction alone, half of what a two-sided slope would be.
     near = jax.grad(local_contrast, argnums=(0, 1))(first, second, mask, margin=1e-6)
-    wanted = jax.grad(one_way)(first, second)
+    expected = jax.grad(one_way)(first, second)
     # On the sphere only the tangent part of |a - b|^2 = 2 - 2 a.b counts: 2a is radial.
-    np.testing.assert_allclose(near[0], wanted - 2 * first / 25, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(near[0], expected - 2 * first / 25, rtol=1e-3, atol=1e-5)
     assert all(np.isfinite(slope).all() and np.any(slope) for slope in slopes)

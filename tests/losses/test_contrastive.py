@@ -29,9 +29,9 @@ def test_nt_xent_agrees_with_loops(rng, n, d, temperature):
     assert float(got) == pytest.approx(total / (2 * n), rel=1e-5)
 
 
-@pytest.mark.parametrize("n, wanted", [(2, 1.0986123), (4, 1.9459101), (64, 4.8441871)])
-def test_nt_xent_of_equal_vectors_is_ln(n, wanted):
-    assert float(nt_xent(jnp.ones((n, 3)), jnp.ones((n, 3)))) == pytest.approx(wanted, rel=1e-6)
+@pytest.mark.parametrize("n, expected", [(2, 1.0986123), (4, 1.9459101), (64, 4.8441871)])
+def test_nt_xent_of_equal_vectors_is_ln(n, expected):
+    assert float(nt_xent(jnp.ones((n, 3)), jnp.ones((n, 3)))) == pytest.approx(expected, rel=1e-6)
 
 
 def test_nt_xent_with_further_negatives_agrees_with_loops(rng):
@@ -95,9 +95,9 @@ def test_empty_queue_scores_are_the_logarithm_of_its_length():
 
 def test_negative_cosine(rng):
     p, z = rng.normal(size=(2, 5, 7))
-    wanted = -np.mean(np.sum(unit(p) * unit(z), -1))
+    expected = -np.mean(np.sum(unit(p) * unit(z), -1))
     got = losses.negative_cosine(jnp.array(p, jnp.float32), jnp.array(z, jnp.float32))
-    assert float(got) == pytest.approx(wanted, rel=1e-5)
+    assert float(got) == pytest.approx(expected, rel=1e-5)
     assert np.isfinite(jax.grad(losses.negative_cosine)(jnp.zeros((2, 3)), jnp.ones((2, 3)))).all()
 
 
@@ -135,8 +135,8 @@ MODULES = [
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_examples_in_docstrings_run(module):
     names = {"jnp": jnp, "jax": jax}
-    failed, tried = doctest.testmod(module, extraglobs=names)
-    assert tried and not failed
+    failed, attempted = doctest.testmod(module, extraglobs=names)
+    assert attempted and not failed
 
 
 @pytest.mark.parametrize("negatives", ["same_step", "all_steps"])
@@ -159,14 +159,14 @@ def test_nt_xent_steps_agrees_with_loops(rng, negatives):
 
 
 @pytest.mark.parametrize(
-    "temperature, wanted", [(0.1, 2.7236248e-04), (0.07, 3.7492427e-06), (0.5, 0.5944377)]
+    "temperature, expected", [(0.1, 2.7236248e-04), (0.07, 3.7492427e-06), (0.5, 0.5944377)]
 )
-def test_orthogonal_videos_have_the_known_values(temperature, wanted):
+def test_orthogonal_videos_have_the_known_values(temperature, expected):
     x, rounding = jnp.eye(4), 2e-7  # of a probability near 1
-    wanted = pytest.approx(wanted, rel=1e-4, abs=rounding)
-    assert float(nt_xent(x, x, temperature=temperature)) == wanted
+    expected = pytest.approx(expected, rel=1e-4, abs=rounding)
+    assert float(nt_xent(x, x, temperature=temperature)) == expected
     steps = jnp.stack([x, x], axis=1)
-    assert float(contrastive.nt_xent_steps(steps, steps, temperature=temperature)) == wanted
+    assert float(contrastive.nt_xent_steps(steps, steps, temperature=temperature)) == expected
 
 
 def test_nt_xent_steps_knows_time_and_its_own_video(rng):
@@ -181,10 +181,10 @@ def test_nt_xent_steps_knows_time_and_its_own_video(rng):
     assert float(got) == pytest.approx(float(nt_xent(a[:, 0], b[:, 0])), rel=1e-5)
     # A further step equal to the anchor's, in the same video, is nobody's negative.
     longer = [jnp.concatenate([x, x[:, :1]], axis=1) for x in (a, b)]
-    alone = [x[:, :1] for x in (a, b)]
-    pair = [jnp.concatenate([x, x], axis=1) for x in alone]
+    single = [x[:, :1] for x in (a, b)]
+    pair = [jnp.concatenate([x, x], axis=1) for x in single]
     assert float(contrastive.nt_xent_steps(*pair)) == pytest.approx(
-        float(contrastive.nt_xent_steps(*alone)), rel=1e-5
+        float(contrastive.nt_xent_steps(*single)), rel=1e-5
     )
     assert np.isfinite(float(contrastive.nt_xent_steps(*longer, negatives="all_steps")))
 

@@ -55,9 +55,9 @@ def test_a_shared_operator_wants_the_direction_in_the_features_and_a_clip_s_own_
     plain, coded = (jnp.array(rotations(rng, 64, coded), jnp.float32) for coded in (False, True))
     assert float(koopman.forecast_residual(plain, ridge=1e-5)) < 1e-3
     assert float(koopman.forecast_residual(coded, ridge=1e-5)) < 1e-3
-    given = {"ahead": 2, "ridge": 1e-4, "temperature": 0.1}
-    assert float(shared_forecast(coded, **given).accuracy) > 0.99
-    assert float(shared_forecast(plain, **given).accuracy) < 0.6
+    settings = {"ahead": 2, "ridge": 1e-4, "temperature": 0.1}
+    assert float(shared_forecast(coded, **settings).accuracy) > 0.99
+    assert float(shared_forecast(plain, **settings).accuracy) < 0.6
 
 
 def test_appearance_and_constants_do_not_help(rng):

@@ -51,8 +51,8 @@ def test_reduced_form_equals_the_full_operator(rng):
     frames = reference.clips("random", 1, 6, 12, rng)[0]
     settings = {"radius": 0.3, "order": 8, "ridge": 1e-2}
     ours = koopman.split(jnp.array(frames), **settings)
-    for part, wanted in zip(ours[:2], reference.full_split(frames, **settings), strict=True):
-        np.testing.assert_allclose(part, wanted, atol=1e-4)
+    for part, expected in zip(ours[:2], reference.full_split(frames, **settings), strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("order", [4, 8, 16])
@@ -81,16 +81,16 @@ def test_gradient_agrees_with_float64_differences(rng, pooling):
         return parts.static @ jnp.array(weights[0]) + parts.dynamic @ jnp.array(weights[1])
 
     ours = np.asarray(jax.grad(slope)(jnp.array(frames, jnp.float32)))
-    wanted = np.zeros_like(frames)
-    for place in np.ndindex(*frames.shape):
+    expected = np.zeros_like(frames)
+    for index in np.ndindex(*frames.shape):
         sides = []
         for move in (1e-6, -1e-6):
             moved = frames.copy()
-            moved[place] += move
+            moved[index] += move
             static, dynamic, _ = reference.split(moved, **settings)
             sides.append(static @ weights[0] + dynamic @ weights[1])
-        wanted[place] = (sides[0] - sides[1]) / 2e-6
-    np.testing.assert_allclose(ours, wanted, atol=2e-3 * np.abs(wanted).max())
+        expected[index] = (sides[0] - sides[1]) / 2e-6
+    np.testing.assert_allclose(ours, expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_clips_are_independent(rng):
@@ -125,8 +125,8 @@ def test_a_rotation_is_dynamic_and_its_centre_static(t):
     np.testing.assert_allclose(parts.dynamic, frames.mean(0) - [0.8, 0, 0, 0], atol=0.25)
     assert abs(parts.dynamic[0]) < 0.02
     values = np.linalg.eigvals(np.asarray(koopman.fit(jnp.array(frames, jnp.float32)).matrix))
-    wanted = [1, np.exp(1.1j), np.exp(-1.1j)]
-    assert all(np.abs(values - value).min() < 0.02 for value in wanted)
+    expected = [1, np.exp(1.1j), np.exp(-1.1j)]
+    assert all(np.abs(values - value).min() < 0.02 for value in expected)
     spread = koopman.split(jnp.array(frames, jnp.float32), pooling="rms").dynamic
     np.testing.assert_allclose(spread[1:3], np.sqrt((frames[:, 1:3] ** 2).mean(0)), atol=0.05)
 
@@ -287,10 +287,10 @@ def test_an_operator_of_a_batch_sees_all_transitions(rng):
 
 def test_the_orthogonal_projector_cannot_magnify_and_keeps_what_is_constant(rng):
     frames = reference.clips("random", 8, 8, 16, rng)
-    given = {"radius": 0.3, "ridge": 1e-3}
+    settings = {"radius": 0.3, "ridge": 1e-3}
     operator = koopman.fit(jnp.array(frames), ridge=1e-3)
     forecast = np.array(operator.forecast(jnp.array(frames))).mean(1)
-    parts = koopman.split(jnp.array(frames), **given, projector="orthogonal")
+    parts = koopman.split(jnp.array(frames), **settings, projector="orthogonal")
     size = np.linalg.norm(forecast, axis=-1)
     for part in parts[:2]:
         assert (np.linalg.norm(part, axis=-1) <= size * (1 + 1e-4)).all()
@@ -319,7 +319,7 @@ def test_every_variant_is_differentiable(rng, settings):
 
 def test_variants_that_do_not_go_together_are_refused(rng):
     frames = jnp.ones((2, 6, 4))
-    with pytest.raises(ValueError, match="filter='eig-qr' is the published computation"):
+    with pytest.raises(ValueError, match="filter='eig-qr' is the released code"):
         koopman.split(frames, filter="eig-qr", scope="batch")
     with pytest.raises(ValueError, match="scope must be one of 'clip', 'video', 'batch'"):
         koopman.fit(frames, scope="frame")

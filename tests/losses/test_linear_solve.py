@@ -13,8 +13,8 @@ def test_solution_and_gradient_agree_with_lapack(rng, shape, columns):
     b = jnp.array(rng.normal(size=(*shape, columns)), jnp.float32)
     np.testing.assert_allclose(solve_batch(a, b), np.linalg.solve(a, b), rtol=2e-3, atol=2e-3)
     ours = jax.grad(lambda a, b: (solve_batch(a, b) ** 2).sum(), argnums=(0, 1))(a, b)
-    wanted = jax.grad(lambda a, b: (jnp.linalg.solve(a, b) ** 2).sum(), argnums=(0, 1))(a, b)
-    for got, want in zip(ours, wanted, strict=True):
+    expected = jax.grad(lambda a, b: (jnp.linalg.solve(a, b) ** 2).sum(), argnums=(0, 1))(a, b)
+    for got, want in zip(ours, expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2 * np.abs(want).max())
 
 

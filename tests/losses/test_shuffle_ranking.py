@@ -33,13 +33,13 @@ def by_loops(reference, shuffled, temperature, cap):
 @pytest.mark.parametrize("cap", [5.0, None])
 def test_shuffle_rank_agrees_with_loops(rng, n, s, d, cap):
     a, p = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, n, s, d)))
-    wanted = by_loops(np.array(a, np.float64), np.array(p, np.float64), 0.2, cap or math.inf)
+    expected = by_loops(np.array(a, np.float64), np.array(p, np.float64), 0.2, cap or math.inf)
     got = shuffle_rank(a, p, temperature=0.2, cap=cap)
-    assert float(got) == pytest.approx(wanted, rel=1e-4)
+    assert float(got) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    "a, p, cap, wanted",
+    "a, p, cap, expected",
     [
         (ORTHONORMAL, ORTHONORMAL, 5.0, 2.0611536e-09),
         (jnp.eye(4)[None], jnp.eye(4)[None], 5.0, 2.0611536e-09),
@@ -54,16 +54,16 @@ def test_shuffle_rank_agrees_with_loops(rng, n, s, d, cap):
         ),
     ],
 )
-def test_shuffle_rank_has_the_known_values(a, p, cap, wanted):
-    assert float(shuffle_rank(a, p, cap=cap)) == pytest.approx(wanted, rel=1e-4)
+def test_shuffle_rank_has_the_known_values(a, p, cap, expected):
+    assert float(shuffle_rank(a, p, cap=cap)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_pairs_beyond_the_cap_have_no_slope():
     # The matching pair of the other segments is beyond the cap; equal segments are not.
     slope = jax.grad(lambda p: shuffle_rank(ORTHONORMAL, p))(SWAPPED)
     free = jax.grad(lambda p: shuffle_rank(ORTHONORMAL, p, cap=None))(SWAPPED)
-    within = jax.grad(lambda p: shuffle_rank(ORTHONORMAL, p, temperature=1.0))(SWAPPED)
-    assert np.abs(free).max() > 1 and np.abs(within).max() > 0
+    slope = jax.grad(lambda p: shuffle_rank(ORTHONORMAL, p, temperature=1.0))(SWAPPED)
+    assert np.abs(free).max() > 1 and np.abs(slope).max() > 0
     # What is left comes from the pairs of excess 0 alone: each row against its own clip's other.
     assert np.abs(slope).max() < np.abs(free).max()
 

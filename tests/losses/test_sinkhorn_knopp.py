@@ -64,9 +64,9 @@ def test_swapped_prediction_agrees_with_loops(rng):
     scores = rng.uniform(-1, 1, (5, 3))
     target = rng.dirichlet(np.ones(3), 5)
     total = 0.0
-    for row, wanted in zip(scores, target, strict=True):
+    for row, expected in zip(scores, target, strict=True):
         sizes = [math.exp(s / 0.2) for s in row]
-        total -= sum(w * math.log(x / sum(sizes)) for w, x in zip(wanted, sizes, strict=True))
+        total -= sum(w * math.log(x / sum(sizes)) for w, x in zip(expected, sizes, strict=True))
     got = swapped_prediction(
         jnp.array(scores, jnp.float32), jnp.array(target, jnp.float32), temperature=0.2
     )

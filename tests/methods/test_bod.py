@@ -68,8 +68,8 @@ def frames_in_training(variables, clips):
 def test_the_control_tells_nothing_of_an_operator():
     method, params, state, clips = build(kind=MeanResidual, split_at="backbone", inner_steps=0)
     _, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
-    told = {name for name in metrics if name.startswith("koopman/")}
-    assert told == {"koopman/static_share", "koopman/dynamic_share"}
+    names = {name for name in metrics if name.startswith("koopman/")}
+    assert names == {"koopman/static_share", "koopman/dynamic_share"}
 
 
 def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():
@@ -85,11 +85,11 @@ def test_a_reversed_view_is_a_negative_of_the_motion_loss_alone():
     static, dynamic = (
         soft_normalize(part, floor).reshape(4, 3, -1) for part in (parts.static, parts.dynamic)
     )
-    given = {"temperature": 0.1, "unit": False}
-    wanted = nt_xent(static[:, 0], static[:, 1], **given)
-    assert float(metrics["loss/static"]) == pytest.approx(float(wanted), rel=1e-4)
-    wanted = nt_xent(dynamic[:, 0], dynamic[:, 1], **given, negatives=dynamic[:, 2])
-    assert float(metrics["loss/dynamic"]) == pytest.approx(float(wanted), rel=1e-4)
+    options = {"temperature": 0.1, "unit": False}
+    expected = nt_xent(static[:, 0], static[:, 1], **options)
+    assert float(metrics["loss/static"]) == pytest.approx(float(expected), rel=1e-4)
+    expected = nt_xent(dynamic[:, 0], dynamic[:, 1], **options, negatives=dynamic[:, 2])
+    assert float(metrics["loss/dynamic"]) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_an_absent_part_stays_near_zero():

@@ -84,8 +84,8 @@ def test_the_scores_of_frames_can_be_split():
     parts = koopman.split(scores, ridge=0.05)
     for name in ("static", "dynamic"):
         a, b = jnp.moveaxis(getattr(parts, name), 1, 0)
-        wanted = (swapped_prediction(a, sinkhorn(b)) + swapped_prediction(b, sinkhorn(a))) / 2
-        assert float(metrics[f"loss/{name}"]) == pytest.approx(float(wanted), rel=1e-3)
+        expected = (swapped_prediction(a, sinkhorn(b)) + swapped_prediction(b, sinkhorn(a))) / 2
+        assert float(metrics[f"loss/{name}"]) == pytest.approx(float(expected), rel=1e-3)
 
     @jax.jit
     def lower(params, step):
@@ -126,9 +126,9 @@ def test_the_literal_forecast_is_refused_where_it_is_void():
         ({"joint_weight": 0.5}, {"static", "dynamic", "joint"}),
     ],
 )
-@pytest.mark.parametrize("place", ["head", "backbone"])
-def test_arms_leave_out_what_has_no_weight(weights, terms, place):
-    method, params, state, clips = build(**weights, split_at=place, ridge=0.05, inner_steps=0)
+@pytest.mark.parametrize("split_at", ["head", "backbone"])
+def test_arms_leave_out_what_has_no_weight(weights, terms, split_at):
+    method, params, state, clips = build(**weights, split_at=split_at, ridge=0.05, inner_steps=0)
     _, (_, metrics) = jax.jit(method.loss)(params, state, clips, jax.random.key(2), jnp.int32(0))
     assert {name[5:] for name in metrics if name.startswith("loss/")} == terms
     with pytest.raises(ValueError, match="sum of the losses' weights must be above 0"):

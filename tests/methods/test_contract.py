@@ -81,8 +81,8 @@ FRAMEWORKS = components(vrl_jax.frameworks, "head")
 def small(kind: type, **changes):
     """Return a component with the sizes that make a test quick."""
     names = {field.name for field in dataclasses.fields(kind)}
-    wanted = {**SMALL, **changes}
-    return kind(**{name: value for name, value in wanted.items() if name in names})
+    settings = {**SMALL, **changes}
+    return kind(**{name: value for name, value in settings.items() if name in names})
 
 
 def takes_negatives(framework) -> bool:
@@ -132,17 +132,17 @@ def method(request):
 @pytest.fixture(scope="module")
 def trainer(method):
     """Return functions (devices) -> (initial state, step): compiled once a module and mesh."""
-    known = {}
+    compiled = {}
 
     def make(count):
-        if count not in known:
+        if count not in compiled:
             devices = sharding.make_mesh(jax.devices()[:count])
             optimizer = SGD(learning_rate=0.05, warmup=0.0).build(VIDEOS, 100)
             clips = jax.ShapeDtypeStruct((VIDEOS, CLIPS, FRAMES, SIDE, SIDE, 3), jnp.uint8)
             state = init_state(method, optimizer, clips, AUGMENT, 0, devices)
             step = make_step(method, optimizer, AUGMENT, 0, devices)
-            known[count] = jax.device_get(state), step, devices
-        state, step, devices = known[count]
+            compiled[count] = jax.device_get(state), step, devices
+        state, step, devices = compiled[count]
         return jax.device_put(state, sharding.replicated_sharding(devices)), step, devices
 
     return make
@@ -173,9 +173,9 @@ def equal(a, b):
 
 def test_all_are_found():
     assert {kind.__name__ for kind in METHODS} >= {"Instance", "BOD", "DualVar", "HDC", "SDC"}
-    alone = {m for m, framework in ACCEPTED if framework is None}
-    assert {kind.__name__ for kind in alone} == {"HDC", "SDC", "ByHand"}
-    assert len(ACCEPTED) == len(alone) + (len(METHODS) - len(alone)) * len(FRAMEWORKS)
+    independent = {m for m, framework in ACCEPTED if framework is None}
+    assert {kind.__name__ for kind in independent} == {"HDC", "SDC", "ByHand"}
+    assert len(ACCEPTED) == len(independent) + (len(METHODS) - len(independent)) * len(FRAMEWORKS)
     assert {kind.__name__ for kind in FRAMEWORKS} >= {"SimCLR", "MoCo", "BYOL", "SwAV"}
 
 
@@ -271,17 +271,17 @@ def test_encodes_with_fixed_statistics(method):
     clips = jax.random.normal(jax.random.key(0), (4, len(method.views), FRAMES, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     together = method.encode(params, state, clips[:, 0])
-    alone = method.encode(params, state, clips[:1, 0])
+    single = method.encode(params, state, clips[:1, 0])
     assert together.clip.shape == (4, ENCODER.dim)
-    np.testing.assert_allclose(together.clip[:1], alone.clip, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(together.clip[:1], single.clip, rtol=1e-4, atol=1e-5)
 
 
 def test_the_encoder_that_is_kept_is_the_one_that_encodes(method):
     clips = jax.random.normal(jax.random.key(0), (4, len(method.views), FRAMES, 8, 8, 3))
     params, state = method.init(jax.random.key(1), clips)
     encoded = method.encode(params, state, clips[:, 0])
-    kept = ENCODER.module().apply(method.encoder(params, state), clips[:, 0], False)
-    np.testing.assert_allclose(encoded.clip, kept.clip, rtol=1e-5, atol=1e-6)
+    reference = ENCODER.module().apply(method.encoder(params, state), clips[:, 0], False)
+    np.testing.assert_allclose(encoded.clip, reference.clip, rtol=1e-5, atol=1e-6)
 
 
 def test_operators_are_fitted_to_each_clip(method):
@@ -292,5 +292,5 @@ def test_operators_are_fitted_to_each_clip(method):
     matrix, radius = jax.jit(method.operators)(params, state, clips[:, 0])
     assert matrix.ndim == 3 and len(matrix) == 4 and matrix.shape[1] == matrix.shape[2]
     assert np.isfinite(matrix).all() and radius > 0
-    alone, _ = method.operators(params, state, clips[1:2, 0])
-    np.testing.assert_allclose(matrix[1:2], alone, rtol=1e-3, atol=1e-4)
+    single, _ = method.operators(params, state, clips[1:2, 0])
+    np.testing.assert_allclose(matrix[1:2], single, rtol=1e-3, atol=1e-4)

@@ -69,27 +69,27 @@ def test_the_three_terms_are_what_they_are_said_to_be():
             True,
             mutable=["batch_stats"],
         )
-        made = {
+        outputs = {
             name: SIMCLR.head(dim)
             .apply({"params": params["network"][f"heads_{name}"]}, feature.clip, True)
             .reshape(*views.shape[:2], -1)
             for name, dim in (("clip", 5), ("segments", 6))
         }
-        return made["clip"], normalize(made["segments"].reshape(*views.shape[:2], 2, 3))
+        return outputs["clip"], normalize(outputs["segments"].reshape(*views.shape[:2], 2, 3))
 
     clip, segments = embed(clips)  # one batch of statistics
-    _, alone = embed(shuffled[:, None])  # another
-    restored = restore_order(alone[:, 0], order)
-    wanted = {
+    _, single = embed(shuffled[:, None])  # another
+    restored = restore_order(single[:, 0], order)
+    expected = {
         "loss/clip": nt_xent(clip[:, 0], clip[:, 2], temperature=0.07),
         "loss/coherence": nt_xent(
             segments[:, 0].mean(1), segments[:, 2].mean(1), temperature=0.07, unit=False
         ),
         "loss/shuffle_rank": sum(shuffle_rank(segments[:, v], restored) for v in (0, 1)) / 2,
     }
-    for name, value in wanted.items():
+    for name, value in expected.items():
         assert metrics[name] == pytest.approx(float(value), rel=1e-3), name
-    assert total == pytest.approx(sum(map(float, wanted.values())), rel=1e-3)
+    assert total == pytest.approx(sum(map(float, expected.values())), rel=1e-3)
 
 
 def coherence(rho, negatives):
@@ -103,12 +103,12 @@ def coherence(rho, negatives):
 def test_the_mean_of_slots_has_the_known_values():
     assert coherence(0.0, 2) == pytest.approx(1.5797322e-03, rel=1e-3)
     assert coherence(1.0, 2) == pytest.approx(1.2497491e-06, abs=2e-7)
-    for rho, wanted, rank in (
+    for rho, expected, rank in (
         (1, 7.87e-05, 0.6931),
         (0.75, 4.69e-04, 6.72e-03),
         (0, 9.49e-02, 2.06e-09),
     ):
-        assert coherence(rho, 126) == pytest.approx(wanted, rel=5e-3)
+        assert coherence(rho, 126) == pytest.approx(expected, rel=5e-3)
         slots = jnp.array([[[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]]])
         assert float(shuffle_rank(slots, slots)) == pytest.approx(rank, rel=5e-3)
 
@@ -140,21 +140,21 @@ def rank_loss_over_training(clips, steps=150):
     keys = [jax.random.key(i) for i in range(8)]
 
     def mean(params):
-        given = [method.loss(params, state, clips, key, jnp.int32(0))[0] for key in keys]
-        return sum(given) / len(given)
+        losses = [method.loss(params, state, clips, key, jnp.int32(0))[0] for key in keys]
+        return sum(losses) / len(losses)
 
     optimizer = optax.adam(1e-2)
-    kept = optimizer.init(params)
+    opt_state = optimizer.init(params)
 
     @jax.jit
-    def step(params, kept):
+    def step(params, opt_state):
         value, slope = jax.value_and_grad(mean)(params)
-        updates, kept = optimizer.update(slope, kept)
-        return optax.apply_updates(params, updates), kept, value
+        updates, opt_state = optimizer.update(slope, opt_state)
+        return optax.apply_updates(params, updates), opt_state, value
 
     course = []
     for _ in range(steps):
-        params, kept, value = step(params, kept)
+        params, opt_state, value = step(params, opt_state)
         course.append(float(value))
     orders = np.stack([np.array(DualVar()._prepare(key, clips)[1]) for key in keys])
     return np.array(course), np.mean(orders[:, :, 0] == 1, axis=0)

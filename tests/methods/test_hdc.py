@@ -48,11 +48,11 @@ def test_every_variant_sums_its_weighted_terms(settings):
     weights = {"fixed": [0.5 ** (levels - 1 - k) for k in range(levels)]}.get(
         settings.get("weighting", "fixed"), [1.0] * levels
     )
-    wanted = sum(
+    expected = sum(
         w * (metrics[f"loss/spatial{k}"] + metrics[f"loss/temporal{k}"])
         for k, w in enumerate(weights)
     )
-    assert float(value) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -78,13 +78,13 @@ def test_the_terms_of_a_level_are_what_they_are_said_to_be():
     features, _ = ENCODER.module().apply(variables, flat, True, mutable=["batch_stats"])
     for k, stage in enumerate(features.stages):
         head = ProjectionHead(dim=5, **HEADS)
-        within = head.apply(
+        steps = head.apply(
             {"params": params["network"][f"heads_spatial{k}"]}, stage.mean((2, 3)), True
         ).reshape(4, 3, 6, 5)
         whole = head.apply(
             {"params": params["network"][f"heads_temporal{k}"]}, stage.mean((1, 2, 3)), True
         ).reshape(4, 3, 5)
-        spatial = nt_xent_steps(within[:, 0], within[:, 1])
+        spatial = nt_xent_steps(steps[:, 0], steps[:, 1])
         temporal = nt_xent(whole[:, 0], whole[:, 2])
         assert float(metrics[f"loss/spatial{k}"]) == pytest.approx(float(spatial), rel=1e-3)
         assert float(metrics[f"loss/temporal{k}"]) == pytest.approx(float(temporal), rel=1e-3)
@@ -103,8 +103,8 @@ def test_weights_select_and_the_loss_is_linear_in_them():
         float(metrics["loss/spatial2"] + metrics["loss/temporal2"]), rel=1e-5
     )
     only, metrics = value((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    wanted = sum(float(metrics[f"loss/spatial{k}"]) for k in range(3))
-    assert only == pytest.approx(wanted, rel=1e-5)
+    expected = sum(float(metrics[f"loss/spatial{k}"]) for k in range(3))
+    assert only == pytest.approx(expected, rel=1e-5)
     other, _ = value((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     both, _ = value((2.0, 2.0, 2.0), (3.0, 3.0, 3.0))
     assert both == pytest.approx(2 * only + 3 * other, rel=1e-5)
@@ -130,8 +130,8 @@ def test_measured_weights_follow_the_cosines_without_gradient():
     method, params, state, clips = build(weighting="measured")
     _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
     _, after = method.update(params, state, aux, jnp.int32(0))
-    wanted = 0.99 + 0.01 * metrics["cosine/temporal1"]
-    assert float(after["losses"]["cosine"][1, 1]) == pytest.approx(float(wanted), rel=1e-5)
+    expected = 0.99 + 0.01 * metrics["cosine/temporal1"]
+    assert float(after["losses"]["cosine"][1, 1]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_identical_embeddings_give_ln():
@@ -161,13 +161,13 @@ def test_views_show_the_frames_that_the_rule_says(rng, turned):
         mean=(0.0,) * 3, std=(1.0,) * 3,
     )  # fmt: skip
     views = make_views(jax.random.key(0), jnp.array(videos, jnp.uint8), method.views, plain)
-    shown = np.round(255 * np.array(views[0, :, :, 0, 0, 0])).astype(int)
-    wanted = [number[0], number[2 if turned else 0], number[1]]
-    np.testing.assert_array_equal(shown, wanted)
+    numbers = np.round(255 * np.array(views[0, :, :, 0, 0, 0])).astype(int)
+    expected = [number[0], number[2 if turned else 0], number[1]]
+    np.testing.assert_array_equal(numbers, expected)
     noisy = jnp.array(rng.integers(0, 256, (2, 1, 4, 8, 8, 3)).repeat(3, axis=1), jnp.uint8)
-    drawn = make_views(jax.random.key(0), noisy, method.views, Augment(size=8))
-    assert np.array_equal(drawn[:, 0], drawn[:, 2]) == turned
-    assert not np.array_equal(drawn[:, 0], drawn[:, 1])
+    noisy_views = make_views(jax.random.key(0), noisy, method.views, Augment(size=8))
+    assert np.array_equal(noisy_views[:, 0], noisy_views[:, 2]) == turned
+    assert not np.array_equal(noisy_views[:, 0], noisy_views[:, 1])
 
 
 def test_bad_settings_are_refused():

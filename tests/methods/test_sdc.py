@@ -47,13 +47,13 @@ def test_the_local_contrast_begins_with_its_epoch_and_nothing_else_changes(built
 @pytest.mark.parametrize("stream", STREAMS)
 def test_a_stream_left_out_takes_its_views_and_losses_along(built, stream):
     (left_out,) = set(STREAMS) - {stream}
-    alone = build(streams=(stream,))
-    assert len(alone[0].views) == (4 if stream == "still" else 2)
+    reduced = build(streams=(stream,))
+    assert len(reduced[0].views) == (4 if stream == "still" else 2)
     _, whole, _ = terms(built, 60)
-    value, metrics, aux = terms(alone, 60)
+    value, metrics, aux = terms(reduced, 60)
     assert {*whole} - {*metrics} == {f"loss/{left_out}"} and np.isfinite(value)
-    assert {*codebook_params(alone[1]["network"])} == {"codebook_clip", f"codebook_{stream}"}
-    assert aux["losses"]["scores"].shape == alone[2]["losses"]["queue"][:4].shape == (4, 4, 24)
+    assert {*codebook_params(reduced[1]["network"])} == {"codebook_clip", f"codebook_{stream}"}
+    assert aux["losses"]["scores"].shape == reduced[2]["losses"]["queue"][:4].shape == (4, 4, 24)
 
 
 def test_streams_are_named():
@@ -64,8 +64,8 @@ def test_streams_are_named():
 def test_the_total_is_the_weighted_sum(built):
     value, metrics, _ = terms(built, 60)
     shares = {"loss/entropy": 0.1}
-    wanted = sum(shares.get(name, 1.0) * x for name, x in metrics.items())
-    assert value == pytest.approx(wanted, rel=1e-5)
+    expected = sum(shares.get(name, 1.0) * x for name, x in metrics.items())
+    assert value == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_queue_takes_part_from_its_epoch_on(built):
@@ -80,9 +80,9 @@ def test_codebooks_rest_for_an_epoch_and_stay_of_unit_length(built):
     moved = {**params["network"]}
     for name in codebook_params(moved):
         moved[name] = 1.5 * moved[name] + 0.1
-    given = {**params, "network": moved}
+    modified = {**params, "network": moved}
     for step in (4, 5):
-        after, _ = method.update(given, state, aux, jnp.int32(step))
+        after, _ = method.update(modified, state, aux, jnp.int32(step))
         for name, rows in codebook_params(after["network"]).items():
             np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
             rested = np.allclose(rows, params["network"][name], atol=1e-6)
@@ -107,14 +107,16 @@ def test_contrasts_cross_clips_and_weigh_double_where_there_are_four(rng):
         return -np.mean(np.diag(logits) - np.log(np.exp(logits).sum(1)))
 
     names = ("clip/clip", "clip/still", "still/clip", "clip/difference", "difference/clip")
-    made = {f"contrast/{name}": rng.normal(size=(5, 2, 3)) for name in names}
-    got = concept_contrasts({k: jnp.array(x, jnp.float32) for k, x in made.items()}, STREAMS, 0.07)
-    v = made["contrast/clip/clip"]
+    embeddings = {f"contrast/{name}": rng.normal(size=(5, 2, 3)) for name in names}
+    got = concept_contrasts(
+        {k: jnp.array(x, jnp.float32) for k, x in embeddings.items()}, STREAMS, 0.07
+    )
+    v = embeddings["contrast/clip/clip"]
     assert float(got["clip"]) == pytest.approx(
         (info(v[:, 0], v[:, 1]) + info(v[:, 1], v[:, 0])) / 2, rel=1e-4
     )
     for kind in ("still", "difference"):
-        a, b = made[f"contrast/clip/{kind}"], made[f"contrast/{kind}/clip"]
+        a, b = embeddings[f"contrast/clip/{kind}"], embeddings[f"contrast/{kind}/clip"]
         pairs = [(a[:, 0], b[:, 1]), (a[:, 1], b[:, 0]), (b[:, 0], a[:, 1]), (b[:, 1], a[:, 0])]
         four = [info(q, k) for q, k in pairs]
         assert float(got[kind]) == pytest.approx(2 * np.mean(four), rel=1e-4)
@@ -143,12 +145,12 @@ def test_still_views_hold_one_frame_the_same_in_both_clips():
     )  # fmt: skip
     method = SDC(**SMALL).build(ENCODER, None, HORIZON)
     views = make_views(jax.random.key(0), jnp.array(videos, jnp.uint8), method.views, plain)
-    shown = np.round(255 * np.array(views[..., 0, 0, 0])).astype(int)
-    np.testing.assert_array_equal(shown[:, 0], np.broadcast_to(number[0], (32, 6)))
-    np.testing.assert_array_equal(shown[:, 1], np.broadcast_to(number[1], (32, 6)))
-    assert (shown[:, 2:] == shown[:, 2:, :1]).all()
-    np.testing.assert_array_equal(shown[:, 2, 0], shown[:, 3, 0] - 6)
-    assert set(shown[:, 2, 0]) == set(range(6))
+    numbers = np.round(255 * np.array(views[..., 0, 0, 0])).astype(int)
+    np.testing.assert_array_equal(numbers[:, 0], np.broadcast_to(number[0], (32, 6)))
+    np.testing.assert_array_equal(numbers[:, 1], np.broadcast_to(number[1], (32, 6)))
+    assert (numbers[:, 2:] == numbers[:, 2:, :1]).all()
+    np.testing.assert_array_equal(numbers[:, 2, 0], numbers[:, 3, 0] - 6)
+    assert set(numbers[:, 2, 0]) == set(range(6))
 
 
 def attend(rng, tokens, concepts, order=None, token_order=None):
@@ -171,19 +173,21 @@ def test_attention_knows_its_symmetries(rng):
 
 def test_a_single_concept_gathers_all_places_alike(rng):
     attention, variables, x, templates = attend(rng, 7, 1)
-    given = variables["params"]
+    weights = variables["params"]
 
     def norm(x, name):
         x = np.array(x, np.float64)
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-        return x * given[name]["scale"] + given[name]["bias"]
+        return x * weights[name]["scale"] + weights[name]["bias"]
 
-    values = norm(x, "norm_tokens") @ given["value"]["kernel"]
-    found = values.mean(1, keepdims=True) + templates
-    hidden = np.maximum(norm(found, "norm") @ given["inner"]["kernel"] + given["inner"]["bias"], 0)
-    found = found + hidden @ given["outer"]["kernel"] + given["outer"]["bias"]
-    wanted = found / np.linalg.norm(found, axis=-1, keepdims=True)
-    np.testing.assert_allclose(attention.apply(variables, x, templates), wanted, atol=1e-4)
+    values = norm(x, "norm_tokens") @ weights["value"]["kernel"]
+    gathered = values.mean(1, keepdims=True) + templates
+    hidden = np.maximum(
+        norm(gathered, "norm") @ weights["inner"]["kernel"] + weights["inner"]["bias"], 0
+    )
+    gathered = gathered + hidden @ weights["outer"]["kernel"] + weights["outer"]["bias"]
+    expected = gathered / np.linalg.norm(gathered, axis=-1, keepdims=True)
+    np.testing.assert_allclose(attention.apply(variables, x, templates), expected, atol=1e-4)
 
 
 def test_the_local_term_is_the_contrast_of_what_was_found(built):
@@ -194,13 +198,13 @@ def test_the_local_term_is_the_contrast_of_what_was_found(built):
     module = SDC(**SMALL)
     net = module.network(ENCODER)
     outputs, _ = net.apply(network, maps_of, True, mutable=["batch_stats"])
-    found = net.apply(network, outputs.features.stages[-1], method="locate")
+    located = net.apply(network, outputs.features.stages[-1], method="locate")
     total = 0.0
     for kind in KINDS:
-        seen = select_scores(kind, outputs.projected[f"scores/{kind}"])
-        mask = shared_activations(seen[:, 0], seen[:, 1])
-        total += local_contrast(found[kind][:, 0], found[kind][:, 1], mask)
-    assert found["still"].shape == (4, 2, 12, 6) and found["clip"].shape == (4, 2, 24, 6)
+        relevant = select_scores(kind, outputs.projected[f"scores/{kind}"])
+        mask = shared_activations(relevant[:, 0], relevant[:, 1])
+        total += local_contrast(located[kind][:, 0], located[kind][:, 1], mask)
+    assert located["still"].shape == (4, 2, 12, 6) and located["clip"].shape == (4, 2, 24, 6)
     assert metrics["loss/local"] == pytest.approx(float(total), rel=1e-3)
 
 
