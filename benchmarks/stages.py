@@ -171,7 +171,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     path = pathlib.Path(values.json) if values.json else None
     try:
-        run = configs.build(command_line.replace_data(values.config, values.data))
+        run = command_line.config_from_flags()
         time_stages(run, values.rounds, values.trace, path)
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -181,4 +181,4 @@ if __name__ == "__main__":  # on import these flags would clash with those of `v
     flags.DEFINE_integer("rounds", 5, "Rounds in which each prefix is timed.")
     flags.DEFINE_string("trace", "", "Folder for a profiler trace of three steps.")
     flags.DEFINE_string("json", "", "Also write the numbers to this file.")
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)

@@ -34,7 +34,7 @@ submit() { # ARGUMENTS
   # XPK signals the child of its shell. With exec that is Python, which then saves.
   run xpk workload create --workload="$name" "${location[@]}" --tpu-type="$type" \
     --num-slices="$slices" --max-restarts="$restarts" \
-    --termination-grace-period-seconds=120 --base-docker-image=python:3.11 \
+    --termination-grace-period-seconds=120 --base-docker-image=python:3.12 \
     --script-dir="$folder/vrl_jax" \
     --command="pip install --quiet -c constraints.txt -e '.[tpu,gcs]' && exec $(
       quote python -m vrl_jax.main --distributed "$@"

@@ -19,7 +19,7 @@ install() {
   [ -x "$HOME/.local/bin/uv" ] || run bash -c 'curl -LsSf https://astral.sh/uv/install.sh | sh'
   cd "$root"
   # The VM images have an older Python than vrl_jax needs.
-  run "$HOME/.local/bin/uv" venv --quiet --allow-existing --python=3.11 "$venv"
+  run "$HOME/.local/bin/uv" venv --quiet --allow-existing --python=3.12 "$venv"
   run "$HOME/.local/bin/uv" pip install --quiet --python="$venv" -c constraints.txt -e '.[tpu,gcs]'
 }
 

@@ -8,11 +8,10 @@ import shlex
 import textwrap
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
 from tests.test_config import CONFIGS, load
-from vrl_jax import config, encoders, frameworks, methods
+from vrl_jax import config, encoders, flags, frameworks, methods
+from vrl_jax.config_file import read_config
 from vrl_jax.config_help import explain_config, field_docs, first_line, walk_components
 from vrl_jax.data import datasets
 from vrl_jax.evaluation import protocols
@@ -156,12 +155,8 @@ def keys(run):
 
 def parsed(name, *overrides):
     """Return a config with overrides from the command line."""
-    values, argv = flags.FlagValues(), ["main", *overrides]
-    holder = config_flags.DEFINE_config_dict(
-        "config", load(name), flag_values=values, lock_config=True, sys_argv=argv
-    )
-    values(argv)
-    return config.build(holder.value)
+    _, pairs = flags.split_overrides([*overrides])
+    return config.build(read_config(f"configs/{name}.py", pairs))
 
 
 CHANGED = {

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = (
-    {"types", "check", "atomic_files", "config", "config_help", "report"},
+    {"types", "check", "atomic_files", "config", "config_file", "config_help", "report"},
     {"losses", "data", "augment", "encoders"},
     {"frameworks"},
     {"methods"},

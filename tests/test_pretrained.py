@@ -1,6 +1,6 @@
 import json
 
-import jax
+import chex
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -35,7 +35,7 @@ def test_a_file_gives_back_what_was_saved(rng, tmp_path, encoder):
     assert (read.encoder, read.augment, read.step) == (encoder, INPUTS, 7)
     assert (read.origin, read.experiment) == (wrote.origin, None)
     assert read.variables.keys() == wrote.variables.keys()
-    jax.tree.map(np.testing.assert_array_equal, read.variables, wrote.variables)
+    chex.assert_trees_all_equal(read.variables, wrote.variables)
     assert read.weight_hash() == wrote.weight_hash()
     assert read.count_parameters() == count(wrote.variables["params"])
     clips = rng.integers(0, 256, (2, 4, 20, 24, 3), dtype=np.uint8)

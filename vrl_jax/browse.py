@@ -8,6 +8,7 @@ views.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import sys
 import textwrap
@@ -22,14 +23,13 @@ from absl import flags
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ml_collections import config_flags
 
 from vrl_jax import check
 from vrl_jax.augment.clip_views import Augment, make_views
 from vrl_jax.data.data_loader import failed_videos, train_batches
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError
 from vrl_jax.experiment import Experiment
-from vrl_jax.flags import config_from_flags, launch
+from vrl_jax.flags import CONFIG, config_from_flags, launch
 from vrl_jax.methods.base import Method
 from vrl_jax.pretraining.pretraining_run import check_mirror
 from vrl_jax.report import svg_plots
@@ -278,10 +278,9 @@ def main() -> None:
         experiment = config_from_flags()
         if not isinstance(experiment, Experiment):
             raise ValueError("config must describe a pretraining run, got an evaluation")
-        name = config_flags.get_config_filename(flags.FLAGS["config"])
-        sheet, failures = preview_views(experiment, name, _SHOW.value, _STEP.value)
+        sheet, failures = preview_views(experiment, CONFIG.value, _SHOW.value, _STEP.value)
         with matplotlib.rc_context(svg_plots.STYLE):
-            draw_sheet(sheet).savefig(_OUT.value, dpi=DPI)
+            draw_sheet(sheet).savefig(os.path.expanduser(_OUT.value), dpi=DPI)
     except (OSError, ValueError, VideoError) as error:
         sys.exit(f"error: {error}")
     print("\n".join([*failures, f"views: {_OUT.value}"]))

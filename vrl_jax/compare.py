@@ -120,7 +120,7 @@ def format_table(rows: dict[str, dict[str, list[float]]]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run unfinished experiments, print the table, and write it and the figure to `--out`."""
-    parser = argparse.ArgumentParser(prog="python -m vrl_jax.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="vrl compare", description=__doc__)
     parser.add_argument("configs", nargs="+", help="config files")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated seeds (default 0,1,2)")
     parser.add_argument("--vary", default="", help="a setting and its values: data.key=1,2,3")
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     args, overrides = parser.parse_args(argv[:end]), argv[end + 1 :]
     if is_remote(args.out):
         parser.error(f"--out must be a local folder, got {args.out}")
-    out = pathlib.Path(args.out)
+    out = pathlib.Path(args.out).expanduser()
     try:
         seeds = [int(seed) for seed in args.seeds.split(",")]
     except ValueError:

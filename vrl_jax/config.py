@@ -9,8 +9,8 @@ import dataclasses
 import difflib
 import importlib
 import json
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, get_args
 
 import ml_collections
 
@@ -44,13 +44,18 @@ def build(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Any:
     return _build(tree, "config")
 
 
+def reject_key(path: str, key: str, kind: str, fields: Iterable[str]) -> NoReturn:
+    """Raise `ValueError` for a key that a component of the class `kind` does not have."""
+    close = difflib.get_close_matches(key, fields, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(f"{path}.{key} is unknown{hint}; {kind} has {', '.join(fields)}")
+
+
 def _build(config, path):
     kind = _load(config["kind"], path)
     fields = {item.name: item for item in dataclasses.fields(kind)}
     for key in set(config) - {"kind"} - set(fields):
-        close = difflib.get_close_matches(key, fields, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{path}.{key} is unknown{hint}; {kind.__name__} has {', '.join(fields)}")
+        reject_key(path, key, kind.__name__, fields)
     values = {
         key: _value(config[key], fields[key].type, f"{path}.{key}")
         for key in config

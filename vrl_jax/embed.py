@@ -96,7 +96,10 @@ def find_videos(name: str, settings: list[str], part: str) -> VideoDataset:
     """
     dataset = dataset_lookup.build_dataset(name, settings)
     if isinstance(dataset, ClassFolders) and not settings:
-        root, splits = Path(dataset.root), (dataset.train_folder, dataset.test_folder)
+        root, splits = (
+            remote_paths.to_path(dataset.root),
+            (dataset.train_folder, dataset.test_folder),
+        )
         if not any((root / split).is_dir() for split in splits):
             return _list_folder(root)
     return getattr(dataset, part)()
@@ -175,9 +178,7 @@ def _size(text: str) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> None:
     """Encode the remaining videos and print a summary."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m vrl_jax.embed", description=__doc__, formatter_class=form
-    )
+    parser = argparse.ArgumentParser(prog="vrl embed", description=__doc__, formatter_class=form)
     parser.add_argument("model", help="a run's folder, or what vrl_jax.pretrained.load takes")
     parser.add_argument("data", nargs="+", help="data set or folder, then its fields, key=value")
     parser.add_argument(

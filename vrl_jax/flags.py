@@ -4,10 +4,7 @@
 share; `config_from_flags` builds the `Experiment` or `Evaluation` that they describe.
 """
 
-import importlib.util
-import pathlib
 import re
-import runpy
 import shlex
 import shutil
 import sys
@@ -16,16 +13,18 @@ from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from vrl_jax import config as configs
+from vrl_jax.config_file import read_config
 from vrl_jax.config_help import explain_config
 from vrl_jax.data.datasets import dataset_lookup
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.experiment import Experiment
 from vrl_jax.train.compilation import enable_cache
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+CONFIG = flags.DEFINE_string(
+    "config", None, "File of the experiment; FILE:ARG passes ARG to its get_config."
+)
 _DATA = flags.DEFINE_string(
     "data", "", "Data set in place of the config's: class and fields, 'Prepared root=/data'."
 )
@@ -45,12 +44,14 @@ PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check, compile, print the plan, stop.")
 flags.mark_flag_as_required("config")
 
-# --config=FILE or --config.KEY=VALUE: the key and the value.
-_OF_CONFIG = re.compile(r"--?(?:no)?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
+# --config=FILE, --config.KEY=VALUE, --config.KEY or --noconfig.KEY
+_OF_CONFIG = re.compile(r"--?(no)?config(?:\.([\w.]+))?(?:=(.*))?", re.DOTALL)
+
+_overrides: list[tuple[str, str | bool]] = []  # of the command line; set by `parse_flags`
 
 
 def launch(command: Callable[[], None]) -> None:
-    """Run a command with the flags of a config; see `normalize_argv`."""
+    """Run a command with the flags of a config."""
 
     def run(argv):
         if len(argv) > 1:
@@ -63,69 +64,39 @@ def launch(command: Callable[[], None]) -> None:
         else:
             command()
 
-    sys.argv = normalize_argv(sys.argv)  # config_flags reads overrides from it
     app.run(run, flags_parser=parse_flags)
 
 
-def normalize_argv(argv: list[str]) -> list[str]:
-    """Return a command line in the spelling that its flags accept.
-
-    `--config.help` becomes `--explain`, `--config.key value` becomes `--config.key=value`, and
-    `configs/x.py` is the file of the installed package if there is none here.
-    """
-    normalized = []
-    for argument in argv:
-        match = _OF_CONFIG.fullmatch(normalized[-1]) if normalized else None
-        if match and match[2] is None and not re.match("-[-a-z]", argument):
-            normalized[-1] += f"={argument}"
-        else:
-            normalized.append("--explain" if argument == "--config.help" else argument)
-    return [_resolve_config(argument) for argument in normalized]
-
-
-def _resolve_config(argument: str) -> str:
-    flag, _, path = argument.partition("=")
-    file = pathlib.Path(path.partition(":")[0])
-    if flag != "--config" or file.exists() or file.parent != pathlib.Path("configs"):
-        return argument
-    folder = pathlib.Path(importlib.util.find_spec("configs").origin).parent
-    return (
-        f"{flag}={folder / path.partition('/')[2]}" if (folder / file.name).exists() else argument
-    )
-
-
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parse the flags; exit with one line for an unknown config, argument or key."""
-    overrides = dict(match.groups() for match in map(_OF_CONFIG.fullmatch, argv) if match)
-    file, *arg = (overrides.pop(None, None) or "").split(":", 1)
-    if file and not pathlib.Path(file).is_file():
-        sys.exit(f"error: config must be an existing file, got {file!r}")
-    try:
-        if arg:  # absl would print a traceback of the error
-            runpy.run_path(file)["get_config"](*arg)
-    except ValueError as error:
-        sys.exit(f"error: {file}: {error}")
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError):  # ml_collections: an unknown key
-        tree = runpy.run_path(file)["get_config"](*arg).to_dict()
-        try:
-            for path, value in overrides.items():
-                _add(tree, path, value)
-            configs.build(tree)
-        except ValueError as error:
-            sys.exit(f"error: {error}")
-        raise
+    """Parse the flags and keep the overrides; return what is neither."""
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    argv, _overrides[:] = split_overrides(argv)
+    return app.parse_flags_with_usage(argv)
 
 
-def _add(tree: dict[str, Any], path: str, value: str | None) -> None:
-    """Add a value at a path; raise `ValueError` if the path leads through another value."""
-    *parents, key = path.split(".")
-    for name in parents:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise ValueError(f"config.{path} is unknown: {name} is {tree!r} and has no keys")
-    tree.setdefault(key, value)
+def split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str | bool]]]:
+    """Separate `--config.key=value`, also with a space, from the other arguments.
+
+    `--config.key` alone sets a boolean, `--noconfig.key` clears it, and `--config.help` becomes
+    `--explain`.
+    """
+    rest, overrides, words = [], [], list(argv)
+    while words:
+        word = words.pop(0)
+        match = _OF_CONFIG.fullmatch(word)
+        if word == "--config.help":
+            rest.append("--explain")
+        elif not match or (match[1] and not match[2]):
+            rest.append(word)
+        else:
+            no, key, value = match.groups()
+            if value is None and not no and words and not re.match("-[-a-z]", words[0]):
+                value = words.pop(0)
+            if key:
+                overrides.append((key, not no if value is None else value))
+            else:
+                rest.append("--config" if value is None else f"--config={value}")
+    return rest, overrides
 
 
 def _explain() -> None:
@@ -139,9 +110,9 @@ def config_from_flags() -> Experiment | Evaluation:
     """Return the component that the command line describes.
 
     Raises:
-      ValueError: an invalid setting.
+      ValueError: the config file or a setting is invalid.
     """
-    return configs.build(replace_data(_CONFIG.value, _DATA.value))
+    return configs.build(replace_data(read_config(CONFIG.value, _overrides), _DATA.value))
 
 
 def replace_data(described: ml_collections.ConfigDict, data: str) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from typing import NoReturn
 import jax
 from absl import flags as absl_flags
 from absl import logging
-from ml_collections import config_flags
 
 from vrl_jax import config as configs
 from vrl_jax import flags
@@ -45,6 +44,11 @@ def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.P
     """Return `runs/<config name>-<hash of the settings>`: the same settings find their run."""
     digest = hashlib.sha256(json.dumps(configs.run_identity(experiment), sort_keys=True).encode())
     return pathlib.Path("runs") / f"{pathlib.Path(path).stem}-{digest.hexdigest()[:8]}"
+
+
+TASK = absl_flags.DEFINE_enum(
+    "task", None, ["train", "evaluate"], "Refuse a config of the other task; see `vrl`."
+)
 
 
 def make_job(
@@ -94,11 +98,12 @@ def run() -> bool:
       VideoError: too many videos cannot be read.
       OSError: a file that cannot be written.
     """
-    init_distributed()
     experiment = flags.config_from_flags()
-    workdir = flags.WORKDIR.value or default_workdir(
-        config_flags.get_config_filename(absl_flags.FLAGS["config"]), experiment
-    )
+    task = "train" if isinstance(experiment, Experiment) else "evaluate"
+    if TASK.value not in (None, task):
+        raise ValueError(f"{flags.CONFIG.value} is a config for: vrl {task}")
+    init_distributed()
+    workdir = flags.WORKDIR.value or default_workdir(flags.CONFIG.value, experiment)
     try:
         job = make_job(experiment, workdir)
     except ConfigMismatch as error:

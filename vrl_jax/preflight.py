@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from vrl_jax import check
 from vrl_jax import config as configs
+from vrl_jax.data import remote_paths
 from vrl_jax.data.video_dataset import VideoError
 from vrl_jax.encoders.layers import default_formulation
 from vrl_jax.evaluation.eval_config import Evaluation
@@ -147,7 +148,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     print(format_report(report))
     if _JSON.value:
-        write_figures(pathlib.Path(_JSON.value), report, experiment)
+        write_figures(remote_paths.to_path(_JSON.value), report, experiment)
     sys.exit(0 if report.fits is not False else 1)
 
 

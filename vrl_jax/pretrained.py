@@ -109,7 +109,10 @@ def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
     config_path = path / "config.json"
     if not remote_paths.is_file(config_path):
         raise ValueError(f"{path} is not a run: there is no {config_path}")
-    experiment = config.build(json.loads(config_path.read_text()))
+    try:
+        experiment = config.build(json.loads(config_path.read_text()))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{config_path} is not a config of this version: {error}") from error
     if not isinstance(experiment, Experiment):
         kind = type(experiment).__name__
         raise ValueError(f"{path} must be a run of pretraining, but its config is of type {kind}")
@@ -129,7 +132,7 @@ def from_run(experiment: Experiment, step: int, variables: dict[str, Any]) -> Pr
 
 def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
     """Write an encoder to a `.safetensors` file for `load`."""
-    path = pathlib.Path(path)
+    path = remote_paths.to_path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {path}")
     flat = flatten_dict(jax.tree.map(np.asarray, pretrained.variables), sep="/")

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import chex
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -125,7 +125,7 @@ def test_each_kind_is_transposed_as_pytorch_stores_it(rng):
     np.testing.assert_array_equal(arrays["dense.weight"], ours["params/dense/kernel"].T)
     np.testing.assert_array_equal(arrays["table.weight"], ours["params/table/embedding"])
     _, again, _ = layout_match.from_torch(arrays, LAYOUT, "")
-    jax.tree.map(np.testing.assert_array_equal, again, variables)
+    chex.assert_trees_all_equal(again, variables)
 
 
 @pytest.mark.parametrize(

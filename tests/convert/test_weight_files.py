@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 
+import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -61,7 +62,7 @@ def draw(rng, encoder):
 def same(a, b):
     assert a.encoder == b.encoder
     assert jax.tree.structure(a.variables) == jax.tree.structure(b.variables)
-    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+    chex.assert_trees_all_equal(a.variables, b.variables)
 
 
 def small(rng, path):

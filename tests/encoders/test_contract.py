@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,9 +61,9 @@ def test_evaluation_is_pure_and_clips_are_independent(rng, config):
     both, updated = encode(module, variables, x, False)
     swapped, _ = encode(module, variables, x[::-1], False)
     before = statistics(variables)
-    jax.tree.map(np.testing.assert_array_equal, before, statistics(updated))
+    chex.assert_trees_all_equal(before, statistics(updated))
     np.testing.assert_allclose(swapped.clip[::-1], both.clip, rtol=1e-4, atol=1e-5)
-    assert both.clip.shape == (2, config.dim)
+    chex.assert_shape(both.clip, (2, config.dim))
     assert float(jnp.abs(both.clip[0] - both.clip[1]).max()) > 1e-3
     np.testing.assert_allclose(both.frames.mean(1), both.clip, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(both.stages[-1].mean((2, 3)), both.frames, rtol=1e-4, atol=1e-5)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import jax
+import chex
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -238,21 +238,17 @@ def test_the_encoder_is_bitwise_unchanged_unless_it_is_trained(finished):
         return
     state = restored(finished.task.folder.checkpoints)
     if finished.evaluation.protocol.frozen:
-        assert equal(state["state"]["frozen"], before.variables)
+        chex.assert_trees_all_equal(state["state"]["frozen"], dict(before.variables))
         assert set(state["params"]) == {"head"}
     else:
-        assert not equal(state["params"]["encoder"], before.variables["params"])
+        with pytest.raises(AssertionError):
+            chex.assert_trees_all_equal(state["params"]["encoder"], before.variables["params"])
 
 
 def restored(folder):
     with ocp.CheckpointManager(folder) as manager:
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore())
         return manager.restore(manager.latest_step(), args=arguments)["state"]
-
-
-def equal(a, b) -> bool:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.array_equal(x, y) for x, y in pairs)
 
 
 @pytest.mark.parametrize("finished", CLASSIFIERS, indirect=True)
@@ -265,7 +261,8 @@ def test_an_interrupted_training_continues_bit_by_bit(finished, tmp_path, monkey
     monkeypatch.setattr(PreemptionGuard, "should_stop", should_stop)
     assert EvaluationRun(finished.evaluation, tmp_path, quiet=True)()
     folder = finished.task.folder.checkpoints
-    assert equal(restored(folder), restored(tmp_path / "trained-split1" / "checkpoints"))
+    again = restored(tmp_path / "trained-split1" / "checkpoints")
+    chex.assert_trees_all_equal(restored(folder), again)
     assert read(tmp_path) == finished.results
 
 
@@ -274,6 +271,7 @@ OUT_OF_TREE = '''
 
 from dataclasses import dataclass
 
+import chex
 import numpy as np
 
 from vrl_jax.evaluation.eval_protocol import EvalInput

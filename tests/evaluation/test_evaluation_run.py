@@ -5,6 +5,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,8 +221,7 @@ def test_an_interrupted_finetuning_goes_on_bit_by_bit(tuned, tmp_path, monkeypat
             restored(base / f"untrained-split{split}" / "checkpoints")
             for base in (folder, tmp_path)
         ]
-        for one, other in zip(*map(jax.tree.leaves, states), strict=True):
-            np.testing.assert_array_equal(one, other)
+        chex.assert_trees_all_equal(*states)
     assert read(tmp_path) == read(folder)
     other = replace(wanted, seed=1)
     before = (tmp_path / "untrained-split1" / "config.json").read_text()

@@ -1,5 +1,6 @@
 """A classifier upon an encoder: its gradient by hand, what is frozen, what is noise."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -162,8 +163,7 @@ def test_each_clip_of_a_video_is_an_example_with_its_label(rng):
     single, expected = take(state, clips.reshape(16, 1, *clips.shape[2:]), np.repeat(labels, 2))
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-6)
-    for one, other in zip(*map(jax.tree.leaves, (several, single)), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    chex.assert_trees_all_close(several, single, atol=1e-6)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -194,5 +194,4 @@ def test_one_device_and_eight_take_the_same_step(rng):
     for devices in (1, 8):
         _, _, state, take = start(LinearHead(3, normed=True), False, devices, norm=True)
         states.append(take(state, clips, labels)[0])
-    for one, eight in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_allclose(one, eight, atol=1e-6)
+    chex.assert_trees_all_close(*states, atol=1e-6)

@@ -18,7 +18,7 @@ def test_run_sends_the_source_and_queues_the_command(shell):
         *("xpk", "workload", "create", "--workload=a", *CLUSTER),
         *("--tpu-type=v5p-8", "--num-slices=2", "--max-restarts=3"),
         "--termination-grace-period-seconds=120",
-        *("--base-docker-image=python:3.11", f"--script-dir={folder}"),
+        *("--base-docker-image=python:3.12", f"--script-dir={folder}"),
     ]
     install, start = create[-1].removeprefix("--command=").split(" && ")
     pip = ["pip", "install", "--quiet", "-c", "constraints.txt", "-e", ".[tpu,gcs]"]

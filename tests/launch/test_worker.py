@@ -88,7 +88,7 @@ def test_install_brings_its_own_python(shell):
     uv.chmod(0o755)
     assert shell.printed("worker.sh", None, "install") == others
     make, install = others
-    assert make[1:] == ["venv", "--quiet", "--allow-existing", "--python=3.11", str(venv)]
+    assert make[1:] == ["venv", "--quiet", "--allow-existing", "--python=3.12", str(venv)]
     wanted = [str(uv), "pip", "install", "--quiet", f"--python={venv}"]
     assert install == [*wanted, "-c", "constraints.txt", "-e", ".[tpu,gcs]"]
     done = shell("worker.sh", "install").splitlines()

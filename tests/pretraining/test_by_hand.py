@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_its_encoder_is_restored_from_every_checkpoint(finished):
     model = pretrained.load(workdir)
     assert model.step == 4 and model.origin["framework"] == "none"
     state = run.checkpoints.restore(run.program.init())
-    jax.tree.map(np.testing.assert_array_equal, model.variables["params"], state.params["trunk"])
+    chex.assert_trees_all_equal(model.variables["params"], state.params["trunk"])
     jax.tree.map(
         np.testing.assert_array_equal, model.variables["batch_stats"], state.state["moments"]
     )

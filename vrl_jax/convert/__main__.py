@@ -21,7 +21,7 @@ from vrl_jax.pretrained import Pretrained
 
 def main(argv: list[str] | None = None) -> None:
     """Convert, and print a summary."""
-    parser = argparse.ArgumentParser(prog="python -m vrl_jax.convert", description=__doc__)
+    parser = argparse.ArgumentParser(prog="vrl convert", description=__doc__)
     parser.add_argument(
         "source", type=remote_paths.local_path, help="weight file, or folder of a run"
     )

@@ -5,6 +5,7 @@ Nothing here imports JAX. Local paths need no client library.
 
 import argparse
 import io
+import os
 import pathlib
 
 import fsspec
@@ -21,13 +22,13 @@ def is_remote(path: str | AnyPath) -> bool:
 
 
 def to_path(path: str | AnyPath) -> AnyPath:
-    """Return the path object of a local path or an address.
+    """Return the path object of a local path, in which `~` is the home folder, or an address.
 
     Raises:
       ValueError: the scheme of the address is unknown, or its client is not installed.
     """
     if not is_remote(path):
-        return pathlib.Path(path)
+        return pathlib.Path(os.path.expanduser(path))
     scheme = str(path).partition("://")[0]
     if scheme not in SCHEMES:
         schemes = ", ".join(f"{name}://" for name in SCHEMES)
@@ -47,7 +48,7 @@ def local_path(text: str) -> pathlib.Path:
     """
     if is_remote(text):
         raise argparse.ArgumentTypeError(f"must be a local path, got {text}")
-    return pathlib.Path(text)
+    return pathlib.Path(os.path.expanduser(text))
 
 
 def read_remote(path: str, start: int | None = None, stop: int | None = None) -> bytes:

@@ -179,9 +179,7 @@ def write_run_files(model: Pretrained, args: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m vrl_jax.detection", description=__doc__, formatter_class=form
-    )
+    parser = argparse.ArgumentParser(prog="vrl detect", description=__doc__, formatter_class=form)
     parser.add_argument("model", help="a run's folder, or weights as for vrl_jax.pretrained.load")
     for name, text in (
         ("root", "folder of the videos"),

@@ -4,10 +4,19 @@ from dataclasses import dataclass, field
 
 from vrl_jax import check
 from vrl_jax.data.data_loader import Loader
+from vrl_jax.data.datasets import dataset_lookup
 from vrl_jax.data.video_dataset import Splits
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.evaluation.eval_protocol import EvalProtocol, load_recipe
+from vrl_jax.evaluation.recipes import list_recipes
 from vrl_jax.methods.network import EncoderConfig
+
+
+def list_benchmarks() -> set[str]:
+    """Return the benchmarks that recipes or data sets name."""
+    recipes = {name for _, function in list_recipes() for name in function.benchmarks}
+    kinds = dataset_lookup.list_datasets().values()
+    return recipes | {kind.benchmark for kind in kinds if getattr(kind, "benchmark", "")}
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,10 @@ class Evaluation:
     def __post_init__(self):
         check.at_least(1, batch=self.batch, log_every=self.log_every, save_every=self.save_every)
         check.at_least(-1, step=self.step)
+        if not isinstance(self.protocol, EvalProtocol):
+            raise ValueError(f"protocol must be an EvalProtocol, got {self.protocol!r}")
+        if self.benchmark:
+            check.one_of(tuple(sorted(list_benchmarks())), benchmark=self.benchmark)
         own = self._own_benchmark()
         if own and self.benchmark not in ("", own):
             raise ValueError(

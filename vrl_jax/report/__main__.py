@@ -14,11 +14,11 @@ from vrl_jax.report import html_page, markdown_tables, remote_runs
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the report of each run, and for several runs a page that compares them."""
-    parser = argparse.ArgumentParser(prog="python -m vrl_jax.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="vrl report", description=__doc__)
     parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="folder of a run")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_local_path,
         help="file for the comparison of several runs (default: ./comparison.html), or for the "
         "report of one run on an object store (default: ./report.html)",
     )
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             folders = [
                 remote_runs.fetch_folder(workdir, copies)
                 if remote_runs.is_remote(workdir)
-                else Path(workdir)
+                else Path(workdir).expanduser()
                 for workdir in args.workdirs
             ]
             output = (
@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.exit(1, f"{parser.prog}: {remote_runs.restore_urls(str(error), copies)}\n")
     for text in output:
         print(text)
+
+
+def _local_path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _write_pages(args: argparse.Namespace, folders: list[Path]) -> list[Path]:

@@ -132,7 +132,7 @@ def open_workdir(path: str | AnyPath) -> Workdir:
         read, or is not that of a run; or the client of the store is not installed.
     """
     if not remote_paths.is_remote(path):
-        local = pathlib.Path(path).absolute()
+        local = remote_paths.to_path(path).absolute()
         return Workdir(local, local)
     scheme, _, rest = str(path).partition("://")
     if scheme != SCHEME:

@@ -27,7 +27,7 @@ def build_dataset(name: str, settings: Iterable[str]) -> Splits:
       ValueError: there is no such data set or field, or a value has the wrong type.
     """
     pairs = [setting.partition("=")[::2] for setting in settings]
-    if name not in list_datasets() and os.path.isdir(name):
+    if name not in list_datasets() and os.path.isdir(os.path.expanduser(name)):
         name, pairs = "ClassFolders", [("root", name), *pairs]
     kind = _find(name)
     types = {item.name: get_type_hints(kind)[item.name] for item in dataclasses.fields(kind)}

@@ -221,15 +221,15 @@ def _video_properties(media: VideoFile) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Index a data set, or exclude videos from an index, and print a summary."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m vrl_jax.data.index", description=__doc__, formatter_class=form
-    )
+    parser = argparse.ArgumentParser(prog="vrl index", description=__doc__, formatter_class=form)
     parser.add_argument("source", nargs="*", help="data set or folder, then fields as key=value")
     parser.add_argument("--out", type=remote_paths.local_path, required=True, help="output folder")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds per video")
     parser.add_argument("--sha256", action="store_true", help="also hash the files")
-    parser.add_argument("--exclude", type=Path, help="quarantine list of videos to exclude")
+    parser.add_argument(
+        "--exclude", type=remote_paths.local_path, help="quarantine list of videos to exclude"
+    )
     args = parser.parse_intermixed_args(argv)
     if bool(args.source) == bool(args.exclude):
         parser.error("pass either a data set to index or --exclude")

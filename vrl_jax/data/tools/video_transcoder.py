@@ -215,9 +215,7 @@ def _clips_per_second(handles: list[VideoHandle], side: int) -> float:
 def main(argv: list[str] | None = None) -> None:
     """Transcode the remaining videos, and print the failures and the speedup."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m vrl_jax.data.prepare", description=__doc__, formatter_class=form
-    )
+    parser = argparse.ArgumentParser(prog="vrl prepare", description=__doc__, formatter_class=form)
     parser.add_argument("manifest", type=remote_paths.local_path, help="folder of a finished index")
     parser.add_argument("--out", type=remote_paths.local_path, required=True, help="output folder")
     parser.add_argument("--short-side", type=int, default=128, help="of the frames, pixels")

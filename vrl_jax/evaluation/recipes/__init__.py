@@ -32,12 +32,12 @@ def published_recipe(paper: str, task: str) -> Callable[[str], EvalProtocol]:
     tasks = {}
     for name, function in list_recipes():
         tasks.setdefault(name, {})[function.__name__.removeprefix(f"{name}_")] = function
+    papers = [name for name, functions in tasks.items() if task in functions]
     if paper not in tasks:
-        raise ValueError(f"paper must be one of {', '.join(tasks)}, got {paper!r}")
+        raise ValueError(f"paper must be one of {', '.join(papers)} for {task!r}, got {paper!r}")
     if task not in tasks[paper]:
-        others = [name for name, functions in tasks.items() if task in functions]
         raise ValueError(
             f"{paper} has no recipe for {task!r}, only for {', '.join(tasks[paper])}; {task!r} is "
-            f"in {', '.join(others) or 'no paper'}"
+            f"in {', '.join(papers) or 'no paper'}"
         )
     return tasks[paper][task]
