@@ -1,6 +1,7 @@
 """Files on local disks and object stores (`gs://bucket/...`).
 
-Nothing here imports JAX. Local paths need no client library.
+Nothing here imports JAX. Local paths need no client library. Object stores are read with fsspec,
+whether or not TensorFlow is installed.
 """
 
 import argparse
@@ -10,6 +11,9 @@ import pathlib
 
 import fsspec
 from etils import epath
+
+# Otherwise etils reads them with TensorFlow wherever that is installed, which has other errors.
+os.environ.setdefault("EPATH_USE_TF", "false")
 
 AnyPath = pathlib.Path | epath.Path  # local, or on an object store
 SCHEMES = ("gs", "s3", "az", "hf")  # supported by etils

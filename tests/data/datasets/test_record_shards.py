@@ -220,6 +220,15 @@ def test_labels_of_a_tfds_folder_are_kept_beside_it(tmp_path, monkeypatch):
     ]
 
 
+def test_classes_without_names_are_counted_over_all_splits(tmp_path):
+    for split, label in (("train", 1), ("test", 3), ("validation", 6)):
+        write_tfds(tmp_path, "tfrecord", [[example(label, encode(0))]], split)
+    (tmp_path / "label.labels.txt").unlink()
+    data = TfdsFolder(str(tmp_path))
+    for part, label in ((data.train(), 1), (data.test(), 3)):
+        assert part.classes == {"class": tuple("0123456")} and part[0].labels == {"class": label}
+
+
 def test_what_a_tfds_folder_lacks_is_named(tmp_path):
     data = TfdsFolder(str(tmp_path))
     with pytest.raises(ValueError, match="no shards of train in .*-train.tfrecord-00000-of-00001"):

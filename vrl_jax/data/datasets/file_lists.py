@@ -246,6 +246,12 @@ def expand_pattern(pattern: str) -> list[str]:
     return [f"{before}{number:0{width}}{end}" for number in numbers for end in after]
 
 
+def list_tfds_splits(root: AnyPath) -> list[str]:
+    """Return the splits with shards in a folder, sorted."""
+    pattern = re.compile(r".+-(\w+)\.(?:array_record|tfrecord)-\d{5}-of-\d{5}")
+    return sorted({match[1] for path in root.iterdir() if (match := pattern.fullmatch(path.name))})
+
+
 def list_tfds_shards(root: AnyPath, split: str) -> list[AnyPath]:
     """Return the shards of a split in order; raises `ValueError` if any is missing."""
     for kind in ("array_record", "tfrecord"):

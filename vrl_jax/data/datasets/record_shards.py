@@ -22,6 +22,7 @@ from vrl_jax.data.datasets.file_lists import (
     Listed,
     list_shards,
     list_tfds_shards,
+    list_tfds_splits,
     read_classes,
     require_file,
     require_folder,
@@ -43,6 +44,7 @@ from vrl_jax.data.video_dataset import Video, VideoHandle, VideoList
 
 THREADS = 8  # shards read in parallel
 Row = tuple[str, VideoHandle, int]  # id, media, stored label
+Located = tuple[str, Stored]  # id, location of the record
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,100 @@ class WebDataset(Listed):
         return _make_list(rows[part], names, first, self.mirror_safe)
 
 
+class TfdsRecords(Listed):
+    """Base of data sets prepared by TensorFlow Datasets, whose labels are inside the records."""
+
+    train_split: str
+    test_split: str
+    video: str
+    label: str
+    fps: float
+    mirror_safe: bool
+
+    def __post_init__(self) -> None:
+        """Refuse negative rates."""
+        check.at_least(0, fps=self.fps)
+
+    def list_records(
+        self,
+        part: str,
+        folder: AnyPath,
+        splits: Iterable[str],
+        locate: Callable[[str], list[Located]],
+    ) -> VideoList:
+        """Return the videos of a part.
+
+        Args:
+          part: "train" or "test".
+          folder: folder of the prepared version; it contains the class names, if they have any.
+          splits: splits of the data set; classes without names are counted over all of them.
+          locate: returns ids and locations of the records of a split.
+
+        Raises:
+          ValueError: a record has no video or no label, or its class is not among the classes.
+        """
+        split = getattr(self, f"{part}_split")
+        rows = labelled = self._read_rows(folder, split, locate)
+        file = folder / f"{self._label_name()}.labels.txt"
+        if not file.is_file():
+            others = [self._read_rows(folder, other, locate) for other in splits if other != split]
+            labelled = list(chain(rows, *others))
+        names, first = _class_names(str(file) if file.is_file() else "", labelled)
+        return _make_list(rows, names, first, self.mirror_safe)
+
+    def _label_name(self) -> str:
+        """Return the label's feature as the library spells it in names of files."""
+        return self.label.replace("/", "-")
+
+    def _read_rows(
+        self, folder: AnyPath, split: str, locate: Callable[[str], list[Located]]
+    ) -> list[Row]:
+        located = locate(split)
+        labels = self._read_labels(folder, split, located)
+        return [
+            (name, StoredExample(name, stored, self.video, self.fps), label)
+            for (name, stored), label in zip(located, labels, strict=True)
+        ]
+
+    def _read_labels(self, folder: AnyPath, split: str, located: list[Located]) -> list[int]:
+        """Return the labels of the records, from the cache if it belongs to these shards."""
+        cache = folder / f"{split}-{self._label_name()}.vrl_jax.json"
+        shards = map(remote_paths.to_path, {stored.path: None for _, stored in located})
+        sizes = {path.name: remote_paths.file_size(path) for path in shards}
+        if cache.is_file():
+            saved = json.loads(cache.read_text(encoding="utf-8"))
+            if saved["sizes"] == sizes:
+                return saved["labels"]
+        with ThreadPoolExecutor(THREADS) as pool:
+            labels = list(pool.map(lambda row: self._read_label(folder, *row), located))
+        partial = cache.with_suffix(f".{os.getpid()}")  # other hosts may write the same file
+        try:
+            partial.write_text(json.dumps({"sizes": sizes, "labels": labels}), encoding="utf-8")
+            partial.replace(cache)
+        except OSError:
+            pass  # the folder is read-only: all records are read each time
+        return labels
+
+    def _read_label(self, folder: AnyPath, name: str, stored: Stored) -> int:
+        try:
+            features = tfrecord.parse_example(stored.read())
+        except (DecodeError, OSError, ValueError, IndexError) as error:
+            raise ValueError(f"{name} in {folder}: not a tf.train.Example: {error}") from error
+        if self.video not in features:
+            raise ValueError(
+                f"{name} in {folder} has no feature {self.video!r}, but {sorted(features)}: "
+                "pass --config.data.video="
+            )
+        return _single_value(f"{name} in {folder}", self.label, features)
+
+
 @dataclass(frozen=True)
-class TfdsFolder(Listed):
+class TfdsFolder(TfdsRecords):
     """A data set prepared by TensorFlow Datasets, in ArrayRecord or TFRecord files.
 
     Its videos are sequences of JPEG or PNG images, as in `ucf101`, or the bytes of video files.
     Labels are inside the records, so the first use reads all records. It caches the labels in a
-    file in the same folder, if that is writable.
+    file in the same folder, if that is writable. TensorFlow Datasets need not be installed.
 
     Attributes:
       root: folder of the prepared version, such as `ucf101/ucf101_1_256/2.0.0`.
@@ -101,56 +190,14 @@ class TfdsFolder(Listed):
     fps: float = 0.0
     mirror_safe: bool = True
 
-    def __post_init__(self) -> None:
-        """Refuse negative rates."""
-        check.at_least(0, fps=self.fps)
-
     def list_videos(self, part: str) -> VideoList:
         """Return the records of the split."""
         root = require_folder("root", self.root)
-        split = getattr(self, f"{part}_split")
-        shards = list_tfds_shards(root, split)
-        stored = [(f"{path.name}/{i}", at) for path in shards for i, at in enumerate(_rows(path))]
-        labels = self._labels(root / f"{split}-{self.label}.vrl_jax.json", shards, stored)
-        rows = [
-            (name, StoredExample(name, at, self.video, self.fps), label)
-            for (name, at), label in zip(stored, labels, strict=True)
-        ]
-        names_file = root / f"{self.label}.labels.txt"
-        names, _ = _class_names(str(names_file) if names_file.is_file() else "", rows)
-        return _make_list(rows, names, 0, self.mirror_safe)
 
-    def _labels(
-        self, cache: AnyPath, shards: Sequence[AnyPath], stored: Sequence[tuple[str, Stored]]
-    ) -> list[int]:
-        """Return the labels of the records, from the cache if it belongs to these shards."""
-        sizes = {path.name: remote_paths.file_size(path) for path in shards}
-        if cache.is_file():
-            saved = json.loads(cache.read_text(encoding="utf-8"))
-            if saved["sizes"] == sizes:
-                return saved["labels"]
-        with ThreadPoolExecutor(THREADS) as pool:
-            labels = list(pool.map(self._label, stored))
-        partial = cache.with_suffix(f".{os.getpid()}")  # other hosts may write the same file
-        try:
-            partial.write_text(json.dumps({"sizes": sizes, "labels": labels}), encoding="utf-8")
-            partial.replace(cache)
-        except OSError:
-            pass  # the folder is read-only: all records are read each time
-        return labels
+        def locate(split: str) -> list[Located]:
+            return list(chain(*map(locate_records, list_tfds_shards(root, split))))
 
-    def _label(self, row: tuple[str, Stored]) -> int:
-        name, stored = row
-        try:
-            features = tfrecord.parse_example(stored.read())
-        except (DecodeError, OSError, ValueError, IndexError) as error:
-            raise ValueError(f"{name} in {self.root}: not a tf.train.Example: {error}") from error
-        if self.video not in features:
-            raise ValueError(
-                f"{name} in {self.root} has no feature {self.video!r}, but {sorted(features)}: "
-                "pass --config.data.video="
-            )
-        return _single_value(f"{name} in {self.root}", self.label, features)
+        return self.list_records(part, root, list_tfds_splits(root), locate)
 
 
 @dataclass(frozen=True)
@@ -248,16 +295,22 @@ def _index_all(index: Callable[[AnyPath], list[Row]], paths: Sequence[AnyPath]) 
         return list(chain(*pool.map(index, paths)))
 
 
-def _rows(path: AnyPath) -> list[Stored]:
-    """Return the location of each record of a TFDS shard."""
-    if ".array_record-" not in path.name:
-        return [ByteRange(str(path), *span) for span in tfrecord.index_tfrecords(path)]
-    require_local(path.parent)
-    try:
-        count = len(open_array_record(str(path)))
-    except Exception as error:  # the reader raises various errors from C++
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    return [ArrayRecord(str(path), number) for number in range(count)]
+def locate_records(path: AnyPath) -> list[Located]:
+    """Return id and location of each record of a TFDS shard.
+
+    Raises:
+      ValueError: the shard is damaged, or it is an ArrayRecord file on an object store.
+    """
+    if ".array_record-" in path.name:
+        require_local(path.parent)
+        try:
+            count = len(open_array_record(str(path)))
+        except Exception as error:  # the reader raises various errors from C++
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        stored = [ArrayRecord(str(path), number) for number in range(count)]
+    else:
+        stored = [ByteRange(str(path), *span) for span in tfrecord.index_tfrecords(path)]
+    return [(f"{path.name}/{number}", each) for number, each in enumerate(stored)]
 
 
 def _single_value(name: str, feature: str, features: dict, kind: type = int) -> int | bytes:
