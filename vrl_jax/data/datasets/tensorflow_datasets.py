@@ -70,10 +70,10 @@ class Tfds(TfdsRecords):
 
         `tfds.builder` would return one for a data set that is not prepared as well.
         """
+        folder = str(remote_paths.to_path(self.data_dir)) if self.data_dir else None
         try:
             from tensorflow_datasets.core.read_only_builder import builder_from_files
 
-            folder = str(remote_paths.to_path(self.data_dir)) if self.data_dir else None
             return builder_from_files(self.name, data_dir=folder)
         except ImportError as error:
             raise ValueError(
@@ -81,8 +81,7 @@ class Tfds(TfdsRecords):
                 f"use TfdsFolder, which needs neither ({error})"
             ) from error
         except ValueError as error:
-            folder = self.data_dir or "the default folder"
             raise ValueError(
-                f"no data set {self.name!r} is prepared in {folder}: pass "
+                f"no data set {self.name!r} is prepared in {folder or 'the default folder'}: pass "
                 "--config.data.name=<name>/<config>:<version> and --config.data.data_dir=/path"
             ) from error
