@@ -1,5 +1,6 @@
 """Eight simulated devices, shape-checked signatures, a warm compilation cache, clips to read."""
 
+import gc
 import os
 import pathlib
 
@@ -22,6 +23,10 @@ import tests.typecheck  # noqa: E402, F401  (the hook finds it by name)
 
 install_import_hook("vrl_jax", "tests.typecheck.check")
 
+from vrl_jax.train.compilation import write_whole_entries  # noqa: E402
+
+write_whole_entries()  # the test processes share a cache
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
@@ -30,6 +35,12 @@ if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags
 
 VIDEOS = pathlib.Path(__file__).parents[2] / "shared" / "videos"
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded out of garbage collections, which would visit it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src import lru_cache
 
 from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.pretraining.train_program import make_program
-from vrl_jax.train.compilation import BackgroundCompile
+from vrl_jax.train.compilation import BackgroundCompile, write_whole_entries
 from vrl_jax.train.sharding import make_mesh, shard_rows
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -95,3 +96,29 @@ def test_programs_are_kept_in_the_users_cache_or_the_chosen_folder(tmp_path, cho
     if chosen:
         used, other = other, used
     assert list(used.iterdir()) and not other.exists()
+
+
+def test_entries_of_the_cache_appear_whole(tmp_path, monkeypatch):
+    write_whole_entries()
+    cache = lru_cache.LRUCache(str(tmp_path), max_size=-1)
+    seen, write = [], type(cache.path).write_bytes
+
+    def write_half(path, value):
+        write(path, value[: len(value) // 2])
+        seen.append(cache.get("key"))
+        return write(path, value)
+
+    monkeypatch.setattr(type(cache.path), "write_bytes", write_half)
+    cache.put("key", b"a program")
+    assert seen == [None] and cache.get("key") == b"a program"
+    cache.put("key", b"a program")  # by another process as well
+    assert cache.get("key") == b"a program"
+
+    def fail(path, value):
+        write(path, value[:3])
+        raise OSError("no space")
+
+    monkeypatch.setattr(type(cache.path), "write_bytes", fail)
+    with pytest.raises(OSError, match="no space"):
+        cache.put("other", b"a program")
+    assert cache.get("other") is None and len(list(tmp_path.iterdir())) == 1
