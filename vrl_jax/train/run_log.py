@@ -5,9 +5,6 @@ import pathlib
 import time
 from collections.abc import Mapping
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from vrl_jax import atomic_files
@@ -54,14 +51,18 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: pathlib.Path, step: int):
+        import tensorboardX  # imports torch where it is installed, which takes seconds
+
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = EventsWriter(str(folder / "events"))
-        self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._event, self._scalar = tensorboardX.proto.event_pb2.Event, tensorboardX.summary.scalar
+        self._file = tensorboardX.event_file_writer.EventsWriter(str(folder / "events"))
+        start = tensorboardX.proto.event_pb2.SessionLog.START
+        self._add(step + 1, session_log={"status": start})
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the values of a step."""
         for name, value in values.items():
-            self._add(step, summary=scalar(name, value))
+            self._add(step, summary=self._scalar(name, value))
 
     def flush(self) -> None:
         """Flush all events to disk."""
@@ -72,7 +73,7 @@ class TensorBoardWriter:
         self._file.close()
 
     def _add(self, step, **content):
-        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
+        self._file.write_event(self._event(wall_time=time.time(), step=step, **content))
 
 
 class Log:
