@@ -4,11 +4,12 @@ import gc
 import os
 import pathlib
 
+from tests import quick_xla
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false"  # compiles in two thirds of the time
+    + f" --xla_force_host_platform_device_count=8 {quick_xla.FLAGS}"
     + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 )
 os.environ.setdefault(

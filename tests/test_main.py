@@ -19,6 +19,7 @@ import pytest
 from absl.testing import flagsaver
 
 from configs import synthetic_bod
+from tests import quick_xla
 from tests.data.video.test_video_decoder import write_clip
 from vrl_jax import config, flags, main, pretrained
 from vrl_jax.data.datasets.synthetic import Synthetic
@@ -44,17 +45,17 @@ SMALL = {
     "encoder.strides": "(4,2)",
     "framework.hidden": 16,
     "method.dim": 8,
-    "method.grid": 1,
-    "method.forecast_grid": 2,
     "sampling.frames": 8,
 }
 
 
 def command(name, workdir, **changes):
-    small = SMALL
-    if not name.endswith("_bod"):
-        small = {key: value for key, value in SMALL.items() if "grid" not in key}
-    settings = {**small, **{key.replace("__", "."): value for key, value in changes.items()}}
+    cheap = {"method.grid": 1, "method.forecast_grid": 2} if name.endswith("_bod") else {}
+    settings = {
+        **SMALL,
+        **cheap,
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
     options = [f"--config.{key}={value}" for key, value in settings.items() if value is not None]
     return [
         sys.executable,
@@ -67,8 +68,7 @@ def command(name, workdir, **changes):
 
 
 # One device, as a laptop has, and quick compilation.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": QUICK}
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": quick_xla.FLAGS}
 CLOCKED = {"videos_per_second", "waiting_for_data", "wall_seconds"}  # differ from run to run
 
 
@@ -358,7 +358,7 @@ def test_sigterm_to_one_process_saves_and_stops_all(tmp_path):
 def test_a_run_goes_on_with_another_number_of_devices(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / "8")
-    wide = {"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=2"}
+    wide = {"XLA_FLAGS": f"{quick_xla.FLAGS} --xla_force_host_platform_device_count=2"}
     text = finish(launch("synthetic_bod", tmp_path, environment=wide))
     assert "step 6 of 8" in text
     np.testing.assert_allclose(losses(tmp_path), losses(whole[0]), rtol=1e-4)
@@ -384,8 +384,8 @@ def test_what_cannot_work_is_refused_before_anything_runs(
 
 
 def test_a_workdir_of_another_experiment_is_refused(whole, monkeypatch):
-    overrides = [(key, str(value)) for key, value in SMALL.items()]
-    monkeypatch.setattr(flags, "_overrides", [*overrides, ("method.radius", "0.77")])
+    line = command("synthetic_bod", whole[0], method__radius=0.77)
+    monkeypatch.setattr(flags, "_overrides", flags.split_overrides(line)[1])
     with flagsaver.flagsaver(config="configs/synthetic_bod.py", workdir=str(whole[0])):
         with pytest.raises(SystemExit, match="config.method.radius: was 0.3, is 0.77") as error:
             main.main()
