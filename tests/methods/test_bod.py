@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.methods.drawn import draw_weights, normal
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import koopman, nt_xent
@@ -20,21 +21,14 @@ def build(framework=FRAMEWORK, kind=BOD, **settings):
     """Return a method, its parameters and state, and clips."""
     method = kind(dim=5, **settings).build(ENCODER, framework, TrainLength(10, 5))
     clips = normal(4, len(method.views), 7, 8, 8, 3)
-    params, state = jax.jit(method.init)(jax.random.key(1), clips)
-    return method, params, state, clips
+    return method, *draw_weights(method, clips), clips
 
 
-def normal(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def metric_names(kind=BOD, framework=FRAMEWORK, **settings):
+def metric_names(**settings):
     """Return the names of a method's metrics, for which nothing needs to be compiled."""
-    method = kind(dim=5, **settings).build(ENCODER, framework, TrainLength(10, 5))
-    clips = normal(4, len(method.views), 7, 8, 8, 3)
-    key, step = jax.random.key(2), np.int32(0)
-    params, state = jax.eval_shape(method.init, key, clips)
-    return {*jax.eval_shape(method.loss, params, state, clips, key, step)[1][1]}
+    method, *arguments = build(**settings)
+    result = jax.eval_shape(method.loss, *arguments, jax.random.key(2), np.int32(0))
+    return {*result[1][1]}
 
 
 @pytest.mark.parametrize(
@@ -62,19 +56,12 @@ def test_every_variant_sums_its_losses_and_has_finite_slopes(kind, settings):
 
 def variants_are_sound(kind, settings):
     """Assert that the loss is the sum of its parts and that the encoder's gradient is finite."""
-    method = kind(dim=5, **settings).build(ENCODER, FRAMEWORK, TrainLength(10, 5))
-
-    @jax.jit
-    def evaluate(clips):
-        params, state = method.init(jax.random.key(1), clips)
-
-        def loss(params):
-            return method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
-
-        (value, (_, metrics)), slopes = jax.value_and_grad(loss, has_aux=True)(params)
-        return value, metrics, slopes["network"]
-
-    value, metrics, slopes = jax.device_get(evaluate(normal(4, 2, 7, 8, 8, 3)))
+    method, params, state, clips = build(kind=kind, **settings)
+    evaluate = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    (value, (_, metrics)), slopes = jax.device_get(
+        evaluate(params, state, clips, jax.random.key(2), np.int32(0))
+    )
+    slopes = slopes["network"]
     expected = metrics["loss/static"] + metrics["loss/dynamic"]
     weight = settings.get("forecast_weight", 0)
     if weight:
@@ -119,7 +106,7 @@ contrast = jax.jit(functools.partial(nt_xent, temperature=0.1, unit=False))
 
 
 def test_the_control_tells_nothing_of_an_operator():
-    names = metric_names(MeanResidual, split_at="backbone", inner_steps=0)
+    names = metric_names(kind=MeanResidual, split_at="backbone", inner_steps=0)
     assert {name for name in names if name.startswith("koopman/")} == {
         "koopman/static_share",
         "koopman/dynamic_share",

@@ -15,6 +15,7 @@ import pytest
 import vrl_jax.frameworks
 import vrl_jax.methods
 from tests.methods.by_hand import ByHand
+from tests.methods.drawn import normal
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
@@ -174,10 +175,6 @@ def batches(method):
 def trained(step, start, batches):
     """The state after four steps, when queues are filled and statistics have moved, and metrics."""
     return run(step, start, batches[:4])
-
-
-def normal(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 @jax.jit

@@ -1,8 +1,8 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.methods.drawn import draw_weights, normal
 from vrl_jax.augment.clip_views import Augment, make_views
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.base import ProjectionHead
@@ -18,11 +18,9 @@ HEADS = {"hidden": 8, "layers": 2, "norm": False}
 def build(**settings):
     """Return a method with jitted functions, its parameters and state, and clips."""
     method = HDC(dim=5, **HEADS, **settings).build(ENCODER, None, TrainLength(10, 5))
-    clips = np.random.default_rng(0).normal(size=(4, len(method.views), 6, 8, 8, 3))
-    clips = clips.astype(np.float32)
-    params, state = jax.jit(method.init)(jax.random.key(1), clips)
+    clips = normal(4, len(method.views), 6, 8, 8, 3)
     jitted = method._replace(loss=jax.jit(method.loss), update=jax.jit(method.update))
-    return jitted, params, state, clips
+    return jitted, *draw_weights(method, clips), clips
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +54,7 @@ LISTED = {"spatial_weights": (0.0, 1.0, 2.0), "temporal_weights": (3.0, 0.5, 0.0
     ids=str,
 )
 def test_every_variant_sums_its_weighted_terms(settings, spatial, temporal):
-    method = HDC(dim=5, **HEADS, **settings).build(ENCODER, None, TrainLength(10, 5))
-
-    @jax.jit
-    def evaluate(clips):
-        params, state = method.init(jax.random.key(1), clips)
-        value, (_, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
-        return value, metrics
-
-    clips = np.random.default_rng(0).normal(size=(4, len(method.views), 6, 8, 8, 3))
-    value, metrics = jax.device_get(evaluate(clips.astype(np.float32)))
+    value, metrics = terms(*build(**settings))
     weights = {"spatial": spatial, "temporal": temporal}
     losses = {f"loss/{task}{k}": w for task in weights for k, w in enumerate(weights[task])}
     assert {name for name in metrics if name.startswith("loss/")} == {*losses}
