@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 
@@ -14,42 +15,45 @@ from vrl_jax.losses import normalize, nt_xent, shuffle_rank
 from vrl_jax.methods.dualvar import DualVar, restore_order, shuffle_segments
 from vrl_jax.types import TrainLength
 
-ENCODER = Tiny(widths=(4, 6), strides=(2, 2))
+ENCODER = Tiny(widths=(4, 6), strides=(2, 2), conv="native")
 SIMCLR = SimCLR(hidden=8, layers=2, norm=False)
 
 
 def build(framework=SIMCLR, frames=6, **settings):
+    """Return a method with jitted functions, its parameters and state, and clips."""
     method = DualVar(dim=5, segment_dim=3, **settings).build(ENCODER, framework, TrainLength(10, 5))
-    clips = jax.random.normal(jax.random.key(0), (4, 3, frames, 8, 8, 3))
-    params, state = method.init(jax.random.key(1), clips)
-    return method, params, state, clips
+    clips = np.random.default_rng(0).normal(size=(4, 3, frames, 8, 8, 3)).astype(np.float32)
+    params, state = jax.jit(method.init)(jax.random.key(1), clips)
+    jitted = method._replace(loss=jax.jit(method.loss), update=jax.jit(method.update))
+    return jitted, params, state, clips
 
 
-def loss(method, params, state, clips, key=2):
-    value, (_, metrics) = method.loss(params, state, clips, jax.random.key(key), jnp.int32(0))
-    return float(value), {name: float(x) for name, x in metrics.items()}
+def loss(method, params, state, clips):
+    value, (_, metrics) = jax.device_get(
+        method.loss(params, state, clips, jax.random.key(2), np.int32(0))
+    )
+    return value, metrics
 
 
-@pytest.mark.parametrize("segments", [2, 3, 4])
+@pytest.mark.parametrize("segments", [2, 4])
 def test_restoring_undoes_every_order(rng, segments):
-    orders = list(itertools.permutations(range(segments)))
-    slots = jnp.array(rng.normal(size=(len(orders), segments, 3)), jnp.float32)
-    order = jnp.array(orders)
-    shuffled = jnp.take_along_axis(slots, order[..., None], axis=1)
-    np.testing.assert_array_equal(restore_order(shuffled, order), slots)
+    order = np.array(list(itertools.permutations(range(segments))))
+    slots = rng.normal(size=(len(order), segments, 3)).astype(np.float32)
+    shuffled = np.take_along_axis(slots, order[..., None], axis=1)
+    np.testing.assert_array_equal(jax.jit(restore_order)(shuffled, order), slots)
 
 
 def test_segments_are_played_in_the_stated_order():
-    frames = jnp.arange(6.0)[None, :, None, None, None] * jnp.ones((1, 1, 2, 2, 3))
-    got = shuffle_segments(frames, jnp.array([[2, 0, 1]]))
+    frames = np.broadcast_to(np.arange(6.0)[None, :, None, None, None], (1, 6, 2, 2, 3))
+    got = np.array(jax.jit(shuffle_segments)(frames, np.array([[2, 0, 1]])))
     assert got[0, :, 0, 0, 0].tolist() == [4, 5, 0, 1, 2, 3]
 
 
 def test_the_orders_are_uniform_and_may_exclude_the_true_one():
-    clips = jnp.zeros((600, 3, 4, 1, 1, 3))
+    clips = np.zeros((600, 3, 4, 1, 1, 3), np.float32)
     for allowed, share in ((True, 0.5), (False, 0.0)):
         method = DualVar(allow_identity=allowed)
-        views, order = method._prepare(jax.random.key(0), clips)
+        views, order = jax.jit(method._prepare)(jax.random.key(0), clips)
         assert views.shape[1] == 4
         identity = np.mean(np.all(np.array(order) == np.arange(2), axis=1))
         assert identity == pytest.approx(share, abs=0.07)
@@ -58,10 +62,8 @@ def test_the_orders_are_uniform_and_may_exclude_the_true_one():
 def test_the_three_terms_are_what_they_are_said_to_be():
     method, params, state, clips = build()
     total, metrics = loss(method, params, state, clips)
-    order = DualVar()._prepare(jax.random.key(2), clips)[1]
-    shuffled = shuffle_segments(clips[:, 1], order)
 
-    def embed(views):
+    def embed(params, state, views):
         flat = views.reshape(-1, *views.shape[2:])
         feature, _ = ENCODER.module().apply(
             {"params": params["network"]["encoder"], "batch_stats": state["stats"]["encoder"]},
@@ -77,40 +79,52 @@ def test_the_three_terms_are_what_they_are_said_to_be():
         }
         return outputs["clip"], normalize(outputs["segments"].reshape(*views.shape[:2], 2, 3))
 
-    clip, segments = embed(clips)  # one batch of statistics
-    _, single = embed(shuffled[:, None])  # another
-    restored = restore_order(single[:, 0], order)
-    expected = {
-        "loss/clip": nt_xent(clip[:, 0], clip[:, 2], temperature=0.07),
-        "loss/coherence": nt_xent(
-            segments[:, 0].mean(1), segments[:, 2].mean(1), temperature=0.07, unit=False
-        ),
-        "loss/shuffle_rank": sum(shuffle_rank(segments[:, v], restored) for v in (0, 1)) / 2,
-    }
+    @jax.jit
+    def terms(params, state, clips):
+        order = DualVar()._prepare(jax.random.key(2), clips)[1]
+        shuffled = shuffle_segments(clips[:, 1], order)
+        clip, segments = embed(params, state, clips)  # one batch of statistics
+        _, single = embed(params, state, shuffled[:, None])  # another
+        restored = restore_order(single[:, 0], order)
+        return {
+            "loss/clip": nt_xent(clip[:, 0], clip[:, 2], temperature=0.07),
+            "loss/coherence": nt_xent(
+                segments[:, 0].mean(1), segments[:, 2].mean(1), temperature=0.07, unit=False
+            ),
+            "loss/shuffle_rank": sum(shuffle_rank(segments[:, v], restored) for v in (0, 1)) / 2,
+        }
+
+    expected = jax.device_get(terms(params, state, clips))
     for name, value in expected.items():
-        assert metrics[name] == pytest.approx(float(value), rel=1e-3), name
-    assert total == pytest.approx(sum(map(float, expected.values())), rel=1e-3)
+        assert metrics[name] == pytest.approx(value, rel=1e-3), name
+    assert total == pytest.approx(sum(expected.values()), rel=1e-3)
+
+
+contrast = jax.jit(functools.partial(nt_xent, temperature=0.07, unit=False))
+rank = jax.jit(shuffle_rank)
+
+
+def slots_of_cosine(rho):
+    return np.array([[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]], np.float32)
 
 
 def coherence(rho, negatives):
     """Return the coherence loss of identical views whose two slots have cosine `rho`."""
-    slots = jnp.array([[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]])
-    count = 1 + negatives // 2
-    videos = jnp.stack([jnp.kron(jnp.eye(count)[i], slots.mean(0)) for i in range(count)])
-    return float(nt_xent(videos, videos, temperature=0.07, unit=False))
+    videos = np.kron(np.eye(1 + negatives // 2), slots_of_cosine(rho).mean(0)).astype(np.float32)
+    return float(contrast(videos, videos))
 
 
 def test_the_mean_of_slots_has_the_known_values():
     assert coherence(0.0, 2) == pytest.approx(1.5797322e-03, rel=1e-3)
     assert coherence(1.0, 2) == pytest.approx(1.2497491e-06, abs=2e-7)
-    for rho, expected, rank in (
+    for rho, expected, ranked in (
         (1, 7.87e-05, 0.6931),
         (0.75, 4.69e-04, 6.72e-03),
         (0, 9.49e-02, 2.06e-09),
     ):
         assert coherence(rho, 126) == pytest.approx(expected, rel=5e-3)
-        slots = jnp.array([[[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]]])
-        assert float(shuffle_rank(slots, slots)) == pytest.approx(rank, rel=5e-3)
+        slots = slots_of_cosine(rho)[None]
+        assert float(rank(slots, slots)) == pytest.approx(ranked, rel=5e-3)
 
 
 def test_the_mean_of_all_pairs_of_slots_is_the_product_of_means(rng):
@@ -123,13 +137,13 @@ def test_a_still_video_sits_at_the_unsolvable_optimum():
     """Shuffling a still clip changes nothing, so the rank loss has a floor above zero."""
 
     def mean_over_orders(rho):
-        slots = jnp.array([[[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]]])
+        slots = slots_of_cosine(rho)[None]
         true, swapped = slots, slots[:, ::-1]  # what restoring makes of either order
-        return (shuffle_rank(slots, true) + shuffle_rank(slots, swapped)) / 2
+        return (float(rank(slots, true)) + float(rank(slots, swapped))) / 2
 
     best = 1 - 0.05 * math.log(2)
-    assert float(mean_over_orders(best)) == pytest.approx(0.6506724, rel=1e-5)
-    assert all(float(mean_over_orders(best + d)) > 0.6506724 for d in (-0.01, -0.001, 0.001, 0.01))
+    assert mean_over_orders(best) == pytest.approx(0.6506724, rel=1e-5)
+    assert all(mean_over_orders(best + d) > 0.6506724 for d in (-0.01, -0.001, 0.001, 0.01))
 
 
 def rank_loss_over_training(clips, steps=150):
@@ -185,9 +199,9 @@ def test_the_moco_variant_asks_one_way():
     method, params, state, clips = build(
         MoCo(queue=8, hidden=8, layers=2), symmetric=False, rank_cap=0.0
     )
-    _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), jnp.int32(0))
+    _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), np.int32(0))
     assert aux["framework"]["keys"]["clip"].shape == (4, 1, 5)
-    _, state = method.update(params, state, aux, jnp.int32(0))
+    _, state = method.update(params, state, aux, np.int32(0))
     assert int(state["framework"]["pushed"]) == 4
     assert np.isfinite([float(x) for x in metrics.values()]).all()
 
