@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vrl_jax.encoders import s3d
 from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
@@ -31,6 +32,12 @@ KEEP_TIME = [
     (ViT(depth=4, temporal_stride=1), 16),
     (ViT(depth=4), 8),
 ]
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    """Leave one block of each of S3D's stages."""
+    monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),),) * 3)
 
 
 def shapes(encoder, framework):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -10,31 +12,35 @@ from vrl_jax.encoders.r3d import R3D, Residual
 CLIPS = (2, 16, 112, 112, 3)
 
 
+@functools.cache
+def shapes(**options):
+    return shapes_of(R3D(conv="native", **options).module(), CLIPS)
+
+
 def parameters_by_stage(params):
     names = ("stem", "stages_0", "stages_1", "stages_2", "stages_3")
     return [count([t for key, t in params.items() if key.startswith(name)]) for name in names]
 
 
 def test_parameters_of_r3d_18():
-    params = shapes_of(R3D().module(), CLIPS)[1]["params"]
+    params = shapes(temporal_stride=2)[1]["params"]
     assert parameters_by_stage(params) == [28_352, 442_880, 1_557_760, 6_228_480, 24_908_800]
     assert count(params) == 33_166_272
 
 
 def test_parameters_of_the_10_layer_network():
-    params = shapes_of(R3D(blocks=(1, 1, 1, 1)).module(), CLIPS)[1]["params"]
+    params = shapes(blocks=(1, 1, 1, 1))[1]["params"]
     assert count(params) == 14_361_792
 
 
 @pytest.mark.parametrize(("temporal_stride", "frames"), [(2, (16, 16, 8, 4, 2)), (1, (16,) * 5)])
 def test_maps(temporal_stride, frames):
-    config = R3D(temporal_stride=temporal_stride)
-    features, _ = shapes_of(config.module(), CLIPS)
+    features, _ = shapes(temporal_stride=temporal_stride)
     sides, widths = (56, 56, 28, 14, 7), (64, 64, 128, 256, 512)
     expected = [(2, t, s, s, d) for t, s, d in zip(frames, sides, widths, strict=True)]
     assert [stage.shape for stage in features.stages] == expected
-    assert features.frames.shape == (2, frames[-1], config.dim)
-    assert features.clip.shape == (2, config.dim)
+    assert features.frames.shape == (2, frames[-1], R3D().dim)
+    assert features.clip.shape == (2, R3D().dim)
 
 
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2)])

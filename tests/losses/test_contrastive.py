@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from vrl_jax import losses
 from tests.jitted import jitted
+from vrl_jax import losses
 from vrl_jax.losses import contrastive, info_nce, nt_xent
 
 nt_xent_of = jitted(nt_xent, "negatives")
