@@ -12,7 +12,13 @@ from vrl_jax.augment.photometric import subtract_background
 from vrl_jax.types import View
 
 KEY = jax.random.key(3)
-draw_views = jax.jit(make_views, static_argnums=(2, 3))
+_draw_views = jax.jit(make_views, static_argnums=(2, 3))
+
+
+def draw_views(*args):
+    return np.asarray(_draw_views(*args))
+
+
 PLAIN = Augment(
     size=8,
     area=(1.0, 1.0),
@@ -38,12 +44,13 @@ def test_background_is_what_stands_still(rng):
     still, moving = random_clip(rng, 1, 6, 7), 0.2 * random_clip(rng, 5, 6, 7)
     clip = 0.5 * still + moving
     expected = 0.5 + moving - moving.mean(0)
-    np.testing.assert_allclose(subtract_background(jnp.asarray(clip)), expected, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(subtract_background)(clip), expected, atol=1e-6)
     u8 = random_u8(rng, 2, 5, 8, 8)
     mean = u8.astype(np.float64).mean(1, keepdims=True)
     expected = np.clip(0.5 + (u8 - mean) / 255, 0, 1)
     subtracting = replace(PLAIN, subtract_background=True)
-    np.testing.assert_allclose(center_view(jnp.asarray(u8), subtracting), expected, atol=1e-5)
+    center = jax.jit(center_view, static_argnums=1)
+    np.testing.assert_allclose(center(u8, subtracting), expected, atol=1e-5)
     views = draw_views(KEY, jnp.asarray(u8[:, None]), (View(0),), subtracting)
     np.testing.assert_allclose(views[:, 0], expected, atol=1e-5)
 
@@ -67,12 +74,12 @@ def test_views_without_augmentation_are_the_clips_they_name(rng):
 
 
 def test_one_draw_for_all_frames_and_another_for_every_video_and_view(rng):
-    still = np.broadcast_to(random_u8(rng, 1, 1, 1, 12, 14), (2, 1, 5, 12, 14, 3))
-    got = np.asarray(draw_views(KEY, jnp.asarray(still), (View(0), View(0)), Augment(size=8)))
-    assert got.shape == (2, 2, 5, 8, 8, 3) and got.dtype == np.float32
+    still = np.broadcast_to(random_u8(rng, 1, 1, 1, 12, 10), (3, 2, 2, 12, 10, 3))
+    got = draw_views(KEY, still, (View(0), View(1)), Augment(size=8))
+    assert got.shape == (3, 2, 2, 8, 8, 3) and got.dtype == np.float32
     np.testing.assert_allclose(got, np.broadcast_to(got[:, :, :1], got.shape), atol=1e-5)
-    flat = got.reshape(4, -1)
-    for i in range(4):
+    flat = got.reshape(6, -1)
+    for i in range(6):
         for j in range(i):
             assert abs(flat[i] - flat[j]).max() > 0.1
 
@@ -86,20 +93,19 @@ def test_a_key_decides_everything(rng):
 
 
 def test_the_same_without_jit(rng):
-    """The operations left out here are tested without jit above."""
     clips = jnp.asarray(random_u8(rng, 2, 1, 2, 12, 10))
-    augment = replace(PLAIN, area=(0.3, 0.8), flip=0.5, gray=0.5)
-    views = (View(0), View(0))
+    augment = replace(PLAIN, crop="plain", flip=0.5, gray=0.5)
+    views = (View(0),)
     without = make_views(KEY, clips, views, augment)
     np.testing.assert_allclose(draw_views(KEY, clips, views, augment), without, atol=1e-5)
 
 
 def test_eight_devices_draw_what_one_device_draws(rng):
     clips = jnp.asarray(random_u8(rng, 8, 1, 2, 12, 10))
-    views, augment = (View(0), View(0)), Augment(size=8)
+    views, augment = (View(0), View(0)), replace(PLAIN, area=(0.3, 0.8), flip=0.5, gray=0.5)
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
     spread = jax.device_put(clips, NamedSharding(mesh, PartitionSpec("data")))
-    one, many = (draw_views(KEY, c, views, augment) for c in (clips, spread))
+    one, many = (_draw_views(KEY, c, views, augment) for c in (clips, spread))
     assert len(many.sharding.device_set) == 8
     np.testing.assert_allclose(one, many, atol=1e-5)
 
@@ -109,9 +115,9 @@ def test_a_video_keeps_its_draw_whatever_stands_beside_it(rng):
     other = clips.copy()
     other[1:] = random_u8(rng, 2, 2, 2, 12, 10)
     views, augment = (View(0), View(1)), Augment(size=8)
-    first, second = (draw_views(KEY, jnp.asarray(c), views, augment) for c in (clips, other))
+    first, second = (draw_views(KEY, c, views, augment) for c in (clips, other))
     np.testing.assert_array_equal(first[0], second[0])
-    assert abs(np.asarray(first[1] - second[1])).max() > 0.1
+    assert abs(first[1] - second[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("clip", [-1, 2])
@@ -161,7 +167,7 @@ def test_plain_crops_want_frames_that_are_large_enough(rng):
 
 
 def test_all_views_of_a_video_are_reversed_together(rng):
-    clips = jnp.array(random_u8(rng, 64, 2, 5, 8, 8))
+    clips = random_u8(rng, 64, 2, 5, 8, 8)
     views = (View(0), View(1))
     plain = np.array(draw_views(KEY, clips, views, PLAIN))
     augmented = np.array(draw_views(KEY, clips, views, replace(PLAIN, reverse=0.5)))
@@ -169,12 +175,10 @@ def test_all_views_of_a_video_are_reversed_together(rng):
     forwards = [np.array_equal(d, p) for d, p in zip(augmented, plain, strict=True)]
     assert all(b != f for b, f in zip(backwards, forwards, strict=True))
     assert 16 < sum(backwards) < 48
-    always = draw_views(KEY, clips, views, replace(PLAIN, reverse=1.0))
-    np.testing.assert_array_equal(always, plain[:, :, ::-1])
 
 
 def test_weak_views_keep_their_colours_and_others_do_not(rng):
-    clips = jnp.array(random_u8(rng, 64, 1, 2, 8, 8))
+    clips = random_u8(rng, 64, 1, 2, 8, 8)
     strong = replace(PLAIN, jitter=1.0, gray=0.0, blur=1.0, sigma=(2.0, 2.0))
     views = (View(0, weak=0.25), View(0))
     augmented = np.array(draw_views(KEY, clips, views, strong))

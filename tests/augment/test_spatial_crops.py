@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.augment.test_photometric import drawn
 from vrl_jax.augment import spatial_crops as C
 from vrl_jax.augment.spatial_crops import Crops, fixed_crops
 
 KEY = jax.random.key(0)
+cut = jax.jit(fixed_crops, static_argnums=(1, 2))
 
 
 def random_clip(rng, t, h, w):
@@ -37,18 +39,20 @@ def resize_by_loops(clip, corner, extent, size):
 def test_crop_resamples_the_drawn_box(rng, shape, size):
     clip = random_clip(rng, *shape)
     area, aspect = (0.3, 0.8), (0.75, 4 / 3)
-    corner, extent = jax.jit(C.draw_box, static_argnums=(1, 2, 3))(KEY, shape[1:], area, aspect)
-    crop = jax.jit(C.random_resized_crop, static_argnums=(2, 3, 4))
-    got = crop(KEY, jnp.asarray(clip), size, area, aspect)
+
+    @jax.jit
+    def crop(clip):
+        box = C.draw_box(KEY, shape[1:], area, aspect)
+        return box, C.random_resized_crop(KEY, clip, size, area, aspect)
+
+    (corner, extent), got = jax.device_get(crop(clip))
     np.testing.assert_allclose(got, resize_by_loops(clip, corner, extent, size), atol=2e-5)
 
 
 @pytest.mark.parametrize("frame", [(128, 171), (40, 30)])
 def test_boxes_cover_the_asked_areas_and_aspects_inside_the_frame(frame):
     area, aspect = (0.2, 0.6), (0.75, 4 / 3)
-    keys = jax.random.split(KEY, 2000)
-    corner, extent = jax.vmap(lambda key: C.draw_box(key, frame, area, aspect))(keys)
-    corner, extent = np.asarray(corner), np.asarray(extent)
+    corner, extent = drawn(lambda key: C.draw_box(key, frame, area, aspect), 2000)
     share = extent.prod(axis=1) / np.prod(frame)
     ratio = extent[:, 1] / extent[:, 0]
     assert area[0] - 1e-5 < share.min() < 0.21 and 0.58 < share.max() < area[1] + 1e-5
@@ -65,7 +69,7 @@ def test_boxes_cover_the_asked_areas_and_aspects_inside_the_frame(frame):
 
 
 def test_a_box_that_never_fits_becomes_the_greatest_central_one():
-    corner, extent = C.draw_box(KEY, (20, 60), (0.9, 1.0), (0.75, 1.5))
+    corner, extent = jax.jit(lambda key: C.draw_box(key, (20, 60), (0.9, 1.0), (0.75, 1.5)))(KEY)
     np.testing.assert_allclose(extent, [20, 30])
     np.testing.assert_allclose(corner, [0, 15])
 
@@ -73,8 +77,7 @@ def test_a_box_that_never_fits_becomes_the_greatest_central_one():
 def test_a_plain_crop_is_a_piece_of_the_frame(rng):
     clip = random_clip(rng, 3, 9, 11)
     positions = set()
-    for seed in range(40):
-        got = np.array(C.random_crop(jax.random.key(seed), jnp.array(clip), 7))
+    for got in drawn(lambda key: C.random_crop(key, jnp.array(clip), 7), 40):
         matches = [
             (top, column)
             for top, column in itertools.product(range(3), range(5))
@@ -89,16 +92,9 @@ def test_a_plain_crop_is_a_piece_of_the_frame(rng):
 
 def test_a_scaled_crop_is_a_square_of_the_asked_share_of_the_shorter_side(monkeypatch):
     clip = jnp.zeros((1, 30, 40, 3))
-    boxes = []
-
-    def remember(clip, corner, extent, size):
-        boxes.append((corner, extent))
-        return clip[:, :size, :size]
-
-    monkeypatch.setattr(C, "resize_box", remember)
-    for seed in range(300):
-        C.random_scaled_crop(jax.random.key(seed), clip, 8, (1.25, 2.0))
-    corner, extent = (np.stack(part) for part in zip(*boxes, strict=True))
+    monkeypatch.setattr(C, "resize_box", lambda clip, corner, extent, size: (corner, extent))
+    crop = C.random_scaled_crop.__wrapped__  # returns a box, which the annotations refuse
+    corner, extent = drawn(lambda key: crop(key, clip, 8, (1.25, 2.0)), 300)
     factor = 30 / extent[:, 0]
     np.testing.assert_array_equal(extent[:, 0], extent[:, 1])
     assert 1.25 <= factor.min() < 1.27 and 1.97 < factor.max() <= 2 + 1e-6
@@ -120,7 +116,7 @@ def test_fixed_crops_are_the_squares_at_their_places(rng, shape):
     at["ten"] = [(0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)]
     for positions, expected in at.items():
         crops = Crops(positions, 0.8)
-        got = np.asarray(fixed_crops(jnp.asarray(clip), 5, crops))
+        got = np.asarray(cut(clip, 5, crops))
         assert len(got) == len(crops) == {"center": 1, "three": 3, "ten": 10}[positions]
         for crop, position in zip(got, expected, strict=False):
             box = resize_by_loops(clip, free * position, (side, side), 5)
@@ -138,7 +134,7 @@ def test_impossible_crops_are_refused_by_name(wrong):
 def test_a_square_that_needs_no_resizing_is_a_piece_of_the_frame(rng):
     clip = random_clip(rng, 2, 16, 21)
     for positions, corners in {"center": [(1, 4)], "three": [(0, 0), (1, 4), (2, 7)]}.items():
-        got = np.asarray(fixed_crops(jnp.asarray(clip), 14, Crops(positions, 14 / 16)))
+        got = np.asarray(cut(clip, 14, Crops(positions, 14 / 16)))
         for crop, (top, column) in zip(got, corners, strict=True):
             np.testing.assert_allclose(
                 crop, clip[:, top : top + 14, column : column + 14], atol=1e-6
@@ -146,10 +142,10 @@ def test_a_square_that_needs_no_resizing_is_a_piece_of_the_frame(rng):
 
 
 def test_flip_mirrors_about_as_often_as_asked(rng):
-    clip = jnp.asarray(random_clip(rng, 2, 4, 5))
-    keys = jax.random.split(KEY, 1000)
-    got = jax.vmap(lambda key: C.random_flip(key, clip, 0.3))(keys)
-    mirrored = np.asarray((got == clip[:, :, ::-1]).all(axis=(1, 2, 3, 4)))
-    unchanged = np.asarray((got == clip).all(axis=(1, 2, 3, 4)))
+    clip = random_clip(rng, 2, 4, 5)
+    got = drawn(lambda key: C.random_flip(key, jnp.asarray(clip), 0.3), 1000)
+    mirrored = (got == clip[:, :, ::-1]).all(axis=(1, 2, 3, 4))
+    unchanged = (got == clip).all(axis=(1, 2, 3, 4))
     assert (mirrored ^ unchanged).all() and abs(mirrored.mean() - 0.3) < 0.05
-    assert C.random_flip(KEY, clip, 0.0) is clip
+    same = jnp.asarray(clip)
+    assert C.random_flip(KEY, same, 0.0) is same

@@ -1,5 +1,6 @@
 """Files are read whatever surrounds the weights, and written so that they can be read again."""
 
+import functools
 import hashlib
 import json
 import sys
@@ -37,15 +38,16 @@ ENCODERS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def narrow(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def narrow():
     """Leave of the networks what is small on disk."""
-    for module in (r3d, r2plus1d, slowonly):
-        monkeypatch.setattr(module, "WIDTHS", (4, 5, 6, 8))
-    monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
-    monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),) * 2,) * 3)
-    layout_match.torch_arrays.cache_clear()
-    yield
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for module in (r3d, r2plus1d, slowonly):
+            monkeypatch.setattr(module, "WIDTHS", (4, 5, 6, 8))
+        monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
+        monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),) * 2,) * 3)
+        layout_match.torch_arrays.cache_clear()
+        yield
     layout_match.torch_arrays.cache_clear()
 
 
@@ -54,8 +56,10 @@ def torch():
     return pytest.importorskip("torch")
 
 
-def draw(rng, encoder):
-    variables = fill(encoder.module(), (1, 8, 32, 32, 3), rng)
+@functools.cache
+def draw(encoder):
+    """Return the encoder with generic variables; only `narrow` networks are traced quickly."""
+    variables = fill(encoder.module(), (1, 8, 32, 32, 3), np.random.default_rng(0))
     return Pretrained(encoder, Augment(), 0, variables, {})
 
 
@@ -65,20 +69,23 @@ def same(a, b):
     chex.assert_trees_all_equal(a.variables, b.variables)
 
 
-def small(rng, path):
+SMALL = R3D((1, 1, 1, 1))
+
+
+def small(path):
     """Write a small R3D with torchvision's names; return it and its arrays."""
-    wrote = draw(rng, R3D())
+    wrote = draw(SMALL)
     weight_files.write_weights(path, wrote, "torchvision")
     return wrote, load_file(path)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 @pytest.mark.parametrize("family, encoder", ENCODERS, ids=str)
-def test_weights_come_back_bit_by_bit(rng, tmp_path, family, encoder, suffix):
+def test_weights_come_back_bit_by_bit(tmp_path, family, encoder, suffix):
     if suffix == "pth":
         pytest.importorskip("torch")
     path = tmp_path / f"theirs.{suffix}"
-    wrote = draw(rng, encoder)
+    wrote = draw(encoder)
     weight_files.write_weights(path, wrote, family)
     read, unused = weight_files.read_weights(path)
     same(read, wrote)
@@ -91,9 +98,9 @@ def test_weights_come_back_bit_by_bit(rng, tmp_path, family, encoder, suffix):
     assert (again.origin, again.augment) == (read.origin, read.augment)
 
 
-def test_torch_is_needed_for_its_own_files_alone(rng, tmp_path, monkeypatch):
+def test_torch_is_needed_for_its_own_files_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    wrote, _ = small(rng, tmp_path / "a.safetensors")
+    wrote, _ = small(tmp_path / "a.safetensors")
     same(weight_files.read_weights(tmp_path / "a.safetensors")[0], wrote)
     with pytest.raises(ValueError, match=r"pip install 'vrl-jax\[torch\]'"):
         weight_files.read_weights(tmp_path / "a.pth")
@@ -101,8 +108,8 @@ def test_torch_is_needed_for_its_own_files_alone(rng, tmp_path, monkeypatch):
         weight_files.write_weights(tmp_path / "a.pth", wrote, "torchvision")
 
 
-def test_what_is_written_is_what_pytorch_expects(rng, tmp_path, torch):
-    wrote = draw(rng, R3D())
+def test_what_is_written_is_what_pytorch_expects(tmp_path, torch):
+    wrote = draw(SMALL)
     weight_files.write_weights(tmp_path / "a.pth", wrote, "torchvision")
     state = torch.load(tmp_path / "a.pth", weights_only=True)
     assert isinstance(state, dict) and all(x.is_contiguous() for x in state.values())
@@ -113,18 +120,25 @@ def test_what_is_written_is_what_pytorch_expects(rng, tmp_path, torch):
     assert float(state["stem.0.weight"][3, 1, 2, 4, 5]) == kernel[2, 4, 5, 1, 3]
 
 
-def test_a_number_beside_the_weights_is_no_weight(rng, tmp_path, torch):
-    wrote, arrays = small(rng, tmp_path / "a.safetensors")
+def test_a_number_beside_the_weights_is_no_weight(tmp_path, torch):
+    wrote, arrays = small(tmp_path / "a.safetensors")
     state = {name: torch.from_numpy(x) for name, x in arrays.items()}
     torch.save({"state_dict": state, "best_acc1": torch.tensor(3.0)}, tmp_path / "b.pth")
     read, unused = weight_files.read_weights(tmp_path / "b.pth")
     assert read.weight_hash() == wrote.weight_hash() and unused == []
 
 
-@pytest.mark.parametrize("container", ["state_dict", "model", "model_state"])
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder_q.0."])
-def test_containers_and_prefixes_are_looked_through(rng, tmp_path, torch, container, prefix):
-    wrote, arrays = small(rng, tmp_path / "a.safetensors")
+@pytest.mark.parametrize(
+    "container, prefix",
+    [
+        ("state_dict", ""),
+        ("model", "module."),
+        ("model_state", "backbone."),
+        ("state_dict", "module.encoder_q.0."),
+    ],
+)
+def test_containers_and_prefixes_are_looked_through(tmp_path, torch, container, prefix):
+    wrote, arrays = small(tmp_path / "a.safetensors")
     state = {prefix + name: torch.from_numpy(x) for name, x in arrays.items()}
     state[f"{prefix}fc.weight"] = torch.zeros(9, 8)
     if prefix:
@@ -138,10 +152,10 @@ def test_containers_and_prefixes_are_looked_through(rng, tmp_path, torch, contai
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
-def test_other_precisions_are_read_as_float32(rng, tmp_path, torch, kind):
+def test_other_precisions_are_read_as_float32(tmp_path, torch, kind):
     from safetensors.torch import save_file as save_torch
 
-    wrote, arrays = small(rng, tmp_path / "a.safetensors")
+    wrote, arrays = small(tmp_path / "a.safetensors")
     dtype = getattr(torch, kind)
     state = {n: torch.from_numpy(x) for n, x in arrays.items()}
     state = {n: x.to(dtype) if x.is_floating_point() else x for n, x in state.items()}
@@ -184,8 +198,8 @@ def test_files_that_hold_no_weights_are_refused(tmp_path, torch):
             weight_files.read_weights(tmp_path / name)
 
 
-def test_arguments_that_mean_nothing_are_refused(rng, tmp_path):
-    wrote, _ = small(rng, tmp_path / "a.safetensors")
+def test_arguments_that_mean_nothing_are_refused(tmp_path):
+    wrote, _ = small(tmp_path / "a.safetensors")
     pretrained.save(tmp_path / "ours.safetensors", wrote)
     with pytest.raises(ValueError, match="step must be None, since .* is not a run, got 3"):
         weight_files.read_weights(tmp_path / "a.safetensors", step=3)
@@ -199,11 +213,11 @@ def test_arguments_that_mean_nothing_are_refused(rng, tmp_path):
         weight_files.write_weights(tmp_path / "a.pth", wrote, "pytorchvideo")
 
 
-def test_the_command_converts_there_and_back(rng, tmp_path, capsys):
+def test_the_command_converts_there_and_back(tmp_path, capsys):
     theirs, ours, back = (
         tmp_path / f"{name}.safetensors" for name in ("theirs", "ours", "new/back")
     )
-    wrote, arrays = small(rng, theirs)
+    wrote, arrays = small(theirs)
     save_file({**arrays, "fc.weight": np.zeros((9, 8)), "fc.bias": np.zeros(9)}, theirs)
     main([str(theirs), f"--out={ours}", "--mean=0.5,0.4,0.3", "--size=64"])
     text = capsys.readouterr().out
@@ -224,9 +238,11 @@ def test_the_command_converts_there_and_back(rng, tmp_path, capsys):
         main([str(theirs), f"--out={ours}", "--mean=0.5"])
 
 
-@pytest.mark.parametrize("encoder, note", [(R3D(temporal_stride=1), True), (R3D(), False)])
-def test_a_run_is_exported(rng, tmp_path, capsys, encoder, note):
-    wrote, run = draw(rng, encoder), tmp_path / "run"
+@pytest.mark.parametrize(
+    "encoder, note", [(R3D((1, 1, 1, 1), temporal_stride=1), True), (SMALL, False)]
+)
+def test_a_run_is_exported(tmp_path, capsys, encoder, note):
+    wrote, run = draw(encoder), tmp_path / "run"
     described = synthetic_bod.get_config()
     described.encoder = config.describe(encoder)
     run.mkdir()
@@ -245,6 +261,6 @@ def test_a_run_is_exported(rng, tmp_path, capsys, encoder, note):
     assert read.origin == {"method": "BOD", "framework": "SimCLR", "step": 5}
 
 
-def test_encoders_without_names_elsewhere_are_refused(rng, tmp_path):
+def test_encoders_without_names_elsewhere_are_refused(tmp_path):
     with pytest.raises(ValueError, match="torchvision has no names for Tiny"):
-        weight_files.write_weights(tmp_path / "a.safetensors", draw(rng, Tiny()), "torchvision")
+        weight_files.write_weights(tmp_path / "a.safetensors", draw(Tiny()), "torchvision")

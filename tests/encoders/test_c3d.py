@@ -10,7 +10,7 @@ CLIPS = (1, 16, 112, 112, 3)
 
 
 def test_parameters_of_c3d():
-    params = shapes_of(C3D().module(), CLIPS)[1]["params"]
+    params = shapes_of(C3D(conv="native").module(), CLIPS)[1]["params"]
     assert count(params) == 27_661_440
     convolutions = [part for name, part in params.items() if not name.endswith("norm")]
     assert count(convolutions) == 27_655_936  # published without batch normalisation
@@ -18,7 +18,7 @@ def test_parameters_of_c3d():
 
 @pytest.mark.parametrize(("temporal_stride", "frames"), [(2, (16, 8, 4, 2, 2)), (1, (16,) * 5)])
 def test_maps(temporal_stride, frames):
-    config = C3D(temporal_stride=temporal_stride)
+    config = C3D(temporal_stride=temporal_stride, conv="native")
     features, _ = shapes_of(config.module(), CLIPS)
     sides, widths = (56, 28, 14, 7, 7), (64, 128, 256, 512, 512)
     expected = [(1, t, s, s, d) for t, s, d in zip(frames, sides, widths, strict=True)]

@@ -26,7 +26,6 @@ SHALLOW = (1, 1, 1, 1)
         (SlowOnly(conv="native"), 8, 256, 54.52),
         (C3D(conv="native"), 16, 112, 38.5),
         (S3D(conv="native"), 16, 224, 17.98),
-        (S3D(conv="native"), 16, 112, 4.47),
         (ViT(), 16, 224, 180.3),
         (ViT(temporal_stride=4), 16, 112, 17.8),
         (ViT(width=192, heads=3), 16, 112, 2.9),

@@ -32,13 +32,23 @@ CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
 
 
 @pytest.mark.parametrize(("shape", "kernel", "strides"), CASES)
-@pytest.mark.parametrize("formulation", ["native", "folded"])
-def test_equals_loops(rng, shape, kernel, strides, formulation):
+def test_both_formulations_equal_loops_and_have_the_same_gradients(rng, shape, kernel, strides):
     x = rng.normal(size=shape).astype(np.float32)
     weights = rng.normal(size=(*kernel, shape[-1], 4)).astype(np.float32)
-    conv = Conv3d(4, kernel, strides, formulation)
-    got = conv.apply({"params": {"kernel": weights}}, jnp.asarray(x))
-    np.testing.assert_allclose(got, convolve(x, weights, strides), rtol=1e-4, atol=1e-4)
+    expected = convolve(x, weights, strides)
+    slopes = {}
+    for formulation in ("native", "folded"):
+        conv = Conv3d(4, kernel, strides, formulation)
+
+        def cube(w, x, conv=conv):
+            y = conv.apply({"params": {"kernel": w}}, x)
+            return (y**3).mean(), y
+
+        gradient = jax.jit(jax.grad(cube, argnums=(0, 1), has_aux=True))
+        slopes[formulation], got = gradient(weights, x)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    for native, folded in zip(slopes["native"], slopes["folded"], strict=True):
+        np.testing.assert_allclose(native, folded, rtol=1e-4, atol=1e-5 * np.abs(native).max())
 
 
 def test_auto_is_what_its_platform_gets():
@@ -47,20 +57,6 @@ def test_auto_is_what_its_platform_gets():
         "native",
         "native",
     ]
-
-
-@pytest.mark.parametrize(("shape", "kernel", "strides"), CASES)
-def test_gradients_of_native_and_folded_agree(rng, shape, kernel, strides):
-    x = rng.normal(size=shape).astype(np.float32)
-    weights = rng.normal(size=(*kernel, shape[-1], 4)).astype(np.float32)
-
-    def gradients(formulation):
-        conv = Conv3d(4, kernel, strides, formulation)
-        cube = lambda w, x: (conv.apply({"params": {"kernel": w}}, x) ** 3).mean()  # noqa: E731
-        return jax.jit(jax.grad(cube, argnums=(0, 1)))(weights, x)
-
-    for native, folded in zip(gradients("native"), gradients("folded"), strict=True):
-        np.testing.assert_allclose(native, folded, rtol=1e-4, atol=1e-5 * np.abs(native).max())
 
 
 def test_auto_is_folded_on_cpu():
@@ -74,11 +70,12 @@ def test_auto_is_folded_on_cpu():
 
 
 def test_kernel_is_he_normal_by_fan_out():
-    variables = Conv3d(64, (3, 3, 3)).init(jax.random.key(3), jnp.ones((1, 3, 3, 3, 32)))
-    kernel = variables["params"]["kernel"]
+    clip = np.ones((1, 3, 3, 3, 32), np.float32)
+    variables = jax.jit(Conv3d(64, (3, 3, 3)).init)(jax.random.key(3), clip)
+    kernel = np.asarray(variables["params"]["kernel"])
     assert kernel.shape == (3, 3, 3, 32, 64)
     assert float(kernel.std()) == pytest.approx(np.sqrt(2 / (27 * 64)), rel=0.02)
-    assert float(jnp.abs(kernel).max() / kernel.std()) > 3.5  # a normal, not a truncated one
+    assert np.abs(kernel).max() / kernel.std() > 3.5  # a normal, not a truncated one
 
 
 @pytest.mark.parametrize("mid", [0, 5])
@@ -94,9 +91,8 @@ def test_conv_norm_equals_loops(rng, mid):
     else:
         y = convolve(x, params["conv"]["kernel"], strides)
     y = normalise(y, params["norm"], stats["norm"])
-    np.testing.assert_allclose(
-        conv.apply(variables, jnp.asarray(x), False), y, rtol=1e-4, atol=1e-4
-    )
+    got = jax.jit(conv.apply, static_argnums=2)(variables, x, False)
+    np.testing.assert_allclose(got, y, rtol=1e-4, atol=1e-4)
 
 
 def test_training_normalises_by_the_batch_and_updates_running_statistics(rng):
@@ -104,7 +100,8 @@ def test_training_normalises_by_the_batch_and_updates_running_statistics(rng):
     x = rng.normal(size=(3, 4, 5, 2, 3)).astype(np.float32)
     variables = fill(conv, x.shape, rng)
     params, old = variables["params"], variables["batch_stats"]["norm"]
-    y, updated = conv.apply(variables, jnp.asarray(x), True, mutable=["batch_stats"])
+    train = jax.jit(lambda v, x: conv.apply(v, x, True, mutable=["batch_stats"]))
+    y, updated = jax.device_get(train(variables, x))
     z = convolve(x, params["conv"]["kernel"], (1, 1, 1)).reshape(-1, 4)
     stats = {"mean": z.mean(0), "var": z.var(0)}
     expected = normalise(z, params["norm"], stats).reshape(y.shape)
@@ -122,27 +119,26 @@ POOLS = [
 
 
 @pytest.mark.parametrize(("window", "strides"), POOLS)
-@pytest.mark.parametrize("formulation", ["native", "folded"])
-def test_max_pool_equals_loops(rng, window, strides, formulation):
+def test_both_max_pools_equal_loops_and_have_the_same_gradients(rng, window, strides):
     x = -rng.uniform(1, 2, size=(2, 4, 5, 7, 3)).astype(np.float32)  # zeros would show as padding
     pads = tuple((k - 1) // 2 for k in window)
-    got = max_pool(jnp.asarray(x), window, strides, formulation)
-    np.testing.assert_array_equal(got, greatest(x, window, strides, pads, pads))
+    expected = greatest(x, window, strides, pads, pads)
+    slopes = []
+    for formulation in ("native", "folded"):
 
+        def cube(x, formulation=formulation):
+            y = max_pool(x, window, strides, formulation)
+            return (y**3).sum(), y
 
-@pytest.mark.parametrize(("window", "strides"), POOLS)
-def test_gradients_of_max_pools_agree(rng, window, strides):
-    x = rng.normal(size=(2, 4, 5, 7, 3)).astype(np.float32)
-
-    def gradient(formulation):
-        return jax.grad(lambda x: (max_pool(x, window, strides, formulation) ** 3).sum())(x)
-
-    np.testing.assert_allclose(gradient("native"), gradient("folded"), rtol=1e-5)
+        slope, got = jax.jit(jax.grad(cube, has_aux=True))(x)
+        np.testing.assert_array_equal(got, expected)
+        slopes.append(slope)
+    np.testing.assert_allclose(*slopes, rtol=1e-5)
 
 
 def test_pool_averages_the_last_map_in_float32(rng):
-    maps = [jnp.asarray(rng.normal(size=(2, 3, n, 5, n)), jnp.bfloat16) for n in (6, 4)]
-    features = pool_features(maps)
+    maps = [rng.normal(size=(2, 3, n, 5, n)).astype(jnp.bfloat16) for n in (6, 4)]
+    features = jax.jit(pool_features)(maps)
     last = np.asarray(maps[-1], np.float64)
     np.testing.assert_allclose(features.frames, last.mean((2, 3)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(features.clip, last.mean((1, 2, 3)), rtol=1e-5, atol=1e-6)
@@ -152,13 +148,14 @@ def test_pool_averages_the_last_map_in_float32(rng):
 
 @pytest.mark.parametrize("height, width, cells", [(4, 6, 2), (7, 5, 2), (4, 4, 4), (3, 5, 1)])
 def test_frame_grid_averages_each_region(rng, height, width, cells):
-    stage = jnp.array(rng.normal(size=(2, 3, height, width, 5)), jnp.float32)
-    got = pool_to_grid(pool_features([stage]), cells).reshape(2, 3, cells, cells, 5)
+    stage = rng.normal(size=(2, 3, height, width, 5)).astype(np.float32)
+    got = jax.jit(lambda stage: pool_to_grid(pool_features([stage]), cells))(stage)
+    got = np.reshape(got, (2, 3, cells, cells, 5))
     for i in range(cells):
         rows = slice(i * height // cells, -(-(i + 1) * height // cells))
         for j in range(cells):
             columns = slice(j * width // cells, -(-(j + 1) * width // cells))
-            expected = np.asarray(stage)[:, :, rows, columns].mean((2, 3))
+            expected = stage[:, :, rows, columns].mean((2, 3))
             np.testing.assert_allclose(got[:, :, i, j], expected, atol=1e-6)
 
 

@@ -49,7 +49,7 @@ def inception(x, params, stats):
 
 
 def test_parameters_and_maps_of_s3d():
-    features, variables = shapes_of(S3D().module(), CLIPS)
+    features, variables = shapes_of(S3D(conv="native").module(), CLIPS)
     assert count(variables["params"]) == 7_910_048
     assert [stage.shape[1:] for stage in features.stages] == [
         (8, 112, 112, 64),
@@ -63,7 +63,7 @@ def test_parameters_and_maps_of_s3d():
 
 
 def test_s3d_g_without_temporal_stride_and_odd_sides_that_are_rounded_down():
-    config = S3D(gated=True, temporal_stride=1)
+    config = S3D(gated=True, temporal_stride=1, conv="native")
     features, variables = shapes_of(config.module(), (1, 5, 112, 112, 3))
     assert count(variables["params"]) == 9_098_000
     sizes = [(56, 64), (28, 192), (14, 480), (7, 832), (3, 1024)]

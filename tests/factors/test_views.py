@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -107,8 +107,8 @@ def test_a_group_is_left_out_of_the_test_videos_alone(rng):
     assert values["order/ordered", "inner"] == 1 and ("order/ordered", "person") not in values
 
 
-@pytest.mark.parametrize("clips, rows", [(1, 4), (3, 5)])
-def test_spectra_are_those_of_each_clip_in_order(rng, clips, rows):
+def test_spectra_are_those_of_each_clip_in_order(rng):
+    clips, rows = 3, 5
     test, test_batches, _ = planted(rng, 11, clips, spoilt=(2,))
     vectors = rng.normal(size=(8 * 8 * 3, 4)).astype(np.float32)
 
@@ -123,8 +123,8 @@ def test_spectra_are_those_of_each_clip_in_order(rng, clips, rows):
         centre, lambda _: fed, test, test, rows=rows, config=config, stamp={}, frames=frames
     )
     readable = np.delete(batch, 2, axis=0)
-    vectors_of_clips = jnp.array(frames(readable.reshape(-1, *readable.shape[2:])))
-    matrices = koopman.fit(vectors_of_clips, ridge=1e-3).matrix
+    vectors_of_clips = frames(readable.reshape(-1, *readable.shape[2:]))
+    matrices = jax.jit(lambda z: koopman.fit(z, ridge=1e-3).matrix)(vectors_of_clips)
     expected = np.linalg.eigvals(np.asarray(matrices, np.float64)).reshape(10, clips, -1)
     got = report.arrays["koopman/eigenvalues"]
     np.testing.assert_allclose(np.sort(np.abs(got)), np.sort(np.abs(expected)), atol=2e-3)

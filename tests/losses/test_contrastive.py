@@ -1,4 +1,5 @@
 import doctest
+import functools
 import importlib
 import math
 import pathlib
@@ -9,8 +10,13 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from tests.jitted import jitted
 from vrl_jax import losses
 from vrl_jax.losses import contrastive, info_nce, nt_xent
+
+nt_xent_of = jitted(nt_xent, "negatives")
+nt_xent_steps = jitted(contrastive.nt_xent_steps)
+info_nce_of = jitted(info_nce, "filled")
 
 
 def unit(x):
@@ -19,19 +25,20 @@ def unit(x):
 
 @pytest.mark.parametrize("n, d, temperature", [(2, 3, 0.1), (5, 8, 0.5)])
 def test_nt_xent_agrees_with_loops(rng, n, d, temperature):
-    a, b = rng.normal(size=(2, n, d))
-    z = unit(np.concatenate([a, b]))
+    a, b = rng.normal(size=(2, n, d)).astype(np.float32)
+    z = unit(np.concatenate([a, b]).astype(np.float64))
     total = 0.0
     for i in range(2 * n):
         scores = [math.exp(z[i] @ z[j] / temperature) for j in range(2 * n) if j != i]
         total -= math.log(math.exp(z[i] @ z[(i + n) % (2 * n)] / temperature) / sum(scores))
-    got = nt_xent(jnp.array(a, jnp.float32), jnp.array(b, jnp.float32), temperature=temperature)
+    got = nt_xent_of(a, b, temperature=temperature)
     assert float(got) == pytest.approx(total / (2 * n), rel=1e-5)
 
 
 @pytest.mark.parametrize("n, expected", [(2, 1.0986123), (4, 1.9459101), (64, 4.8441871)])
 def test_nt_xent_of_equal_vectors_is_ln(n, expected):
-    assert float(nt_xent(jnp.ones((n, 3)), jnp.ones((n, 3)))) == pytest.approx(expected, rel=1e-6)
+    ones = np.ones((n, 3), np.float32)
+    assert float(nt_xent_of(ones, ones)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_nt_xent_with_further_negatives_agrees_with_loops(rng):
@@ -43,17 +50,17 @@ def test_nt_xent_with_further_negatives_agrees_with_loops(rng):
         wrong += sum(math.exp(z[i] @ other / 0.2) for other in more)
         right = math.exp(z[i] @ z[(i + 4) % 8] / 0.2)
         total -= math.log(right / (right + wrong))
-    a, b, others = (jnp.array(x, jnp.float32) for x in (a, b, others))
-    got = nt_xent(a, b, temperature=0.2, negatives=others)
+    a, b, others = (x.astype(np.float32) for x in (a, b, others))
+    got = nt_xent_of(a, b, temperature=0.2, negatives=others)
     assert float(got) == pytest.approx(total / 8, rel=1e-5)
 
 
 def test_nt_xent_without_scaling_sees_lengths(rng):
-    a, b = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, 6, 4)))
-    assert float(nt_xent(a, b)) == pytest.approx(float(nt_xent(9 * a, b)), rel=1e-4)
-    assert abs(float(nt_xent(a, b, unit=False) - nt_xent(0 * a, b, unit=False))) > 0.1
-    both_absent = nt_xent(0 * a, 0 * b, unit=False)
-    assert float(both_absent) == pytest.approx(math.log(11), rel=1e-6)
+    a, b = rng.normal(size=(2, 6, 4)).astype(np.float32)
+    assert float(nt_xent_of(a, b)) == pytest.approx(float(nt_xent_of(9 * a, b)), rel=1e-4)
+    plain = functools.partial(nt_xent_of, unit=False)
+    assert abs(float(plain(a, b)) - float(plain(0 * a, b))) > 0.1
+    assert float(plain(0 * a, 0 * b)) == pytest.approx(math.log(11), rel=1e-6)
 
 
 @pytest.mark.parametrize("n, d, k", [(3, 4, 5), (6, 2, 1)])
@@ -64,8 +71,8 @@ def test_info_nce_with_a_queue_agrees_with_loops(rng, n, d, k):
         right = math.exp(unit(q)[i] @ unit(keys)[i] / 0.2)
         wrong = sum(math.exp(unit(q)[i] @ unit(queue)[j] / 0.2) for j in range(k))
         total -= math.log(right / (right + wrong))
-    arrays = (jnp.array(x, jnp.float32) for x in (q, keys, queue))
-    assert float(info_nce(*arrays, temperature=0.2)) == pytest.approx(total / n, rel=1e-5)
+    arrays = (x.astype(np.float32) for x in (q, keys, queue))
+    assert float(info_nce_of(*arrays, temperature=0.2)) == pytest.approx(total / n, rel=1e-5)
 
 
 def test_info_nce_without_a_queue_uses_the_batch(rng):
@@ -74,31 +81,31 @@ def test_info_nce_without_a_queue_uses_the_batch(rng):
     for i in range(4):
         scores = [math.exp(unit(q)[i] @ unit(keys)[j] / 0.1) for j in range(4)]
         total -= math.log(scores[i] / sum(scores))
-    got = info_nce(jnp.array(q, jnp.float32), jnp.array(keys, jnp.float32))
+    got = info_nce_of(q.astype(np.float32), keys.astype(np.float32))
     assert float(got) == pytest.approx(total / 4, rel=1e-5)
 
 
 def test_unfilled_rows_of_a_queue_do_not_count(rng):
-    q, keys = (jnp.array(rng.normal(size=(4, 3)), jnp.float32) for _ in range(2))
-    queue = jnp.array(rng.normal(size=(6, 3)), jnp.float32)
-    part = info_nce(q, keys, queue, filled=jnp.int32(2))
-    assert float(part) == pytest.approx(float(info_nce(q, keys, queue[:2])), rel=1e-6)
-    assert float(info_nce(q, keys, queue, filled=jnp.int32(0))) == 0
-    assert np.isfinite(jax.grad(lambda q: info_nce(q, keys, queue, filled=jnp.int32(0)))(q)).all()
+    q, keys, queue = (rng.normal(size=(n, 3)).astype(np.float32) for n in (4, 4, 6))
+    of_queue = jitted(jax.value_and_grad(info_nce), "filled")
+    part, _ = of_queue(q, keys, queue, filled=np.int32(2))
+    assert float(part) == pytest.approx(float(info_nce_of(q, keys, queue[:2])), rel=1e-6)
+    empty, slope = of_queue(q, keys, queue, filled=np.int32(0))
+    assert float(empty) == 0 and np.isfinite(slope).all()
 
 
 def test_empty_queue_scores_are_the_logarithm_of_its_length():
-    zeros = jnp.zeros((2, 8))
-    got = info_nce(zeros, zeros, jnp.zeros((16384, 8)), temperature=0.07)
+    zeros, queue = np.zeros((2, 8), np.float32), np.zeros((16384, 8), np.float32)
+    got = info_nce_of(zeros, zeros, queue, temperature=0.07)
     assert float(got) == pytest.approx(9.7041216, rel=1e-6)
 
 
 def test_negative_cosine(rng):
-    p, z = rng.normal(size=(2, 5, 7))
+    p, z = rng.normal(size=(2, 5, 7)).astype(np.float32)
     expected = -np.mean(np.sum(unit(p) * unit(z), -1))
-    got = losses.negative_cosine(jnp.array(p, jnp.float32), jnp.array(z, jnp.float32))
-    assert float(got) == pytest.approx(expected, rel=1e-5)
-    assert np.isfinite(jax.grad(losses.negative_cosine)(jnp.zeros((2, 3)), jnp.ones((2, 3)))).all()
+    value_and_slope = jax.jit(jax.value_and_grad(losses.negative_cosine))
+    assert float(value_and_slope(p, z)[0]) == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(value_and_slope(0 * p, z)[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -153,8 +160,7 @@ def test_nt_xent_steps_agrees_with_loops(rng, negatives):
             if j != i and (negatives == "all_steps" or s == step)
         )
         total -= math.log(right / (right + wrong))
-    a, b = (jnp.array(x, jnp.float32) for x in z)
-    got = contrastive.nt_xent_steps(a, b, temperature=0.2, negatives=negatives)
+    got = nt_xent_steps(*z.astype(np.float32), temperature=0.2, negatives=negatives)
     assert float(got) == pytest.approx(total / (2 * n * t), rel=1e-5)
 
 
@@ -162,37 +168,28 @@ def test_nt_xent_steps_agrees_with_loops(rng, negatives):
     "temperature, expected", [(0.1, 2.7236248e-04), (0.07, 3.7492427e-06), (0.5, 0.5944377)]
 )
 def test_orthogonal_videos_have_the_known_values(temperature, expected):
-    x, rounding = jnp.eye(4), 2e-7  # of a probability near 1
+    x, rounding = np.eye(4, dtype=np.float32), 2e-7  # of a probability near 1
     expected = pytest.approx(expected, rel=1e-4, abs=rounding)
-    assert float(nt_xent(x, x, temperature=temperature)) == expected
-    steps = jnp.stack([x, x], axis=1)
-    assert float(contrastive.nt_xent_steps(steps, steps, temperature=temperature)) == expected
+    assert float(nt_xent_of(x, x, temperature=temperature)) == expected
+    steps = np.stack([x, x], axis=1)
+    assert float(nt_xent_steps(steps, steps, temperature=temperature)) == expected
 
 
 def test_nt_xent_steps_knows_time_and_its_own_video(rng):
-    a, b = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, 4, 3, 5)))
-    order = jnp.array([2, 0, 1])
-    base = float(contrastive.nt_xent_steps(a, b))
-    both = float(contrastive.nt_xent_steps(a[:, order], b[:, order]))
+    a, b = rng.normal(size=(2, 4, 3, 5)).astype(np.float32)
+    order = [2, 0, 1]
+    base = float(nt_xent_steps(a, b))
+    both = float(nt_xent_steps(a[:, order], b[:, order]))
     assert both == pytest.approx(base, rel=1e-5)
-    assert abs(float(contrastive.nt_xent_steps(a, b[:, order])) - base) > 0.1
-    still = jnp.repeat(a[:, :1], 3, axis=1)
-    got = contrastive.nt_xent_steps(still, jnp.repeat(b[:, :1], 3, axis=1))
-    assert float(got) == pytest.approx(float(nt_xent(a[:, 0], b[:, 0])), rel=1e-5)
-    # A further step equal to the anchor's, in the same video, is nobody's negative.
-    longer = [jnp.concatenate([x, x[:, :1]], axis=1) for x in (a, b)]
-    single = [x[:, :1] for x in (a, b)]
-    pair = [jnp.concatenate([x, x], axis=1) for x in single]
-    assert float(contrastive.nt_xent_steps(*pair)) == pytest.approx(
-        float(contrastive.nt_xent_steps(*single)), rel=1e-5
-    )
-    assert np.isfinite(float(contrastive.nt_xent_steps(*longer, negatives="all_steps")))
+    assert abs(float(nt_xent_steps(a, b[:, order])) - base) > 0.1
+    # Further steps equal to the anchor's, in the same video, are nobody's negatives.
+    still = float(nt_xent_steps(a[:, [0, 0, 0]], b[:, [0, 0, 0]]))
+    assert still == pytest.approx(float(nt_xent_of(a[:, 0], b[:, 0])), rel=1e-5)
 
 
-def test_info_nce_within_the_batch_has_the_known_values(rng):
-    assert float(info_nce(jnp.ones((64, 3)), jnp.ones((64, 3)))) == pytest.approx(4.1588831)
-    got = info_nce(jnp.eye(4), jnp.eye(4), temperature=0.07)
+def test_info_nce_within_the_batch_has_the_known_values():
+    ones = np.ones((64, 3), np.float32)
+    assert float(info_nce_of(ones, ones)) == pytest.approx(4.1588831)
+    x = np.eye(4, dtype=np.float32)
+    got = info_nce_of(x, x, temperature=0.07)
     assert float(got) == pytest.approx(1.8746231e-06, rel=0.1)  # two roundings off 1
-    assert float(
-        info_nce(jnp.ones((1, 2)), jnp.array([[1.0, -1.0]]), jnp.zeros((16384, 2)))
-    ) == pytest.approx(9.7041216)

@@ -3,8 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.jitted import jitted
 from vrl_jax.losses import koopman
 from vrl_jax.losses.forecast import cross_forecast, released_code_residual, shared_forecast
+
+forecast_shared = jitted(shared_forecast)
 
 
 def unit(x):
@@ -34,7 +37,7 @@ def shared_by_loops(frames, ahead, ridge, temperature):
 @pytest.mark.parametrize("shape, ahead", [((3, 6, 4), 1), ((2, 3, 9, 5), 4)])
 def test_shared_forecast_agrees_with_loops(rng, shape, ahead):
     frames = np.cumsum(rng.normal(size=shape), axis=-2).astype(np.float32)
-    got = shared_forecast(jnp.array(frames), ahead=ahead, temperature=0.3)
+    got = forecast_shared(frames, ahead=ahead, temperature=0.3)
     loss, accuracy = shared_by_loops(frames, ahead, 1e-2, 0.3)
     assert float(got.loss) == pytest.approx(loss, rel=1e-3)
     assert float(got.accuracy) == pytest.approx(accuracy)
@@ -45,26 +48,23 @@ def rotations(rng, clips, coded):
     way = np.where(np.arange(clips) % 2, 1.0, -1.0)[:, None]
     angle = rng.uniform(0, 2 * np.pi, (clips, 1)) + 0.4 * way * np.arange(12)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    if not coded:
-        return circle
-    right = (way > 0)[..., None]
-    return np.concatenate([circle * right, circle * ~right], axis=-1)
+    right = (way > 0)[..., None] if coded else 1
+    return np.concatenate([circle * right, circle * (1 - right)], axis=-1, dtype=np.float32)
 
 
 def test_a_shared_operator_wants_the_direction_in_the_features_and_a_clip_s_own_does_not(rng):
-    plain, coded = (jnp.array(rotations(rng, 64, coded), jnp.float32) for coded in (False, True))
-    assert float(koopman.forecast_residual(plain, ridge=1e-5)) < 1e-3
-    assert float(koopman.forecast_residual(coded, ridge=1e-5)) < 1e-3
+    plain, coded = (rotations(rng, 64, coded) for coded in (False, True))
+    own = jitted(koopman.forecast_residual)
+    assert float(own(plain, ridge=1e-5)) < 1e-3
+    assert float(own(coded, ridge=1e-5)) < 1e-3
     settings = {"ahead": 2, "ridge": 1e-4, "temperature": 0.1}
-    assert float(shared_forecast(coded, **settings).accuracy) > 0.99
-    assert float(shared_forecast(plain, **settings).accuracy) < 0.6
+    assert float(forecast_shared(coded, **settings).accuracy) > 0.99
+    assert float(forecast_shared(plain, **settings).accuracy) < 0.6
 
 
 def test_appearance_and_constants_do_not_help(rng):
-    appearance = jnp.array(rng.normal(size=(8, 1, 5)), jnp.float32)
-    constant = jnp.broadcast_to(appearance, (8, 10, 5))
-    got = shared_forecast(constant)
-    assert float(got.loss) == pytest.approx(np.log(10), rel=1e-4)
+    constant = np.repeat(rng.normal(size=(8, 1, 5)).astype(np.float32), 10, axis=1)
+    assert float(forecast_shared(constant).loss) == pytest.approx(np.log(10), rel=1e-4)
 
 
 def test_cross_forecast_agrees_with_loops(rng):
@@ -75,7 +75,7 @@ def test_cross_forecast_agrees_with_loops(rng):
         gram = past.T @ past + 0.1 * np.eye(5)
         operator = future @ np.linalg.inv(gram) @ past.T
         errors += [np.sum((operator @ x - y) ** 2) for x, y in zip(b[:-1], b[1:], strict=True)]
-    got = cross_forecast(jnp.array(first), jnp.array(second), ridge=0.1)
+    got = jitted(cross_forecast)(first, second, ridge=0.1)
     assert float(got) == pytest.approx(np.mean(errors), rel=1e-3)
 
 
@@ -86,20 +86,16 @@ def test_the_literal_residual_is_least_squares_and_refused_where_it_is_void(rng)
         past, future = clip[:-1], clip[1:]
         fit = np.linalg.lstsq(past, future, rcond=None)[0]
         total += np.sum((past @ fit - future) ** 2)
-    assert float(released_code_residual(jnp.array(frames))) == pytest.approx(total**0.5, rel=1e-3)
+    assert float(jax.jit(released_code_residual)(frames)) == pytest.approx(total**0.5, rel=1e-3)
     with pytest.raises(ValueError, match="got width 8 and 8 transitions. Use forecast='held_out'"):
         released_code_residual(jnp.zeros((2, 9, 8)))
 
 
-@pytest.mark.parametrize("kind", ["random", "constant", "zero"])
-def test_slopes_are_finite(rng, kind):
-    frames = {
-        "random": rng.normal(size=(4, 8, 5)),
-        "constant": np.repeat(rng.normal(size=(4, 1, 5)), 8, axis=1),
-        "zero": np.zeros((4, 8, 5)),
-    }[kind]
-    slope = jax.grad(lambda z: shared_forecast(z).loss)(jnp.array(frames, jnp.float32))
-    assert np.isfinite(slope).all()
+def test_slopes_are_finite(rng):
+    slope = jax.jit(jax.grad(lambda z: shared_forecast(z).loss))
+    still = np.repeat(rng.normal(size=(4, 1, 5)), 8, axis=1)
+    for frames in (rng.normal(size=(4, 8, 5)), still, np.zeros((4, 8, 5))):
+        assert np.isfinite(slope(frames.astype(np.float32))).all()
 
 
 def test_bad_input_is_named():

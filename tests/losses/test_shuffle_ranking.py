@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from tests.jitted import jitted
 from vrl_jax.losses import shuffle_rank, shuffle_rank_accuracy
 
-ORTHONORMAL = jnp.eye(2)[None]
+ORTHONORMAL = np.eye(2, dtype=np.float32)[None]
 SWAPPED = ORTHONORMAL[:, ::-1]
+FOUR = np.eye(4, dtype=np.float32)[None]
+EQUAL = np.ones((1, 2, 2), np.float32)
+TURNED = np.float32([[[math.sqrt(3) / 2, 0.5], [-0.5, math.sqrt(3) / 2]]])
+
+rank = jitted(shuffle_rank)
+accuracy = jax.jit(shuffle_rank_accuracy)
 
 
 def by_loops(reference, shuffled, temperature, cap):
@@ -32,9 +39,9 @@ def by_loops(reference, shuffled, temperature, cap):
 @pytest.mark.parametrize("n, s, d", [(3, 2, 4), (2, 4, 5)])
 @pytest.mark.parametrize("cap", [5.0, None])
 def test_shuffle_rank_agrees_with_loops(rng, n, s, d, cap):
-    a, p = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, n, s, d)))
-    expected = by_loops(np.array(a, np.float64), np.array(p, np.float64), 0.2, cap or math.inf)
-    got = shuffle_rank(a, p, temperature=0.2, cap=cap)
+    a, p = rng.normal(size=(2, n, s, d)).astype(np.float32)
+    expected = by_loops(a.astype(np.float64), p.astype(np.float64), 0.2, cap or math.inf)
+    got = rank(a, p, temperature=0.2, cap=cap)
     assert float(got) == pytest.approx(expected, rel=1e-4)
 
 
@@ -42,41 +49,34 @@ def test_shuffle_rank_agrees_with_loops(rng, n, s, d, cap):
     "a, p, cap, expected",
     [
         (ORTHONORMAL, ORTHONORMAL, 5.0, 2.0611536e-09),
-        (jnp.eye(4)[None], jnp.eye(4)[None], 5.0, 2.0611536e-09),
-        (jnp.ones((2, 2, 3)), jnp.ones((2, 2, 3)), 5.0, 0.6931472),
+        (FOUR, FOUR, 5.0, 2.0611536e-09),
+        (EQUAL, EQUAL, 5.0, 0.6931472),
         (ORTHONORMAL, SWAPPED, 5.0, 2.8499313),
         (ORTHONORMAL, SWAPPED, None, 10.3465736),
-        (
-            ORTHONORMAL,
-            jnp.array([[[math.sqrt(3) / 2, 0.5], [-0.5, math.sqrt(3) / 2]]]),
-            5.0,
-            1.6541676e-04,
-        ),
+        (ORTHONORMAL, TURNED, 5.0, 1.6541676e-04),
     ],
 )
 def test_shuffle_rank_has_the_known_values(a, p, cap, expected):
-    assert float(shuffle_rank(a, p, cap=cap)) == pytest.approx(expected, rel=1e-4)
+    assert float(rank(a, p, cap=cap)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_pairs_beyond_the_cap_have_no_slope():
-    # The matching pair of the other segments is beyond the cap; equal segments are not.
-    slope = jax.grad(lambda p: shuffle_rank(ORTHONORMAL, p))(SWAPPED)
-    free = jax.grad(lambda p: shuffle_rank(ORTHONORMAL, p, cap=None))(SWAPPED)
-    slope = jax.grad(lambda p: shuffle_rank(ORTHONORMAL, p, temperature=1.0))(SWAPPED)
-    assert np.abs(free).max() > 1 and np.abs(slope).max() > 0
-    # What is left comes from the pairs of excess 0 alone: each row against its own clip's other.
-    assert np.abs(slope).max() < np.abs(free).max()
+    # The pairs with the counterpart's neighbour are beyond the cap at the default temperature.
+    slope = jitted(jax.grad(shuffle_rank, argnums=1))
+    assert np.abs(slope(ORTHONORMAL, SWAPPED, cap=None)).max() > 1
+    assert np.abs(slope(ORTHONORMAL, SWAPPED)).max() < 1e-6
+    assert np.abs(slope(ORTHONORMAL, SWAPPED, temperature=1.0)).max() > 0.1
 
 
 def test_shuffle_rank_knows_its_invariances(rng):
-    a, p = (jnp.array(x, jnp.float32) for x in rng.normal(size=(2, 3, 4, 5)))
-    base = float(shuffle_rank(a, p))
-    turn = jnp.array(np.linalg.qr(rng.normal(size=(5, 5)))[0], jnp.float32)
-    order = jnp.array([2, 0, 3, 1])
-    assert float(shuffle_rank(a @ turn, p @ turn)) == pytest.approx(base, rel=1e-4)
-    assert float(shuffle_rank(p, a)) == pytest.approx(base, rel=1e-5)
-    assert float(shuffle_rank(a[:, order], p[:, order])) == pytest.approx(base, rel=1e-5)
-    assert abs(float(shuffle_rank(a, p[:, order])) - base) > 1e-2
+    a, p = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    base = float(rank(a, p))
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0].astype(np.float32)
+    order = [2, 0, 3, 1]
+    assert float(rank(a @ turn, p @ turn)) == pytest.approx(base, rel=1e-4)
+    assert float(rank(p, a)) == pytest.approx(base, rel=1e-5)
+    assert float(rank(a[:, order], p[:, order])) == pytest.approx(base, rel=1e-5)
+    assert abs(float(rank(a, p[:, order])) - base) > 1e-2
 
 
 def test_accuracy_counts_rows_whose_counterpart_is_nearest(rng):
@@ -87,7 +87,7 @@ def test_accuracy_counts_rows_whose_counterpart_is_nearest(rng):
         for r, row in enumerate(rows):
             others = [j for j in range(6) if j != r]
             right += max(others, key=lambda j: row @ rows[j]) == (r + 3) % 6
-    got = shuffle_rank_accuracy(jnp.array(a, jnp.float32), jnp.array(p, jnp.float32))
+    got = accuracy(a.astype(np.float32), p.astype(np.float32))
     # Where all beat nothing but the other clip's own segment: the same count.
     assert float(got) == pytest.approx(right / 30)
 
@@ -103,6 +103,7 @@ def test_bad_input_is_named():
 
 def test_every_order_can_be_told_apart():
     """Slots that are orthonormal find their order whatever it is, and only their own."""
+    slots = np.eye(3, dtype=np.float32)[None]
     for order in itertools.permutations(range(3)):
-        accuracy = shuffle_rank_accuracy(jnp.eye(3)[None], jnp.eye(3)[None][:, jnp.array(order)])
-        assert float(accuracy) == pytest.approx(np.mean([i == j for i, j in enumerate(order)]))
+        got = accuracy(slots, slots[:, order])
+        assert float(got) == pytest.approx(np.mean([i == j for i, j in enumerate(order)]))

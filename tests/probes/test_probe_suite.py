@@ -42,7 +42,7 @@ def test_every_probe_on_every_label_stamped_and_serialisable(rng):
 
 
 def test_leaving_groups_out_needs_no_training_set(rng):
-    test = bank(rng, 60)
+    test = bank(rng, 40)
     results = run_probes(test, test, CLASSES, ProbeConfig(group="who", **CONFIG), STAMP)
     (result,) = results
     assert result["label"] == "shape" and set(result["groups"]) == {"0", "1", "2", "3"}
@@ -77,7 +77,7 @@ def test_unreadable_test_videos_are_wrong_and_training_ones_left_out(rng):
 
 
 def test_a_left_out_group_that_cannot_be_read_counts_as_wrong(rng):
-    test = bank(rng, 60)
+    test = bank(rng, 40)
     (before,) = run_probes(test, test, CLASSES, ProbeConfig(group="who", **CONFIG), STAMP)
     test.unreadable[test.labels["who"] == 2] = True
     (after,) = run_probes(test, test, CLASSES, ProbeConfig(group="who", **CONFIG), STAMP)
