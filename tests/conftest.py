@@ -1,5 +1,6 @@
 """Eight simulated devices, shape-checked signatures, a warm compilation cache, clips to read."""
 
+import functools
 import gc
 import os
 import pathlib
@@ -31,6 +32,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
+from vrl_jax.train import provenance  # noqa: E402
+
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags
 
@@ -54,3 +57,11 @@ def videos() -> pathlib.Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commit():
+    """Ask Git once, and not for every result."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "source_commit", functools.cache(provenance.source_commit))
+        yield

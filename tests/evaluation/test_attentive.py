@@ -26,7 +26,9 @@ from vrl_jax.train.optim import AdamW
 
 SMALL = Attentive(
     test=EvalInput(Sampling(4, 1, 2), (18, 24), 16),
-    train=TrainInput(Sampling(4, 1, 1), (18, 24), Augment(size=16, flip=0.0)),
+    train=TrainInput(
+        Sampling(4, 1, 1), (18, 24), Augment(size=16, flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
+    ),
     optim=AdamW(),
     epochs=1.0,
     batch=8,
