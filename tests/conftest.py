@@ -24,6 +24,7 @@ import tests.typecheck  # noqa: E402, F401  (the hook finds it by name)
 
 install_import_hook("vrl_jax", "tests.typecheck.check")
 
+from vrl_jax.train import provenance  # noqa: E402
 from vrl_jax.train.compilation import write_whole_entries  # noqa: E402
 
 write_whole_entries()  # the test processes share a cache
@@ -31,8 +32,6 @@ write_whole_entries()  # the test processes share a cache
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
-
-from vrl_jax.train import provenance  # noqa: E402
 
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags

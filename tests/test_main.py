@@ -50,6 +50,9 @@ SMALL = {
 }
 
 
+COLOURLESS = {"augment.jitter": 0, "augment.gray": 0, "augment.blur": 0}  # quick to compile
+
+
 def command(name, workdir, **changes):
     small = SMALL
     if not name.endswith("_bod"):
