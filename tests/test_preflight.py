@@ -4,14 +4,13 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 
 import jax
 import pytest
 from absl.testing import flagsaver
 
 from configs import eval_factors, synthetic_bod
-from tests.test_main import COLOURLESS, ENVIRONMENT, ROOT, SMALL
+from tests.test_main import COLOURLESS, ENVIRONMENT, ROOT, command
 from vrl_jax import config, preflight
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.datasets.video_folders import ClassFolders
@@ -99,8 +98,8 @@ def test_what_training_refuses_is_refused():
 
 
 def start(*flags, name="synthetic_simclr", environment=ENVIRONMENT):
-    line = [sys.executable, "-m", "vrl_jax.preflight", f"--config=configs/{name}.py"]
-    line += [f"--config.{key}={value}" for key, value in {**SMALL, **COLOURLESS}.items()]
+    line = command(name, "unused", **COLOURLESS)
+    line[line.index("vrl_jax.main")] = "vrl_jax.preflight"
     return subprocess.run(
         [*line, *flags], cwd=ROOT, env=environment, capture_output=True, text=True
     )

@@ -20,7 +20,7 @@ def quick(settings, method):
     """Return the experiment of a method, quick to trace and to compile."""
     run = method_experiment(settings, method)
     augment = Augment(size=settings.size, jitter=0.0, gray=0.0, blur=0.0)
-    return dataclasses.replace(run, augment=augment, encoder=Tiny(widths=(8,), strides=(4,)))
+    return dataclasses.replace(run, augment=augment, encoder=Tiny(widths=(4, 4, 4)))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -16,7 +16,7 @@ TINY = Settings(encoder="tiny", batch=2, frames=8, size=16)
 
 
 def planned():
-    """Return a run of two levels that is quick to compile, and whose lower level changes nothing."""
+    """Return a run of two levels that is quick to compile; the lower one changes nothing."""
     augment = Augment(size=16, jitter=0.0, gray=0.0, blur=0.0)
     encoder = Tiny(widths=(8,), strides=(4,))
     method = MeanResidual(inner_steps=1, inner_learning_rate=0.0)

@@ -129,6 +129,7 @@ def test_each_side_tells_the_same_of_its_step(monkeypatch):
     """Our step does not run here but in the tests of the other benchmarks."""
     ran = []
     monkeypatch.setattr(jax_step, "compile_runner", lambda program: ran.append)
+    monkeypatch.setattr(torch_step, "WARM", 1)
     settings = Settings(framework="moco", optim="adamw", batch=2, frames=2, size=16, steps=1)
     jax_result = jax_step.measure(dataclasses.replace(settings, encoder="tiny"))
     torch_result = torch_step.measure(
