@@ -83,13 +83,10 @@ def compile_prefixes(run: Experiment, program: Program, mesh: Mesh) -> dict[str,
     pixels = rng.integers(256, size=program.clips.shape, dtype=np.uint8)
     clips, upper_clips = shard_rows(mesh, pixels), shard_rows(mesh, pixels[: run.train.batch])
     state = program.init()
-    shardings = replicated_sharding(mesh), batch_sharding(mesh)
-
-    def compile_prefix(prefix: Prefix) -> Callable[[], Any]:
-        compiled = jax.jit(prefix, in_shardings=shardings, compiler_options=compiler_options(mesh))
-        return lambda: jax.block_until_ready(compiled(state, clips))
-
-    functions = {name: compile_prefix(p) for name, p in make_prefixes(run, program).items()}
+    functions = {
+        name: call_prefix(compile_prefix(prefix, mesh), state, clips)
+        for name, prefix in make_prefixes(run, program).items()
+    }
     optimizer = run.optim.build(run.train.batch, program.horizon.steps)
     upper = program.method._replace(inner=None)
     step = make_step(upper, optimizer, run.augment, run.train.seed, mesh)
@@ -98,6 +95,17 @@ def compile_prefixes(run: Experiment, program: Program, mesh: Mesh) -> dict[str,
         step = program.step.lower().compile()
         functions["lower level"] = repeat_step(step, program.init(), clips)
     return functions
+
+
+def compile_prefix(prefix: Prefix, mesh: Mesh) -> Prefix:
+    """Return a prefix that is compiled as the step is."""
+    shardings = replicated_sharding(mesh), batch_sharding(mesh)
+    return jax.jit(prefix, in_shardings=shardings, compiler_options=compiler_options(mesh))
+
+
+def call_prefix(prefix: Prefix, state: TrainState, clips: jax.Array) -> Callable[[], Any]:
+    """Return a function that waits for a prefix on the same state and clips."""
+    return lambda: jax.block_until_ready(prefix(state, clips))
 
 
 def repeat_step(step: Callable[..., Any], state: TrainState, clips: jax.Array) -> Callable[[], Any]:

@@ -1,5 +1,6 @@
 """Eight simulated devices, shape-checked signatures, a warm compilation cache, clips to read."""
 
+import functools
 import gc
 import os
 import pathlib
@@ -24,6 +25,7 @@ import tests.typecheck  # noqa: E402, F401  (the hook finds it by name)
 
 install_import_hook("vrl_jax", "tests.typecheck.check")
 
+from vrl_jax.train import provenance  # noqa: E402
 from vrl_jax.train.compilation import write_whole_entries  # noqa: E402
 
 write_whole_entries()  # the test processes share a cache
@@ -55,3 +57,11 @@ def videos() -> pathlib.Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commit():
+    """Ask Git once, and not for every result."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "source_commit", functools.cache(provenance.source_commit))
+        yield

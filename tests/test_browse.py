@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.data.video.test_video_decoder import write_clip
-from tests.test_main import ENVIRONMENT, ROOT, command
+from tests.test_main import COLOURLESS, ENVIRONMENT, ROOT, command
 from vrl_jax import browse, config
 from vrl_jax.data.data_loader import train_batches
 from vrl_jax.data.datasets.synthetic import Synthetic
@@ -207,7 +207,7 @@ def test_what_training_refuses_is_refused():
 
 
 def start(name, out, *flags):
-    line = command(name, "unused")
+    line = command(name, "unused", **COLOURLESS)
     line[line.index("vrl_jax.main")] = "vrl_jax.browse"
     return subprocess.run(
         [*line, f"--out={out}", *flags], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
@@ -216,7 +216,7 @@ def start(name, out, *flags):
 
 def test_the_command_writes_a_picture(tmp_path):
     out = tmp_path / "views.png"
-    done = start("synthetic_bod", out, "--show=2", "--step=1")
+    done = start("synthetic_simclr", out, "--show=2", "--step=1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"views: {out}"
     with Image.open(out) as picture:

@@ -10,7 +10,7 @@ import pytest
 
 from configs import synthetic_bod
 from tests.data.video.test_video_decoder import write_clip
-from tests.test_main import ENVIRONMENT, ROOT, command
+from tests.test_main import COLOURLESS, ENVIRONMENT, ROOT, command
 from vrl_jax import config, doctor
 from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.indexed import Indexed
@@ -135,7 +135,7 @@ def test_decoding_passes_over_broken_videos_unless_all_are(tmp_path):
 
 
 def start(**changes):
-    line = command("synthetic_bod", "unused", **changes)
+    line = command("synthetic_simclr", "unused", **COLOURLESS, **changes)
     line[line.index("vrl_jax.main")] = "vrl_jax.doctor"
     return subprocess.run(
         [*line, "--steps=2"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
@@ -161,10 +161,12 @@ def test_an_experiment_is_measured_and_judged():
     assert not (ROOT / "unused").exists()
 
 
-def test_what_training_refuses_is_refused():
-    done = start(augment__flip=0.5)
-    assert done.returncode == 1 and not done.stdout
-    assert "error: augment.flip is 0.5" in done.stderr
+def test_what_training_refuses_is_refused(monkeypatch):
+    described = synthetic_bod.get_config()
+    described.augment.flip = 0.5
+    monkeypatch.setattr(doctor, "config_from_flags", lambda: config.build(described))
+    with pytest.raises(SystemExit, match="^error: augment.flip is 0.5"):
+        doctor.main()
     described = synthetic_bod.get_config()
     described.sampling.clips = 1
     with pytest.raises(ValueError, match="pass --config.sampling.clips=2"):

@@ -49,6 +49,9 @@ SMALL = {
 }
 
 
+COLOURLESS = {"augment.jitter": 0, "augment.gray": 0, "augment.blur": 0}  # quick to compile
+
+
 def command(name, workdir, **changes):
     cheap = {"method.grid": 1, "method.forecast_grid": 2} if name.endswith("_bod") else {}
     settings = {

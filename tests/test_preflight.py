@@ -4,14 +4,13 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 
 import jax
 import pytest
 from absl.testing import flagsaver
 
 from configs import eval_factors, synthetic_bod
-from tests.test_main import ENVIRONMENT, ROOT, SMALL
+from tests.test_main import COLOURLESS, ENVIRONMENT, ROOT, command
 from vrl_jax import config, preflight
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.datasets.video_folders import ClassFolders
@@ -30,6 +29,7 @@ def experiment(**train):
     described = synthetic_bod.get_config()
     changes = {"encoder.widths": (4, 8), "encoder.strides": (4, 2), "framework.hidden": 16}
     changes |= {"method.dim": 8, "sampling.frames": 8, "train.batch": BATCH, "evaluate.batch": 8}
+    changes |= {"augment.jitter": 0.0, "augment.gray": 0.0, "augment.blur": 0.0}
     described.update_from_flattened_dict(changes)
     built = config.build(described)
     return dataclasses.replace(built, train=dataclasses.replace(built.train, **train))
@@ -98,8 +98,8 @@ def test_what_training_refuses_is_refused():
 
 
 def start(*flags, name="synthetic_simclr", environment=ENVIRONMENT):
-    line = [sys.executable, "-m", "vrl_jax.preflight", f"--config=configs/{name}.py"]
-    line += [f"--config.{key}={value}" for key, value in SMALL.items()]
+    line = command(name, "unused", **COLOURLESS)
+    line[line.index("vrl_jax.main")] = "vrl_jax.preflight"
     return subprocess.run(
         [*line, *flags], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -117,10 +117,12 @@ def test_devices_are_simulated_and_figures_written(tmp_path):
     assert figures["versions"]["jax"] == jax.__version__ and figures["times"] is None
 
 
-def test_impossible_slices_are_refused():
-    done = start("--topology=v9:2x2")
-    assert done.returncode == 1 and not done.stdout
-    assert "error: topology must be one of v4, v5e, v5p, v6e and a shape" in done.stderr
+def test_impossible_slices_are_refused(monkeypatch):
+    monkeypatch.setattr(preflight, "config_from_flags", experiment)
+    monkeypatch.setattr(preflight.jax.config, "update", lambda *_: None)
+    message = "^error: topology must be one of v4, v5e, v5p, v6e and a shape"
+    with flagsaver.flagsaver(topology="v9:2x2"), pytest.raises(SystemExit, match=message):
+        preflight.main()
 
 
 def test_the_batch_of_a_chip_is_that_of_all():

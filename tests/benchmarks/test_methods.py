@@ -10,27 +10,34 @@ from benchmarks.jax_step import make_device_program
 from benchmarks.methods import BOTH, METHODS, OUTER, count_encoded, method_experiment
 from benchmarks.step import Settings
 from vrl_jax.augment.clip_views import Augment
+from vrl_jax.encoders.tiny import Tiny
 
 TINY = Settings(encoder="tiny", batch=4, frames=8, size=16, steps=1)
 COUNTS = {"BOD-VCL, both levels": 4, "HDC": 3, "SDC": 6, "DualVar": 4}
 
 
+def quick(settings, method):
+    """Return the experiment of a method, quick to trace and to compile."""
+    run = method_experiment(settings, method)
+    augment = Augment(size=settings.size, jitter=0.0, gray=0.0, blur=0.0)
+    return dataclasses.replace(run, augment=augment, encoder=Tiny(widths=(4, 4, 4)))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_encoded_clips_are_counted(name):
-    run = method_experiment(TINY, METHODS[name])
+    run = quick(TINY, METHODS[name])
     expected = 3 if "reversed" in name else COUNTS.get(name, 2)
     assert count_encoded(run, make_device_program(run)) == expected * TINY.batch
 
 
 def test_a_run_compares_at_as_many_encoded_clips(monkeypatch, tmp_path, capsys):
-    path, calls, original = tmp_path / "methods.json", [], methods.method_experiment
+    path, calls = tmp_path / "methods.json", []
 
-    def quick(settings, method):
+    def record(settings, method):
         calls.append((settings.batch, method))
-        augment = Augment(size=settings.size, jitter=0.0, gray=0.0, blur=0.0)
-        return dataclasses.replace(original(settings, method), augment=augment)
+        return quick(settings, method)
 
-    monkeypatch.setattr(methods, "method_experiment", quick)
+    monkeypatch.setattr(methods, "method_experiment", record)
     monkeypatch.setattr(methods, "METHODS", {"HDC": METHODS["HDC"]})
     command = "methods.py --encoder=tiny --batch=2 --frames=2 --size=16 --rounds=2 --steps=1"
     monkeypatch.setattr(sys, "argv", [*command.split(), f"--json={path}"])
@@ -50,7 +57,8 @@ def test_the_lower_level_is_told_beside_the_table():
     assert "lower level adds 1.00 (0.50 - 1.50) of its upper level's time." in report
 
 
-def test_operations_are_counted_beside_as_many_encoded_clips():
+def test_operations_are_counted_beside_as_many_encoded_clips(monkeypatch):
+    monkeypatch.setattr(methods, "method_experiment", quick)
     results = methods.compare_flop(TINY, {OUTER: METHODS[OUTER], BOTH: METHODS[BOTH]})
     upper, both = results[OUTER], results[BOTH]
     assert both["plain_flop"] == pytest.approx(2 * upper["plain_flop"], rel=0.15)

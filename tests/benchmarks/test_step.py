@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import re
 import subprocess
@@ -57,10 +58,10 @@ def test_both_sides_have_the_same_losses(rng):
     a, b, queue = (rng.normal(size=(n, 6)).astype(np.float32) for n in (5, 5, 9))
     tensors = [torch.from_numpy(x) for x in (a, b, queue)]
     got = torch_step.nt_xent(*tensors[:2])
-    np.testing.assert_allclose(got, nt_xent(jnp.array(a), jnp.array(b)), rtol=1e-5)
+    np.testing.assert_allclose(got, jax.jit(nt_xent)(a, b), rtol=1e-5)
     unit = [torch.nn.functional.normalize(x, dim=-1) for x in tensors]
     got = torch_step.info_nce(tensors[0], *unit[1:], torch.tensor(4))
-    expected = info_nce(*map(jnp.array, (a, b, queue)), filled=jnp.int32(4))
+    expected = jax.jit(info_nce)(a, b, queue, filled=np.int32(4))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
@@ -68,7 +69,8 @@ def test_both_sides_resample_alike(clips, rng):
     extent = rng.uniform((2, 3), (9, 12), size=(3, 2)).astype(np.float32)
     corner = (rng.uniform(size=(3, 2)) * ((9, 12) - extent)).astype(np.float32)
     for size in (5, 14):
-        expected = jax.vmap(lambda *boxes, s=size: resize_box(*boxes, s))(clips, corner, extent)
+        resize = jax.jit(jax.vmap(functools.partial(resize_box, size=size)))
+        expected = resize(clips, corner, extent)
         boxes = torch.from_numpy(corner), torch.from_numpy(extent)
         got = torch_augment.resize_box(planes(clips), *boxes, size)
         np.testing.assert_allclose(channels_last(got), expected, atol=2e-5)
@@ -76,31 +78,36 @@ def test_both_sides_resample_alike(clips, rng):
 
 def test_both_sides_colour_alike(clips):
     strength, hue = np.array([0.6, 0.5, 0.7], np.float32), 0.15
-    parameters, expected = [], []
-    for seed, clip in enumerate(clips):
+
+    @jax.jit
+    @jax.vmap
+    def jitter(seed, clip):
         key = jax.random.key(seed)
-        expected.append(ours.color_jitter(key, jnp.array(clip), 1.0, *map(float, strength), hue))
         _, factor_key, hue_key, order_key = jax.random.split(key, 4)
         factors = jax.random.uniform(factor_key, 3, minval=1 - strength, maxval=1 + strength)
         turns = jax.random.uniform(hue_key, minval=-hue, maxval=hue)
-        parameters.append((factors, jax.random.permutation(order_key, 4), turns))
-    factors, order, turns = (torch.from_numpy(np.stack(x)) for x in zip(*parameters, strict=True))
+        parameters = factors, jax.random.permutation(order_key, 4), turns
+        return ours.color_jitter(key, clip, 1.0, *map(float, strength), hue), parameters
+
+    expected, parameters = jax.device_get(jitter(np.arange(len(clips)), clips))
+    factors, order, turns = (torch.from_numpy(x.copy()) for x in parameters)
     on = torch.tensor([True, True, True])
     got = torch_augment.color_jitter(planes(clips), on, factors, order.long(), turns)
-    np.testing.assert_allclose(channels_last(got), np.stack(expected), atol=1e-5)
+    np.testing.assert_allclose(channels_last(got), expected, atol=1e-5)
     unchanged = torch_augment.color_jitter(planes(clips), ~on, factors, order.long(), turns)
     np.testing.assert_allclose(channels_last(unchanged), clips, atol=1e-5)
 
 
 def test_both_sides_lose_colour_and_blur_alike(clips):
     key, sigma = jax.random.key(0), 0.8
-    gray = jax.vmap(lambda clip: ours.random_grayscale(key, clip, 1.0))(clips)
+    gray = jax.jit(jax.vmap(lambda clip: ours.random_grayscale(key, clip, 1.0)))(clips)
     got = torch_augment.to_gray(planes(clips)).expand(-1, 3, -1, -1, -1)
     np.testing.assert_allclose(channels_last(got), gray, atol=1e-6)
-    blurred = jax.vmap(lambda clip: ours.gaussian_blur(key, clip, 1.0, (sigma, sigma)))(clips)
+    blur = jax.jit(jax.vmap(lambda clip: ours.gaussian_blur(key, clip, 1.0, (sigma, sigma))))
+    blurred = np.asarray(blur(clips))
     on = torch.tensor([True, False, True])
     got = channels_last(torch_augment.gaussian_blur(planes(clips), on, torch.full((3,), sigma)))
-    np.testing.assert_allclose(got[[0, 2]], blurred[np.array([0, 2])], atol=1e-5)
+    np.testing.assert_allclose(got[[0, 2]], blurred[[0, 2]], atol=1e-5)
     np.testing.assert_allclose(got[1], clips[1], atol=1e-6)
 
 
@@ -118,13 +125,18 @@ def test_views_in_pytorch_are_random_and_whole(rng):
         torch_augment.make_views(decoded, Augment(size=8, crop="plain"))
 
 
-def test_each_side_tells_the_same_of_its_step():
+def test_each_side_tells_the_same_of_its_step(monkeypatch):
+    """Our step does not run here but in the tests of the other benchmarks."""
+    ran = []
+    monkeypatch.setattr(jax_step, "compile_runner", lambda program: ran.append)
+    monkeypatch.setattr(torch_step, "WARM", 1)
     settings = Settings(framework="moco", optim="adamw", batch=2, frames=2, size=16, steps=1)
     jax_result = jax_step.measure(dataclasses.replace(settings, encoder="tiny"))
     torch_result = torch_step.measure(
         dataclasses.replace(settings, encoder="r3d-18", compile=False)
     )
     assert jax_result["seconds"] > 0 and torch_result["seconds"] > 0
+    assert ran == [step.WARM, settings.steps]
     for name in ("device", "augmentation", "matmul_flops"):
         assert jax_result[name] == torch_result[name]
     with pytest.raises(ValueError, match="parameters differ"):

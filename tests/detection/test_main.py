@@ -3,17 +3,15 @@ import shutil
 
 import av
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vrl_jax import pretrained
-from vrl_jax.augment.clip_views import Augment
+from vrl_jax.augment.clip_views import Augment, center_view
 from vrl_jax.detection import __main__, action_head, ava_boxes, box_features
 from vrl_jax.detection.box_features import BoxFeatures
 from vrl_jax.detection.frame_metrics import frame_mean_ap, roi_align
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 from vrl_jax.probes.linear_probe import LinearProbe
 from vrl_jax.report import __main__ as report
@@ -40,9 +38,7 @@ def write_video(path, boxes):
 
 def make_model():
     encoder = Tiny(widths=(8, 12), strides=(4, 1))
-    args = jax.random.key(0), jnp.zeros((1, 4, 32, 32, 3)), False
-    variables = jax.device_put(encoder.module().init(*args))
-    return Pretrained(encoder, Augment(size=32), 0, variables, {})
+    return pretrained.init_untrained(encoder, Augment(size=32), frames=4)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +116,12 @@ def test_a_boxes_features_are_cut_out_where_it_is(world, tmp_path):
     run(world, tmp_path)
     boxes, frames = np.load(tmp_path / "train-boxes.npz"), np.load(tmp_path / "train-frames.npz")
     model = pretrained.load(world / "model.safetensors")
+
+    @jax.jit
+    def encode(clip, box):
+        features = model(center_view(clip, model.augment))
+        return features.frames[0], roi_align(features.stages[-1][0].mean(0), box).max((1, 2))[0]
+
     for number in (1, 2, len(boxes["box"]) - 1):
         name, time = str(boxes["video"][number]), float(boxes["time"][number])
         key = round((time - 900) * 25)
@@ -129,13 +131,12 @@ def test_a_boxes_features_are_cut_out_where_it_is(world, tmp_path):
             ]
         clip = np.zeros((1, 4, 32, 32, 3), np.uint8)
         clip[0, :, 5:26] = [images[min(key + at, 59)] for at in (-3, -1, 1, 3)]
-        features = model(model.prepare(clip))
         left, top, right, bottom = boxes["box"][number]
         placed = [[left, (5 + 21 * top) / 32, right, (5 + 21 * bottom) / 32]]
-        cut = roi_align(features.stages[-1][0].mean(0), jnp.array(placed))
-        np.testing.assert_allclose(boxes["features"][number], cut[0].max((0, 1)), atol=1e-4)
+        whole, cut = encode(clip, np.array(placed, np.float32))
+        np.testing.assert_allclose(boxes["features"][number], cut, atol=1e-4)
         (row,) = np.flatnonzero((frames["video"] == name) & (frames["time"] == time))
-        np.testing.assert_allclose(frames["features"][row], features.frames[0], atol=1e-4)
+        np.testing.assert_allclose(frames["features"][row], whole, atol=1e-4)
     assert boxes["features"].std(0).min() > 1e-3
 
 

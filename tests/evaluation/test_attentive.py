@@ -12,7 +12,7 @@ import pytest
 from tests.evaluation.test_contract import restored
 from tests.evaluation.test_evaluation_run import ENCODER, Split
 from vrl_jax import config
-from vrl_jax.augment.clip_views import Augment
+from vrl_jax.augment.clip_views import Augment, center_view
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.encoders.layers import pool_features
 from vrl_jax.evaluation.eval_config import Evaluation
@@ -26,7 +26,9 @@ from vrl_jax.train.optim import AdamW
 
 SMALL = Attentive(
     test=EvalInput(Sampling(4, 1, 2), (18, 24), 16),
-    train=TrainInput(Sampling(4, 1, 1), (18, 24), Augment(size=16, flip=0.0)),
+    train=TrainInput(
+        Sampling(4, 1, 1), (18, 24), Augment(size=16, flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
+    ),
     optim=AdamW(),
     epochs=1.0,
     batch=8,
@@ -128,8 +130,8 @@ def by_loops(tokens, params, head):
     ids=["one-block", "final-norm", "three-blocks"],
 )
 def test_logits_are_those_of_explicit_loops(rng, head):
-    tokens = jnp.asarray(rng.normal(size=(2, 3, 2, 6)), jnp.float32)
-    params = init(head, tokens)["params"]
+    tokens = rng.normal(size=(2, 3, 2, 6)).astype(np.float32)
+    params = jax.device_get(init(head, tokens)["params"])
     params = jax.tree.map(lambda p: p + 0.3 * rng.normal(size=p.shape).astype(np.float32), params)
     logits = score(head, {"params": params}, tokens)
     exact = jax.tree.map(lambda p: np.array(p, np.float64), params)
@@ -139,8 +141,8 @@ def test_logits_are_those_of_explicit_loops(rng, head):
 
 def test_weights_start_as_in_the_released_code(rng):
     head = AttentiveHead(3, depth=4, heads=4)
-    tokens = jnp.zeros((1, 2, 2, 256))
-    params = init(head, tokens)["params"]
+    tokens = np.zeros((1, 2, 2, 256), np.float32)
+    params = jax.device_get(init(head, tokens)["params"])
     scales = {"block1": 1, "block2": 2, "block3": 3, "pool": 3}
     for name, number in scales.items():
         stds = {"query": 0.02, "expand": 0.02, "contract": 0.02 / (2 * number) ** 0.5}
@@ -150,7 +152,7 @@ def test_weights_start_as_in_the_released_code(rng):
             assert not params[name][layer]["bias"].any()
     assert "out" in params["block1"] and "out" not in params["pool"]
     assert params["query"].shape == (1, 256) and 0.01 < params["query"].std() < 0.03
-    alone = init(AttentiveHead(3, heads=4), tokens)["params"]
+    alone = jax.device_get(init(AttentiveHead(3, heads=4), tokens)["params"])
     assert set(alone) == {"query", "pool", "classifier"}
     assert alone["pool"]["contract"]["kernel"].std() == pytest.approx(0.02 / 2**0.5, rel=0.05)
 
@@ -165,28 +167,29 @@ def order_of_patterns(rng, positions: bool):
     tokens = tokens + 0.01 * rng.normal(size=tokens.shape)
     if positions:
         tokens = tokens + time_positions(2, 8)[:, None]
-    return jnp.asarray(tokens, jnp.float32), labels
+    return tokens.astype(np.float32), labels
 
 
 def fit(head, inputs, labels, steps=150):
     """Return the accuracy after training on all examples."""
-    params = init(head, inputs)["params"]
     optimizer = optax.adam(1e-2)
 
-    def loss(params):
-        logits = head.apply({"params": params}, inputs, False)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
     @jax.jit
-    def step(params, state):
-        updates, state = optimizer.update(jax.grad(loss)(params), state)
-        return optax.apply_updates(params, updates), state
+    def train(inputs):
+        def loss(weights):
+            logits = head.apply(weights, inputs, False)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    state = optimizer.init(params)
-    for _ in range(steps):
-        params, state = step(params, state)
-    logits = score(head, {"params": params}, inputs)
-    return float((logits.argmax(-1) == labels).mean())
+        def step(_, carry):
+            weights, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(weights), state)
+            return optax.apply_updates(weights, updates), state
+
+        weights = head.init(jax.random.key(0), inputs, False)
+        weights, _ = jax.lax.fori_loop(0, steps, step, (weights, optimizer.init(weights)))
+        return head.apply(weights, inputs, False)
+
+    return (np.argmax(train(inputs), axis=-1) == labels).mean()
 
 
 def test_it_reads_an_order_that_the_mean_of_tokens_does_not_have(rng):
@@ -200,39 +203,46 @@ def test_order_is_read_from_positions_only(rng):
     assert fit(AttentiveHead(2, heads=2, time_positions=True), tokens, labels) == 1.0
     for depth in (1, 2):
         head = AttentiveHead(2, depth=depth, heads=2)
-        assert fit(head, tokens, labels) < 0.75
-        weights = init(head, tokens, seed=3)
-        orders = [score(head, weights, each) for each in (tokens, tokens[:, ::-1])]
-        np.testing.assert_allclose(*orders, atol=1e-5)
+
+        @jax.jit
+        def both_orders(tokens, head=head):
+            weights = head.init(jax.random.key(3), tokens, False)
+            return [head.apply(weights, each, False) for each in (tokens, tokens[:, ::-1])]
+
+        forward, backward = both_orders(tokens)
+        np.testing.assert_allclose(forward, backward, atol=1e-5)
+        assert np.std(forward) > 1e-4
 
 
 def test_tokens_are_those_of_the_stage(rng):
     maps = [
-        jnp.asarray(rng.normal(size=(2, 3, side, side, width)), jnp.bfloat16)
+        rng.normal(size=(2, 3, side, side, width)).astype(jnp.bfloat16)
         for side, width in ((4, 5), (2, 6))
     ]
-    features = pool_features(maps)
-    last = SMALL.head_inputs(features)
+    read = lambda maps, **how: replace(SMALL, **how).head_inputs(pool_features(maps))  # noqa: E731
+    read = jax.jit(read, static_argnames=("stage", "tokens"))
+    last = read(maps)
     assert last.shape == (2, 3, 4, 6) and last.dtype == jnp.float32
-    np.testing.assert_array_equal(last[:, :, 1], maps[1][:, :, 0, 1].astype(jnp.float32))
-    first = replace(SMALL, stage=0).head_inputs(features)
+    np.testing.assert_array_equal(np.asarray(last)[:, :, 1], maps[1][:, :, 0, 1].astype(np.float32))
+    first = read(maps, stage=0)
     assert first.shape == (2, 3, 16, 5)
-    frames = replace(SMALL, tokens="frames").head_inputs(features)
-    np.testing.assert_allclose(frames[:, :, 0], features.frames, atol=1e-6)
+    frames = read(maps, tokens="frames")
     assert frames.shape == (2, 3, 1, 6)
+    features = jax.jit(pool_features)(maps)
+    np.testing.assert_allclose(np.squeeze(frames, 2), features.frames, atol=1e-6)
 
 
 def test_tokens_of_all_clips_of_a_video_are_joined(rng):
-    maps = [jnp.asarray(rng.normal(size=(4, 3, 2, 2, 6)), jnp.float32)]
-    features = pool_features(maps)
-    joined = JOINED.head_inputs(features)
+    maps = [rng.normal(size=(4, 3, 2, 2, 6)).astype(np.float32)]
+    features = jax.jit(pool_features)(maps)
+    joined = np.asarray(jax.jit(JOINED.head_inputs)(features))
     assert joined.shape == (2, 3, 8, 6)
     for video in range(2):
         for time in range(3):
             clips = [maps[0][2 * video + clip, time].reshape(4, 6) for clip in range(2)]
             np.testing.assert_array_equal(joined[video, time], np.concatenate(clips))
-    frames = replace(JOINED, tokens="frames").head_inputs(features)
-    expected = features.frames.reshape(2, 2, 3, 6).swapaxes(1, 2)
+    frames = jax.jit(replace(JOINED, tokens="frames").head_inputs)(features)
+    expected = np.asarray(features.frames).reshape(2, 2, 3, 6).swapaxes(1, 2)
     np.testing.assert_allclose(frames, expected, atol=1e-6)
 
 
@@ -253,34 +263,38 @@ def test_probabilities_are_those_of_all_clips_by_hand(tmp_path, monkeypatch):
         with video.media.open() as reader:
             frames = uniform_clips(reader.num_frames, reader.fps, JOINED.test.sampling)
             clips += list(reader.read(frames, JOINED.test.resize))
-    encode = jax.jit(lambda views: task.model(views).stages[-1])
-    maps = encode(task.model.prepare(np.stack(clips)))
+    model = task.model
+    encode = jax.jit(lambda clips: model(center_view(clips, model.augment)).stages[-1])
+    maps = jax.device_get(encode(np.stack(clips)))
     assert maps.shape == (32, 4, 2, 2, 8)
     pairs = zip(maps[::2], maps[1::2], strict=True)
-    tokens = jnp.stack([jnp.concatenate(pair, axis=1) for pair in pairs]).reshape(16, 4, 8, 8)
+    tokens = np.stack([np.concatenate(pair, axis=1) for pair in pairs]).reshape(16, 4, 8, 8)
     weights = {"params": restored(task.folder.checkpoints)["params"]["head"]}
     logits = score(JOINED.head(len(task.test.classes["static"])), weights, tokens)
     (bank,) = banks
-    np.testing.assert_allclose(bank.features, jax.nn.softmax(logits), rtol=1e-4)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(bank.features, expected, rtol=1e-4)
     assert np.ptp(bank.features, axis=0).max() > 1e-3
 
 
 def test_positions_are_sines_and_cosines_of_the_time():
-    waves = time_positions(3, 5)
+    waves = np.asarray(time_positions(3, 5))
     assert waves.shape == (3, 5) and not waves[:, 4].any()
     np.testing.assert_allclose(waves[2, :4], np.r_[np.sin([2, 0.02]), np.cos([2, 0.02])], atol=1e-6)
 
 
 def test_dropout_and_normalisation_act_on_the_pooled_feature(rng):
-    tokens = jnp.asarray(rng.normal(size=(8, 2, 2, 4)), jnp.float32)
+    tokens = rng.normal(size=(8, 2, 2, 4)).astype(np.float32)
     head = AttentiveHead(3, heads=2, dropout=0.5, normed=True)
     weights = init(head, tokens)
     assert set(weights["batch_stats"]["classifier"]) == {"BatchNorm_0"}
-    train = {"train": True, "mutable": ["batch_stats"]}
-    trained = [
-        head.apply(weights, tokens, rngs={"dropout": jax.random.key(i)}, **train)[0]
-        for i in range(2)
-    ]
+
+    @jax.jit
+    def train(tokens, seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return head.apply(weights, tokens, True, rngs=rngs, mutable=["batch_stats"])[0]
+
+    trained = [train(tokens, seed) for seed in range(2)]
     assert not np.allclose(*trained)
     assert np.array_equal(*(score(head, weights, tokens) for _ in range(2)))
 

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import tests.evaluation
-from tests.evaluation.test_evaluation_run import ENCODER, Split, evaluation, read
+from tests.evaluation.test_evaluation_run import Split, evaluation, read
 from vrl_jax import config, pretrained
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.datasets import benchmarks
@@ -40,6 +40,7 @@ from vrl_jax.evaluation.protocols.classifier import ClassifierEval
 from vrl_jax.evaluation.protocols.linear import Linear
 from vrl_jax.evaluation.recipes import list_recipes, published_recipe
 from vrl_jax.probes.linear_probe import LinearProbe
+from vrl_jax.report.html_page import write_report
 from vrl_jax.report.result_files import load_result
 from vrl_jax.train.optim import SGD
 from vrl_jax.train.preemption import PreemptionGuard
@@ -48,7 +49,9 @@ VIDEOS = Split(train_videos=16, test_videos=16, frames=12)
 SMALL = {
     EvalInput: EvalInput(Sampling(4, 1, 2), (18, 24), 16),
     RunInput: RunInput(size=16, frames=4, clips=2),
-    TrainInput: TrainInput(Sampling(4, 1, 1), (18, 24), Augment(size=16, flip=0.0)),
+    TrainInput: TrainInput(
+        Sampling(4, 1, 1), (18, 24), Augment(size=16, flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
+    ),
     LinearProbe: LinearProbe(steps=10),
     "optim": SGD(0.1),
     "epochs": 1.0,
@@ -179,15 +182,6 @@ class Finished(NamedTuple):
     repeated: dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Return a file with an encoder."""
-    path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
-    augment = Augment(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    pretrained.save(path, pretrained.init_untrained(ENCODER, augment, frames=4, seed=7))
-    return str(path)
-
-
 @pytest.fixture(scope="module", params=PROTOCOLS, ids=name_of)
 def finished(request, weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
@@ -224,6 +218,8 @@ def test_results_carry_protocol_model_and_data(finished):
     for path in (finished.folder / "results").glob("*.json"):
         result = load_result(path, "run")
         assert result.values and all(np.isfinite(list(result.values.values())))
+    page = write_report(finished.folder).read_text()
+    assert finished.evaluation.protocol.task in page
 
 
 def test_the_same_command_gives_the_same_results(finished):

@@ -29,6 +29,7 @@ def small_experiment():
     described.evaluate.ks, described.evaluate.knn = (1,), 5
     described.evaluate.linear.steps = 20
     described.loader.workers = 0
+    described.augment.jitter = described.augment.gray = described.augment.blur = 0.0
     return config.build(described)
 
 

@@ -52,7 +52,8 @@ def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
 def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path):
     experiment = config.build(synthetic_bod.get_config())
     data = dataclasses.replace(experiment.data, train_videos=50, test_videos=50)
-    experiment = dataclasses.replace(experiment, data=data)
+    augment = dataclasses.replace(experiment.augment, jitter=0.0, gray=0.0, blur=0.0)
+    experiment = dataclasses.replace(experiment, data=data, augment=augment)
     program = make_program(experiment, 50, make_mesh(jax.devices()[:1]))
     mesh, state = make_mesh(jax.devices()[:1]), program.init()
     probes = OnlineProbes(experiment, program.method, mesh, tmp_path)

@@ -26,6 +26,7 @@ def tiny():
     described.encoder.widths, described.encoder.strides = (4, 6), (4, 2)
     described.framework.hidden, described.method.dim, described.method.forecast_grid = 8, 4, 1
     described.sampling.frames, described.train.batch, described.train.steps = 8, 8, 4
+    described.augment.jitter = described.augment.gray = described.augment.blur = 0.0
     return config.build(described)
 
 
