@@ -503,7 +503,7 @@ def test_a_kinetics_config_takes_steps_on_real_clips(videos, tmp_path, name):
     process = subprocess.run(
         [*start, f"--workdir={tmp_path / 'run'}", *options],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},  # unoptimised, each step would take minutes
+        env={**os.environ, "XLA_FLAGS": quick_xla.EMITTERS},  # unoptimised steps take minutes
         capture_output=True,
         text=True,
     )
