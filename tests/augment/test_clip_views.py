@@ -102,7 +102,7 @@ def test_the_same_without_jit(rng):
 
 def test_eight_devices_draw_what_one_device_draws(rng):
     clips = jnp.asarray(random_u8(rng, 8, 1, 2, 12, 10))
-    views, augment = (View(0), View(0)), replace(PLAIN, area=(0.3, 0.8), flip=0.5, gray=0.5)
+    views, augment = (View(0), View(0)), Augment(size=8)
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
     spread = jax.device_put(clips, NamedSharding(mesh, PartitionSpec("data")))
     one, many = (_draw_views(KEY, c, views, augment) for c in (clips, spread))

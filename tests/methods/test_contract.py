@@ -56,7 +56,6 @@ SMALL = {
     "ahead": 2,
     "grid": 2,
     "reversed_negatives": True,
-    "streams": ("difference",),
 }
 OPTIMIZER = SGD(learning_rate=0.05, warmup=0.0).build(VIDEOS, 100)
 
