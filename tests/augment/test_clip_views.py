@@ -11,7 +11,7 @@ from vrl_jax.augment.clip_views import Augment, center_view, make_views
 from vrl_jax.augment.photometric import subtract_background
 from vrl_jax.types import View
 
-KEY = jax.random.key(3)
+KEY = jax.random.wrap_key_data(np.array([0, 3], np.uint32))  # compiles nothing
 _draw_views = jax.jit(make_views, static_argnums=(2, 3))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vrl_jax.augment import photometric as P
 
-KEY = jax.random.key(3)
+KEY = jax.random.wrap_key_data(np.array([0, 3], np.uint32))  # compiles nothing
 
 
 def drawn(function, count):

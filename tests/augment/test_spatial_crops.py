@@ -9,7 +9,7 @@ from tests.augment.test_photometric import drawn
 from vrl_jax.augment import spatial_crops as C
 from vrl_jax.augment.spatial_crops import Crops, fixed_crops
 
-KEY = jax.random.key(0)
+KEY = jax.random.wrap_key_data(np.array([0, 0], np.uint32))  # compiles nothing
 cut = jax.jit(fixed_crops, static_argnums=(1, 2))
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from vrl_jax.train.optim import LARS, SGD, Adam, AdamW
 
-PARAMS = {"kernel": jnp.array([[3.0, 4.0]]), "bias": jnp.array([2.0])}
-GRADS = {"kernel": jnp.array([[0.6, 0.0]]), "bias": jnp.array([0.5])}
+PARAMS = {"kernel": np.float32([[3.0, 4.0]]), "bias": np.float32([2.0])}
+GRADS = {"kernel": np.float32([[0.6, 0.0]]), "bias": np.float32([0.5])}
 
 
 def first_update(optimizer, **settings):
