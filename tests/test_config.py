@@ -143,6 +143,11 @@ def change(tree, path, value):
     "path, value, message",
     [
         ("method.raduis", 0.1, r"config.method.raduis is unknown \(did you mean radius\?\)"),
+        ("resize", [32.5, 32], r"config.resize\[0\] must be int, got 32.5"),
+        ("evaluate.ks", [1, "a"], r"config.evaluate.ks\[1\] must be int, got 'a'"),
+        ("augment.area", ["a", 1.0], r"config.augment.area\[0\] must be float, got 'a'"),
+        ("optim.learning_rate", float("inf"), "config.optim.learning_rate must be finite, got inf"),
+        ("augment.area", [0.5, float("nan")], r"config.augment.area\[1\] must be finite, got nan"),
         ("method.grid", 1.5, "config.method.grid must be int, got 1.5"),
         ("train.batch", True, "config.train.batch must be int, got True"),
         ("augment.area", [0.5], r"config.augment.area must be 2 values, got \(0.5,\)"),

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, get_args
 
@@ -78,10 +79,17 @@ def _value(value, expected, path):
     plain = getattr(expected, "__origin__", expected)
     if plain in (bool, int, float, str, tuple) and type(value) is not plain:
         raise ValueError(f"{path} must be {plain.__name__}, got {value!r}")
+    if plain is float and not math.isfinite(value):
+        raise ValueError(f"{path} must be finite, got {value!r}")
     items = get_args(expected) if plain is tuple else ()
-    if items and ... not in items and len(items) != len(value):
+    if not items:
+        return value
+    if ... in items:
+        items = items[:1] * len(value)
+    if len(items) != len(value):
         raise ValueError(f"{path} must be {len(items)} values, got {value!r}")
-    return value
+    pairs = enumerate(zip(value, items, strict=True))
+    return tuple(_value(item, kind, f"{path}[{i}]") for i, (item, kind) in pairs)
 
 
 def _name(kind: type) -> str:
