@@ -110,9 +110,11 @@ def test_bfloat16_is_near_float32(rng, config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [CONFIGS[3], CONFIGS[4], CONFIGS[-1]], ids=repr)
+@pytest.mark.parametrize(
+    "config", [R3D(blocks=SHALLOW), SlowOnly(blocks=SHALLOW), CONFIGS[-1]], ids=repr
+)
 def test_what_is_computed_again_for_the_gradient_is_the_same(rng, config):
-    variables, x = draw(rng, config)
+    variables, x = jax.tree.map(jnp.asarray, draw(rng, config))
     stats = statistics(variables)
 
     def step(module, params):
@@ -128,5 +130,7 @@ def test_what_is_computed_again_for_the_gradient_is_the_same(rng, config):
 
     lean = compiled(replace(config, remat=True))
     got, expected = (text.compile()(variables["params"]) for text in (lean, compiled(config)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), got, expected)
+    for a, b in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
+        rounding = 1e-5 * max(1.0, float(np.abs(b).max()))  # of sums of slopes this large
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=rounding)
     assert "optimization_barrier" in lean.as_text()
