@@ -105,6 +105,6 @@ class Factors(FactorConfig):
         def frames(variables, views):
             return encoder.apply(variables, views, False).frames
 
-        views = jax.ShapeDtypeStruct((1, task.input.sampling.frames, size, size, 3), float)
+        views = jax.ShapeDtypeStruct((1, task.input.sampling.frames, size, size, 3), "float32")
         count = jax.eval_shape(frames, task.model.variables, views).shape[1]
         return task.compile(frames, task.model.variables) if count >= MIN_FRAMES else None
