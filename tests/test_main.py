@@ -49,7 +49,7 @@ SMALL = {
 }
 
 
-COLOURLESS = {"augment.jitter": 0, "augment.gray": 0, "augment.blur": 0}  # quick to compile
+COLOURLESS = {"augment.jitter": 0.0, "augment.gray": 0.0, "augment.blur": 0.0}  # quick to compile
 
 
 def command(name, workdir, **changes):

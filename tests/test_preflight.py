@@ -29,7 +29,7 @@ def experiment(**train):
     described = synthetic_bod.get_config()
     changes = {"encoder.widths": (4, 8), "encoder.strides": (4, 2), "framework.hidden": 16}
     changes |= {"method.dim": 8, "sampling.frames": 8, "train.batch": BATCH, "evaluate.batch": 8}
-    changes |= {"augment.jitter": 0.0, "augment.gray": 0.0, "augment.blur": 0.0}
+    changes |= COLOURLESS
     described.update_from_flattened_dict(changes)
     built = config.build(described)
     return dataclasses.replace(built, train=dataclasses.replace(built.train, **train))

@@ -8,7 +8,6 @@ views.
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import sys
 import textwrap
@@ -26,6 +25,7 @@ from matplotlib.figure import Figure
 
 from vrl_jax import check
 from vrl_jax.augment.clip_views import Augment, make_views
+from vrl_jax.data import remote_paths
 from vrl_jax.data.data_loader import failed_videos, train_batches
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError
 from vrl_jax.experiment import Experiment
@@ -280,7 +280,7 @@ def main() -> None:
             raise ValueError("config must describe a pretraining run, got an evaluation")
         sheet, failures = preview_views(experiment, CONFIG.value, _SHOW.value, _STEP.value)
         with matplotlib.rc_context(svg_plots.STYLE):
-            draw_sheet(sheet).savefig(os.path.expanduser(_OUT.value), dpi=DPI)
+            draw_sheet(sheet).savefig(remote_paths.to_path(_OUT.value), dpi=DPI)
     except (OSError, ValueError, VideoError) as error:
         sys.exit(f"error: {error}")
     print("\n".join([*failures, f"views: {_OUT.value}"]))

@@ -38,17 +38,15 @@ from vrl_jax.experiment import Experiment
 from vrl_jax.pretraining.pretraining_run import Pretraining
 
 absl_flags.adopt_module_key_flags(flags)  # listed by --help
+TASK = absl_flags.DEFINE_enum(
+    "task", None, ["train", "evaluate"], "Refuse a config of the other task; see `vrl`."
+)
 
 
 def default_workdir(path: str, experiment: Experiment | Evaluation) -> pathlib.Path:
     """Return `runs/<config name>-<hash of the settings>`: the same settings find their run."""
     digest = hashlib.sha256(json.dumps(configs.run_identity(experiment), sort_keys=True).encode())
     return pathlib.Path("runs") / f"{pathlib.Path(path).stem}-{digest.hexdigest()[:8]}"
-
-
-TASK = absl_flags.DEFINE_enum(
-    "task", None, ["train", "evaluate"], "Refuse a config of the other task; see `vrl`."
-)
 
 
 def make_job(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests import quick_xla
+
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
 # Records its words, and as git packs one file; writes down the names of the files which it is given
@@ -117,5 +119,5 @@ def shell(tmp_path):
 @pytest.fixture
 def inherited(shell):
     """The same with this process's environment, for what really trains."""
-    shell.environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    shell.environment = {**os.environ, "XLA_FLAGS": quick_xla.FLAGS}
     return shell

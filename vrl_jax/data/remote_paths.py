@@ -52,7 +52,7 @@ def local_path(text: str) -> pathlib.Path:
     """
     if is_remote(text):
         raise argparse.ArgumentTypeError(f"must be a local path, got {text}")
-    return pathlib.Path(os.path.expanduser(text))
+    return to_path(text)
 
 
 def read_remote(path: str, start: int | None = None, stop: int | None = None) -> bytes:

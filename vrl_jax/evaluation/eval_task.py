@@ -25,6 +25,7 @@ from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import result_files
 from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.result_files import Result
+from vrl_jax.report import write_report
 from vrl_jax.train import provenance
 from vrl_jax.train.checkpoint import list_steps
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
@@ -80,9 +81,7 @@ class EvalTask:
         if evaluated and not jax.process_index():
             provenance.write_provenance(self.folder.local, self.evaluation)
             result_files.write_results(self.folder / "results", evaluated, self.test)
-            from vrl_jax.report import html_page  # imports Matplotlib
-
-            html_page.write_report(self.folder.local)
+            write_report(self.folder.local)
             self.folder.push()
         return evaluated
 

@@ -21,6 +21,7 @@ from vrl_jax.evaluation.neighbour_gallery import GALLERY
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import result_files
 from vrl_jax.probes.result_files import Result
+from vrl_jax.report import write_report
 from vrl_jax.train import provenance, sharding
 from vrl_jax.train.workdir import open_workdir
 
@@ -116,9 +117,7 @@ class EvaluationRun:
         gallery.unlink(missing_ok=True)
         if (first.folder / GALLERY).exists():
             shutil.copy(first.folder / GALLERY, gallery)
-        from vrl_jax.report import html_page  # imports Matplotlib
-
-        report = html_page.write_report(self._workdir.local)
+        report = write_report(self._workdir.local)
         print(f"report: {self._workdir.path / report.name}")
 
     def _task(self, init: str, model: Pretrained, split: int) -> EvalTask:

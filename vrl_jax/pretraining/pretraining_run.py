@@ -13,6 +13,7 @@ from vrl_jax.pretraining.online_probes import OnlineProbes
 from vrl_jax.pretraining.train_program import make_program
 from vrl_jax.profiling.device_specs import find_chip
 from vrl_jax.profiling.step_report import analyze_step, format_report, tree_bytes
+from vrl_jax.report import write_report
 from vrl_jax.train import provenance, sharding
 from vrl_jax.train.checkpoint import Checkpoints, list_steps
 from vrl_jax.train.compilation import BackgroundCompile
@@ -100,9 +101,7 @@ class Pretraining:
                     untrained = experiment.evaluate.untrained
                     self.probes.finish(state, self.program.init() if untrained else None)
             if finished and not jax.process_index():
-                from vrl_jax.report import html_page  # imports Matplotlib
-
-                report = html_page.write_report(self.workdir.local)
+                report = write_report(self.workdir.local)
                 print(f"report: {self.workdir.path / report.name}")
         return finished
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             folders = [
                 remote_runs.fetch_folder(workdir, copies)
                 if remote_runs.is_remote(workdir)
-                else Path(workdir).expanduser()
+                else _local_path(workdir)
                 for workdir in args.workdirs
             ]
             output = (

@@ -15,8 +15,7 @@ from PIL import Image
 
 from tests.data.video.test_video_decoder import write_clip
 from vrl_jax.data.datasets.dataset_lookup import build_dataset
-from vrl_jax.data.datasets.record_shards import TfdsFolder
-from vrl_jax.data.datasets.tensorflow_datasets import Tfds
+from vrl_jax.data.datasets.record_shards import Tfds, TfdsFolder
 from vrl_jax.data.video_dataset import Listing
 
 HEIGHT, WIDTH, VIDEOS = 16, 20, 5

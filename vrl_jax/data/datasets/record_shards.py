@@ -1,8 +1,9 @@
-"""Data sets in shards: WebDataset tars, TFDS folders, DMVR's TFRecords, without TensorFlow.
+"""Data sets in shards: WebDataset tars, TensorFlow Datasets, DMVR's TFRecords.
 
-Nothing here imports JAX. Shards are a folder, or a path in which `{000000..000123}` counts or whose
-final `@64` is `-00000-of-00064` etc. Tars and TFRecords may be on object stores, where samples are
-read by byte range and listing takes one or two requests per sample.
+Nothing here imports JAX, and only `Tfds` imports TensorFlow. Shards are a folder, or a path in
+which `{000000..000123}` counts or whose final `@64` is `-00000-of-00064` etc. Tars and TFRecords may
+be on object stores, where samples are read by byte range and listing takes one or two requests per
+sample.
 """
 
 import json
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -77,15 +79,25 @@ class WebDataset(Listed):
         return _make_list(rows[part], names, first, self.mirror_safe)
 
 
-class TfdsRecords(Listed):
-    """Base of data sets prepared by TensorFlow Datasets, whose labels are inside the records."""
+@dataclass(frozen=True, kw_only=True)
+class _TfdsRecords(Listed):
+    """Base of data sets prepared by TensorFlow Datasets, whose labels are inside the records.
 
-    train_split: str
-    test_split: str
-    video: str
-    label: str
-    fps: float
-    mirror_safe: bool
+    Attributes:
+      train_split: split to train on.
+      test_split: split to test on.
+      video: feature with the video.
+      label: feature with the class number.
+      fps: frame rate of image sequences, which do not store it; 0: unknown.
+      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
+    """
+
+    train_split: str = "train"
+    test_split: str = "test"
+    video: str = "video"
+    label: str = "label"
+    fps: float = 0.0
+    mirror_safe: bool = True
 
     def __post_init__(self) -> None:
         """Refuse negative rates."""
@@ -165,7 +177,7 @@ class TfdsRecords(Listed):
 
 
 @dataclass(frozen=True)
-class TfdsFolder(TfdsRecords):
+class TfdsFolder(_TfdsRecords):
     """A data set prepared by TensorFlow Datasets, in ArrayRecord or TFRecord files.
 
     Its videos are sequences of JPEG or PNG images, as in `ucf101`, or the bytes of video files.
@@ -174,21 +186,9 @@ class TfdsFolder(TfdsRecords):
 
     Attributes:
       root: folder of the prepared version, such as `ucf101/ucf101_1_256/2.0.0`.
-      train_split: split to train on.
-      test_split: split to test on.
-      video: feature with the video.
-      label: feature with the class number.
-      fps: frame rate of image sequences, which do not store it; 0: unknown.
-      mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
     """
 
     root: str = ""
-    train_split: str = "train"
-    test_split: str = "test"
-    video: str = "video"
-    label: str = "label"
-    fps: float = 0.0
-    mirror_safe: bool = True
 
     def list_videos(self, part: str) -> VideoList:
         """Return the records of the split."""
@@ -198,6 +198,72 @@ class TfdsFolder(TfdsRecords):
             return list(chain(*map(locate_records, list_tfds_shards(root, split))))
 
         return self.list_records(part, root, list_tfds_splits(root), locate)
+
+
+@dataclass(frozen=True)
+class Tfds(_TfdsRecords):
+    """A data set of TensorFlow Datasets, which must be installed, by name.
+
+    The data set must be prepared; nothing is downloaded. The library, which is imported where the
+    videos are listed, finds the files, the parts of splits and the class names. Loader workers read
+    the records without it, because it imports TensorFlow: seconds and most of a gigabyte.
+
+    Videos, labels and ids are those of `TfdsFolder`: a run may change from one to the other. A
+    split may be a part of one, such as `train[:80%]`.
+
+    Attributes:
+      name: name of the data set, with config and version where there are several, such as
+        `ucf101/ucf101_1_256:2.0.0`.
+      data_dir: folder in which it was prepared; "": the library's default.
+    """
+
+    name: str = ""
+    data_dir: str = ""
+
+    def list_videos(self, part: str) -> VideoList:
+        """Return the records of the split."""
+        info = self._find_builder().info
+        folder = remote_paths.to_path(info.data_dir)
+
+        def locate(split: str) -> list[Located]:
+            try:
+                files = info.splits[split].file_instructions
+            except ValueError as error:
+                raise ValueError(
+                    f"{folder} has no split {split!r}, but {sorted(info.splits)}: "
+                    f"pass --config.data.{part}_split="
+                ) from error
+            paths = [remote_paths.to_path(file.filename) for file in files]
+            if missing := sum(not remote_paths.is_file(path) for path in paths):
+                raise ValueError(f"{missing} of {len(paths)} shards of {split} are not in {folder}")
+            return [
+                located
+                for path, file in zip(paths, files, strict=True)
+                for located in locate_records(path)[file.skip : file.skip + file.take]
+            ]
+
+        return self.list_records(part, folder, info.splits, locate)
+
+    def _find_builder(self) -> Any:
+        """Return the library's builder for reading the prepared data set.
+
+        `tfds.builder` would return one for a data set that is not prepared as well.
+        """
+        folder = str(remote_paths.to_path(self.data_dir)) if self.data_dir else None
+        try:
+            from tensorflow_datasets.core.read_only_builder import builder_from_files
+
+            return builder_from_files(self.name, data_dir=folder)
+        except ImportError as error:
+            raise ValueError(
+                "Tfds needs TensorFlow Datasets and TensorFlow: pip install 'vrl-jax[tfds]', or "
+                f"use TfdsFolder, which needs neither ({error})"
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"no data set {self.name!r} is prepared in {folder or 'the default folder'}: pass "
+                "--config.data.name=<name>/<config>:<version> and --config.data.data_dir=/path"
+            ) from error
 
 
 @dataclass(frozen=True)
