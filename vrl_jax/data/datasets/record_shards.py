@@ -1,9 +1,9 @@
 """Data sets in shards: WebDataset tars, TensorFlow Datasets, DMVR's TFRecords.
 
 Nothing here imports JAX, and only `Tfds` imports TensorFlow. Shards are a folder, or a path in
-which `{000000..000123}` counts or whose final `@64` is `-00000-of-00064` etc. Tars and TFRecords may
-be on object stores, where samples are read by byte range and listing takes one or two requests per
-sample.
+which `{000000..000123}` counts or whose final `@64` is `-00000-of-00064` etc. Tars and TFRecords
+may be on object stores, where samples are read by byte range and listing takes one or two requests
+per sample.
 """
 
 import json
