@@ -327,18 +327,18 @@ def launch_two(workdir, **changes):
 def test_two_processes_train_and_judge_as_one(whole, tmp_path):
     texts = [finish(process) for process in launch_two(tmp_path)]
     assert ["report:" in text for text in texts] == [True, False]
-    np.testing.assert_allclose(losses(tmp_path), losses(whole[0]), rtol=1e-4)
+    # Sums over devices round otherwise, which solves and each step's gradient magnify. The first
+    # step compares gradients; the last weights, what they have made.
+    first, alone = (records(run / "metrics.jsonl")[0] for run in (tmp_path, whole[0]))
+    for key in alone.keys() - CLOCKED:
+        assert first[key] == pytest.approx(alone[key], rel=1e-4, abs=1e-6), key
+    np.testing.assert_allclose(losses(tmp_path), losses(whole[0]), rtol=2e-3)
     for path in (whole[0] / "results").glob("*.json"):
         ours = json.loads((tmp_path / "results" / path.name).read_text())
         theirs = json.loads(path.read_text())
         for key in ("value", "values"):
             if key in theirs:
                 assert ours[key] == pytest.approx(theirs[key], abs=0.1)
-    # Sums over devices round otherwise, which each step's gradient magnifies: so the first step
-    # tells of gradients, and the last of what they have made.
-    first, alone = (records(run / "metrics.jsonl")[0] for run in (tmp_path, whole[0]))
-    for key in alone.keys() - CLOCKED:
-        assert first[key] == pytest.approx(alone[key], rel=1e-4, abs=1e-6), key
     trained = (weights(run, 8, but=("opt_state",)) for run in (whole[0], tmp_path))
     for a, b in zip(*trained, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
