@@ -101,15 +101,28 @@ def test_a_component_is_named_in_the_error():
     ("text", "message"),
     [
         (None, "config must be an existing file, got '.*types.py'"),
-        ("x = 1", "types.py has no function get_config"),
+        ("x = 1", "types.py: it has no function get_config"),
+        ("x = 1\ndef get_config(:", "types.py, line 2: invalid syntax"),
+        ("x = 1\x00", "types.py.*null bytes"),
+        ("def get_config():\n    return widht", "types.py, line 2: NameError: name 'widht'"),
+        ("import jaxx", "types.py, line 1: ModuleNotFoundError: No module named 'jaxx'"),
         ("get_config = lambda: None", r"get_config\(\) must return a ConfigDict, got None"),
         ("def get_config():\n    raise ValueError('no such width')", "types.py: no such width"),
     ],
 )
-def test_a_file_without_a_config_is_named(file, tmp_path, text, message):
+def test_a_file_without_a_config_is_named(file, tmp_path, monkeypatch, text, message):
     path = tmp_path / "types.py"
     path.write_text(text) if text else path.unlink()
-    with pytest.raises(ValueError, match=message):
+    monkeypatch.chdir(tmp_path)
+    for spelling in (file, "types.py"):
+        with pytest.raises(ValueError, match=message):
+            read_config(spelling)
+
+
+def test_an_error_of_another_file_keeps_its_traceback(file, tmp_path):
+    path = tmp_path / "types.py"
+    path.write_text("import textwrap\n\ndef get_config():\n    textwrap.dedent(3)")
+    with pytest.raises((TypeError, AttributeError)):
         read_config(file)
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,8 +37,8 @@ def read_config(file: str, overrides: Iterable[tuple[str, str | bool]] = ()) -> 
         that occurs again replaces the value, or extends it if it is a tuple.
 
     Raises:
-      ValueError: the file does not exist or has no config, `get_config` rejects its argument, a key
-        is unknown, or a value has another type.
+      ValueError: the file does not exist, is not valid Python or has no config, `get_config`
+        rejects its argument, a key is unknown, or a value has another type.
     """
     path, *arg = file.split(":", 1)
     config = _call_get_config(_find_file(path), arg)
@@ -65,13 +66,21 @@ def _call_get_config(file: pathlib.Path, arg: list[str]) -> ConfigDict:
         raise ValueError(f"config must be a Python file, got {str(file)!r}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # a class that the file defines can be found by its name
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{file} has no function get_config()")
     try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ValueError("it has no function get_config()")
         config = module.get_config(*arg)
+    except SyntaxError as error:
+        raise ValueError(f"{file}, line {error.lineno}: {error.msg}") from error
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    except Exception as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-1]
+        if innermost.filename != spec.origin:  # no mistake of the file itself
+            raise
+        kind = type(error).__name__
+        raise ValueError(f"{file}, line {innermost.lineno}: {kind}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise ValueError(f"{file}: get_config() must return a ConfigDict, got {config!r}")
     return config
