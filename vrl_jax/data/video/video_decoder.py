@@ -22,7 +22,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from vrl_jax import check
 from vrl_jax.data import remote_paths
@@ -249,24 +249,17 @@ class _FileReader:
         """Set the number of frames, their times in seconds from the first, and the frame rate."""
         self.num_frames = len(stamps)
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        if None in stamps or (np.diff(stamps) <= 0).any():  # such as H.264 in AVI
+        ticks = np.array(stamps, float)  # NaN where there is none
+        steps = np.diff(ticks)
+        if np.isnan(ticks).any() or (steps <= 0).any():  # such as H.264 in AVI
             self.times = np.arange(self.num_frames) / (self.fps or math.nan)
             return
-        self.times = np.subtract(stamps, stamps[0]) * float(self._stream.time_base)
-        if self.num_frames > 1 and not _fits(self.fps, self.times):
-            self.fps = float((self.num_frames - 1) / self.times[-1])
-
-
-def _fits(fps: float, times: Float[np.ndarray, " n"]) -> bool:
-    """Return whether a stated frame rate can be true.
-
-    Matroska need not state a rate, and FFmpeg then returns the unit of the time stamps. Otherwise
-    times may be rounded, some frames may be lost, and a recording may pause.
-    """
-    steps = len(times) - 1
-    if abs(float(times[-1]) * fps - steps) <= max(1, steps / 100):
-        return fps > 0
-    return abs(float(np.median(np.diff(times))) * fps - 1) < 0.1
+        unit = float(self._stream.time_base)
+        self.times = (ticks - ticks[0]) * unit
+        # Matroska need not state a rate, and FFmpeg then returns the unit of the time stamps. A
+        # true rate fits most frames: some may be lost, and a recording may pause.
+        if steps.size and not abs(np.sort(steps)[steps.size // 2] * unit * self.fps - 1) < 0.1:
+            self.fps = float(steps.size / self.times[-1])
 
 
 def open_video(
