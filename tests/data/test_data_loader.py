@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -226,6 +227,63 @@ def test_in_evaluation_nothing_takes_the_place(source, damaged, workers):
         np.testing.assert_array_equal(batch["index"], other["index"])
         np.testing.assert_array_equal(batch["clips"][~bad], other["clips"][~bad])
         assert not batch["clips"][bad].any()
+
+
+class Stopping:
+    """A video, or a data set, that raises StopIteration somewhere."""
+
+    classes, mirror_safe = {}, True
+    num_frames, fps = FRAMES, 25.0
+
+    def __init__(self, where):
+        self.where = where
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        if self.where == "item":
+            next(iter(()))
+        return Video(str(index), Stopping(self.where if index == 1 else ""), {})
+
+    def open(self):
+        if self.where == "open":
+            next(iter(()))
+        return self.generate()
+
+    @contextmanager
+    def generate(self):
+        if self.where == "generator":
+            next(iter(()))
+        yield self
+
+    def read(self, frames, size):
+        if self.where == "read":
+            next(iter(()))
+        return np.zeros((*frames.shape, *size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("where", ["open", "generator", "read"])
+def test_a_stop_iteration_does_not_end_an_epoch(where):
+    (batch,) = take(eval_batches(Stopping(where), SAMPLING, SIZE, batch=3), 2)
+    ((number, reason),) = failed_videos(batch)
+    assert number == 1 and reason.startswith("1: reading it raised StopIteration")
+    (batch,) = train(Stopping(where), 1, batch=3)
+    assert len(batch["index"]) == 3
+
+
+def test_a_data_set_that_raises_stop_iteration_is_named():
+    for batches in (eval_batches, partial(train_batches, seed=0)):
+        with pytest.raises(ValueError, match=r"Stopping\[\d\] raised StopIteration"):
+            take(batches(Stopping("item"), SAMPLING, SIZE, batch=3), 1)
+
+
+def test_a_runtime_error_of_a_video_stays_one(source):
+    def work():
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="^broken$"):
+        data_loader.run_with_timeout(9.0, source[0], work)
 
 
 def test_what_cannot_be_batched_is_refused(source):

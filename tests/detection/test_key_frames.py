@@ -4,10 +4,18 @@ import av
 import numpy as np
 import pytest
 
-from tests.data.video.test_video_decoder import write_clip
+from tests.data.video.test_video_decoder import (
+    MAIN,
+    POSTER,
+    read_numbers,
+    set_matrix,
+    write_clip,
+    write_stamped,
+    write_streams,
+)
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.data.video.media_containers import ZippedFrames
-from vrl_jax.data.video.video_decoder import VideoFile
+from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
 from vrl_jax.data.video_dataset import FrameReader, VideoError, VideoHandle
 from vrl_jax.detection.key_frames import (
     KeyFrame,
@@ -43,6 +51,43 @@ def test_a_clip_is_centred_on_its_key_frame(path, time, seconds, expected):
     with VideoFile(path).open() as whole:
         np.testing.assert_array_equal(got, whole.read(np.array([expected]), (64, 128))[0])
     assert len(np.unique(got.reshape(5, -1), axis=0)) == len(set(expected))
+
+
+@pytest.fixture(scope="module")
+def varying(tmp_path_factory):
+    """Ten frames in the first half of a second, one a second later, then ten a second."""
+    stamps = np.concatenate([np.arange(10) * 50, 1450 + np.arange(10) * 100])
+    return write_stamped(tmp_path_factory.mktemp("clip") / "varying.mkv", stamps)
+
+
+@pytest.mark.parametrize(
+    "time, expected",
+    [(0.0, 0), (0.21, 4), (0.9, 9), (1.0, 10), (1.45, 10), (1.61, 12), (2.35, 19), (2.38, 19)],
+)
+def test_a_key_frame_is_found_by_its_time_stamp(varying, time, expected):
+    for start, media in ((0, VideoFile(varying)), (10, Excerpt(VideoFile(varying), 10, 20))):
+        if expected >= start:
+            shift = 1.45 if start else 0.0
+            if time - shift < -0.05:
+                continue
+            clip = read(KeyFrame(media, (64, 128), time - shift), Sampling(1, 1, 1), (64, 128))
+            assert read_numbers(clip)[0] == expected
+
+
+def test_a_time_outside_of_a_varying_video_is_named(varying):
+    for time in (-0.2, 2.6):
+        with pytest.raises(VideoError, match=r"key frame (-2|21) is outside.* 20 frames at 8.08"):
+            KeyFrame(VideoFile(varying), (64, 128), time).open().__enter__()
+
+
+def test_a_key_frame_is_of_the_video_and_upright(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_streams(path, MAIN, POSTER)
+    path.write_bytes(set_matrix(path.read_bytes(), (0, 1, 1, 0)))
+    assert frame_size(str(path)) == (128, 64)
+    got = read(KeyFrame(VideoFile(str(path)), (128, 64), 0.4), Sampling(1, 1, 1), (128, 64))
+    numbers, videos = read_numbers(got.swapaxes(1, 2))
+    assert (numbers, videos) == (10, 0)
 
 
 def test_a_stride_at_another_rate(path):

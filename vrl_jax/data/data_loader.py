@@ -152,7 +152,11 @@ class _Clips:
     time_limit: float
 
     def read(self, index: int, choose: Callable[..., np.ndarray]) -> np.ndarray:
-        video = self.source[index]
+        try:
+            video = self.source[index]
+        except StopIteration as error:  # grain takes it for the end of an epoch
+            name = f"{type(self.source).__name__}[{index}]"
+            raise ValueError(f"{name} raised StopIteration, as `next` of no items does") from error
 
         def work():
             with video.media.open() as reader:
@@ -215,7 +219,9 @@ def _row(clips: np.ndarray, index: int, failed: list[tuple[int, str]]) -> dict[s
 def run_with_timeout(seconds: float, video: Video, work: Callable[[], T]) -> T:
     """Return the result of `work`; raises `VideoError` if it takes longer than `seconds`.
 
-    A decoder that hangs in native code cannot be interrupted, so its thread is abandoned.
+    A decoder that hangs in native code cannot be interrupted, so its thread is abandoned. A
+    `StopIteration`, which grain takes for the end of an epoch, becomes a `VideoError`, and so does
+    the `RuntimeError` that Python makes from it in a generator.
     """
     if not hasattr(_LOCAL, "thread"):
         _LOCAL.thread = _WorkThread()
@@ -225,6 +231,11 @@ def run_with_timeout(seconds: float, video: Video, work: Callable[[], T]) -> T:
     except queue.Empty:
         del _LOCAL.thread
         raise VideoError(f"{video.id}: could not be read within {seconds:g} s") from None
+    cause = error.__cause__ if isinstance(error, RuntimeError) else error
+    if isinstance(cause, StopIteration):
+        raise VideoError(
+            f"{video.id}: reading it raised StopIteration, as `next` of no items does"
+        ) from error
     if error:
         raise error
     return result

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 
 @runtime_checkable
@@ -25,6 +25,17 @@ class FrameReader(Protocol):
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         """Return frames as RGB of (height, width) `size`, scaled to cover it and center-cropped."""
         ...
+
+
+@runtime_checkable
+class HasTimes(Protocol):
+    """A `FrameReader` of a video whose frame rate may vary.
+
+    Attributes:
+      times: when each frame is shown, in seconds from the first frame, ascending.
+    """
+
+    times: Float[np.ndarray, " n"]
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ import av
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vrl_jax.data.video.video_decoder import ANY_METADATA
-from vrl_jax.data.video_dataset import FrameReader, VideoError, VideoHandle
+from vrl_jax.data.video.video_decoder import open_video, upright_size
+from vrl_jax.data.video_dataset import FrameReader, HasTimes, VideoError, VideoHandle
 
 REACH = 1 << 20  # frames before and after a key frame, more than any clip has
 
@@ -59,13 +59,22 @@ class KeyFrame:
         with _open_cached(self.media) as video:
             if not video.fps > 0:
                 raise VideoError(f"{self.media}: it has no frame rate")
-            frame = round(self.time * video.fps if self.seconds else self.time)
+            frame = _find_frame(video, self.time) if self.seconds else round(self.time)
             if not 0 <= frame < video.num_frames:
                 raise VideoError(
                     f"{self.media}: key frame {frame} is outside of the video, which has "
                     f"{video.num_frames} frames at {video.fps:g} per second"
                 )
             yield _KeyFrameReader(video, frame, self.shape)
+
+
+def _find_frame(video: FrameReader, time: float) -> int:
+    """Return the number of the frame that is closest in time; out of range outside of the video."""
+    if not isinstance(video, HasTimes):
+        return round(time * video.fps)
+    inside = min(max(time, 0.0), video.times[-1])
+    closest = int(np.abs(video.times - inside).argmin())
+    return closest + round((time - inside) * video.fps)
 
 
 _CACHE = threading.local()  # the video that each thread read last
@@ -131,9 +140,8 @@ def letterbox_boxes(
 def frame_size(path: str) -> tuple[int, int]:
     """Return height and width of a video's frames after rotation; raises `VideoError`."""
     try:
-        with av.open(path, **ANY_METADATA) as container:
-            frame = next(container.decode(video=0))
-    except (av.FFmpegError, OSError, IndexError, StopIteration) as error:
+        container, streams = open_video(path)
+        with container:
+            return upright_size(next(container.decode(streams[0])))
+    except (av.FFmpegError, OSError, StopIteration) as error:
         raise VideoError(f"{path}: {getattr(error, 'strerror', '') or 'no frame'}") from error
-    rotated = round(frame.rotation / 90) % 2
-    return (frame.width, frame.height) if rotated else (frame.height, frame.width)

@@ -11,15 +11,25 @@ import numpy as np
 import pytest
 
 from tests.data.misbehaving import LINES, Named, Unlisted
-from tests.data.video.test_video_decoder import write_clip
+from tests.data.video.test_video_decoder import (
+    COVER,
+    JITTER,
+    MAIN,
+    POSTER,
+    set_matrix,
+    write_clip,
+    write_stamped,
+    write_streams,
+)
 from vrl_jax.data.datasets import dataset_lookup, indexed
 from vrl_jax.data.datasets.benchmarks import UCF101
-from vrl_jax.data.datasets.indexed import Indexed
+from vrl_jax.data.datasets.indexed import Indexed, Row
 from vrl_jax.data.datasets.record_shards import WebDataset
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.datasets.transcoded import Prepared
 from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile
 from vrl_jax.data.tools import video_index
+from vrl_jax.data.video.video_decoder import VideoFile
 from vrl_jax.data.video_dataset import Splits, fingerprint
 
 ROOT = Path(__file__).parents[3]
@@ -85,6 +95,43 @@ def test_every_video_is_written_down(tmp_path, capsys):
             SystemExit, match="^error: .* made with other settings: .* another --out"
         ):
             video_index.main(other)
+
+
+def test_rows_describe_the_video_that_is_read(tmp_path):
+    clip = Path(write_clip(tmp_path / "transposed.mp4", frames=3))
+    clip.write_bytes(set_matrix(clip.read_bytes(), (0, 1, 1, 0)))
+    write_streams(tmp_path / "poster.mkv", POSTER, MAIN)
+    write_streams(tmp_path / "song.mp4", COVER)
+    write_stamped(tmp_path / "browser.webm", JITTER, "libvpx")
+    rows = {
+        path.stem: Row(
+            path.stem,
+            ("train",),
+            str(path),
+            path.name,
+            {},
+            **video_index._check_video((VideoFile(str(path)), False)),
+        )
+        for path in tmp_path.iterdir()
+    }
+    shapes = {name: (row.height, row.width) for name, row in rows.items()}
+    assert shapes == {
+        "transposed": (128, 64),
+        "poster": (64, 128),
+        "browser": (64, 128),
+        "song": (0, 0),
+    }
+    row = rows["transposed"]
+    assert (row.mirrored, row.rotation, row.streams) == (True, 90, 1)
+    row = rows["poster"]
+    assert (row.frames, row.fps, row.seconds, row.streams) == (20, 25.0, 0.8, 2)
+    assert rows["browser"].fps == pytest.approx(20 / 0.665)
+    assert rows["browser"].seconds == pytest.approx(21 * 0.665 / 20, abs=1e-3)
+    assert rows["song"].reason == "it has no video stream"
+    about = {"splits": {}, "readable": 3, "classes": {}}
+    summary = video_index.summarize_index(list(rows.values()), about)
+    assert "1 with several video streams: the one with the largest frames is read" in summary
+    assert "several" not in video_index.summarize_index([rows["browser"]], about)
 
 
 def test_the_hash_is_of_the_videos_not_of_where_they_are(tmp_path):

@@ -11,14 +11,21 @@ import pytest
 
 from tests.data.misbehaving import LINES, Named
 from tests.data.tools.test_video_index import kill_and_repeat, write_set
-from tests.data.video.test_video_decoder import read_numbers, write_clip
+from tests.data.video.test_video_decoder import (
+    MAIN,
+    POSTER,
+    read_numbers,
+    set_matrix,
+    write_clip,
+    write_streams,
+)
 from vrl_jax.data.datasets import indexed, transcoded
 from vrl_jax.data.datasets.indexed import Indexed, Row
 from vrl_jax.data.datasets.transcoded import Prepared
 from vrl_jax.data.datasets.video_folders import ListFile
 from vrl_jax.data.tools import h264, video_index, video_transcoder
 from vrl_jax.data.video.media_containers import ArrayRecord
-from vrl_jax.data.video.video_decoder import VideoBytes
+from vrl_jax.data.video.video_decoder import VideoBytes, VideoFile
 from vrl_jax.data.video_dataset import Splits, VideoError
 
 READABLE = [0, 1, 4, 5, 6]
@@ -96,7 +103,6 @@ def test_records_are_as_documented(manifest_dir, tmp_path):
 
 
 def test_shards_depend_on_the_manifest_alone(manifest_dir, tmp_path, monkeypatch):
-    # 64 pixels: x264 may encode frames of 32 x 64 to other bytes of the same pictures.
     monkeypatch.setattr(video_transcoder, "BYTES_PER_PIXEL", 2.5)
     for name, workers in (("one", 1), ("three", 3)):
         video_transcoder.transcode_videos(manifest_dir, tmp_path / name, 64, workers, shard_mb=1)
@@ -214,6 +220,32 @@ def test_colours_and_rate_stay(tmp_path):
         assert reader.fps == float(rate)
         pixels = reader.read(np.array([[4]]), (32, 64))[0, 0, 16, 8::16]
     np.testing.assert_allclose(pixels.astype(int), colours.astype(int), atol=6)
+
+
+def test_bytes_do_not_depend_on_the_instruction_set(videos, monkeypatch):
+    path = str(videos / "diverse" / "decord" / "flipping_a_pancake.mkv")
+    row = Row("a", ("train",), path, "a", {}, 20, 30.0, 256, 340)
+    fast, params = h264.transcode_video(row, 64), h264.CODEC["x264-params"]
+    monkeypatch.setitem(h264.CODEC, "x264-params", f"{params}:asm=0")
+    assert h264.transcode_video(row, 64) == fast
+
+
+@pytest.mark.parametrize("matrix", [(0, 1, 1, 0), (-1, 0, 0, 1)])
+def test_a_mirrored_video_of_several_streams_becomes_upright(tmp_path, matrix):
+    path = tmp_path / "clip.mp4"
+    write_streams(path, MAIN, POSTER)
+    path.write_bytes(set_matrix(path.read_bytes(), matrix))
+    values = video_index._check_video((VideoFile(str(path)), False))
+    row = Row("a", ("train",), str(path), path.name, {}, **values)
+    assert (row.streams, row.mirrored, row.frames) == (2, True, 20)
+    assert (row.height, row.width) == ((128, 64) if matrix[1] else (64, 128))
+    frames, size = np.array([[0, 13]]), (row.height, row.width)
+    with VideoFile(str(path)).open() as old:
+        was = old.read(frames, size)
+    with VideoBytes("a", h264.transcode_video(row, 64)).open() as new:
+        assert new.num_frames == 20
+        gap = was.astype(int) - new.read(frames, size)
+    assert np.abs(gap).mean() < 6
 
 
 def test_a_rotated_video_becomes_upright(videos, tmp_path):

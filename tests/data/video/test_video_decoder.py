@@ -1,15 +1,20 @@
+import contextlib
 import csv
+import io
 import pathlib
 import pickle
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
+from PIL import Image
 
 from vrl_jax.data.video import video_decoder
 from vrl_jax.data.video.video_decoder import Excerpt, VideoBytes, VideoFile
-from vrl_jax.data.video_dataset import VideoError
+from vrl_jax.data.video_dataset import HasTimes, VideoError
 
 HEIGHT, WIDTH, BITS = 64, 128, 8
 
@@ -106,7 +111,7 @@ def decode_in_order(path, numbers):
     """Return the wanted frames, upright and at full size, as a plain decoder puts them out."""
     images = {}
     with av.open(path, **video_decoder.ANY_METADATA) as file:
-        for number, frame in enumerate(file.decode(video=0)):
+        for number, frame in enumerate(file.decode(file.streams.best("video"))):
             if number in numbers:
                 image = frame.to_ndarray(format="rgb24")
                 images[number] = np.rot90(image, {0: 0, -90: 3, 180: 2, 90: 1}[frame.rotation])
@@ -115,11 +120,13 @@ def decode_in_order(path, numbers):
 
 def test_real_files_decode_exactly_or_say_why_not(videos, rng):
     damaged_inside = "diverse/decord/corrupted.mp4"  # 50 frames are stored, 28 decode
+    # Its stream 3 has larger frames than the first, which the manifest describes.
+    two_videos = {"diverse/torchcodec/nasa_13013.mp4": 390}
     # x264's 4:4:4 cannot be entered in the middle; the other has no keyframe.
     from_start = {"-video-with-dash-.mp4", "block_ends_beyond_cluster.mkv"}
     refused = 0
     for path, num_frames in manifest(videos).items():
-        media = VideoFile(str(videos / path))
+        media, num_frames = VideoFile(str(videos / path)), two_videos.get(path, num_frames)
         if path == damaged_inside:
             continue
         if num_frames == 0:
@@ -200,20 +207,211 @@ def test_scaled_to_cover_then_cut_at_the_centre(tmp_path):
     assert np.abs(means - half).mean() < 8
 
 
-@pytest.mark.parametrize(
-    ("matrix", "turns"), [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)]
-)
-def test_a_rotation_tag_is_applied(tmp_path, matrix, turns):
-    # x' = a x + c y, y' = b x + d y with x to the right and y down (ISO/IEC 14496-12, tkhd).
-    data = pathlib.Path(write_clip(tmp_path / "clip.mp4", frames=3)).read_bytes()
+# x' = a x + c y, y' = b x + d y with x to the right and y down (ISO/IEC 14496-12, tkhd).
+MATRICES = {
+    (1, 0, 0, 1): (False, 0),
+    (0, 1, -1, 0): (False, -90),
+    (0, -1, 1, 0): (False, 90),
+    (-1, 0, 0, -1): (False, 180),
+    (-1, 0, 0, 1): (True, 0),
+    (1, 0, 0, -1): (True, 180),
+    (0, 1, 1, 0): (True, 90),
+    (0, -1, -1, 0): (True, -90),
+}
+
+
+def set_matrix(data, matrix):
+    """Return an mp4 file with another display matrix in its first track."""
     at = data.index(b"tkhd") + 4 + 40
     a, b, c, d = (65536 * value for value in matrix)
-    turned = data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :]
-    frames = np.array([[2, 0]])
+    return data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :]
+
+
+def show(image, matrix):
+    """Move each pixel of a stored image to where the matrix shows it."""
+    a, b, c, d = matrix
+    (y, x), (h, w) = np.indices(image.shape[:2]), image.shape[:2]
+    columns, rows = a * x + c * y, b * x + d * y
+    shown = np.empty((w, h, 3) if b else (h, w, 3), np.uint8)
+    shown[rows - rows.min(), columns - columns.min()] = image
+    return shown
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_display_matrix_is_applied(tmp_path, matrix):
+    data = pathlib.Path(write_clip(tmp_path / "clip.mp4", frames=3)).read_bytes()
+    turned = VideoBytes("turned", set_matrix(data, matrix))
     with VideoBytes("plain", data).open() as reader:
-        plain = np.rot90(reader.read(frames, (32, 64)), turns, (2, 3))
-    with VideoBytes("turned", turned).open() as reader:
-        np.testing.assert_array_equal(reader.read(frames, plain.shape[2:4]), plain)
+        plain = show(reader.read(np.array([[2]]), (32, 64))[0, 0], matrix)
+    with turned.open() as reader:
+        np.testing.assert_array_equal(reader.read(np.array([[2]]), plain.shape[:2])[0, 0], plain)
+    container, (stream,) = video_decoder.open_video("turned", turned.data)
+    with container:
+        frame = next(container.decode(stream))
+    mirrored, rotation = MATRICES[matrix]
+    found = video_decoder.frame_orientation(frame)
+    assert found[0] == mirrored and (found[1] - rotation) % 360 == 0
+    assert video_decoder.upright_size(frame) == ((128, 64) if matrix[1] else (64, 128))
+
+
+def test_a_frame_whose_side_data_pyav_does_not_know_is_rotated():
+    image, exif, file = Image.fromarray(draw(5)), Image.Exif(), io.BytesIO()
+    exif[274] = 6  # orientation: rotate clockwise
+    image.save(file, "JPEG", exif=exif)
+    container, (stream,) = video_decoder.open_video("photo", file.getvalue())
+    with container:
+        frame = next(container.decode(stream))
+    with contextlib.suppress(ValueError):
+        frame.side_data.get("DISPLAYMATRIX")  # "31 is not a valid Type" before some release
+    assert video_decoder.frame_orientation(frame) == (False, -90)
+
+
+def write_streams(path, *streams):
+    """Write a file with video streams of (codec, height, frames, disposition), all interleaved."""
+    with av.open(str(path), "w") as file:
+        outputs = []
+        for codec, height, _, disposition in streams:
+            output = file.add_stream(codec, rate=25)
+            output.width, output.height = 2 * height, height
+            output.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            output.disposition = disposition
+            outputs.append(output)
+        for number in range(max(frames for _, _, frames, _ in streams)):
+            for video, (output, stream) in enumerate(zip(outputs, streams, strict=True)):
+                if number < stream[2]:
+                    image = av.VideoFrame.from_ndarray(draw(number, video), format="rgb24")
+                    file.mux(output.encode(image.reformat(format=output.pix_fmt)))
+        for output in outputs:
+            file.mux(output.encode())
+    return str(path)
+
+
+COVER = ("mjpeg", 128, 1, Disposition.attached_pic)
+MAIN = ("libx264", 64, 20, Disposition(0))
+DEFAULT = ("libx264", 64, 20, Disposition.default)
+POSTER = ("libx264", 128, 1, Disposition.default)
+PREVIEW = ("libx264", 32, 20, Disposition.default)
+
+
+@pytest.mark.parametrize(
+    ("name", "streams", "video", "count"),
+    [
+        ("cover.mp4", (MAIN, COVER), 0, 1),
+        ("poster.mp4", (POSTER, MAIN), 1, 2),
+        ("poster.mkv", (POSTER, MAIN), 1, 2),
+        ("thumbnail.mkv", (("mjpeg", 128, 1, Disposition(0)), MAIN), 1, 2),
+        ("preview.mp4", (PREVIEW, MAIN), 1, 2),
+        ("preview.mkv", (PREVIEW, MAIN), 1, 2),
+        ("default.mkv", (MAIN, DEFAULT), 1, 2),
+        ("cameras.mkv", (MAIN, MAIN), 0, 2),
+        ("cameras.avi", (PREVIEW, MAIN), 1, 2),
+    ],
+)
+def test_the_video_is_the_largest_of_several_streams(tmp_path, name, streams, video, count):
+    path = write_streams(tmp_path / name, *streams)
+    frames = np.array([[0, 19, 7]])
+    for media in (VideoFile(path), VideoBytes("memory", pathlib.Path(path).read_bytes())):
+        with media.open() as reader:
+            assert (reader.num_frames, reader.fps) == (20, 25)
+            numbers, videos = read_numbers(reader.read(frames, (64, 128)))
+            np.testing.assert_array_equal(numbers, frames)
+            assert set(videos.flat) == {video}
+    container, found = video_decoder.open_video(path)
+    with container:
+        assert len(found) == count and found[0].index == video
+
+
+def put_cover_first(path):
+    """Move the metadata of an mp4 file, and so its cover art, before its tracks."""
+
+    def boxes(start, end):
+        while start < end:
+            size = int.from_bytes(data[start : start + 4])
+            yield data[start + 4 : start + 8], data[start : start + size]
+            start += size
+
+    data = path.read_bytes()
+    kinds = dict(boxes(0, len(data)))
+    start = data.index(kinds[b"moov"]) + 8
+    parts = sorted(
+        boxes(start, start + len(kinds[b"moov"]) - 8),
+        key=lambda box: [b"mvhd", b"udta", b"trak"].index(box[0]),
+    )
+    moov = b"".join(content for _, content in parts)
+    path.write_bytes(data[:start] + moov + data[start + len(moov) :])
+
+
+def test_cover_art_is_never_the_video(tmp_path):
+    path = tmp_path / "cover.mp4"
+    write_streams(path, MAIN, COVER)
+    put_cover_first(path)
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].disposition & Disposition.attached_pic
+    with VideoFile(str(path)).open() as reader:
+        assert (reader.num_frames, reader.fps) == (20, 25)
+    write_streams(tmp_path / "song.mp4", COVER)
+    with pytest.raises(VideoError, match="song.mp4: it has no video stream"):
+        VideoFile(str(tmp_path / "song.mp4")).open().__enter__()
+
+
+def write_stamped(path, milliseconds, codec="libx264", rate=1000):
+    """Write a clip with time stamps, and without a frame rate in Matroska."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, stamp in enumerate(milliseconds):
+            image = av.VideoFrame.from_ndarray(draw(number), format="rgb24")
+            image.pts, image.time_base = int(stamp), Fraction(1, 1000)
+            file.mux(stream.encode(image))
+        file.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    at = data.find(b"\x23\xe3\x83")  # DefaultDuration
+    if rate == 1000 and at > 0:
+        size = 4 + (data[at + 3] & 0x7F)
+        data[at : at + size] = bytes([0xEC, 0x80 | size - 2]) + bytes(size - 2)  # Void
+        path.write_bytes(data)
+    return str(path)
+
+
+JITTER = np.cumsum([0] + [25, 42, 33, 33] * 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "stamps", "rate", "fps"),
+    [
+        ("browser.webm", "libvpx", JITTER, 1000, 20 / 0.665),
+        ("screen.mkv", "libx264", 40 + JITTER, 1000, 20 / 0.665),
+        ("slides.mkv", "libx264", [0, 1100, 2000, 3300], 1000, 3 / 3.3),
+        ("two.mkv", "libx264", [0, 40], 1000, 25),
+        ("live.flv", "flv", JITTER, 1000, 20 / 0.665),  # decoded from the start
+        ("dim.mkv", "libx264", np.arange(20) * 100, 30, 10),  # every frame states 1 / 30 s
+        ("lost.mkv", "libx264", np.delete(np.arange(30) * 40, 7), 25, 25),
+        ("paused.mkv", "libx264", np.arange(20) * 40 + 9000 * (np.arange(20) > 9), 25, 25),
+        ("rounded.mkv", "libx264", [0, 17, 33, 50, 67], 60, 60),
+    ],
+)
+def test_the_rate_is_the_time_stamps_unless_the_stated_one_fits(
+    tmp_path, name, codec, stamps, rate, fps
+):
+    with VideoFile(write_stamped(tmp_path / name, stamps, codec, rate)).open() as reader:
+        assert reader.fps == pytest.approx(fps, rel=1e-3)
+        assert reader.num_frames == len(stamps) and isinstance(reader, HasTimes)
+        np.testing.assert_allclose(reader.times, (stamps - np.asarray(stamps)[0]) / 1000, atol=1e-6)
+        numbers = read_numbers(reader.read(np.arange(reader.num_frames)[None], (64, 128)))[0, 0]
+    np.testing.assert_array_equal(numbers, np.arange(len(stamps)))
+
+
+def test_time_stamps_out_of_order_are_not_used(tmp_path):
+    path = write_clip(tmp_path / "h264.avi", frames=20, g=20, bf=2)
+    with av.open(path) as file:
+        stamps = [frame.pts for frame in file.decode(video=0)]
+    assert stamps != sorted(stamps)
+    with VideoFile(path).open() as reader:
+        assert reader.fps == 25
+        np.testing.assert_allclose(reader.times, np.arange(20) / 25)
+        numbers = read_numbers(reader.read(np.arange(20)[None], (64, 128)))[0, 0]
+    np.testing.assert_array_equal(numbers, np.arange(20))
 
 
 def test_bytes_read_like_the_file_and_media_travel(tmp_path):

@@ -36,8 +36,10 @@ class Row:
       fps: frames per second.
       height: height of the upright frames, pixels.
       width: width of the upright frames, pixels.
+      mirrored: whether stored frames are mirrored left to right before they are rotated.
       rotation: rotation that makes stored frames upright, degrees counter-clockwise.
       seconds: duration.
+      streams: number of video streams in the file, one of which is read.
       bytes: size of the file.
       sha256: hash of the file, if it was computed.
       ok: whether the video can be read.
@@ -53,8 +55,10 @@ class Row:
     fps: float = 0.0
     height: int = 0
     width: int = 0
+    mirrored: bool = False
     rotation: int = 0
     seconds: float = 0.0
+    streams: int = 0
     bytes: int = 0
     sha256: str = ""
     ok: bool = False

@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from tqdm import tqdm
 
@@ -31,7 +30,12 @@ from vrl_jax.data.datasets import dataset_lookup, indexed
 from vrl_jax.data.datasets.file_lists import PARTS
 from vrl_jax.data.datasets.indexed import Row
 from vrl_jax.data.tools.worker_pool import Failure, Pool
-from vrl_jax.data.video.video_decoder import ANY_METADATA, VideoFile
+from vrl_jax.data.video.video_decoder import (
+    VideoFile,
+    frame_orientation,
+    open_video,
+    upright_size,
+)
 from vrl_jax.data.video_dataset import Listing, Splits, Video, VideoError
 
 PART = "manifest.part.jsonl"  # the settings, then the rows written so far
@@ -119,6 +123,11 @@ def summarize_index(rows: list[Row], about: Mapping[str, Any]) -> str:
     lines = [f"{len(rows)} videos, {about['readable']} readable ({splits}), {hours:.2f} hours"]
     reasons = collections.Counter(row.reason for row in rows if not row.ok)
     lines += [f"  {count} unreadable: {reason}" for reason, count in reasons.most_common(8)]
+    several = sum(row.streams > 1 for row in rows)
+    if several:
+        lines.append(
+            f"  {several} with several video streams: the one with the largest frames is read"
+        )
     for label, names in about["classes"].items():
         readable = collections.Counter(row.labels[label] for row in rows if row.ok)
         unreadable = collections.Counter(row.labels[label] for row in rows if not row.ok)
@@ -203,18 +212,20 @@ def _video_properties(media: VideoFile) -> dict[str, Any]:
         last = reader.num_frames - 1
         reader.read(np.array([[0, last // 2, last]]), (16, 16))
         frames, fps = reader.num_frames, reader.fps
-    with av.open(media.path, **ANY_METADATA) as container:
-        first = next(container.decode(video=0))
-    height, width = first.height, first.width
-    if round(first.rotation / 90) % 2:
-        height, width = width, height
+    container, streams = open_video(media.path)
+    with container:
+        first = next(container.decode(streams[0]))
+    height, width = upright_size(first)
+    mirrored, rotation = frame_orientation(first)
     return {
         "frames": frames,
         "fps": fps,
         "height": height,
         "width": width,
-        "rotation": first.rotation,
+        "mirrored": mirrored,
+        "rotation": rotation,
         "seconds": round(frames / fps, 3) if fps else 0.0,
+        "streams": len(streams),
     }
 
 

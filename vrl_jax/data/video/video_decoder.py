@@ -11,25 +11,29 @@ Pixels are assumed square; stored aspect ratios are ignored, as in other loaders
 
 import errno
 import io
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Int, UInt8
 
 from vrl_jax import check
 from vrl_jax.data import remote_paths
-from vrl_jax.data.video_dataset import FrameReader, VideoError, VideoHandle
+from vrl_jax.data.video_dataset import FrameReader, HasTimes, VideoError, VideoHandle
 
 # Memory limit for the frames of a video that has to be decoded from the start.
 MAX_CACHED_BYTES = 4 << 30
 # Metadata may have any encoding, and some of HMDB51 is not UTF-8. PyAV 19 accepts it and no longer
 # has the option.
 ANY_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class VideoFile:
                 data = remote_paths.read_remote(self.path)
             opened = VideoBytes(self.path, data).open()
         else:
-            opened = closing(_FileReader(self.path, lambda: self.path))
+            opened = closing(_FileReader(self.path))
         with opened as reader:
             yield reader
 
@@ -73,7 +77,7 @@ class VideoBytes:
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with closing(_FileReader(self.name, lambda: io.BytesIO(self.data))) as reader:
+        with closing(_FileReader(self.name, self.data)) as reader:
             yield reader
 
 
@@ -109,6 +113,9 @@ class _ExcerptReader:
     def __init__(self, whole: FrameReader, excerpt: Excerpt) -> None:
         self.num_frames = excerpt.stop - excerpt.start
         self.fps = whole.fps
+        if isinstance(whole, HasTimes):
+            times = whole.times[excerpt.start : excerpt.stop]
+            self.times = times - times[0]
         self._whole, self._excerpt = whole, excerpt
 
     def read(
@@ -137,12 +144,13 @@ class _Index(NamedTuple):
 class _FileReader:
     """An open file: seeks where time stamps identify frames, else caches all frames."""
 
-    def __init__(self, name: str, file: Callable[[], str | io.BytesIO]) -> None:
-        self._name, self._file = name, file
+    def __init__(self, name: str, data: bytes | None = None) -> None:
+        self._name, self._data = name, data
         self._reformatter = VideoReformatter()
         self._cached: list[av.VideoFrame] = []
         with _video_errors(name):
-            self._container = _open(file())
+            self._container, streams = open_video(name, data)
+            self._stream = streams[0]
             try:
                 self._prepare()
             except BaseException:
@@ -175,18 +183,14 @@ class _FileReader:
         return {number: self._cached[number] for number in numbers.tolist()}
 
     def _prepare(self) -> None:
-        if not self._container.streams.video:
-            raise VideoError(f"{self._name}: it has no video stream")
-        self._stream = self._container.streams.video[0]
         if self._stream.codec_context is None:
             raise VideoError(f"{self._name}: there is no decoder for its video")
-        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         if not _has_reliable_stamps(self._container, self._stream):
             self._cache(self._container)
             return
         self._index = _scan(self._container, self._stream)
         if self._index and self._seek(np.array([0])):
-            self.num_frames = len(self._index.stamps)
+            self._set_times(self._index.stamps)
         else:
             self._reopen_and_cache()
 
@@ -218,14 +222,14 @@ class _FileReader:
 
     def _reopen_and_cache(self) -> None:
         """Open the file again and cache its frames; packets of the open container were read."""
-        with _open(self._file()) as container:
+        with _open(self._name, self._data) as container:
             self._cache(container)
 
     def _cache(self, container: av.container.InputContainer) -> None:
         """Decode from the start and cache all frames up to the end or the first damage."""
         damage, size = "the stream is empty", 0
         try:
-            for frame in container.decode(container.streams.video[0]):
+            for frame in container.decode(container.streams[self._stream.index]):
                 self._cached.append(frame)
                 size += sum(plane.buffer_size for plane in frame.planes)
                 if size > MAX_CACHED_BYTES:
@@ -239,11 +243,72 @@ class _FileReader:
             damage = error.strerror
         if not self._cached:
             raise VideoError(f"{self._name}: no frame can be decoded: {damage}")
-        self.num_frames = len(self._cached)
+        self._set_times([frame.pts for frame in self._cached])
+
+    def _set_times(self, stamps: Sequence[int | None] | Int[np.ndarray, " n"]) -> None:
+        """Set the number of frames, their times in seconds from the first, and the frame rate."""
+        self.num_frames = len(stamps)
+        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        ticks = np.array(stamps, float)  # NaN where there is none
+        steps = np.diff(ticks)
+        if np.isnan(ticks).any() or (steps <= 0).any():  # such as H.264 in AVI
+            self.times = np.arange(self.num_frames) / (self.fps or math.nan)
+            return
+        unit = float(self._stream.time_base)
+        self.times = (ticks - ticks[0]) * unit
+        # Matroska need not state a rate, and FFmpeg then returns the unit of the time stamps. A
+        # true rate fits most frames: some may be lost, and a recording may pause.
+        if steps.size and not abs(np.sort(steps)[steps.size // 2] * unit * self.fps - 1) < 0.1:
+            self.fps = float(steps.size / self.times[-1])
 
 
-def _open(file: str | io.BytesIO) -> av.container.InputContainer:
-    container = av.open(file, **ANY_METADATA)
+def open_video(
+    name: str, data: bytes | None = None
+) -> tuple[av.container.InputContainer, list[av.VideoStream]]:
+    """Open a file that decodes in one thread, and return its video streams, the best one first.
+
+    Cover art and thumbnails are no videos. The best stream is the one with the largest frames; of
+    equal ones the default. A stream of a single frame comes last.
+
+    Args:
+      name: path of the file, or name of the video in errors.
+      data: content of the file, if it is in memory.
+
+    Raises:
+      VideoError: the file has no video stream.
+    """
+    container = _open(name, data)
+    streams = [stream for stream in container.streams.video if not stream.disposition & PICTURES]
+    if not streams:
+        container.close()
+        raise VideoError(f"{name}: it has no video stream")
+    if len(streams) > 1:
+        packets = _count_packets(name, data, streams)
+
+        def rank(stream: av.VideoStream) -> tuple:
+            codec = stream.codec_context
+            pixels = codec.width * codec.height if codec else -1
+            return packets[stream.index] > 1, pixels, bool(stream.disposition & Disposition.default)
+
+        streams.sort(key=rank, reverse=True)
+    return container, streams
+
+
+def _count_packets(
+    name: str, data: bytes | None, streams: Sequence[av.VideoStream]
+) -> Counter[int]:
+    """Return the number of packets of each stream, by index, up to at least two of each."""
+    packets = Counter()
+    with _open(name, data) as container, suppress(av.FFmpegError):
+        for packet in container.demux([stream.index for stream in streams]):
+            packets[packet.stream.index] += packet.size > 0
+            if all(packets[stream.index] > 1 for stream in streams):
+                break
+    return packets
+
+
+def _open(name: str, data: bytes | None) -> av.container.InputContainer:
+    container = av.open(name if data is None else io.BytesIO(data), **ANY_METADATA)
     for stream in container.streams.video:
         if stream.codec_context:
             stream.codec_context.thread_count = 1  # the loader decodes in parallel
@@ -306,10 +371,36 @@ def convert_frame(
     frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return upright RGB: scaled to cover `size` (height, width), and center-cropped."""
-    turns = round(frame.rotation / 90)
+    mirrored, rotation = frame_orientation(frame)
+    turns = round(rotation / 90)
     h, w = size[::-1] if turns % 2 else size
     scale = max(h / frame.height, w / frame.width)
     height, width = max(h, round(frame.height * scale)), max(w, round(frame.width * scale))
     image = reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
     top, left = (height - h) // 2, (width - w) // 2
-    return np.rot90(image[top : top + h, left : left + w], turns)
+    image = image[top : top + h, left : left + w]
+    return np.rot90(image[:, ::-1] if mirrored else image, turns)
+
+
+def frame_orientation(frame: av.VideoFrame) -> tuple[bool, int]:
+    """Return what makes a frame upright: mirror left and right if True, then rotate.
+
+    The rotation is in degrees counter-clockwise.
+    """
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV fails on frames with a kind of side data that it does not know
+        return False, frame.rotation
+    if matrix is None:
+        return False, 0
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    mirrored = a * d < b * c
+    if mirrored:
+        a, b = -a, -b
+    return mirrored, -round(math.degrees(math.atan2(b, a)))
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Return height and width of a frame when it is upright."""
+    turned = round(frame_orientation(frame)[1] / 90) % 2
+    return (frame.width, frame.height) if turned else (frame.height, frame.width)
