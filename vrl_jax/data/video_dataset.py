@@ -139,7 +139,8 @@ class VideoList:
       videos: the items.
       classes, mirror_safe: see `VideoDataset`.
       hash: hash of the data set, if it was indexed.
-      left_out: number of further videos of the data set that are left out as unreadable.
+      left_out: number of further videos of the data set that are left out: unreadable ones, and
+        those outside of the expected folders.
     """
 
     videos: tuple[Video, ...]
