@@ -105,7 +105,8 @@ def require_files(videos: VideoList) -> VideoList:
     missing = [path for path in paths if not folders.has_file(path)]
     if missing:
         stems = (path for each in missing[:3] for path in (each, _stem(each)))
-        folder = next(filter(os.path.isdir, stems), "")
+        folders_of_frames = filter(holds_images, filter(os.path.isdir, stems))
+        folder = next(folders_of_frames, "")
         hint = f"; {folder} is a folder: pack the frames of a video into one .zip file" * bool(
             folder
         )
@@ -131,7 +132,7 @@ def locate_videos(
     for name, label, candidates in rows:
         paths = [os.path.join(root, candidate) for candidate in candidates]
         path = next(filter(None, map(folders.find, paths)), paths[0])
-        videos.append(Video(name, open_handle(path), {"class": label}))
+        videos.append(Video(remote_paths.to_text(name), open_handle(path), {"class": label}))
     return VideoList(tuple(videos), {"class": tuple(classes)}, mirror_safe)
 
 
@@ -185,17 +186,23 @@ def cite_line(path: AnyPath, row: int) -> str:
 
 def read_classes(path: AnyPath) -> tuple[tuple[str, ...], int]:
     """Return the class names and the first class number of a file of lines `[number] name`."""
-    lines = [line for _, line in read_lines(path)]
-    if "nan" in lines:
-        raise ValueError(f"{path}: 'nan' stands for a missing value, not for a class")
-    rows = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
-    if not all(rows):
-        return tuple(lines), 0
-    names = {int(row[1]): row[2] for row in rows}
+    names = read_class_numbers(path)
     first = min(names, default=0)
-    if sorted(names) != list(range(first, first + len(lines))):
+    if list(names) != list(range(first, first + len(names))):
         raise ValueError(f"{path}: classes must be numbered without gaps from {first}")
-    return tuple(names[number] for number in sorted(names)), first
+    return tuple(names.values()), first
+
+
+def read_class_numbers(path: AnyPath) -> dict[int, str]:
+    """Return the class names by number, ascending; lines without numbers count from 0."""
+    lines = [line for _, line in read_lines(path)]
+    rows = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
+    names = {int(row[1]): row[2] for row in rows} if all(rows) else dict(enumerate(lines))
+    if len(names) < len(lines):
+        raise ValueError(f"{path}: two classes have the same number")
+    if "nan" in names.values():
+        raise ValueError(f"{path}: 'nan' stands for a missing value, not for a class")
+    return dict(sorted(names.items()))
 
 
 def require_folder(key: str, path: str) -> AnyPath:
@@ -269,10 +276,10 @@ def has_videos(folder: AnyPath) -> bool:
         )
 
 
-def holds_images(folder: AnyPath) -> bool:
+def holds_images(folder: str | AnyPath) -> bool:
     """Return whether the first files of a folder are images, as in a folder of frames."""
     if remote_paths.is_remote(folder):
-        return any(name.lower().endswith(IMAGES) for name in remote_paths.list_entries(folder)[0])
+        return any(name.lower().endswith(IMAGES) for name in remote_paths.list_names(str(folder)))
     with os.scandir(folder) as entries:
         return any(entry.name.lower().endswith(IMAGES) for entry in itertools.islice(entries, 9))
 
@@ -330,7 +337,7 @@ def list_shards(key: str, shards: str, pattern: str) -> list[AnyPath]:
         if packed and not paths:
             raise ValueError(
                 f"{key}={shards!r} has compressed shards only, such as {min(packed)}: unpack them, "
-                "or recompress them as plain .tar files"
+                "or pack plain .tar files"
             )
     else:
         paths = [remote_paths.to_path(path) for path in expand_pattern(shards) if path]
