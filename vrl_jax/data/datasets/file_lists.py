@@ -104,12 +104,9 @@ def require_files(videos: VideoList) -> VideoList:
     paths = [video.media.path for video in videos.videos]
     missing = [path for path in paths if not folders.has_file(path)]
     if missing:
-        stems = (path for each in missing[:3] for path in (each, _stem(each)))
-        folders_of_frames = filter(holds_images, filter(os.path.isdir, stems))
-        folder = next(folders_of_frames, "")
-        hint = f"; {folder} is a folder: pack the frames of a video into one .zip file" * bool(
-            folder
-        )
+        folders = (path for each in missing[:3] for path in (each, _stem(each)))
+        frames = [path for path in folders if os.path.isdir(path) and holds_images(path)]
+        hint = f"; {frames[0]} is a folder: pack its frames into one .zip file" if frames else ""
         raise ValueError(
             f"{len(missing)} of {len(paths)} listed videos are missing: "
             f"{', '.join(missing[:3])}{' ...' * (len(missing) > 3)}{hint}"
