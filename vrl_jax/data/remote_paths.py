@@ -128,7 +128,8 @@ def list_entries(folder: AnyPath) -> tuple[list[str], list[str]]:
     else:
         with os.scandir(folder) as scanned:
             entries = [(entry.name, not entry.is_dir()) for entry in scanned]
-    return tuple(sorted(name for name, is_file in entries if is_file == kind) for kind in (1, 0))
+    files = sorted(name for name, is_file in entries if is_file)
+    return files, sorted(name for name, is_file in entries if not is_file)
 
 
 def _list_remote(folder: str) -> list[tuple[str, bool]]:

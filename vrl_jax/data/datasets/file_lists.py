@@ -48,7 +48,6 @@ OFFICIAL_ORDER = (
     ("UCF101", "JumpingJack", "JumpRope"),
     ("Kinetics", "skiing (not slalom or crosscountry)", "skiing crosscountry"),
 )
-COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".lz4")
 
 
 @dataclass(frozen=True)
@@ -223,22 +222,22 @@ def require_file(key: str, path: str) -> AnyPath:
 
 
 class Contents(NamedTuple):
-    """What a folder contains, sorted by name, without hidden entries and `__MACOSX`."""
+    """Names of what a folder contains, sorted, without hidden entries and `__MACOSX`."""
 
-    videos: list[AnyPath]
-    others: list[AnyPath]
-    folders: list[AnyPath]
+    videos: list[str]
+    others: list[str]
+    folders: list[str]
 
 
 def list_contents(folder: AnyPath) -> Contents:
     """Return the video files, the other files and the subfolders of a folder."""
-    files, folders = remote_paths.list_entries(folder)
-    files = [folder / name for name in files if not is_hidden(name)]
-    return Contents(
-        [path for path in files if is_video_name(path.name)],
-        [path for path in files if not is_video_name(path.name)],
-        [folder / name for name in folders if not is_hidden(name)],
+    files, folders = (
+        [name for name in names if not is_hidden(name)]
+        for names in remote_paths.list_entries(folder)
     )
+    videos = list(filter(is_video_name, files))
+    others = sorted(set(files).difference(videos)) if len(videos) < len(files) else []
+    return Contents(videos, others, folders)
 
 
 def is_hidden(name: str) -> bool:
@@ -253,13 +252,13 @@ def is_video_name(name: str) -> bool:
 
 def list_folders(root: AnyPath) -> list[AnyPath]:
     """Return the subfolders of a folder, sorted by name with spaces; empty without the folder."""
-    folders = list_contents(root).folders if remote_paths.is_folder(root) else []
-    return sorted(folders, key=lambda path: (underscores_to_spaces(path.name), path.name))
+    names = list_contents(root).folders if remote_paths.is_folder(root) else []
+    return [root / name for name in sorted(names, key=lambda x: (underscores_to_spaces(x), x))]
 
 
 def list_video_files(folder: AnyPath) -> list[AnyPath]:
     """Return the video files in a folder, sorted."""
-    return list_contents(folder).videos
+    return [folder / name for name in list_contents(folder).videos]
 
 
 def has_videos(folder: AnyPath) -> bool:
@@ -329,12 +328,16 @@ def list_shards(key: str, shards: str, pattern: str) -> list[AnyPath]:
     """
     folder = remote_paths.to_path(shards)
     if shards and remote_paths.is_folder(folder):
-        paths = sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name))
-        packed = [path.name for path in folder.iterdir() if path.name.endswith(COMPRESSED)]
-        if packed and not paths:
+        names = remote_paths.list_entries(folder)[0]
+        paths = [folder / name for name in names if re.fullmatch(pattern, name)]
+        packed = [
+            name for name in names if re.fullmatch(rf"({pattern})\.(gz|bz2|xz|zst|lz4)", name)
+        ]
+        packed += [name for name in names if name.endswith(".tgz")]
+        if packed := [name for name in packed if os.path.splitext(name)[0] not in names]:
             raise ValueError(
-                f"{key}={shards!r} has compressed shards only, such as {min(packed)}: unpack them, "
-                "or pack plain .tar files"
+                f"{key}: {len(packed)} shards in {shards} are compressed, such as {packed[0]}: "
+                "unpack them, or pack plain .tar files"
             )
     else:
         paths = [remote_paths.to_path(path) for path in expand_pattern(shards) if path]

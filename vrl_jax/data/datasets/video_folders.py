@@ -3,6 +3,7 @@
 Nothing here imports JAX.
 """
 
+import os
 from dataclasses import dataclass
 
 from vrl_jax import check
@@ -63,21 +64,19 @@ class ClassFolders(Listed):
         classes = sorted({_class_name(folder) for folder in (*folders, *elsewhere)})
         numbers = {name: number for number, name in enumerate(classes)}
         videos = tuple(
-            Video(
-                to_text(f"{folder.name}/{file.name}"),
-                open_handle(str(file)),
-                {"class": numbers[_class_name(folder)]},
-            )
+            Video(to_text(f"{folder.name}/{name}"), open_handle(os.path.join(folder, name)), label)
             for folder in folders
-            for file in contents[folder].videos
+            for label in ({"class": numbers[_class_name(folder)]},)
+            for name in contents[folder].videos
         )
         left_out, misplaced = _describe_left_out(split, contents)
         if not videos:
             raise ValueError(
-                f"no video in {split}: expected files like {split}/<class>/<video>.mp4{left_out}"
+                f"no video in {split}: expected files like {split}/<class>/<video>.mp4, got "
+                f"{left_out or 'nothing'}"
             )
         if left_out:
-            warn_once(f"{split}: left out{left_out.removeprefix(', got')}")
+            warn_once(f"{split}: left out {left_out}")
         warn_about_order(str(root), classes)
         return VideoList(videos, {"class": tuple(classes)}, left_out=misplaced)
 
@@ -237,33 +236,31 @@ def _class_name(folder: AnyPath) -> str:
 
 
 def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tuple[str, int]:
-    """Return what a split has besides the videos in class folders, and the number of videos in it.
-
-    The text is empty if there is nothing else.
-    """
+    """Return what a split has besides videos in class folders, "" for nothing, and its videos."""
     above = list_contents(split).videos
     frames, below = [], []
-    for folder in (folder for inside in contents.values() for folder in inside.folders):
-        if holds_images(folder):
-            frames.append(folder)
-        else:
-            below += list_video_files(folder)
+    for folder, inside in contents.items():
+        for name in inside.folders:
+            path = f"{folder.name}/{name}"
+            if holds_images(folder / name):
+                frames.append(path)
+            else:
+                below += [f"{path}/{video}" for video in list_contents(folder / name).videos]
+    others = [
+        f"{folder.name}/{name}" for folder, inside in contents.items() for name in inside.others
+    ]
     rows = (
         ("videos outside of class folders", above),
         ("videos in folders below the classes", below),
         ("folders of frames (pack the frames of a video into one .zip file)", frames),
-        ("files of other kinds", [file for inside in contents.values() for file in inside.others]),
+        ("files of other kinds", others),
         (
             "folders without videos",
-            [path for path, inside in contents.items() if not inside.videos],
+            [path.name for path, inside in contents.items() if not inside.videos],
         ),
     )
-    texts = [
-        f"{len(paths)} {kind}, such as {paths[0].relative_to(split)}"
-        for kind, paths in rows
-        if paths
-    ]
-    return ", got " * bool(texts) + "; ".join(texts), len(above) + len(below)
+    texts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in rows if names]
+    return "; ".join(texts), len(above) + len(below)
 
 
 def _person(file: AnyPath) -> str:

@@ -5,7 +5,6 @@ Nothing here imports JAX. Handles are small and picklable; workers open the file
 
 import functools
 import io
-import os
 import re
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ from vrl_jax.data.video import tfrecord
 from vrl_jax.data.video.video_decoder import VideoBytes, check_frames_exist, convert_frame
 from vrl_jax.data.video_dataset import FrameReader, VideoError
 
+_NUMBERS = re.compile(r"([0-9]+)")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
@@ -209,22 +209,25 @@ def sort_frames(names: Iterable[str]) -> list[str]:
       ValueError: the names differ in more than numbers, as those of RGB and flow do, or no number
         tells all images apart.
     """
-    images = [
-        name
-        for name in names
-        if name.lower().endswith(IMAGES) and not re.search(r"(^|/)(\.|__MACOSX/)", name)
-    ]
-    numbered = [name for name in images if re.search(r"\d[^/]*$", os.path.splitext(name)[0])]
-    parts = {name: re.split(r"(\d+)", os.path.splitext(name)[0]) for name in numbered or images}
+    images = [name for name in names if name.lower().endswith(IMAGES)]
+    parts = {  # text and numbers in turn
+        name: _NUMBERS.split(name[: name.rindex(".")])
+        for name in images
+        if "/." not in f"/{name}" and "__MACOSX/" not in name
+    }
+    numbered = [name for name, pieces in parts.items() if len(pieces) > 1 and "/" not in pieces[-1]]
+    if numbered and len(numbered) < len(parts):  # the others are thumbnails
+        parts = {name: parts[name] for name in numbered}
     series = {tuple(pieces[::2]): name for name, pieces in reversed(parts.items())}
     if len(series) > 1:
         raise ValueError(
             f"the images must be one series of numbered frames, got {len(series)}, such as "
             f"{' and '.join(sorted(series.values())[:2])}: keep one series in the zip"
         )
-    frames = sorted(parts, key=lambda name: (*map(int, parts[name][1::2]), name))
-    columns = zip(*(parts[name][1::2] for name in frames), strict=True)
-    if len(frames) > 1 and not any(len(set(map(int, row))) == len(frames) for row in columns):
+    numbers = {name: [int(text) for text in pieces[1::2]] for name, pieces in parts.items()}
+    frames = sorted(parts, key=numbers.get)
+    columns = zip(*numbers.values(), strict=True)
+    if len(frames) > 1 and all(len(set(column)) < len(frames) for column in columns):
         raise ValueError(
             "the images must be one series of numbered frames, but several have the same number: "
             "keep one series in the zip"
