@@ -252,14 +252,14 @@ def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tup
     rows = (
         ("videos outside of class folders", above),
         ("videos in folders below the classes", below),
-        ("folders of frames (pack the frames of a video into one .zip file)", frames),
+        ("folders of frames, which belong into one .zip file each", frames),
         ("files of other kinds", others),
         (
             "folders without videos",
             [path.name for path, inside in contents.items() if not inside.videos],
         ),
     )
-    texts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in rows if names]
+    texts = [f"{kind} ({len(names)}, such as {names[0]})" for kind, names in rows if names]
     return "; ".join(texts), len(above) + len(below)
 
 

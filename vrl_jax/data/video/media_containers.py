@@ -26,6 +26,7 @@ from vrl_jax.data.video import tfrecord
 from vrl_jax.data.video.video_decoder import VideoBytes, check_frames_exist, convert_frame
 from vrl_jax.data.video_dataset import FrameReader, VideoError
 
+_ZEROS = str.maketrans("123456789", "0" * 9)
 _NUMBERS = re.compile(r"([0-9]+)")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
@@ -210,6 +211,11 @@ def sort_frames(names: Iterable[str]) -> list[str]:
         tells all images apart.
     """
     images = [name for name in names if name.lower().endswith(IMAGES)]
+    (shape, *others) = {name.translate(_ZEROS) for name in images} or {""}
+    if not others and "/." not in f"/{shape}":  # padded numbers, the usual case, need no parsing
+        spans = [match.span() for match in re.finditer("0+", shape)]
+        if any(len({name[a:b] for name in images}) == len(images) for a, b in spans):
+            return sorted(images)
     parts = {  # text and numbers in turn
         name: _NUMBERS.split(name[: name.rindex(".")])
         for name in images
