@@ -240,9 +240,11 @@ def test_an_interrupted_finetuning_goes_on_bit_by_bit(tuned, tmp_path, monkeypat
 
 def test_a_classifier_is_stored_with_the_names_of_its_classes(tuned):
     folder, evaluated = tuned
-    (path,) = (folder / "untrained-split1/checkpoints/8/identity").iterdir()
     names = evaluated.data.test().classes["static"]
-    assert json.loads(path.read_text())["classes"] == {str(i): x for i, x in enumerate(names)}
+    with ocp.CheckpointManager(folder / "untrained-split1/checkpoints") as manager:
+        items = ocp.args.Composite(identity=ocp.args.JsonRestore())
+        identity = manager.restore(8, args=items)["identity"]
+    assert identity["classes"] == {str(number): name for number, name in enumerate(names)}
     kept = predicted(next((folder / "untrained-split1").glob("results/*.npz")))
     assert kept["classes"].tolist() == list(names)
 
