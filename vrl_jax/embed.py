@@ -24,7 +24,7 @@ from vrl_jax import atomic_files, pretrained
 from vrl_jax.data import remote_paths
 from vrl_jax.data.data_loader import eval_batches, failed_videos
 from vrl_jax.data.datasets import dataset_lookup
-from vrl_jax.data.datasets.file_lists import EXTENSIONS, PARTS, open_handle
+from vrl_jax.data.datasets.file_lists import PARTS, is_hidden, is_video_name, open_handle
 from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError, VideoList, fingerprint
 from vrl_jax.evaluation.encode_videos import (
@@ -156,13 +156,16 @@ def _list_folder(root: Path) -> VideoList:
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in os.walk(root)
         for name in names
-        if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
+        if is_video_name(name) and not is_hidden(name)
     ]
     if not paths:
         raise ValueError(f"no video in {root}")
     sizes = [(path, (root / path).stat().st_size) for path in sorted(paths)]
     return VideoList(
-        tuple(Video(path, open_handle(str(root / path)), {}) for path, _ in sizes),
+        tuple(
+            Video(remote_paths.to_text(path), open_handle(str(root / path)), {})
+            for path, _ in sizes
+        ),
         classes={},
         hash=hashlib.sha256(repr(sizes).encode()).hexdigest(),
     )

@@ -114,3 +114,31 @@ def test_label_maps_and_exclusions(tmp_path):
         ava_boxes.read_excluded(path)
     with pytest.raises(ValueError, match="there is no file"):
         ava_boxes.read_annotations(tmp_path / "absent.csv")
+
+
+def test_a_header_is_no_row(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("video_id,time,x1, y1, x2, y2,action,person\na,0902,0,0,1,1,3,0\n")
+    assert ava_boxes.read_annotations(path).keys() == [("a", 902.0)]
+    path.write_text("video,0902,0,0,1,1,3,0\n")  # the id of a video
+    assert ava_boxes.read_annotations(path).keys() == [("video", 902.0)]
+    path.write_text("video_id,time,action,x1,y1,x2,y2,person\na,0902,3,0,0,1,1,0\n")
+    with pytest.raises(ValueError, match="rows.csv, line 1: expected video,time,x1"):
+        ava_boxes.read_annotations(path)
+    path.write_text("Video_ID,timestamp\na,0902\n")
+    assert ava_boxes.read_excluded(path) == {("a", 902.0)}
+
+
+@pytest.mark.parametrize("line", ["a,x", "a,nan", "a", "video_id,time"])
+def test_excluded_frames_without_a_time_are_named(tmp_path, line):
+    path = tmp_path / "excluded.csv"
+    path.write_text(f"b,0902\n{line}\n")
+    with pytest.raises(ValueError, match=f"excluded.csv, line 2: expected video,time, got '{line}"):
+        ava_boxes.read_excluded(path)
+
+
+def test_tables_that_are_not_utf8_are_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("é,0902,0,0,1,1,3,0\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="rows.csv is not UTF-8 text"):
+        ava_boxes.read_annotations(path)

@@ -81,6 +81,14 @@ class Split(Synthetic):
         return VideoList(tuple(scenes[i] for i in range(len(scenes))), scenes.classes)
 
 
+@dataclass(frozen=True)
+class Twice(Split):
+    """Videos that are tested on the training videos."""
+
+    def test(self):
+        return self.train()
+
+
 def evaluation(protocol, **settings):
     """Return an evaluation by a protocol, or by a small published one, `(paper, task)`."""
     data = settings.pop("data", Split(train_videos=16, test_videos=16, frames=12))
@@ -230,6 +238,17 @@ def test_an_interrupted_finetuning_goes_on_bit_by_bit(tuned, tmp_path, monkeypat
     assert (tmp_path / "untrained-split1" / "config.json").read_text() == before
 
 
+def test_a_classifier_is_stored_with_the_names_of_its_classes(tuned):
+    folder, evaluated = tuned
+    names = evaluated.data.test().classes["static"]
+    with ocp.CheckpointManager(folder / "untrained-split1/checkpoints") as manager:
+        items = ocp.args.Composite(identity=ocp.args.JsonRestore())
+        identity = manager.restore(8, args=items)["identity"]
+    assert identity["classes"] == {str(number): name for number, name in enumerate(names)}
+    kept = predicted(next((folder / "untrained-split1").glob("results/*.npz")))
+    assert kept["classes"].tolist() == list(names)
+
+
 def restored(folder):
     with ocp.CheckpointManager(folder) as manager:
         return manager.restore(8, args=ocp.args.Composite(state=ocp.args.StandardRestore()))[
@@ -349,6 +368,7 @@ def test_a_frozen_encoder_that_changed_is_an_error():
         ({"protocol": ("coclr", "finetune"), "splits": (), "data": Synthetic()}, "are mirrored"),
         ({"protocol": Probes(published="x:y")}, "no recipe 'x:y'"),
         ({"init": "/no/such/run"}, "/no/such/run"),
+        ({"data": Twice(train_videos=16)}, "16 of 16 test videos are training videos as well"),
         ({"step": -2}, "step"),
     ],
 )
@@ -365,6 +385,11 @@ def test_an_encoder_is_not_judged_on_videos_that_it_was_pretrained_on():
     told = r"on split 2, which has test videos of split 1: pass --config.splits='\(2,\)'"
     with pytest.raises(ValueError, match=told):
         check_no_test_leakage(Split(split=2), Split(split=1))
+
+
+def test_groups_of_the_training_videos_may_be_left_out(tmp_path):
+    protocol = Probes(group="dynamic", ks=(1,), knn=3, test=INPUT)
+    EvaluationRun(evaluation(protocol, data=Twice(train_videos=16)), tmp_path)
 
 
 def test_the_data_tell_their_benchmark():

@@ -9,6 +9,7 @@ import pytest
 
 from configs import synthetic_bod
 from vrl_jax import config
+from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.video.video_decoder import VideoFile
 from vrl_jax.data.video_dataset import Video, VideoList, take_subset
 from vrl_jax.pretraining.online_probes import OnlineProbes
@@ -47,6 +48,26 @@ def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
     with pytest.raises(ValueError, match="evaluate.ks requests 50 neighbours among 30"):
         OnlineProbes(dataclasses.replace(experiment, data=data), method, make_mesh(), tmp_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Twice(Synthetic):
+    """Rendered videos that are tested on the training videos."""
+
+    def test(self):
+        return self.train()
+
+
+def test_a_run_tested_on_its_training_videos_is_refused_unless_groups_are_left_out(tmp_path):
+    experiment = config.build(synthetic_bod.get_config())
+    horizon = experiment.train.horizon(64)
+    method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
+    data = Twice(train_videos=60)
+    experiment = dataclasses.replace(experiment, data=data)
+    with pytest.raises(ValueError, match="60 of 60 test videos are training videos as well"):
+        OnlineProbes(experiment, method, make_mesh(), tmp_path)
+    evaluate = dataclasses.replace(experiment.evaluate, group="static")
+    OnlineProbes(dataclasses.replace(experiment, evaluate=evaluate), method, make_mesh(), tmp_path)
 
 
 def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from tests.report.conftest import dump, dump_lines, fake_run, metrics, probe, result
+from tests.report.conftest import dump, dump_lines, fake_run, metrics, predictions, probe, result
 from vrl_jax.report import html_page, significance
 
 NASTY = '<script>alert("x")</script>'
@@ -249,3 +249,18 @@ def test_runs_of_one_name_are_told_apart(workdir, tmp_path):
 def test_import_needs_no_jax():
     code = "import sys, vrl_jax.report.html_page; assert not {'jax', 'flax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_that_are_not_utf8_are_shown_escaped(workdir, rng):
+    name = "caf\udce9"  # as Python reads the name of a folder that is not UTF-8
+    np.savez(workdir / "results" / "linear_static.npz", **predictions(rng, names=(name, "bar")))
+    linear = json.loads((workdir / "results" / "linear_static.json").read_text())
+    dump(workdir / "results" / "linear_static.json", {**linear, "per_class": {name: 0.5}})
+    config = json.loads((workdir / "config.json").read_text())
+    dump(workdir / "config.json", {**config, "data": {"root": f"/data/{name}"}})
+    dump_lines(workdir / "metrics.jsonl", [metrics(rng, 1), {**metrics(rng, 2), name: 1.0}])
+    page = Page(html_page.write_report(workdir))
+    assert page.text.count("caf\\udce9") > 2 and name not in page.text
+    moved = workdir.rename(workdir.with_name(name))
+    page = Page(html_page.write_report(moved))
+    assert "caf\\udce9" in page.text

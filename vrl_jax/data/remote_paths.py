@@ -83,8 +83,20 @@ def file_size(path: AnyPath) -> int:
 
 
 def read_text(path: AnyPath) -> str:
-    """Return a UTF-8 text without byte order mark; line ends of any system become newlines."""
-    return io.TextIOWrapper(io.BytesIO(path.read_bytes()), "utf-8-sig").read()
+    """Return a UTF-8 text without byte order mark; line ends of any system become newlines.
+
+    Raises:
+      ValueError: the text has another encoding.
+    """
+    try:
+        return io.TextIOWrapper(io.BytesIO(path.read_bytes()), "utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8 ({error})") from None
+
+
+def to_text(name: str) -> str:
+    r"""Return a file name with the bytes that are not UTF-8 escaped, as `caf\xe9`."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_folder(path: AnyPath) -> bool:
@@ -103,14 +115,34 @@ def list_names(folder: str) -> set[str]:
     Raises:
       ValueError: the store cannot be read.
     """
+    return {name for name, is_file in _list_remote(folder) if is_file}
+
+
+def list_entries(folder: AnyPath) -> tuple[list[str], list[str]]:
+    """Return the names of the files and of the subfolders of a folder, each sorted.
+
+    A link counts as what it points to, and as a file if that is missing.
+    """
+    if is_remote(folder):
+        entries = _list_remote(str(folder))
+    else:
+        with os.scandir(folder) as scanned:
+            entries = [(entry.name, not entry.is_dir()) for entry in scanned]
+    files = sorted(name for name, is_file in entries if is_file)
+    return files, sorted(name for name, is_file in entries if not is_file)
+
+
+def _list_remote(folder: str) -> list[tuple[str, bool]]:
+    """Return the names in a folder of an object store, and whether they are files."""
     try:
         files, name = fsspec.url_to_fs(folder)
         entries = files.ls(name, detail=True)
     except FileNotFoundError:
-        return set()
+        return []
     except Exception as error:
         raise ValueError(_read_error(folder, error)) from error
-    return {entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file"}
+    names = ((entry["name"].rstrip("/"), entry["type"] == "file") for entry in entries)
+    return [(path.rpartition("/")[2], is_file) for path, is_file in names if path != name]
 
 
 def _kind(path: AnyPath) -> str:

@@ -4,10 +4,11 @@ Nothing here imports JAX, because these objects are pickled into loader workers.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -150,7 +151,8 @@ class VideoList:
       videos: the items.
       classes, mirror_safe: see `VideoDataset`.
       hash: hash of the data set, if it was indexed.
-      left_out: number of further videos of the data set that are left out as unreadable.
+      left_out: number of further videos of the data set that are left out: unreadable ones, and
+        those outside of the expected folders.
     """
 
     videos: tuple[Video, ...]
@@ -190,3 +192,47 @@ def fingerprint(source: VideoDataset) -> str:
         video = source[index]
         digest.update(repr((video.id, sorted(video.labels.items()))).encode())
     return digest.hexdigest()
+
+
+def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
+    """Raise `ValueError` where test videos are training videos as well.
+
+    Videos are the same if they are opened from the same place. Two whole parts are also the same if
+    ids, labels and sizes of files are, as after copying a folder. Copies of single videos are not
+    found.
+    """
+    known = {_identity(train[index].media) for index in range(len(train))}
+    videos = [test[index] for index in range(len(test))]
+    shared = [video.id for video in videos if _identity(video.media) in known]
+    if not shared and all(read(train) == read(test) for read in (_list_labels, _list_sizes)):
+        shared = [video.id for video in videos]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} of {len(videos)} test videos are training videos as well, such as "
+            f"{shared[0]}: choose parts that share no video, or leave out the groups of a label"
+        )
+
+
+def _identity(media: VideoHandle) -> Any:
+    """Return a key that is equal for handles of the same video."""
+    try:
+        hash(media)
+    except TypeError:
+        return id(media)
+    return media
+
+
+def _list_labels(source: VideoDataset) -> list[tuple]:
+    """Return id and labels of each video."""
+    videos = (source[index] for index in range(len(source)))
+    return [(video.id, sorted(video.labels.items())) for video in videos]
+
+
+def _list_sizes(source: VideoDataset) -> list[Any]:
+    """Return the size of the file of each video, or the video itself where there is no file."""
+    handles = [source[index].media for index in range(len(source))]
+    paths = [getattr(media, "path", "") for media in handles]
+    return [
+        os.path.getsize(path) if os.path.isfile(path) else media
+        for path, media in zip(paths, handles, strict=True)
+    ]

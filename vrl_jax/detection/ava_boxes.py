@@ -1,14 +1,15 @@
 """Reading and writing of boxes with actions in AVA's format.
 
 AVA's annotations are lines `video,time,x1,y1,x2,y2,action,person`, one for each action of a box;
-predictions have a score instead of the person. This module does not import JAX.
+predictions have a score instead of the person. The first line may name the columns. This module
+does not import JAX.
 """
 
 import csv
 import io
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from vrl_jax import atomic_files
+from vrl_jax.data import remote_paths
 
 NONE = -1  # an action or a person that is absent
 MAX_OVERHANG = 0.5  # of a box over the frame, in frame sides; boxes in pixels exceed it
@@ -127,17 +129,24 @@ def read_actions(path: Path) -> dict[int, str]:
 
 def read_excluded(path: Path) -> set[tuple[str, float]]:
     """Return the key frames of lines `video,time`."""
-    rows = list(csv.reader(io.StringIO(_text(path))))
-    for number, row in enumerate(rows, 1):
-        if row and len(row) != 2:
-            raise ValueError(f"{path}, line {number}: expected video,time, got {','.join(row)!r}")
-    return {(row[0], float(row[1])) for row in rows if row}
+    frames = set()
+    for number, row in _csv_rows(path):
+        try:
+            video, time = row
+            if not math.isfinite(float(time)):
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: expected video,time, got {','.join(row)!r}"
+            ) from None
+        frames.add((video, float(time)))
+    return frames
 
 
 def _read(path: Path, scored: bool) -> Boxes:
     rows = []
-    for number, row in enumerate(csv.reader(io.StringIO(_text(path))), 1):
-        if len(row) in (0, 2) or len(row) >= 7 and not any(row[2:6]):
+    for number, row in _csv_rows(path):
+        if len(row) == 2 or len(row) >= 7 and not any(row[2:6]):
             continue  # a key frame without boxes
         try:
             rows.append(_parse(row, scored))
@@ -148,6 +157,15 @@ def _read(path: Path, scored: bool) -> Boxes:
                 f"x1 < x2 and y1 < y2 relative to width and height, got {','.join(row)!r}"
             ) from None
     return _table(rows)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number, from 1, and the fields of each line with fields, without a header."""
+    for number, row in enumerate(csv.reader(io.StringIO(_text(path))), 1):
+        names = [field.strip().lower() for field in row]
+        header = names[:1] in (["video"], ["video_id"]) and not re.match(r"\d", (*names, "")[1])
+        if row and not (number == 1 and header and names[2:6] in ([], ["x1", "y1", "x2", "y2"])):
+            yield number, row
 
 
 def _parse(row: list[str], scored: bool) -> tuple:
@@ -191,4 +209,4 @@ def _number(value: int) -> str:
 def _text(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    return path.read_text(encoding="utf-8-sig")
+    return remote_paths.read_text(path)

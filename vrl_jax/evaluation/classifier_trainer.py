@@ -95,6 +95,11 @@ class ClassifierTrainer:
             "config": config.run_identity(evaluation),
             "weights": model.weight_hash(),
             "data": fingerprint(task.train),
+            # The outputs of the classifier by name: another list of classes may renumber them.
+            "classes": {
+                str(number): name
+                for number, name in enumerate(task.train.classes[evaluation.label])
+            },
         }
         augment = match_pretrained_input(protocol.train.augment, model.augment)
         sampling, size = protocol.train.sampling, augment.size

@@ -13,7 +13,7 @@ import jax
 from vrl_jax import pretrained
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.remote_paths import AnyPath
-from vrl_jax.data.video_dataset import Splits
+from vrl_jax.data.video_dataset import Splits, check_disjoint
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.eval_protocol import find_deviations
 from vrl_jax.evaluation.eval_task import EvalTask
@@ -142,6 +142,8 @@ class EvaluationRun:
             quiet=self._quiet,
         )
         check_no_test_leakage(model.experiment and model.experiment.data, data)
+        if not protocol.group:
+            check_disjoint(train, test)
         sharding.check_batch(mesh, "batch", evaluation.batch)
         protocol.check(task)
         return task

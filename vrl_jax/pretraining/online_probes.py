@@ -13,7 +13,7 @@ from jaxtyping import Complex
 from vrl_jax import atomic_files
 from vrl_jax.augment.clip_views import center_view
 from vrl_jax.data.data_loader import eval_row
-from vrl_jax.data.video_dataset import VideoDataset, take_subset
+from vrl_jax.data.video_dataset import VideoDataset, check_disjoint, take_subset
 from vrl_jax.evaluation.eval_protocol import EvalInput
 from vrl_jax.evaluation.feature_extraction import compile_sharded, extract_bank, host_eval_batches
 from vrl_jax.evaluation.neighbour_gallery import find_neighbours
@@ -60,7 +60,8 @@ class OnlineProbes:
       workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
 
     Raises:
-      ValueError: more neighbours than training videos, or groups of an unknown label.
+      ValueError: more neighbours than training videos, groups of an unknown label, or test videos
+        among the training videos.
 
     Attributes:
       quarantine: list of unreadable videos; set it before the first evaluation.
@@ -76,6 +77,8 @@ class OnlineProbes:
         # Leaving groups out needs no training videos, and opening a data set may take a while.
         self._train = self._test if evaluate.group else experiment.data.train()
         evaluate.check_data("evaluate", tuple(self._test.classes), len(self._train))
+        if not evaluate.group:
+            check_disjoint(self._train, self._test)
         train = None if evaluate.group else self._train
         self._data = describe_data(experiment.data, self._test, train)
         sampling = replace(experiment.sampling, clips=evaluate.clips)

@@ -209,6 +209,6 @@ def _render(out: Path, sections: list[Section], **content: Any) -> Path:
         **content,
     )
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    unfinished.write_text(page.strip() + "\n", encoding="utf-8")
+    unfinished.write_text(page.strip() + "\n", encoding="utf-8", errors="backslashreplace")
     unfinished.replace(out)
     return out

@@ -18,7 +18,7 @@ def read_json(path: Path) -> Record:
       ValueError: the file is not JSON, or holds something else than an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = escape_surrogates(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -34,10 +34,26 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-            arrays = {name: npz[name] for name in npz.files}
+            arrays = {name: _escape_array(npz[name]) for name in npz.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     absent = [name for name in names if name not in arrays]
     if absent:
         raise ValueError(f"{path} lacks {', '.join(absent)}; it has {', '.join(arrays)}")
     return arrays
+
+
+def escape_surrogates(content: Any) -> Any:
+    """Return a JSON tree without lone surrogates, as from file names that are not UTF-8."""
+    match content:
+        case str():
+            return content.encode("utf-8", "backslashreplace").decode()
+        case list():
+            return [escape_surrogates(value) for value in content]
+        case dict():
+            return {escape_surrogates(key): escape_surrogates(content[key]) for key in content}
+    return content
+
+
+def _escape_array(array: np.ndarray) -> np.ndarray:
+    return np.array(escape_surrogates(array.tolist())) if array.dtype.kind == "U" else array

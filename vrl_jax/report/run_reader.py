@@ -129,7 +129,7 @@ def read_records(path: Path) -> list[Record]:
     by_step = {}
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         try:
-            record = json.loads(line.decode())
+            record = run_files.escape_surrogates(json.loads(line.decode()))
         except ValueError as error:
             if not line.endswith(b"\n"):
                 break

@@ -229,3 +229,158 @@ def test_what_is_missing_is_named(tmp_path, kind):
     if kind in (UCF101, HMDB51):
         with pytest.raises(ValueError, match="split must be one of 1, 2, 3, got 4"):
             kind(str(tmp_path), split=4)
+
+
+def write_ucf(folder, train, classes="1 Archery\n2 HandstandPushups\n"):
+    """Write lists of UCF101, of which only the training list differs."""
+    folder.mkdir(exist_ok=True)
+    (folder / "classInd.txt").write_text(classes)
+    (folder / "trainlist01.txt").write_text(train)
+    (folder / "testlist01.txt").write_text("Archery/v_Archery_g01_c01.avi\n")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "Archery\\v_Archery_g08_c01.avi 1",
+        "UCF-101/Archery/v_Archery_g08_c01.avi 1",
+        "v_Archery_g08_c01.avi 1",
+        "./v_Archery_g08_c01.avi,1",
+        "Archery/v_Archery_g08_c01.avi 120 1",
+    ],
+)
+def test_ucf101_lists_come_in_many_forms(tmp_path, path):
+    hand = "v_HandStandPushups_g08_c01.avi"  # flat, and spelt as in the lists
+    write_ucf(tmp_path / "lists", f"{path}\n{hand} 2\n")
+    classes, rows = read_ucf101(tmp_path / "lists", "train", 1)
+    assert classes == ("Archery", "HandstandPushups")
+    assert rows == [("Archery/v_Archery_g08_c01.avi", 0), (f"HandstandPushups/{hand}", 1)]
+    touch(tmp_path, "flat/v_Archery_g08_c01.mp4", "flat/v_HandstandPushups_g08_c01.avi")
+    source = UCF101(str(tmp_path / "flat"), str(tmp_path / "lists")).train()
+    assert [video.labels["class"] for video in source.videos] == [0, 1]
+
+
+def test_ucf101_reads_subsets_and_names_what_is_outside(tmp_path):
+    write_ucf(tmp_path, "Bowling/v_Bowling_g08_c01.avi 16\n", "1 Archery\n16 Bowling\n")
+    assert read_ucf101(tmp_path, "train", 1) == (
+        ("Archery", "Bowling"),
+        [("Bowling/v_Bowling_g08_c01.avi", 1)],
+    )
+    for line, name in (("Biking/v_Biking_g08_c01.avi 2", "Biking"), ("v_Biking_g1.avi", "Biking")):
+        write_ucf(tmp_path, f"Archery/v_Archery_g08_c01.avi 1\n\n{line}\n")
+        with pytest.raises(ValueError, match=f"trainlist01.txt, line 3: .* no class '{name}'"):
+            read_ucf101(tmp_path, "train", 1)
+    write_ucf(tmp_path, "")
+    with pytest.raises(ValueError, match="trainlist01.txt lists no video"):
+        read_ucf101(tmp_path, "train", 1)
+
+
+def test_hmdb51_skips_junk_and_refuses_empty_lists(tmp_path):
+    (tmp_path / "run_test_split1.txt").write_text("a.avi 1\nb.avi 2\n")
+    (tmp_path / "._run_test_split1.txt").write_bytes(b"\0\5\x16\7Mac OS X\xff\xfe")
+    assert read_hmdb51(tmp_path, "train", 1) == (("run",), [("run/a.avi", 0)])
+    (tmp_path / "swim_test_split1.txt").write_text("\n")
+    with pytest.raises(ValueError, match="swim_test_split1.txt lists no video"):
+        read_hmdb51(tmp_path, "train", 1)
+    (tmp_path / "swim_test_split1.txt").write_bytes("é.avi 1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="swim_test_split1.txt is not UTF-8 text"):
+        read_hmdb51(tmp_path, "train", 1)
+
+
+def write_diving(root, train, vocabulary=(("Back", "FREE"), ("Forward", "PIKE"))):
+    (root / "rgb").mkdir(exist_ok=True)
+    (root / "Diving48_vocab.json").write_text(json.dumps(vocabulary))
+    (root / "Diving48_V2_train.json").write_text(train, encoding="utf-8-sig")
+    return Diving48(str(root), str(root))
+
+
+def test_diving48_reads_a_byte_order_mark_and_extensions(tmp_path):
+    rows = [{"vid_name": "a_1.mp4", "label": "1"}, {"vid_name": "b.c_2", "label": 0}]
+    listed = write_diving(tmp_path, json.dumps(rows)).list_part("train")
+    assert [(video.id, video.labels["class"]) for video in listed.videos] == [
+        ("a_1", 1),
+        ("b.c_2", 0),
+    ]
+    assert [video.media.path for video in listed.videos] == [
+        str(tmp_path / "rgb/a_1.mp4"),
+        str(tmp_path / "rgb/b.c_2.mp4"),
+    ]
+    plain = write_diving(tmp_path, json.dumps(rows), ("Back FREE", "Forward PIKE"))
+    assert plain.list_part("train").classes == listed.classes
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"vid_name": "a"}, "label must be 0 to 1, got None"),
+        ({"vid_name": "a", "label": 2}, "label must be 0 to 1, got 2"),
+        ({"vid_name": "a", "label": -1}, "label must be 0 to 1, got -1"),
+        ({"vid_name": "a", "label": "Back"}, "label must be 0 to 1, got 'Back'"),
+        ({"vid_name": "a", "label": True}, "label must be 0 to 1, got True"),
+        ({"label": 1}, "vid_name must be the name of a video, got None"),
+        ("a", "must be an object, got 'a'"),
+    ],
+)
+def test_an_entry_of_diving48_is_named_with_its_field(tmp_path, row, says):
+    data = write_diving(tmp_path, json.dumps([{"vid_name": "a", "label": 1}, row]))
+    with pytest.raises(ValueError, match=f"Diving48_V2_train.json, entry 2: {says}"):
+        data.list_part("train")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 0}'])
+def test_annotations_that_are_no_list_are_named(tmp_path, text):
+    with pytest.raises(ValueError, match=r"Diving48_V2_train.json must be a list of videos, got"):
+        write_diving(tmp_path, text).list_part("train")
+    with pytest.raises(ValueError, match=r"Diving48_V2_train.json is not JSON"):
+        write_diving(tmp_path, text[:-1]).list_part("train")
+
+
+def write_something(root, labels, *rows):
+    (root / "labels.json").write_text(json.dumps(labels))
+    (root / "train.json").write_text(json.dumps(rows))
+    return SomethingSomethingV2(str(root), str(root))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"Push something": "5", "Hold something": "2"},
+        {"Push something": 2, "Hold something": 1},
+        ["Hold something", "Push something"],
+    ],
+)
+def test_something_numbers_the_classes_of_subsets(tmp_path, labels):
+    rows = {"id": 7, "template": "Push [something]"}, {"id": "8", "label": "Hold something"}
+    source = write_something(tmp_path, labels, *rows).list_part("train")
+    assert source.classes == {"class": ("Hold something", "Push something")}
+    assert [(video.id, video.labels["class"]) for video in source.videos] == [("7", 1), ("8", 0)]
+    assert source[0].media.path == str(tmp_path / "7.webm")
+
+
+def test_a_bad_entry_of_something_is_named(tmp_path):
+    labels = {"Hold something": "0", "Push something": "1"}
+    for row, says in (
+        ({"id": 7, "label": "pushing a cup"}, "video 7 has an unknown template, 'pushing a cup'"),
+        ({"id": 7}, "video 7 has an unknown template, 'None'"),
+        ({"template": "Hold [something]"}, "id must be the name of a video, got None"),
+    ):
+        with pytest.raises(ValueError, match=f"train.json, entry 1: {says}"):
+            write_something(tmp_path, labels, row).list_part("train")
+    for number in ("0", "x", -1, None):
+        with pytest.raises(ValueError, match="labels.json: 'Push something' must have a number of"):
+            write_something(tmp_path, {**labels, "Push something": number}).list_part("train")
+
+
+@pytest.mark.parametrize("between", [",", ", ", ";", "\t"])
+def test_kinetics_lists_come_with_any_separator(tmp_path, between):
+    head = between.join(("Label", "youtube_id", "time_start", "time_end", "split"))
+    row = between.join(('"hurling (sport)"', "-a_b", "9.0", "19", "train"))
+    (tmp_path / "list.csv").write_text(f"{head}\n{row}\n")
+    assert read_kinetics(tmp_path / "list.csv") == [("-a_b_000009_000019", "hurling (sport)")]
+
+
+@pytest.mark.parametrize("row", ["nan,a,0,10", ",a,0,10", "zumba,#NAME?,0,10", "zumba,a,0.5,10"])
+def test_a_bad_row_of_kinetics_is_named(tmp_path, row):
+    (tmp_path / "list.csv").write_text(f"label,youtube_id,time_start,time_end\nx,b,0,10\n{row}\n")
+    with pytest.raises(ValueError, match="list.csv, line 3: must have a label and times in whole"):
+        read_kinetics(tmp_path / "list.csv")

@@ -1,3 +1,4 @@
+import importlib
 import io
 import json
 import os
@@ -373,3 +374,137 @@ def test_data_sets_in_shards_can_be_listed(kind):
     for get in (kind().pretrain, kind().test):
         with pytest.raises(ValueError, match="--config.data."):
             get()
+
+
+def pack_tar(path, *members):
+    """Write (name, data) members, whose names may repeat."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ("walk.000.mp4", "walk.001.mp4", "walk.000.cls", "walk.001.cls"),
+        ("a/b.mp4", "a/b.mp4", "a/b.cls", "a/b.cls"),
+        ("c.mp4", "c.front.MKV", "c.cls"),
+        ("d.0.cls", "d.1.cls", "d.mp4"),
+        ("e.json", "e.meta.json", "e.mp4"),
+    ],
+)
+def test_two_members_of_a_key_are_refused(tmp_path, members):
+    contents = {".cls": b"1", ".json": b'{"label": 1}'}
+    pack_tar(
+        tmp_path / "x.tar",
+        *((name, contents.get(os.path.splitext(name)[1], b"")) for name in members),
+    )
+    key, (first, second, *_) = members[0].partition(".")[0], members
+    says = f"x.tar, at {key}: the members {first} and {second} have the same key"
+    with pytest.raises(ValueError, match=says):
+        WebDataset(str(tmp_path)).train()
+
+
+def test_json_without_a_label_may_accompany_a_class(tmp_path, clips):
+    write_tar(
+        tmp_path / "x.tar",
+        **{"a.mp4": clips[0], "a.json": '{"caption": "dog"}', "a.meta.json": '{"label": 3}'},
+        **{"__MACOSX/._a.mp4": b"x", "._a.mp4": b"x"},
+    )
+    (video,) = WebDataset(str(tmp_path)).train().videos
+    assert (video.id, video.labels) == ("x.tar/a", {"class": 3})
+
+
+def test_shards_of_equal_names_have_distinct_ids(tmp_path):
+    for number in (0, 1):
+        (tmp_path / f"p{number}").mkdir()
+        write_tar(tmp_path / f"p{number}" / "s.tar", **{"a.mp4": b"1", "a.cls": number})
+        record = sequence([encode(1)], clip_label_index=number)
+        write_tfrecords(tmp_path / f"p{number}" / "s.tfrecord", record)
+    source = WebDataset(str(tmp_path / "p{0..1}/s.tar")).train()
+    assert [video.id for video in source.videos] == ["p0/s.tar/a", "p1/s.tar/a"]
+    (tmp_path / "classes.txt").write_text("run\nwalk\n")
+    names = str(tmp_path / "classes.txt")
+    source = SequenceExamples(str(tmp_path / "p{0..1}/s.tfrecord"), classes=names).train()
+    assert [video.id for video in source.videos] == ["p0/s.tfrecord/0", "p1/s.tfrecord/0"]
+
+
+@pytest.mark.parametrize(("module", "end"), [("gzip", "gz"), ("bz2", "bz2"), ("lzma", "xz")])
+def test_a_compressed_tar_is_said_to_be_one(tmp_path, module, end):
+    write_tar(tmp_path / "x.tar", **{"a.mp4": b"1", "a.cls": 0})
+    data = importlib.import_module(module).compress((tmp_path / "x.tar").read_bytes())
+    (tmp_path / f"x.tar.{end}").write_bytes(data)
+    assert len(WebDataset(str(tmp_path)).train()) == 1  # the unpacked one
+    with pytest.raises(ValueError, match=rf"x.tar.{end} is compressed by \w+: unpack it"):
+        WebDataset(str(tmp_path / f"x.tar.{end}")).train()
+    (tmp_path / "x.tar").rename(tmp_path / "y.tar")
+    with pytest.raises(ValueError, match=f"1 shards .* are compressed, such as x.tar.{end}"):
+        WebDataset(str(tmp_path)).train()
+    with pytest.raises(ValueError, match="are compressed, such as x.tgz"):
+        (tmp_path / f"x.tar.{end}").rename(tmp_path / "x.tgz")
+        WebDataset(str(tmp_path)).train()
+
+
+@pytest.mark.parametrize("label", [b"-1", b'{"label": "3"}', b'{"label": 1.0}', b'{"cls": true}'])
+def test_a_label_that_is_no_class_number_is_shown(tmp_path, label):
+    kind = "json" if label.startswith(b"{") else "cls"
+    write_tar(tmp_path / "x.tar", **{"a.mp4": b"1", f"a.{kind}": label})
+    with pytest.raises(ValueError, match=r"x.tar.* got (-1|'3'|1.0|True)$"):
+        WebDataset(str(tmp_path)).train()
+
+
+def write_frames(path, *names):
+    """Write a zip whose image `i` is frame `i`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(names):
+            archive.writestr(name, encode(number, kind="PNG"))
+    return ZippedFrames(str(path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"frame{i}.png" for i in range(12)],
+        [f"v2/clip {i}_x.jpg" for i in range(95, 107)],
+        [f"{i // 5}/{i}.png" for i in range(12)],
+        [f"IMG_{i:04}.PNG" for i in range(12)],
+        [f"{i:03}_{1.5 * i}.png" for i in range(12)],
+        [f"{i}.{'jpg' if i % 2 else 'png'}" for i in range(12)],
+        [f"{i}.webp" for i in range(12)],
+    ],
+)
+def test_zipped_frames_are_in_the_order_of_their_numbers(tmp_path, names):
+    media = write_frames(tmp_path / "x.zip", *names)
+    with media.open() as reader:
+        frames = read_numbers(reader.read(np.arange(12)[None], (64, 128)))[0]
+        assert reader.num_frames == 12 and frames.tolist() == [list(range(12))]
+
+
+def test_a_zip_has_more_than_frames(tmp_path):
+    names = [f"clip/{i}.png" for i in range(12)]
+    junk = ["thumbnail.png", "clip/cover.jpg", "__MACOSX/clip/._0.png", "clip/._1.png", ".x/2.png"]
+    media = write_frames(tmp_path / "x.zip", *names, *junk, "clip/notes1.txt")
+    with media.open() as reader:
+        frames = read_numbers(reader.read(np.arange(12)[None], (64, 128)))[0]
+        assert reader.num_frames == 12 and frames.tolist() == [list(range(12))]
+    with write_frames(tmp_path / "one.zip", "only.png").open() as reader:
+        assert reader.num_frames == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("img_1.png", "img_2.png", "flow_x_1.png"), "got 2, such as flow_x_1.png and img_1.png"),
+        (("rgb/1.png", "flow/1.png"), "got 2, such as flow/1.png and rgb/1.png"),
+        (("cam1_001.png", "cam1_002.png", "cam2_001.png", "cam2_002.png"), "have the same number"),
+        (("1.png", "01.jpg"), "have the same number"),
+        (("a.png", "b.png"), "got 2, such as a.png and b.png"),
+    ],
+)
+def test_several_series_in_a_zip_are_refused(tmp_path, names, says):
+    media = write_frames(tmp_path / "x.zip", *names)
+    with pytest.raises(VideoError, match=f"x.zip: the images must be one series.*{says}"):
+        with media.open():
+            pass

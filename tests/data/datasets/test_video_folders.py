@@ -1,14 +1,16 @@
 import collections
+import os
 import re
 
 import numpy as np
 import pytest
 
 from tests.data.video.test_video_decoder import write_clip
+from vrl_jax.data.datasets.benchmarks import read_kinetics
 from vrl_jax.data.datasets.file_lists import read_classes, read_list
 from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile, Weizmann
 from vrl_jax.data.video.media_containers import ZippedFrames
-from vrl_jax.data.video_dataset import Listing, Splits
+from vrl_jax.data.video_dataset import Listing, Splits, fingerprint
 
 AWKWARD = [
     "a dog/-name that begins with a dash.mp4",
@@ -253,3 +255,170 @@ def test_what_else_is_missing_is_named(tmp_path):
         ListFile(root).test()
     with pytest.raises(ValueError, match="no video in"):
         Weizmann(root).pretrain()
+
+
+def labels_of(source):
+    names = source.classes["class"]
+    return {video.id: names[video.labels["class"]] for video in source.videos}
+
+
+@pytest.mark.parametrize("end", ["MTS", "m2ts", "gif", "vob", "asf", "mxf", "y4m", "F4V", "3g2"])
+def test_every_format_of_videos_is_listed(tmp_path, end):
+    touch(tmp_path, f"train/a/x.{end}", "train/b/y.mp4")
+    assert labels_of(ClassFolders(str(tmp_path)).train()) == {f"a/x.{end}": "a", "b/y.mp4": "b"}
+
+
+def test_a_transport_stream_of_a_camcorder_is_read(tmp_path):
+    (tmp_path / "train/a").mkdir(parents=True)
+    write_clip(tmp_path / "x.ts", frames=5, codec="mpeg2video")
+    (tmp_path / "x.ts").rename(tmp_path / "train/a/00001.MTS")
+    with ClassFolders(str(tmp_path)).train()[0].media.open() as reader:
+        assert reader.num_frames == 5
+
+
+def test_a_folder_without_videos_is_no_class(tmp_path, capsys):
+    touch(tmp_path, "train/b/x.mp4", "train/__MACOSX/._x.mp4", "train/__MACOSX/y.mp4")
+    touch(tmp_path, "train/.cache/z.mp4", "train/d/._w.mp4", "val/c/v.mp4", "val/b/.keep")
+    (tmp_path / "train/a").mkdir()
+    data = ClassFolders(str(tmp_path))
+    train, test = data.train(), data.test()
+    assert train.classes == test.classes == {"class": ("b", "c")} and train.left_out == 0
+    assert labels_of(train) == {"b/x.mp4": "b"} and labels_of(test) == {"c/v.mp4": "c"}
+    data.pretrain()
+    told = capsys.readouterr().err.splitlines()  # once for each split
+    assert told == [
+        f"warning: {tmp_path}/train: left out folders without videos (2, such as a)",
+        f"warning: {tmp_path}/val: left out folders without videos (1, such as b)",
+    ]
+
+
+def test_what_class_folders_leave_out_is_counted(tmp_path, capsys):
+    touch(tmp_path, "train/a/x.mp4", "train/loose.mp4", "train/a/deep/y.mp4", "train/a/deep/z.avi")
+    touch(tmp_path, "train/a/u.mp4.part", "train/a/frames.mp4/0001.jpg", "train/b/v.mp4")
+    source = ClassFolders(str(tmp_path)).train()
+    assert list(labels_of(source)) == ["a/x.mp4", "b/v.mp4"] and source.left_out == 3
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path}/train: left out videos outside of class folders (1, such as "
+        "loose.mp4); videos in folders below the classes (2, such as a/deep/y.mp4); folders of "
+        "frames, which belong into one .zip file each (1, such as a/frames.mp4); files of other "
+        "kinds (1, such as a/u.mp4.part)\n"
+    )
+    for name in ("a/x.mp4", "b/v.mp4"):
+        (tmp_path / "train" / name).unlink()
+    with pytest.raises(ValueError, match=r"<video>.mp4, got videos outside .* such as a/deep/y"):
+        ClassFolders(str(tmp_path)).train()
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"train", b"caf\xe9")
+    os.makedirs(folder)
+    write_clip(tmp_path / "x.mp4", frames=5)
+    os.rename(tmp_path / "x.mp4", os.path.join(folder, b"v\xff.mp4"))
+    touch(tmp_path, "train/été/y.mp4")
+    source = ClassFolders(str(tmp_path)).train()
+    assert labels_of(source) == {"caf\\xe9/v\\xff.mp4": "caf\\xe9", "été/y.mp4": "été"}
+    with source[0].media.open() as reader:
+        assert reader.num_frames == 5
+    fingerprint(source).encode()
+
+
+def test_sorted_folders_that_exchange_official_classes_are_named(tmp_path, capsys, videos):
+    lists = videos / "annotations"
+    official = read_classes(lists / "ucf101" / "ucfTrainTestlist" / "classInd.txt")[0]
+    exchanged = {"Hammering", "HammerThrow", "JumpingJack", "JumpRope"}
+    pairs = zip(sorted(official), official, strict=True)
+    assert {name for pair in pairs for name in pair if pair[0] != pair[1]} == exchanged
+    touch(tmp_path, *(f"train/{name}/x.avi" for name in official))
+    source = ClassFolders(str(tmp_path)).train()
+    assert source.classes["class"] == tuple(sorted(official))
+    told = capsys.readouterr().err
+    assert all(repr(name) in told for name in exchanged) and "official list of UCF101" in told
+    rows = [label for _, label in read_kinetics(lists / "kinetics400" / "kinetics_val.csv")]
+    folders = {re.sub("[()']", "", name).replace(" ", "_"): name for name in rows}
+    pairs = zip(sorted(set(rows)), [folders[name] for name in sorted(folders)], strict=True)
+    exchanged = {name for pair in pairs for name in pair if pair[0] != pair[1]}
+    assert exchanged == {"skiing (not slalom or crosscountry)", "skiing crosscountry"}
+    touch(tmp_path, *(f"kinetics/train/{name}/x.mp4" for name in folders))
+    ClassFolders(str(tmp_path / "kinetics")).train()
+    told = capsys.readouterr().err
+    assert all(repr(name) in told for name in exchanged) and "official list of Kinetics" in told
+
+
+def test_folders_in_the_official_order_are_not_named(tmp_path, capsys):
+    touch(tmp_path, "train/Hammering/x.avi", "train/JumpRope/x.avi", "train/skiing slalom/x.avi")
+    touch(tmp_path, "train/skiing (not slalom or crosscountry)/x.avi")
+    touch(tmp_path, "train/skiing_crosscountry/x.avi", "numbers/train/0/x.avi")
+    ClassFolders(str(tmp_path)).train()
+    assert not capsys.readouterr().err
+    touch(tmp_path, "numbers/train/2/x.avi", "numbers/train/10/x.avi")
+    assert ClassFolders(str(tmp_path / "numbers")).train().classes["class"] == ("0", "10", "2")
+    assert "sorted as text, so that '10' is class 1" in capsys.readouterr().err
+
+
+def test_lists_are_read_as_csv_files_quote_them(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text('"a dog, 2/x ""y"".mp4",3\n"b.mp4","1"\n"odd" name.mp4 2\n')
+    rows = [('a dog, 2/x "y".mp4', 3), ("b.mp4", 1), ('"odd" name.mp4', 2)]
+    assert read_list(path) == rows
+    path.write_text('"a/x.mp4","120","3"\n')
+    assert read_list(path, columns="path frames label") == [("a/x.mp4", 3)]
+    path.write_text('"my_dogs/x.mp4","120"\n')
+    assert read_list(path, columns="path frames") == [("my_dogs/x.mp4", "my dogs")]
+
+
+def test_paths_of_windows_are_found(tmp_path):
+    touch(tmp_path, "a/x.mp4", "b\\y.mp4")
+    (tmp_path / "list.txt").write_text("a\\x.mp4 0\nb\\y.mp4 0\n")
+    source = ListFile(str(tmp_path), str(tmp_path / "list.txt")).train()
+    assert [video.media.path for video in source.videos] == [
+        str(tmp_path / "a/x.mp4"),
+        str(tmp_path / "b\\y.mp4"),
+    ]
+
+
+@pytest.mark.parametrize("counts", [(48, 48, 48), (30, 47, 250), (2, 3, 4)])
+def test_frame_counts_are_not_taken_for_labels(tmp_path, counts):
+    names = ("a/x.mp4", "a/y.mp4", "b/z.mp4")
+    touch(tmp_path, *names)
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"{a} {b}\n" for a, b in zip(names, counts, strict=True)))
+    with pytest.raises(ValueError, match="list.txt: only . of the labels 0 to .*'path frames'"):
+        ListFile(str(tmp_path), str(path)).train()
+    source = ListFile(str(tmp_path), str(path), columns="path frames").train()
+    assert list(labels_of(source).values()) == ["a", "a", "b"]
+    (tmp_path / "names.txt").write_text("".join(f"class {n}\n" for n in range(1 + max(counts))))
+    named = ListFile(str(tmp_path), str(path), classes=str(tmp_path / "names.txt")).train()
+    assert list(labels_of(named).values()) == [f"class {n}" for n in counts]
+
+
+def test_a_label_outside_the_classes_is_named_with_its_line(tmp_path):
+    touch(tmp_path, "a.mp4")
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    train.write_text("a.mp4 1\n")
+    test.write_text("\na.mp4 1\n\na.mp4 3\n")
+    names = tmp_path / "names.txt"
+    names.write_text("1 run\n2 walk\n")
+    data = ListFile(str(tmp_path), str(train), str(test), classes=str(names))
+    with pytest.raises(ValueError, match="test.txt, line 4: .*names.txt has 2 classes, but not 3"):
+        data.train()
+    names.write_text("run\nnan\n")
+    with pytest.raises(ValueError, match="names.txt: 'nan' stands for a missing value"):
+        data.train()
+    names.write_text("1 run\n1 walk\n")
+    with pytest.raises(ValueError, match="names.txt: two classes have the same number"):
+        data.train()
+
+
+def test_a_list_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "list.txt"
+    for encoding in ("latin-1", "utf-16"):
+        path.write_bytes("café.mp4 1\n".encode(encoding))
+        with pytest.raises(ValueError, match=r"list.txt is not UTF-8 text: save it as UTF-8"):
+            read_list(path)
+
+
+def test_folders_of_frames_are_to_be_packed(tmp_path):
+    touch(tmp_path, "a/x/img_1.jpg", "a/y/img_1.jpg")
+    (tmp_path / "list.txt").write_text("a/x.avi 0\na/y 1\n")
+    with pytest.raises(ValueError, match=r"2 of 2 .* missing: .*/a/x is a folder: pack its frames"):
+        ListFile(str(tmp_path), str(tmp_path / "list.txt")).train()

@@ -7,8 +7,9 @@ videos get transcoded.
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,14 +17,16 @@ from vrl_jax import check
 from vrl_jax.data import remote_paths
 from vrl_jax.data.datasets.file_lists import (
     Listed,
+    is_hidden,
+    is_video_name,
     locate_videos,
-    read_classes,
+    read_class_numbers,
     read_lines,
     require_file,
     require_folder,
     underscores_to_spaces,
 )
-from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.remote_paths import AnyPath, to_text
 from vrl_jax.data.video_dataset import VideoList
 
 
@@ -42,7 +45,7 @@ class UCF101(_ThreeSplits):
     """UCF101 with its official splits.
 
     Attributes:
-      root: folder with `<Class>/v_<Class>_g##_c##.avi`.
+      root: folder with `<Class>/v_<Class>_g##_c##.avi`, or with all files in it.
       annotations: folder with `classInd.txt`, `trainlist0#.txt` and `testlist0#.txt`.
       split: 1, 2 or 3.
     """
@@ -55,8 +58,12 @@ class UCF101(_ThreeSplits):
         folder = require_folder("annotations", self.annotations)
         classes, rows = read_ucf101(folder, part, self.split)
         # Some lists have HandStand where the file names in the archive have Handstand.
-        alias = ("/v_HandStandPushups", "/v_HandstandPushups")
-        candidates = ((path, label, (path, path.replace(*alias))) for path, label in rows)
+        alias = ("v_HandStandPushups", "v_HandstandPushups")
+        spellings = ((path, label, (path, path.replace(*alias))) for path, label in rows)
+        candidates = (
+            (path, label, (*paths, *map(os.path.basename, paths)))
+            for path, label, paths in spellings
+        )
         return locate_videos(root, candidates, classes)
 
 
@@ -101,9 +108,15 @@ class Diving48(Listed):
         """Return the videos of the V2 annotations."""
         root = require_folder("folder", str(require_folder("root", self.root) / self.folder))
         lists = require_folder("annotations", self.annotations)
-        classes = [" ".join(parts) for parts in _read_json(lists / "Diving48_vocab.json")]
-        rows = _read_json(lists / f"Diving48_V2_{part}.json")
-        candidates = ((row["vid_name"], row["label"], (row["vid_name"] + ".mp4",)) for row in rows)
+        classes = [
+            parts if isinstance(parts, str) else " ".join(parts)
+            for parts in _read_json(lists / "Diving48_vocab.json")
+        ]
+        candidates = []
+        for where, entry in _read_entries(lists / f"Diving48_V2_{part}.json"):
+            name, label = _read_name(where, entry, "vid_name"), _read_class(where, entry, classes)
+            stem = os.path.splitext(name)[0] if is_video_name(name) else name
+            candidates.append((stem, label, (f"{stem}.mp4",)))
         return locate_videos(root, candidates, classes)
 
 
@@ -111,7 +124,8 @@ class Diving48(Listed):
 class SomethingSomethingV2(Listed):
     """Something-Something V2; the test part is the published validation set.
 
-    Its labels distinguish left and right, so videos are not mirrored.
+    Its labels distinguish left and right, so videos are not mirrored. Classes are numbered from 0
+    in the order of their numbers in the labels, which a subset may have with gaps.
 
     Attributes:
       root: folder with `<id>.webm`.
@@ -130,17 +144,18 @@ class SomethingSomethingV2(Listed):
         lists = require_folder("annotations", self.annotations)
         published = (lists / "something-something-v2-labels.json").is_file()
         stem = "something-something-v2-" if published else ""
-        numbers = {
-            name: int(number) for name, number in _read_json(lists / f"{stem}labels.json").items()
-        }
+        classes = _read_templates(lists / f"{stem}labels.json")
+        numbers = {name: number for number, name in enumerate(classes)}
         path = lists / f"{stem}{'validation' if part == 'test' else 'train'}.json"
         candidates = []
-        for row in _read_json(path):
-            name = row["template"].replace("[", "").replace("]", "")
+        for where, entry in _read_entries(path):
+            video = _read_name(where, entry, "id")
+            template = str(entry.get("template", entry.get("label")))
+            name = template.replace("[", "").replace("]", "")
             if name not in numbers:
-                raise ValueError(f"{path}: video {row['id']} has an unknown template, {name!r}")
-            candidates.append((row["id"], numbers[name], (row["id"] + ".webm",)))
-        return locate_videos(root, candidates, sorted(numbers, key=numbers.get), mirror_safe=False)
+                raise ValueError(f"{where}: video {video} has an unknown template, {name!r}")
+            candidates.append((video, numbers[name], (f"{video}.webm",)))
+        return locate_videos(root, candidates, classes, mirror_safe=False)
 
 
 @dataclass(frozen=True)
@@ -186,13 +201,27 @@ def read_ucf101(
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     """Return the class names and the (path, class number from 0) rows of an official list.
 
-    The class is that of the folder, because test lists have no labels.
+    The class is that of the folder, or of the file name in a list without folders, because test
+    lists have no labels. Paths are `<Class>/<file>`.
     """
     check.one_of(("train", "test"), part=part)
-    names, _ = read_classes(annotations / "classInd.txt")
-    numbers = {name: number for number, name in enumerate(names)}
-    paths = [line.split()[0] for _, line in read_lines(annotations / f"{part}list{split:02}.txt")]
-    return names, [(path, numbers[path.split("/")[0]]) for path in paths]
+    names = tuple(read_class_numbers(annotations / "classInd.txt").values())
+    numbers = {name.lower(): number for number, name in enumerate(names)}
+    path, rows = annotations / f"{part}list{split:02}.txt", []
+    for line_number, line in read_lines(path):
+        *_, folder, file = ("", *re.split(r"[\s,]+", line)[0].replace("\\", "/").split("/"))
+        in_name = re.match(r"v_([A-Za-z]+)_g\d", file)
+        if folder.lower() not in numbers and in_name:
+            own = [name for name in names if name.lower() == in_name[1].lower()]
+            folder = (*own, in_name[1])[0]
+        if folder.lower() not in numbers:
+            raise ValueError(
+                f"{path}, line {line_number}: classInd.txt has no class {folder!r}, got {line!r}"
+            )
+        rows.append((f"{folder}/{file}", numbers[folder.lower()]))
+    if not rows:
+        raise ValueError(f"{path} lists no video")
+    return names, rows
 
 
 def read_hmdb51(
@@ -205,13 +234,20 @@ def read_hmdb51(
     check.one_of(("train", "test", "unused"), part=part)
     code = {"unused": "0", "train": "1", "test": "2"}[part]
     end = f"_test_split{split}.txt"
-    lists = [path for path in annotations.iterdir() if path.name.endswith(end)]
+    lists = [
+        path
+        for path in annotations.iterdir()
+        if path.name.endswith(end) and not is_hidden(path.name)
+    ]
     classes = sorted(path.name.removesuffix(end) for path in lists)
     if not classes:
         raise ValueError(f"there is no file <class>{end} in {annotations}")
     rows = []
     for label, name in enumerate(classes):
-        for number, line in read_lines(annotations / f"{name}{end}"):
+        lines = read_lines(annotations / f"{name}{end}")
+        if not lines:
+            raise ValueError(f"{annotations / (name + end)} lists no video")
+        for number, line in lines:
             match = re.fullmatch(r"(.+?)\s+([012])", line)
             if not match:
                 raise ValueError(
@@ -220,24 +256,34 @@ def read_hmdb51(
                 )
             if match[2] == code:
                 rows.append((f"{name}/{match[1]}", label))
-    return tuple(classes), rows
+    return tuple(map(to_text, classes)), rows
 
 
 def read_kinetics(path: AnyPath) -> list[tuple[str, str]]:
-    """Return the (name without extension, spaced class name) rows of an official csv file."""
-    with io.StringIO(remote_paths.read_text(path)) as file:
-        table = csv.DictReader(file)
-        columns = ("label", "youtube_id", "time_start", "time_end")
-        if missing := [name for name in columns if name not in (table.fieldnames or ())]:
-            raise ValueError(f"{path} has no column {', '.join(missing)}: got {table.fieldnames}")
-        rows = []
-        for row in table:
-            label, name, start, end = (row[column] or "" for column in columns)
-            if not (label and start.isdigit() and end.isdigit()):
-                raise ValueError(
-                    f"{path}, line {table.line_num}: must have a label and times, got {row}"
-                )
-            rows.append((f"{name}_{int(start):06d}_{int(end):06d}", underscores_to_spaces(label)))
+    """Return the (name without extension, spaced class name) rows of an official csv file.
+
+    Columns may be separated by commas, semicolons or tabs.
+    """
+    text = remote_paths.read_text(path)
+    head = text.partition("\n")[0]
+    table = csv.DictReader(
+        io.StringIO(text), delimiter=max(",;\t", key=head.count), skipinitialspace=True
+    )
+    table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
+    columns = ("label", "youtube_id", "time_start", "time_end")
+    if missing := [name for name in columns if name not in table.fieldnames]:
+        raise ValueError(f"{path} has no column {', '.join(missing)}: got {table.fieldnames}")
+    rows = []
+    for row in table:
+        label, name, *times = ((row[column] or "").strip() for column in columns)
+        whole = [re.fullmatch(r"(\d+)(?:\.0+)?", time) for time in times]
+        if label in ("", "nan") or not re.fullmatch(r"[\w-]+", name) or not all(whole):
+            raise ValueError(
+                f"{path}, line {table.line_num}: must have a label and times in whole seconds, "
+                f"and the id of a video, got {row}"
+            )
+        start, end = (int(match[1]) for match in whole)
+        rows.append((f"{name}_{start:06d}_{end:06d}", underscores_to_spaces(label)))
     if not rows:
         raise ValueError(f"{path} lists no video")
     return rows
@@ -250,7 +296,54 @@ def _class_folders(label: str) -> Iterator[str]:
         yield from (f"{name}/", f"{name.replace(' ', '_')}/")
 
 
+def _read_templates(path: AnyPath) -> list[str]:
+    """Return the class names of Something-Something in the order of their numbers."""
+    labels = _read_json(path)
+    if isinstance(labels, list):
+        return labels
+    numbers = {}
+    for name, number in labels.items():
+        if not str(number).isdecimal() or int(number) in numbers:
+            raise ValueError(f"{path}: {name!r} must have a number of its own, got {number!r}")
+        numbers[int(number)] = name
+    return [numbers[number] for number in sorted(numbers)]
+
+
+def _read_entries(path: AnyPath) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects of a JSON list, each with its file and number for errors."""
+    entries = _read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path} must be a list of videos, got {str(entries)[:50]}")
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}, entry {number}: must be an object, got {entry!r}")
+        yield f"{path}, entry {number}", entry
+
+
+def _read_name(where: str, entry: Mapping[str, Any], key: str) -> str:
+    """Return the name under a key, which may be stored as a number."""
+    name = entry.get(key)
+    if type(name) not in (str, int) or name == "":
+        raise ValueError(f"{where}: {key} must be the name of a video, got {name!r}")
+    return str(name)
+
+
+def _read_class(where: str, entry: Mapping[str, Any], classes: Sequence[str]) -> int:
+    """Return the class number under the key `label`, which may be stored as text."""
+    label = entry.get("label")
+    if isinstance(label, bool) or not re.fullmatch(r"\d+", str(label)):
+        label = None
+    if label is None or int(label) >= len(classes):
+        raise ValueError(
+            f"{where}: label must be 0 to {len(classes) - 1}, got {entry.get('label')!r}"
+        )
+    return int(label)
+
+
 def _read_json(path: AnyPath) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(remote_paths.read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None

@@ -25,12 +25,13 @@ from vrl_jax.data.datasets.file_lists import (
     list_shards,
     list_tfds_shards,
     list_tfds_splits,
+    name_shards,
     read_classes,
     require_file,
     require_folder,
     underscores_to_spaces,
 )
-from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.remote_paths import AnyPath, to_text
 from vrl_jax.data.video import tfrecord
 from vrl_jax.data.video.media_containers import (
     ArrayRecord,
@@ -45,6 +46,7 @@ from vrl_jax.data.video.media_containers import (
 from vrl_jax.data.video_dataset import Video, VideoHandle, VideoList
 
 THREADS = 8  # shards read in parallel
+MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 Row = tuple[str, VideoHandle, int]  # id, media, stored label
 Located = tuple[str, Stored]  # id, location of the record
 
@@ -53,8 +55,9 @@ Located = tuple[str, Stored]  # id, location of the record
 class WebDataset(Listed):
     """Tars in which the members `key.mp4` and `key.cls` (or `key.json`) make up a sample.
 
-    A key is the path up to the first dot of the file name. The label is the integer in `key.cls`,
-    or `label` or `cls` in `key.json`. Listing the samples reads headers and labels only.
+    A key is the path up to the first dot of the file name, and no two videos may have the same. The
+    label is the integer in `key.cls`, or `label` or `cls` in `key.json`. Listing the samples reads
+    headers and labels only.
 
     Attributes:
       train_shards: uncompressed tars of the training videos: a folder or a pattern.
@@ -299,10 +302,10 @@ class SequenceExamples(Listed):
         names, first = read_classes(require_file("classes", self.classes))
         numbers = {underscores_to_spaces(name): number for number, name in enumerate(names, first)}
 
-        def index(path: AnyPath) -> list[Row]:
+        def index(path: AnyPath, shard: str) -> list[Row]:
             rows = []
             for i, (offset, size) in enumerate(tfrecord.index_tfrecords(path)):
-                name, stored = f"{path.name}/{i}", ByteRange(str(path), offset, size)
+                name, stored = f"{shard}/{i}", ByteRange(str(path), offset, size)
                 label = self._label(f"{path}, record {i}", stored, numbers)
                 rows.append((name, StoredSequence(name, stored, "image/encoded", self.fps), label))
             return rows
@@ -323,13 +326,27 @@ class SequenceExamples(Listed):
         return numbers[text]
 
 
-def index_tar(path: AnyPath) -> list[Row]:
+def index_tar(path: AnyPath, shard: str) -> list[Row]:
     """Return the samples of an uncompressed tar, reading only headers and labels.
 
+    Args:
+      path: the tar.
+      shard: its name in ids.
+
     Raises:
-      ValueError: the tar is damaged or truncated, or a sample has no video or no label.
+      ValueError: the tar is compressed, damaged or truncated, a sample has no video or no label, or
+        two members give the same.
     """
-    videos, labels, key = {}, {}, "no member"
+    videos, labels, members, key = {}, {}, {}, "no member"
+
+    def claim(part: str) -> None:
+        if (key, part) in members:
+            raise ValueError(
+                f"the members {members[key, part]} and {member.name} have the same key, the path "
+                "up to the first dot of the file name: rename one of them"
+            )
+        members[key, part] = member.name
+
     try:
         with remote_paths.open_sparse(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
@@ -339,26 +356,43 @@ def index_tar(path: AnyPath) -> list[Row]:
                     continue
                 key, kind = os.path.join(folder, stem), kind.rpartition(".")[2].lower()
                 if f".{kind}" in EXTENSIONS:
+                    claim("video")
                     videos[key] = ByteRange(str(path), member.offset_data, member.size)
                 elif kind == "cls":
+                    claim("class")
                     labels[key] = int(tar.extractfile(member).read())
                 elif kind == "json":
                     about = json.load(tar.extractfile(member))
-                    labels.setdefault(key, about.get("label", about.get("cls")))
+                    label = about.get("label", about.get("cls"))
+                    if label is not None:
+                        claim("label")
+                        labels.setdefault(key, label)
                 videos.setdefault(key, None)
     except (tarfile.TarError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}, at {key}: {error}") from error
+        if compression := _find_compression(path):
+            raise ValueError(
+                f"{path} is compressed by {compression}: unpack it, or pack a plain .tar"
+            ) from error
+        raise ValueError(f"{path}, at {to_text(key)}: {error}") from error
     for key, stored in videos.items():
         if not stored or type(labels.get(key)) is not int:
             missing = "label (an integer in .cls or .json)" if stored else "video"
-            raise ValueError(f"{path}: sample {key} has no {missing}")
-    names = {key: f"{path.name}/{key}" for key in videos}
+            label = f", got {labels[key]!r}" if stored and key in labels else ""
+            raise ValueError(f"{path}: sample {to_text(key)} has no {missing}{label}")
+    names = {key: to_text(f"{shard}/{key}") for key in videos}
     return [(names[key], StoredVideo(names[key], videos[key]), labels[key]) for key in videos]
 
 
-def _index_all(index: Callable[[AnyPath], list[Row]], paths: Sequence[AnyPath]) -> list[Row]:
+def _find_compression(path: AnyPath) -> str:
+    """Return the compression of a file by its first bytes; "" for none."""
+    with remote_paths.open_sparse(path) as file:
+        head = file.read(6)
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
+
+
+def _index_all(index: Callable[[AnyPath, str], list[Row]], paths: Sequence[AnyPath]) -> list[Row]:
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(chain(*pool.map(index, paths)))
+        return list(chain(*pool.map(index, paths, name_shards(paths))))
 
 
 def locate_records(path: AnyPath) -> list[Located]:
@@ -401,7 +435,7 @@ def _make_list(
     videos = []
     for name, media, label in rows:
         if not 0 <= label - first < len(names):
-            last = first + len(names) - 1
+            last = max(first, first + len(names) - 1)
             raise ValueError(
                 f"{media.path}: the class of {name} must be {first} to {last}, got {label}"
             )

@@ -3,6 +3,7 @@
 Nothing here imports JAX.
 """
 
+import os
 from dataclasses import dataclass
 
 from vrl_jax import check
@@ -10,7 +11,12 @@ from vrl_jax.data import frame_sampling
 from vrl_jax.data.datasets.file_lists import (
     COLUMNS,
     PARTS,
+    Contents,
     Listed,
+    cite_line,
+    has_videos,
+    holds_images,
+    list_contents,
     list_folders,
     list_video_files,
     locate_videos,
@@ -20,8 +26,10 @@ from vrl_jax.data.datasets.file_lists import (
     require_file,
     require_folder,
     underscores_to_spaces,
+    warn_about_order,
+    warn_once,
 )
-from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.remote_paths import AnyPath, to_text
 from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoList
 
@@ -31,7 +39,8 @@ class ClassFolders(Listed):
     """Videos in one folder per class, the layout of Kinetics-400.
 
     Classes are numbered alphabetically. Underscores in class names count as spaces. A class may be
-    missing in one of the two splits.
+    missing in one of the two splits; a folder without videos is no class. Hidden files are skipped,
+    and a warning counts what else is left out: videos elsewhere and files of other kinds.
 
     Attributes:
       root: folder with the two splits.
@@ -48,25 +57,28 @@ class ClassFolders(Listed):
         root = require_folder("root", self.root)
         key = f"{part}_folder"
         split = require_folder(key, str(root / getattr(self, key)))
-        both = (root / self.train_folder, root / self.test_folder)
-        classes = sorted(
-            {underscores_to_spaces(path.name) for at in both for path in list_folders(at)}
-        )
+        other = root / (self.train_folder if part == "test" else self.test_folder)
+        contents = {folder: list_contents(folder) for folder in list_folders(split)}
+        folders = [folder for folder, inside in contents.items() if inside.videos]
+        elsewhere = [folder for folder in list_folders(other) if has_videos(folder)]
+        classes = sorted({_class_name(folder) for folder in (*folders, *elsewhere)})
         numbers = {name: number for number, name in enumerate(classes)}
         videos = tuple(
-            Video(
-                f"{folder.name}/{file.name}",
-                open_handle(str(file)),
-                {"class": numbers[underscores_to_spaces(folder.name)]},
-            )
-            for folder in list_folders(split)
-            for file in list_video_files(folder)
+            Video(to_text(f"{folder.name}/{name}"), open_handle(os.path.join(folder, name)), label)
+            for folder in folders
+            for label in ({"class": numbers[_class_name(folder)]},)
+            for name in contents[folder].videos
         )
+        left_out, misplaced = _describe_left_out(split, contents)
         if not videos:
             raise ValueError(
-                f"no video in {split}: expected files like {split}/<class>/<video>.mp4"
+                f"no video in {split}: expected files like {split}/<class>/<video>.mp4, got "
+                f"{left_out or 'nothing'}"
             )
-        return VideoList(videos, {"class": tuple(classes)})
+        if left_out:
+            warn_once(f"{split}: left out {left_out}")
+        warn_about_order(str(root), classes)
+        return VideoList(videos, {"class": tuple(classes)}, left_out=misplaced)
 
 
 @dataclass(frozen=True)
@@ -116,15 +128,41 @@ class ListFile(Listed):
         rows = self._both(part, "list", read)
         labels = {label for part_rows in rows.values() for _, label in part_rows}
         if self.columns == "path frames":
-            names = names or tuple(sorted(labels))
+            if not names:
+                names = tuple(sorted(labels))
+                warn_about_order(getattr(self, f"{part}_list"), names)
             numbers = {underscores_to_spaces(name): number for number, name in enumerate(names)}
         else:
-            names = names or tuple(str(number + first) for number in range(1 + max(labels)))
+            names = names or self._number_classes(labels, first)
             numbers = {number: number for number in range(len(names))}
-        if unknown := sorted(labels - set(numbers)):
-            raise ValueError(f"{self.classes} has {len(names)} classes, but not {unknown[0]!r}")
-        candidates = ((path, numbers[label], (path,)) for path, label in rows[part])
+        for key, part_rows in rows.items():
+            for row, (_, label) in enumerate(part_rows):
+                if label not in numbers:
+                    label = label if isinstance(label, str) else label + first
+                    raise ValueError(
+                        f"{cite_line(require_file(key, getattr(self, f'{key}_list')), row)}: "
+                        f"{self.classes} has {len(names)} classes, but not {label!r}"
+                    )
+        candidates = (
+            (path, numbers[label], (path, path.replace("\\", "/"))) for path, label in rows[part]
+        )
         return locate_videos(root, candidates, names, self.mirror_safe)
+
+    def _number_classes(self, labels: set[int], first: int) -> tuple[str, ...]:
+        """Return the numbers of the classes as names.
+
+        Raises:
+          ValueError: most classes have no video, as where a column counts frames.
+        """
+        count = 1 + max(labels)
+        if len(labels) < count / 2 or not labels & {0, 1}:
+            raise ValueError(
+                f"{self.train_list or self.test_list}: only {len(labels)} of the labels {first} to "
+                f"{first + count - 1} occur: if the column counts frames, pass "
+                "--config.data.columns='path frames'; if the other classes have no video, pass "
+                "--config.data.classes=/path/to/names"
+            )
+        return tuple(str(number + first) for number in range(count))
 
 
 @dataclass(frozen=True)
@@ -152,7 +190,7 @@ class Weizmann(Listed):
         check.one_of(PARTS, part=part)
         root = require_folder("root", self.root)
         files = [
-            (folder.name, file)
+            (to_text(folder.name), file)
             for folder in list_folders(root)
             for file in list_video_files(folder)
         ]
@@ -162,7 +200,7 @@ class Weizmann(Listed):
         persons = tuple(sorted({_person(file) for _, file in files}))
         videos = tuple(
             Video(
-                f"{action}/{file.stem}",
+                f"{action}/{to_text(file.stem)}",
                 VideoFile(str(file)),
                 {"class": classes.index(action), "person": persons.index(_person(file))},
             )
@@ -193,5 +231,37 @@ class Weizmann(Listed):
         return self.train()
 
 
+def _class_name(folder: AnyPath) -> str:
+    return to_text(underscores_to_spaces(folder.name))
+
+
+def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tuple[str, int]:
+    """Return what a split has besides videos in class folders, "" for nothing, and its videos."""
+    above = list_contents(split).videos
+    frames, below = [], []
+    for folder, inside in contents.items():
+        for name in inside.folders:
+            path = f"{folder.name}/{name}"
+            if holds_images(folder / name):
+                frames.append(path)
+            else:
+                below += [f"{path}/{video}" for video in list_contents(folder / name).videos]
+    others = [
+        f"{folder.name}/{name}" for folder, inside in contents.items() for name in inside.others
+    ]
+    rows = (
+        ("videos outside of class folders", above),
+        ("videos in folders below the classes", below),
+        ("folders of frames, which belong into one .zip file each", frames),
+        ("files of other kinds", others),
+        (
+            "folders without videos",
+            [path.name for path, inside in contents.items() if not inside.videos],
+        ),
+    )
+    texts = [f"{kind} ({len(names)}, such as {names[0]})" for kind, names in rows if names]
+    return "; ".join(texts), len(above) + len(below)
+
+
 def _person(file: AnyPath) -> str:
-    return file.stem.partition("_")[0]
+    return to_text(file.stem).partition("_")[0]

@@ -5,9 +5,10 @@ Nothing here imports JAX. Handles are small and picklable; workers open the file
 
 import functools
 import io
+import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video import tfrecord
 from vrl_jax.data.video.video_decoder import VideoBytes, check_frames_exist, convert_frame
 from vrl_jax.data.video_dataset import FrameReader, VideoError
+
+_ZEROS = str.maketrans("123456789", "0" * 9)
+_NUMBERS = re.compile(r"([0-9]+)")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,9 @@ class StoredSequence(_Inside):
 
 @dataclass(frozen=True)
 class ZippedFrames:
-    """A zip file with the frames of one video as images, sorted by name.
+    """A zip file with the frames of one video as images, in the order of their numbers.
+
+    Hidden files, `__MACOSX` and, among numbered images, those without a number are no frames.
 
     Attributes:
       path: path of the zip file.
@@ -182,21 +189,56 @@ class ZippedFrames:
 
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
-        """Open for reading; raises `VideoError`."""
+        """Open for reading; raises `VideoError`, also if the images form several sequences."""
         with _damage_errors(self.path):
             remote = remote_paths.is_remote(self.path)
             archive = zipfile.ZipFile(
                 io.BytesIO(remote_paths.read_remote(self.path)) if remote else self.path
             )
         with archive:
-            names = [
-                name
-                for name in sorted(archive.namelist())
-                if name.lower().endswith((".jpg", ".jpeg", ".png"))
-            ]
+            with _damage_errors(self.path):
+                names = sort_frames(archive.namelist())
             yield _ImageReader(
                 self.path, len(names), lambda number: archive.read(names[number]), 0.0
             )
+
+
+def sort_frames(names: Iterable[str]) -> list[str]:
+    """Return the names of the images of one video in the order of their numbers.
+
+    Raises:
+      ValueError: the names differ in more than numbers, as those of RGB and flow do, or no number
+        tells all images apart.
+    """
+    images = [name for name in names if name.lower().endswith(IMAGES)]
+    (shape, *others) = {name.translate(_ZEROS) for name in images} or {""}
+    if not others and "/." not in f"/{shape}":  # padded numbers, the usual case, need no parsing
+        spans = [match.span() for match in re.finditer("0+", shape)]
+        if any(len({name[a:b] for name in images}) == len(images) for a, b in spans):
+            return sorted(images)
+    parts = {  # text and numbers in turn
+        name: _NUMBERS.split(name[: name.rindex(".")])
+        for name in images
+        if "/." not in f"/{name}" and "__MACOSX/" not in name
+    }
+    numbered = [name for name, pieces in parts.items() if len(pieces) > 1 and "/" not in pieces[-1]]
+    if numbered and len(numbered) < len(parts):  # the others are thumbnails
+        parts = {name: parts[name] for name in numbered}
+    series = {tuple(pieces[::2]): name for name, pieces in reversed(parts.items())}
+    if len(series) > 1:
+        raise ValueError(
+            f"the images must be one series of numbered frames, got {len(series)}, such as "
+            f"{' and '.join(sorted(series.values())[:2])}: keep one series in the zip"
+        )
+    numbers = {name: [int(text) for text in pieces[1::2]] for name, pieces in parts.items()}
+    frames = sorted(parts, key=numbers.get)
+    columns = zip(*numbers.values(), strict=True)
+    if len(frames) > 1 and all(len(set(column)) < len(frames) for column in columns):
+        raise ValueError(
+            "the images must be one series of numbered frames, but several have the same number: "
+            "keep one series in the zip"
+        )
+    return frames
 
 
 class _ImageReader:

@@ -1,0 +1,76 @@
+"""Parts of a data set share no video, unless groups are left out."""
+
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+from tests.data.datasets.test_record_shards import write_tar
+from tests.data.datasets.test_video_folders import touch
+from vrl_jax.data.datasets.record_shards import WebDataset
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile
+from vrl_jax.data.video_dataset import Video, VideoList, check_disjoint
+
+
+def fill(root, *names):
+    touch(root, *names)
+    for number, name in enumerate(names):
+        (root / name).write_bytes(bytes(number))
+
+
+def test_parts_of_their_own_are_accepted(tmp_path):
+    names = "a/0.mp4", "b/1.mp4"  # equal ids, other files
+    fill(tmp_path / "train", *names)
+    fill(tmp_path / "val", "x", *names)
+    folders = ClassFolders(str(tmp_path))
+    for data in (folders, Synthetic(train_videos=4, test_videos=4)):
+        check_disjoint(data.train(), data.test())
+    for number, part in enumerate(("train", "val")):
+        write_tar(tmp_path / f"{part}.tar", **{"a.mp4": bytes(999 * number), "a.cls": 0})
+    tars = WebDataset(str(tmp_path / "train.tar"), str(tmp_path / "val.tar"))
+    check_disjoint(tars.train(), tars.test())
+
+
+def test_one_folder_for_both_parts_is_refused(tmp_path):
+    fill(tmp_path / "train", "a/0.mp4", "b/1.mp4")
+    data = ClassFolders(str(tmp_path), test_folder="train")
+    says = r"2 of 2 test videos are training videos as well, such as a/0.mp4: .* the groups of a"
+    with pytest.raises(ValueError, match=says):
+        check_disjoint(data.train(), data.test())
+
+
+def test_a_copied_folder_is_refused(tmp_path):
+    fill(tmp_path / "train", "a/0.mp4", "b/1.mp4")
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    data = ClassFolders(str(tmp_path))
+    with pytest.raises(ValueError, match="2 of 2 test videos are training videos"):
+        check_disjoint(data.train(), data.test())
+
+
+def test_a_video_of_both_lists_is_refused(tmp_path):
+    fill(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "train.txt").write_text("a.mp4 0\nb.mp4 1\n")
+    (tmp_path / "test.txt").write_text(f"c.mp4 0\n{tmp_path}/b 0\n")
+    lists = ListFile(*(str(tmp_path / name) for name in ("", "train.txt", "test.txt")))
+    with pytest.raises(ValueError, match="1 of 2 test videos are training videos as well"):
+        check_disjoint(lists.train(), lists.test())
+
+
+@dataclass
+class Loose:
+    """A handle without a hash, as dataclasses are that may change."""
+
+    def open(self):
+        raise NotImplementedError
+
+
+def test_handles_that_cannot_be_hashed_are_compared_as_objects():
+    def listed(*handles):
+        videos = (Video(str(i), handle, {"class": i}) for i, handle in enumerate(handles))
+        return VideoList(tuple(videos), {"class": ("a", "b")})
+
+    handle = Loose()
+    check_disjoint(listed(handle), listed(Loose(), Loose()))
+    with pytest.raises(ValueError, match="1 of 2 test videos"):
+        check_disjoint(listed(handle), listed(Loose(), handle))
