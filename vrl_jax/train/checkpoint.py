@@ -7,7 +7,9 @@ data, so nothing else needs saving.
 
 import contextlib
 import functools
+import inspect
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -172,14 +174,18 @@ def _damage_named(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Itera
       trees: items of arrays that a good checkpoint has.
     """
     hook = sys.unraisablehook
-    # Reads that fail after the first one report to an event loop that Orbax has closed by then.
-    sys.unraisablehook = lambda event: (
-        None if str(event.exc_value) == "Event loop is closed" else hook(event)
-    )
+
+    def report(event: Any) -> None:
+        # Orbax abandons its other reads at the first error; their tracebacks would follow ours.
+        if not inspect.iscoroutine(event.object) and "loop is closed" not in str(event.exc_value):
+            hook(event)
+
+    sys.unraisablehook = report
     try:
         yield
         sys.unraisablehook = hook
     except Exception as error:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports such reads as well
         steps = list_steps(folder)
         damaged = [step for step in steps if not _is_good(_absolute(folder) / str(step), trees)]
         if not damaged:
