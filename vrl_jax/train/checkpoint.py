@@ -98,6 +98,10 @@ class Checkpoints:
         if not self._manager.save(step, args=args, metrics={"score": score}, force=True):
             raise OSError(f"the checkpoint of step {step} was not written")
 
+    def wait(self) -> None:
+        """Wait until the pending save is on the disk; raise its error if it failed."""
+        self._manager.wait_until_finished()
+
     def restore(self, like: TrainState) -> TrainState:
         """Return the newest state, with the shapes and shardings of `like`.
 
