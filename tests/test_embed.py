@@ -133,6 +133,17 @@ def test_parts_of_unknown_make_are_not_taken(tmp_path, model):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
+@pytest.mark.parametrize("content", [b"", bytes(300)])
+def test_a_damaged_part_is_named(tmp_path, content):
+    parts = feature_file.FeatureParts(tmp_path / "a.npz", {})
+    for _ in range(2):
+        parts.add(features=np.zeros((8, 6), np.float32), unreadable=np.full(8, ""))
+    assert parts.join()["features"].shape == (16, 6)
+    (parts.folder / "0000001.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="0000001.npz cannot be read: .*; delete .*a.npz.parts to"):
+        parts.join()
+
+
 KILLED = """
 import os, signal, sys
 from vrl_jax import embed

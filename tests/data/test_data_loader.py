@@ -1,5 +1,6 @@
 import ast
 import itertools
+import math
 import multiprocessing
 import os
 import pathlib
@@ -148,6 +149,58 @@ def test_evaluation_sees_each_video_once_in_order(source, workers):
         frames, videos = read_numbers(batch["clips"])
         assert (videos == batch["index"][:, None, None]).all()
         assert (frames == uniform_clips(FRAMES, 25.0, SAMPLING)).all()
+
+
+def test_workers_leave_no_shared_memory(source):
+    names, batch = [], None
+    for batch in eval_batches(source, SAMPLING, SIZE, batch=3, loader=Loader(workers=1)):
+        names += [array.shm.name for array in batch.values()]
+    del batch
+    paths = [data_loader.SHARED_MEMORY / name for name in names]
+    deadline = time.monotonic() + 10  # it is removed by a thread
+    while any(path.exists() for path in paths) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(paths) == 9 and not any(path.exists() for path in paths)
+
+
+def test_shared_memory_too_small_for_the_workers_is_refused(source, monkeypatch):
+    size = 4 * SAMPLING.clips * SAMPLING.frames * math.prod(SIZE) * 3
+    monkeypatch.setattr(data_loader, "shared_memory", lambda: (3 * size - 1, 64e6))
+    loader = Loader(workers=2)
+    words = "/dev/shm has 64 MB.* 2 workers: .*--shm-size=.*--ipc=host.* loader.workers=0"
+    with pytest.raises(OSError, match=words):
+        train(source, 1, loader=loader)
+    with pytest.raises(OSError, match=words):
+        eval_batches(source, SAMPLING, SIZE, batch=4, loader=loader)
+    assert len(train(source, 1)) == 1  # threads need none
+    monkeypatch.setattr(data_loader, "shared_memory", lambda: (3 * size, 64e6))
+    eval_batches(source, SAMPLING, SIZE, batch=4, loader=loader).close()
+    monkeypatch.undo()
+    free, whole = data_loader.shared_memory()
+    assert 0 < free <= whole < math.inf
+    monkeypatch.setattr(data_loader, "SHARED_MEMORY", pathlib.Path("/absent"))
+    assert data_loader.shared_memory() == (math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    "code, kind, words",
+    [
+        (-7, OSError, "/dev/shm has .* loader.workers=0"),
+        (-9, ChildProcessError, "exit code -9: if the machine ran out of memory, lower loader"),
+        (1, ChildProcessError, "exit code 1: a script needs `if __name__ == '__main__':`"),
+    ],
+)
+def test_a_worker_that_dies_is_one_line(code, kind, words):
+    def die():
+        yield {}
+        raise RuntimeError(f"Worker process was terminated unexpectedly with exit code {code}.")
+
+    batches = die()
+    rows = data_loader._from_workers(batches, Loader(workers=2), 10**6)
+    assert next(rows) == {}
+    with pytest.raises(kind, match=words) as caught:
+        next(rows)
+    assert "\n" not in str(caught.value)
 
 
 def test_evaluation_on_hosts_covers_the_set(source):

@@ -1,4 +1,6 @@
+import math
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vrl_jax.atomic_files import ConfigMismatch
 from vrl_jax.train import sharding
 from vrl_jax.train.checkpoint import Checkpoints, list_steps, restore_encoder
 from vrl_jax.train.train_step import TrainState
@@ -130,6 +133,101 @@ def test_another_config_is_refused_with_what_differs(tmp_path):
         Checkpoints(tmp_path, 1, {"config": {"lr": 0.2, "size": [1, 2]}, "data": "y"})
     with Checkpoints(tmp_path, 1, {"config": {"lr": 0.2}}, accept_changes=True) as accepted:
         assert accepted.latest() == 1
+
+
+def truncate(path):
+    for file in path.rglob("d/*"):
+        file.write_bytes(b"")
+
+
+def zero(path):
+    for file in filter(pathlib.Path.is_file, path.rglob("*")):
+        file.write_bytes(bytes(file.stat().st_size))
+
+
+def lose_data(path):
+    for folder in list(path.rglob("d")):
+        shutil.rmtree(folder)
+
+
+def empty(path):
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def lose_score(path):
+    (path / "metrics" / "metrics").write_bytes(bytes(12))
+
+
+def lose_metadata(path):
+    for file in list(path.rglob("_METADATA")):
+        file.unlink()
+
+
+def keep_encoder(train):
+    return {"params": train.params, "batch_stats": {}}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with the checkpoints of steps 1 to 3."""
+    folder = tmp_path_factory.mktemp("saved")
+    with Checkpoints(folder, 3, {"a": 1}, encoder=keep_encoder) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(state(step, step), 0.0)
+    return folder
+
+
+def resume(folder):
+    with Checkpoints(folder, 3, {"a": 1}, encoder=keep_encoder) as checkpoints:
+        return int(checkpoints.restore(state(0)).step)
+
+
+@pytest.mark.parametrize("damage", [truncate, zero, lose_data, empty, lose_score])
+def test_a_damaged_checkpoint_is_named_with_the_good_one_before_it(tmp_path, saved, damage):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "3")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="damaged checkpoint .*/3: delete it .* of step 2") as run:
+        resume(tmp_path)
+    assert "\n" not in str(run.value) and sorted(tmp_path.rglob("*")) == before
+    if damage is not lose_score:  # an encoder is read without it
+        with pytest.raises(ValueError, match="/3: delete it to continue .*, that of step 2"):
+            restore_encoder(tmp_path)
+    assert restore_encoder(tmp_path, 2)[0] == 2
+    shutil.rmtree(tmp_path / "3")
+    assert resume(tmp_path) == 2
+
+
+def test_all_damaged_checkpoints_are_named(tmp_path, saved):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    lose_metadata(tmp_path / "3")
+    assert resume(tmp_path) == 3  # training knows the tree
+    with pytest.raises(ValueError, match="/3: delete it to continue .*, that of step 2"):
+        restore_encoder(tmp_path)
+    for step, names in ((2, "/2 and .*/3: delete it .* step 1"), (1, "/1 and .*: no other one")):
+        truncate(tmp_path / str(step))
+        truncate(tmp_path / "3")
+        with pytest.raises(ValueError, match=f"damaged checkpoint .*{names}"):
+            resume(tmp_path)
+
+
+@pytest.mark.parametrize("params", [{"w": jnp.zeros((4, 3))}, {"v": jnp.zeros((4, 2))}])
+def test_arrays_of_other_settings_are_refused_but_not_called_damaged(saved, params):
+    with Checkpoints(saved, 3, {"a": 1}) as checkpoints:
+        with pytest.raises(ConfigMismatch, match="the arrays of .*/3 do not fit") as caught:
+            checkpoints.restore(state(0)._replace(params=params))
+    assert "damaged" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_score_that_is_not_a_number_is_not_the_best(tmp_path):
+    for step, score in enumerate([0.1, 0.9, float("nan"), 0.5, -math.inf, float("nan")], 1):
+        with Checkpoints(tmp_path, 1, {}) as checkpoints:
+            checkpoints.save(state(step), score)
+            assert checkpoints.latest() == step
+        with Checkpoints(tmp_path, 1, {}) as checkpoints:  # opened again
+            assert checkpoints.latest() == step == max(list_steps(tmp_path))
+    assert list_steps(tmp_path) == [2, 6]
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03])

@@ -2,9 +2,10 @@
 
 import struct
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from vrl_jax.train.run_log import Log, NullLog
+from vrl_jax.train.run_log import JsonlWriter, Log, NullLog
 
 
 def events(folder):
@@ -52,3 +53,17 @@ def test_the_time_of_earlier_sessions_is_kept(tmp_path):
             log.metrics(step, {"wall_seconds": 10.0 * step})
     with Log(tmp_path, 3, 9, quiet=True) as log:
         assert log.elapsed == 20
+
+
+@pytest.mark.parametrize("line", [bytes(30), b"{}", b"null", b'{"step": 3', b"\xff"])
+def test_a_damaged_line_is_named_and_nothing_is_lost(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    content = b'{"step": 1, "loss": 2.0}\n' + line + b'\n{"step": 3, "loss": 1.0}\n{"st'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="metrics.jsonl, line 2 must be .*: delete the line"):
+        JsonlWriter(path, 3)
+    assert path.read_bytes() == content
+    path.write_bytes(content.replace(line + b"\n", b""))
+    writer = JsonlWriter(path, 3)
+    writer.close()
+    assert [record["step"] for record in writer.previous] == [1, 3]

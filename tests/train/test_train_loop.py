@@ -120,6 +120,54 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
     assert signal.getsignal(number) == before
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a clock that tests set; before it, SIGTERM and Ctrl-C only count."""
+    now, ended = [0.0], []
+    monkeypatch.setattr(preemption.time, "monotonic", lambda: now[0])
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _: ended.append(number)) for number in numbers]
+    yield now, ended
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_repeated_signals_do_not_end_a_run_that_is_saving(clock):
+    now, ended = clock
+    with PreemptionGuard() as guard:
+        assert not guard.should_stop()
+        for number in (signal.SIGTERM, signal.SIGCONT, signal.SIGTERM):  # SLURM's preemption
+            os.kill(os.getpid(), number)
+            now[0] += 0.01
+            assert guard.should_stop() and not ended
+        now[0] = 300.0  # its time limit
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(2):  # a key pressed once that a launcher passes on as well
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not ended
+        now[0] = 301.5  # the key pressed again
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended == [signal.SIGINT]
+        now[0] = 601.0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_signal_while_the_save_is_pending_does_not_end_the_run(tmp_path, monkeypatch, clock):
+    def interrupted(checkpoints):
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait(checkpoints)
+
+    def batches():
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield 1.0
+
+    wait = Checkpoints.wait
+    monkeypatch.setattr(Checkpoints, "wait", interrupted)
+    _, _, saved = launch(tmp_path, Train(save_every=100), 50, batches=batches())
+    assert saved == 1 and not clock[1]
+
+
 def test_processes_agree_on_a_number_that_no_run_before_has_told(monkeypatch):
     numbers = []
     monkeypatch.setattr(preemption.jax, "process_count", lambda: 2)

@@ -9,16 +9,20 @@ same. In evaluation its clips are black, and the evaluation has to count it as w
 """
 
 import copy
+import gc
 import json
+import math
 import os
+import pathlib
 import queue
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grain
 import numpy as np
@@ -31,6 +35,7 @@ from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError
 
 T = TypeVar("T")
 TRIES = 10  # videos tried for one row; if all of them fail, the data set is likely absent
+SHARED_MEMORY = pathlib.Path("/dev/shm")  # workers pass batches through it
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def train_batches(
 
     Raises:
       ValueError: `batch` is not divisible by `hosts`, or the data set is empty.
+      OSError: the workers' batches do not fit into `/dev/shm`, or a worker died.
     """
     check.at_least(0, start=start, seed=seed)
     share = _share(source, batch, host, hosts)
@@ -102,7 +108,7 @@ def train_batches(
     dataset = dataset.random_map(_RandomClips(source, sampling, size, loader.time_limit))
     rows = grain.MapDataset.range(len(dataset) // hosts).map(_HostRows(dataset, batch, host, share))
     dataset = rows.batch(share, drop_remainder=True)[start:]
-    return _iterate(dataset, loader)
+    return _iterate(dataset, loader, share * _clip_bytes(sampling, size))
 
 
 def eval_batches(
@@ -127,7 +133,8 @@ def eval_batches(
     dataset = grain.MapDataset.range(len(source)).map(
         _UniformClips(source, sampling, size, loader.time_limit)
     )
-    return _iterate(dataset[host::hosts].batch(share), loader)
+    dataset = dataset[host::hosts].batch(share)
+    return _iterate(dataset, loader, min(share, len(source)) * _clip_bytes(sampling, size))
 
 
 def eval_row(
@@ -277,16 +284,69 @@ def _share(source: VideoDataset, batch: int, host: int, hosts: int) -> int:
     return batch // hosts
 
 
-def _iterate(dataset: grain.MapDataset, loader: Loader) -> Iterator[dict[str, Any]]:
+def _clip_bytes(sampling: Sampling, size: tuple[int, int]) -> int:
+    return sampling.clips * sampling.frames * math.prod(size) * 3
+
+
+def _iterate(
+    dataset: grain.MapDataset, loader: Loader, batch_bytes: int
+) -> Iterator[dict[str, Any]]:
     # The buffer counts batches here; grain's default is 500.
     options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.buffer)
     batches = dataset.to_iter_dataset(options)
-    if loader.workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain passes its flags on to workers
-        processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=1)
-        batches = batches.mp_prefetch(processes, worker_init_fn=partial(_follow, os.getpid()))
-    return iter(batches)
+    if not loader.workers:
+        return iter(batches)
+    # The least that is in use: the batch that each worker makes, and one that is consumed.
+    if shared_memory()[0] < (loader.workers + 1) * batch_bytes:
+        _refuse_shared_memory(loader, batch_bytes)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain passes its flags on to workers
+    processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=1)
+    batches = batches.mp_prefetch(processes, worker_init_fn=partial(_follow, os.getpid()))
+    return _from_workers(iter(batches), loader, batch_bytes)
+
+
+def shared_memory() -> tuple[float, float]:
+    """Return the free and all bytes of `/dev/shm`; infinite where there is none, as on macOS."""
+    if not SHARED_MEMORY.is_dir():
+        return math.inf, math.inf
+    state = os.statvfs(SHARED_MEMORY)
+    return state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
+
+
+def _from_workers(
+    batches: Iterator[dict[str, Any]], loader: Loader, batch_bytes: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the batches of worker processes; raise `OSError` with a remedy if one of them dies."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        death = re.search(r"Worker process .* exit code (-?\d+)", str(error))
+        if not death:
+            raise
+        code = int(death[1])
+        if code == -signal.SIGBUS:  # a page of shared memory that does not exist
+            _refuse_shared_memory(loader, batch_bytes)
+        remedy = (
+            "if the machine ran out of memory, lower loader.workers or loader.buffer"
+            if code == -signal.SIGKILL
+            else "a script needs `if __name__ == '__main__':` around the call that starts workers, "
+            "and one from stdin needs loader.workers=0"
+        )
+        raise ChildProcessError(f"a loader worker ended with exit code {code}: {remedy}") from error
+    finally:
+        batches.close()
+        gc.collect()  # the end of a worker is an error whose frames hold its last batch
+
+
+def _refuse_shared_memory(loader: Loader, batch_bytes: int) -> NoReturn:
+    free, size = (number / 1e6 for number in shared_memory())
+    most = loader.workers * (loader.buffer + 4) + 1  # batches, if all wait for the consumer
+    raise OSError(
+        f"{SHARED_MEMORY} has {size:,.0f} MB, {free:,.0f} MB of them free, too little for batches "
+        f"of {batch_bytes / 1e6:,.1f} MB from {loader.workers} workers: start the container with "
+        f"--shm-size={math.ceil(most * batch_bytes / 1e6)}m or --ipc=host, or pass loader.workers=0"
+    )
 
 
 def _follow(parent: int, worker: int, workers: int) -> None:

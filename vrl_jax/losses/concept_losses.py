@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vrl_jax import check
+from vrl_jax.losses.explicit_axes import with_auto_axes
 from vrl_jax.losses.sinkhorn_knopp import sinkhorn, swapped_prediction
 
 
+@with_auto_axes
 def concept_alignment(
     scores: Float[Array, "v n k"],
     queue: Float[Array, "v m k"] | None = None,
@@ -51,6 +53,7 @@ def concept_alignment(
     return sum(terms) / len(terms)
 
 
+@with_auto_axes
 def negative_entropy(scores: Float[Array, "*v k"], *, temperature: float = 0.1) -> Float[Array, ""]:
     """Return the mean negative entropy of `softmax(scores / temperature)`, minimal when uniform.
 
@@ -72,6 +75,7 @@ def negative_entropy(scores: Float[Array, "*v k"], *, temperature: float = 0.1) 
     return jnp.mean(jnp.sum(jnp.exp(logs) * logs, axis=-1))
 
 
+@with_auto_axes
 def shared_activations(
     first: Float[Array, "n k"], second: Float[Array, "n k"], *, top: int = 10
 ) -> Bool[Array, "n k"]:
@@ -101,6 +105,7 @@ def shared_activations(
     return active[0] & active[1]
 
 
+@with_auto_axes
 def local_contrast(
     first: Float[Array, "n k d"],
     second: Float[Array, "n k d"],

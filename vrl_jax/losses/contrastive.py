@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vrl_jax import check
+from vrl_jax.losses.explicit_axes import with_auto_axes
 from vrl_jax.losses.similarity import dot_products, normalize
 
 
+@with_auto_axes
 def nt_xent(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
@@ -52,6 +54,7 @@ def nt_xent(
     return _cross_entropy(logits, jnp.roll(jnp.arange(len(anchors)), len(a)))
 
 
+@with_auto_axes
 def nt_xent_steps(
     a: Float[Array, "n t d"],
     b: Float[Array, "n t d"],
@@ -98,6 +101,7 @@ def nt_xent_steps(
     return _cross_entropy(rows, jnp.argmax(positive.reshape(rows.shape), axis=-1))
 
 
+@with_auto_axes
 def info_nce(
     queries: Float[Array, "n d"],
     keys: Float[Array, "n d"],

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.losses import koopman
+from vrl_jax.losses.explicit_axes import with_auto_axes
 from vrl_jax.losses.linear_solve import ridge_map
 from vrl_jax.losses.similarity import normalize
 
@@ -29,6 +30,7 @@ class Forecast(NamedTuple):
     accuracy: Float[Array, ""]
 
 
+@with_auto_axes
 def shared_forecast(
     frames: Float[Array, "*b t d"],
     *,
@@ -78,6 +80,7 @@ def shared_forecast(
     return Forecast(-jnp.mean(picked), jnp.mean(jnp.argmax(logits, axis=-1) == comes))
 
 
+@with_auto_axes
 def cross_forecast(
     first: Float[Array, "*b t d"], second: Float[Array, "*b t d"], *, ridge: float = 1e-3
 ) -> Float[Array, ""]:
@@ -104,6 +107,7 @@ def cross_forecast(
     return jnp.mean(jnp.sum(errors**2, axis=-1))
 
 
+@with_auto_axes
 def released_code_residual(frames: Float[Array, "*b t d"]) -> Float[Array, ""]:
     """Residual of the released code: the norm of `K sg(P) - Q` on the fitted transitions.
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.losses import koopman_eig
+from vrl_jax.losses.explicit_axes import with_auto_axes
 from vrl_jax.losses.linear_solve import ridge_map, solve_batch
 from vrl_jax.losses.similarity import safe_norm
 
@@ -104,6 +105,7 @@ def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, scope: str = "cl
     return Operator(_ridge_fit(past, future, ridge), past, future, ridge)
 
 
+@with_auto_axes
 def split(
     frames: Float[Array, "*b t d"],
     *,
@@ -215,6 +217,7 @@ def disc_filter(
     return result
 
 
+@with_auto_axes
 def forecast_residual(
     frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, held_out: int = 2
 ) -> Float[Array, ""]:
@@ -246,6 +249,7 @@ def forecast_residual(
     return jnp.mean(jnp.sum(errors**2, axis=(-2, -1))) / held_out
 
 
+@with_auto_axes
 def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
     """Split without an operator, as control: temporal mean, and root mean square around it.
 

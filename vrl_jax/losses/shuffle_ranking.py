@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vrl_jax import check
+from vrl_jax.losses.explicit_axes import with_auto_axes
 from vrl_jax.losses.similarity import normalize
 
 
+@with_auto_axes
 def shuffle_rank(
     reference: Float[Array, "n s d"],
     shuffled: Float[Array, "n s d"],
@@ -47,6 +49,7 @@ def shuffle_rank(
     return jnp.mean(jax.nn.softplus(excess), where=others)
 
 
+@with_auto_axes
 def shuffle_rank_accuracy(
     reference: Float[Array, "n s d"], shuffled: Float[Array, "n s d"]
 ) -> Float[Array, ""]:

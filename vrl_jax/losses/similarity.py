@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
+from vrl_jax.losses.explicit_axes import with_auto_axes
 
 
 def normalize(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*b d"]:
@@ -24,6 +25,7 @@ def safe_norm(x: Float[Array, "*b d"], *, eps: float = 1e-12) -> Float[Array, "*
     return jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + eps)
 
 
+@with_auto_axes
 def dot_products(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array, "*n m"]:
     """Return the product of every row of `a` with every row of `b`, at full float32 precision.
 
@@ -35,6 +37,7 @@ def dot_products(a: Float[Array, "*n d"], b: Float[Array, "m d"]) -> Float[Array
     return jnp.matmul(a, b.T, precision="highest")
 
 
+@with_auto_axes
 def negative_cosine(p: Float[Array, "*b d"], z: Float[Array, "*b d"]) -> Float[Array, ""]:
     """Return minus the mean cosine between matching vectors, in [-1, 1].
 

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vrl_jax import check
+from vrl_jax.losses.explicit_axes import with_auto_axes
 
 
+@with_auto_axes
 def sinkhorn(
     scores: Float[Array, "n k"], *, epsilon: float = 0.05, iterations: int = 3
 ) -> Float[Array, "n k"]:
@@ -38,6 +40,7 @@ def sinkhorn(
     return jnp.exp(logs)
 
 
+@with_auto_axes
 def swapped_prediction(
     scores: Float[Array, "n k"], assignment: Float[Array, "n k"], *, temperature: float = 0.1
 ) -> Float[Array, ""]:

@@ -30,6 +30,7 @@ from vrl_jax.probes import result_files
 from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.probe_suite import check_group, run_probes, summarize_probes
 from vrl_jax.probes.result_files import Result
+from vrl_jax.report import run_files
 from vrl_jax.train.quarantine import Quarantine
 from vrl_jax.train.sharding import replicated_sharding
 from vrl_jax.train.train_step import TrainState
@@ -186,10 +187,10 @@ class OnlineProbes:
         step, path = int(state.step), self._workdir / "spectrum.npz"
         steps, eigenvalues = np.array([step]), values
         if path.exists():
-            with np.load(path) as saved:
-                earlier = saved["steps"] < step
-                steps = np.append(saved["steps"][earlier], steps)
-                eigenvalues = join_spectra(saved["eigenvalues"][earlier], values)
+            saved = run_files.read_arrays(path, ["steps", "eigenvalues"])
+            earlier = saved["steps"] < step
+            steps = np.append(saved["steps"][earlier], steps)
+            eigenvalues = join_spectra(saved["eigenvalues"][earlier], values)
         arrays = {"steps": steps, "eigenvalues": eigenvalues, "radius": np.asarray(radius)}
         atomic_files.write_npz(path, arrays)
 

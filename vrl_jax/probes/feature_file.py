@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vrl_jax import atomic_files
+from vrl_jax.report import run_files
 
 ABOUT = "about"
 SUFFIXES = (".npz", ".parquet")
@@ -60,8 +61,15 @@ class FeatureParts:
         atomic_files.write_npz(path, columns)
 
     def join(self) -> dict[str, np.ndarray]:
-        """Return the columns of all parts, concatenated."""
-        parts = [dict(np.load(path)) for path in self._paths()]
+        """Return the columns of all parts, concatenated.
+
+        Raises:
+          ValueError: a part is damaged.
+        """
+        try:
+            parts = [run_files.read_arrays(path, []) for path in self._paths()]
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {self.folder} to make all parts again") from None
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def remove(self) -> None:

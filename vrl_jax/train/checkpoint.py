@@ -5,8 +5,14 @@ object store lacks its final marker, and is ignored. The step number determines 
 data, so nothing else needs saving.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+import inspect
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,9 +20,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vrl_jax.atomic_files import check_same_settings
+from vrl_jax.atomic_files import ConfigMismatch, check_same_settings
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.train.train_step import TrainState
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint cannot be read; the message names it and the newest good one."""
 
 
 class Checkpoints:
@@ -33,6 +43,7 @@ class Checkpoints:
 
     Raises:
       ConfigMismatch: the folder holds checkpoints of another config or data set.
+      DamagedCheckpoint: a file of a checkpoint is missing or has other content.
     """
 
     def __init__(
@@ -56,7 +67,8 @@ class Checkpoints:
         policy = policies.AnyPreservationPolicy([policies.LatestN(self._keep), best])
         # Without `best_fn` scores are not stored, and a resumed run would keep all old checkpoints.
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_score)
-        return ocp.CheckpointManager(self._folder, options=options)
+        with _damage_named(self._folder):
+            return ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         """Return itself."""
@@ -86,17 +98,36 @@ class Checkpoints:
         if not self._manager.save(step, args=args, metrics={"score": score}, force=True):
             raise OSError(f"the checkpoint of step {step} was not written")
 
+    def wait(self) -> None:
+        """Wait until the pending save is on the disk; raise its error if it failed."""
+        self._manager.wait_until_finished()
+
     def restore(self, like: TrainState) -> TrainState:
-        """Return the newest state, with the shapes and shardings of `like`."""
+        """Return the newest state, with the shapes and shardings of `like`.
+
+        Raises:
+          DamagedCheckpoint: a file of the checkpoint is missing or has other content.
+          ConfigMismatch: its arrays have other names or shapes.
+        """
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like._asdict()
         )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return TrainState(**self._manager.restore(self.latest(), args=items)["state"])
+        try:
+            with _damage_named(self._folder):
+                return TrainState(**self._manager.restore(self.latest(), args=items)["state"])
+        except DamagedCheckpoint:
+            raise
+        except ValueError as error:
+            raise ConfigMismatch(
+                f"the arrays of {self._folder / str(self.latest())} do not fit the settings "
+                f"({_first_line(error)}): use those it was written with, or another --workdir"
+            ) from error
 
     def _check_identity(self) -> None:
         items = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        saved = self._manager.restore(self.latest(), args=items)["identity"]
+        with _damage_named(self._folder):
+            saved = self._manager.restore(self.latest(), args=items)["identity"]
         folder = self._manager.directory.parent
         check_same_settings(folder, saved, self._identity, "--workdir")
 
@@ -118,7 +149,7 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
       The step, and {"params": ..., "batch_stats": ...} as NumPy arrays.
 
     Raises:
-      ValueError: there is no such checkpoint, or it has no item for the encoder.
+      ValueError: there is no such checkpoint, it is damaged, or it has no item for the encoder.
     """
     steps = list_steps(folder)
     if not steps:
@@ -128,22 +159,82 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
         raise ValueError(
             f"step must be that of a checkpoint in {folder}, one of {steps}, got {step}"
         )
-    path = _absolute(folder) / str(step) / "encoder"
-    if not path.is_dir():
+    path = _absolute(folder) / str(step)
+    if (path / "state").is_dir() and not (path / "encoder").is_dir():
         raise ValueError(
             f"the checkpoint of step {step} in {folder} has no item 'encoder': it was written by a "
             "version before 0.1.0, train again"
         )
+    with _damage_named(folder, ("encoder",)):
+        return step, {"batch_stats": {}, **_read_arrays(path / "encoder")}
+
+
+@contextlib.contextmanager
+def _damage_named(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Iterator[None]:
+    """Replace an error by one that names the damaged checkpoints of a folder, if there are any.
+
+    Args:
+      folder: of the checkpoints.
+      trees: items of arrays that a good checkpoint has.
+    """
+    hook = sys.unraisablehook
+
+    def report(event: Any) -> None:
+        # Orbax abandons its other reads at the first error; their tracebacks would follow ours.
+        if not inspect.iscoroutine(event.object) and "loop is closed" not in str(event.exc_value):
+            hook(event)
+
+    sys.unraisablehook = report
+    try:
+        yield
+        sys.unraisablehook = hook
+    except Exception as error:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports such reads as well
+        steps = list_steps(folder)
+        damaged = [step for step in steps if not _is_good(_absolute(folder) / str(step), trees)]
+        if not damaged:
+            raise
+        good = max(set(steps) - set(damaged), default=None)
+        remedy = (
+            "no other one is good: start anew in another folder"
+            if good is None
+            else f"delete it to continue from the newest good one, that of step {good}"
+        )
+        names = " and ".join(str(folder / str(step)) for step in damaged)
+        raise DamagedCheckpoint(
+            f"damaged checkpoint {names}: {remedy} ({_first_line(error)})"
+        ) from error
+
+
+def _is_good(path: AnyPath, trees: tuple[str, ...]) -> bool:
+    """Return whether all items of a checkpoint can be read."""
+    try:
+        for name in trees:
+            _read_arrays(path / name)
+        for name in ("identity/metadata", "metrics/metrics"):
+            if (path / name).is_file():
+                json.loads((path / name).read_text())
+    except Exception:
+        return False
+    return True
+
+
+def _read_arrays(path: AnyPath) -> dict[str, Any]:
+    """Return a tree of a checkpoint as NumPy arrays."""
     handler = ocp.PyTreeCheckpointHandler()
     with ocp.Checkpointer(handler) as reader:
         stored = handler.metadata(path).tree  # `reader.metadata` needs metadata of the step
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
-        encoder = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    return step, {"batch_stats": {}, **encoder}
+        return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
 def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]
+    score = metrics["score"]
+    return -math.inf if math.isnan(score) else score  # Orbax sorts NaN above all numbers
 
 
 def _absolute(folder: AnyPath) -> AnyPath:

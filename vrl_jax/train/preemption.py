@@ -2,25 +2,34 @@
 
 import itertools
 import signal
+import time
 
 import jax
 from jax.experimental import multihost_utils
 
 _CALLS = itertools.count(1)  # counts calls over all runs in this program
 
+# Seconds after its first arrival for which a signal is ignored. SLURM sends SIGTERM twice within
+# milliseconds when it preempts, and again at the time limit; a launcher may repeat Ctrl-C.
+REPEATS = {signal.SIGTERM: 600.0, signal.SIGINT: 1.0}
+
 
 class PreemptionGuard:
     """Context manager that detects SIGTERM and Ctrl-C, checked once per step.
+
+    A repeated signal has its earlier effect only after the time in `REPEATS`: Ctrl-C pressed a
+    second time, or SIGTERM ten minutes later.
 
     With several processes, JAX reports a SIGTERM of any process to all of them at the same step.
     """
 
     def __init__(self):
-        self._signalled, self._single = False, jax.process_count() == 1
+        self._arrived: dict[int, float] = {}
+        self._single = jax.process_count() == 1
 
     def __enter__(self) -> "PreemptionGuard":
-        """Install the handlers; a second signal has its default effect."""
-        numbers = (signal.SIGTERM, signal.SIGINT) if self._single else ()
+        """Install the handlers."""
+        numbers = REPEATS if self._single else ()
         self._before = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
@@ -32,10 +41,12 @@ class PreemptionGuard:
     def should_stop(self) -> bool:
         """Return whether to stop after this step; every process must call this at every step."""
         if self._single:
-            return self._signalled
+            return bool(self._arrived)
         # JAX agrees on a future call number; step numbers would restart in the next run.
         return multihost_utils.reached_preemption_sync_point(next(_CALLS))
 
     def _on_signal(self, number, frame):
-        self._signalled = True
-        signal.signal(number, self._before[number])
+        now = time.monotonic()
+        if now - self._arrived.setdefault(number, now) > REPEATS[number]:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)

@@ -4,6 +4,7 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,12 +19,15 @@ class JsonlWriter:
       path: the file.
       step: step at which the run continues; 0 removes all records.
 
+    Raises:
+      ValueError: a complete line is not a record.
+
     Attributes:
       previous: the records that the file had up to this step.
     """
 
     def __init__(self, path: pathlib.Path, step: int):
-        records = [json.loads(line) for line in _complete_lines(path)]
+        records = _read_records(path)
         self.previous = [record for record in records if step and record["step"] <= step]
         atomic_files.write_text(
             path, "".join(f"{json.dumps(record)}\n" for record in self.previous)
@@ -178,8 +182,18 @@ class NullLog:
         """Do nothing."""
 
 
-def _complete_lines(path: pathlib.Path) -> list[str]:
-    """Return the complete lines of a file; a killed process may leave a partial last line."""
-    if not path.exists():
-        return []
-    return path.read_text().split("\n")[:-1]
+def _read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the records in the complete lines; a killed process may leave a partial last line."""
+    records = []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record["step"]
+        except (ValueError, TypeError, KeyError):  # for instance zeros after a power failure
+            raise ValueError(
+                f"{path}, line {number} must be a JSON object with a step, got {line[:20]!r}: "
+                "delete the line"
+            ) from None
+        records.append(record)
+    return records

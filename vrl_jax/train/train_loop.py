@@ -182,6 +182,8 @@ def run_loop(
                 if saving:
                     log.flush()
                     checkpoints.save(train, score)
+                if last:
+                    checkpoints.wait()  # while signals are still handled
                 meter.pause()
             if leaving:
                 log.info(f"interrupted: saved at step {number}; the same command continues")

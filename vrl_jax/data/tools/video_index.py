@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="vrl index", description=__doc__, formatter_class=form)
     parser.add_argument("source", nargs="*", help="data set or folder, then fields as key=value")
     parser.add_argument("--out", type=remote_paths.local_path, required=True, help="output folder")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0: none")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds per video")
     parser.add_argument("--sha256", action="store_true", help="also hash the files")
     parser.add_argument(

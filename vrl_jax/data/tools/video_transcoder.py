@@ -219,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("manifest", type=remote_paths.local_path, help="folder of a finished index")
     parser.add_argument("--out", type=remote_paths.local_path, required=True, help="output folder")
     parser.add_argument("--short-side", type=int, default=128, help="of the frames, pixels")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0: none")
     parser.add_argument("--shard-mb", type=int, default=256, help="approximate shard size, MB")
     parser.add_argument("--time-limit", type=float, default=600.0, help="seconds per video")
     args = parser.parse_args(argv)
