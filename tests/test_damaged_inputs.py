@@ -270,7 +270,7 @@ def test_damage_ends_in_results_or_one_line(kind, count, tmp_path):
     outcomes = try_variants(kind, range(count), tmp_path)
     assert len(outcomes) == count + 1
     assert not wrong(outcomes), "\n\n".join(f"{k}: {v}" for k, v in wrong(outcomes).items())
-    if count > 20:
+    if count > 20 and kind not in ("clips", "zips"):  # those are counted as unreadable
         assert "refused" in outcomes.values()
 
 
