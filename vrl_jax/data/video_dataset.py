@@ -186,13 +186,13 @@ def fingerprint(source: VideoDataset) -> str:
 def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
     """Raise `ValueError` where test videos are training videos as well.
 
-    Videos are the same if they are opened from the same place. Two whole parts are also the same if
-    ids, labels and sizes of files are, as after copying a folder. Copies of single videos are not
-    found.
+    Videos are the same if their handles are equal and have a path, or have equal ids. Two whole
+    parts are also the same if ids, labels and sizes of files are, as after copying a folder. Copies
+    of single videos are not found.
     """
-    known = {_identity(train[index].media) for index in range(len(train))}
+    known = {_identity(train[index]) for index in range(len(train))}
     videos = [test[index] for index in range(len(test))]
-    shared = [video.id for video in videos if _identity(video.media) in known]
+    shared = [video.id for video in videos if _identity(video) in known]
     if not shared and all(read(train) == read(test) for read in (_list_labels, _list_sizes)):
         shared = [video.id for video in videos]
     if shared:
@@ -202,13 +202,13 @@ def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
         )
 
 
-def _identity(media: VideoHandle) -> Any:
-    """Return a key that is equal for handles of the same video."""
+def _identity(video: Video) -> Any:
+    """Return a key that is equal for the same video; handles without a hash differ as objects."""
     try:
-        hash(media)
+        hash(video.media)
     except TypeError:
-        return id(media)
-    return media
+        return video.id, id(video.media)
+    return video.media if hasattr(video.media, "path") else (video.id, video.media)
 
 
 def _list_labels(source: VideoDataset) -> list[tuple]:
