@@ -135,7 +135,7 @@ def _add_parts(
             reasons = np.full(count, "", object)
             for number, reason in failed_videos(rows):
                 row = number - int(rows["index"][0])
-                features[row], reasons[row] = np.nan, reason
+                features[row], reasons[row] = np.nan, remote_paths.to_text(reason)
             parts.add(features=features, unreadable=reasons.astype(str))
             progress.update(count)
 

@@ -73,4 +73,22 @@ def test_handles_that_cannot_be_hashed_are_compared_as_objects():
     handle = Loose()
     check_disjoint(listed(handle), listed(Loose(), Loose()))
     with pytest.raises(ValueError, match="1 of 2 test videos"):
-        check_disjoint(listed(handle), listed(Loose(), handle))
+        check_disjoint(listed(handle), listed(handle, Loose()))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A handle that says nothing of its video."""
+
+    def open(self):
+        raise NotImplementedError
+
+
+def test_equal_handles_without_a_path_are_told_apart_by_ids():
+    train, test = (
+        VideoList((Video(name, Drawn(), {"class": 0}),), {"class": ("a",)})
+        for name in ("train-0", "test-0")
+    )
+    check_disjoint(train, test)
+    with pytest.raises(ValueError, match="1 of 1 test videos .* such as test-0"):
+        check_disjoint(test, test)

@@ -197,15 +197,17 @@ def fingerprint(source: VideoDataset) -> str:
 def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
     """Raise `ValueError` where test videos are training videos as well.
 
-    Videos are the same if they are opened from the same place. Two whole parts are also the same if
-    ids, labels and sizes of files are, as after copying a folder. Copies of single videos are not
-    found.
+    Videos are the same if their handles are equal and have a path, or have equal ids. Two whole
+    parts are also the same if ids, labels and sizes of files are, as after copying a folder. Copies
+    of single videos are not found.
     """
-    known = {_identity(train[index].media) for index in range(len(train))}
+    known = {_identity(train[index]) for index in range(len(train))}
     videos = [test[index] for index in range(len(test))]
-    shared = [video.id for video in videos if _identity(video.media) in known]
-    if not shared and all(read(train) == read(test) for read in (_list_labels, _list_sizes)):
-        shared = [video.id for video in videos]
+    shared = [video.id for video in videos if _identity(video) in known]
+    if not shared and len(train) == len(videos):
+        pairs = ((train[index], video) for index, video in enumerate(videos))
+        if all(_is_copy(one, other) for one, other in pairs):
+            shared = [video.id for video in videos]
     if shared:
         raise ValueError(
             f"{len(shared)} of {len(videos)} test videos are training videos as well, such as "
@@ -213,26 +215,20 @@ def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
         )
 
 
-def _identity(media: VideoHandle) -> Any:
-    """Return a key that is equal for handles of the same video."""
+def _identity(video: Video) -> Any:
+    """Return a key that is equal for the same video; handles without a hash differ as objects."""
     try:
-        hash(media)
+        hash(video.media)
     except TypeError:
-        return id(media)
-    return media
+        return video.id, id(video.media)
+    return video.media if hasattr(video.media, "path") else (video.id, video.media)
 
 
-def _list_labels(source: VideoDataset) -> list[tuple]:
-    """Return id and labels of each video."""
-    videos = (source[index] for index in range(len(source)))
-    return [(video.id, sorted(video.labels.items())) for video in videos]
-
-
-def _list_sizes(source: VideoDataset) -> list[Any]:
-    """Return the size of the file of each video, or the video itself where there is no file."""
-    handles = [source[index].media for index in range(len(source))]
-    paths = [getattr(media, "path", "") for media in handles]
-    return [
-        os.path.getsize(path) if os.path.isfile(path) else media
-        for path, media in zip(paths, handles, strict=True)
-    ]
+def _is_copy(one: Video, other: Video) -> bool:
+    """Return whether id, labels and the size of the file of two videos are equal."""
+    paths = [getattr(video.media, "path", "") for video in (one, other)]
+    return (
+        (one.id, dict(one.labels)) == (other.id, dict(other.labels))
+        and all(map(os.path.isfile, paths))
+        and len(set(map(os.path.getsize, paths))) == 1
+    )

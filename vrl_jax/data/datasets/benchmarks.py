@@ -331,12 +331,8 @@ def _read_name(where: str, entry: Mapping[str, Any], key: str) -> str:
 def _read_class(where: str, entry: Mapping[str, Any], classes: Sequence[str]) -> int:
     """Return the class number under the key `label`, which may be stored as text."""
     label = entry.get("label")
-    if isinstance(label, bool) or not re.fullmatch(r"\d+", str(label)):
-        label = None
-    if label is None or int(label) >= len(classes):
-        raise ValueError(
-            f"{where}: label must be 0 to {len(classes) - 1}, got {entry.get('label')!r}"
-        )
+    if not re.fullmatch(r"\d+", str(label)) or int(label) >= len(classes):
+        raise ValueError(f"{where}: label must be 0 to {len(classes) - 1}, got {label!r}")
     return int(label)
 
 

@@ -21,16 +21,15 @@ from vrl_jax.data.video.media_containers import IMAGES, ZippedFrames
 from vrl_jax.data.video.video_decoder import VideoFile
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoHandle, VideoList
 
-# Of the videos that FFmpeg reads without being told their size or codec, in lower case.
+# Of the videos that FFmpeg reads without further settings, in lower case. `.ogg` is left to audio.
 EXTENSIONS = frozenset(
     (
-        ".264 .265 .266 .3g2 .3gp .amv .apng .asf .av1 .avc .avi .avs2 .avs3 .bik .cavs "
-        ".cdxl .dav .dif .divx .drc .dv .dvr-ms .evc .f4v .flc .fli .flv .gif .gxf .h261 "
-        ".h263 .h264 .h265 .h266 .h26l .hevc .ifv .insv .ismv .ivf .ivr .kux .m1v .m2p "
-        ".m2t .m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mk3d .mkv .mod .moflex .mov .mp4 .mp4v "
-        ".mpe .mpeg .mpg .mpv .mqv .mts .mxf .mxg .nsv .nut .obu .ogg .ogm .ogv .ogx .psp "
-        ".qt .rm .rmvb .roq .smk .swf .tod .tp .trp .ts .ty .vc1 .viv .vob .vro .vvc "
-        ".webm .wmv .wtv .xmv .xvid .y4m .zip"
+        ".264 .265 .266 .3g2 .3gp .amv .apng .asf .av1 .avc .avi .avs2 .avs3 .bik .cavs .cdxl "
+        ".dav .dif .divx .drc .dv .dvr-ms .evc .f4v .flc .fli .flv .gif .gxf .h261 .h263 "
+        ".h264 .h265 .h266 .h26l .hevc .ifv .insv .ismv .ivf .ivr .kux .m1v .m2p .m2t .m2ts "
+        ".m2v .m4v .mj2 .mjpeg .mjpg .mk3d .mkv .mod .moflex .mov .mp4 .mp4v .mpe .mpeg .mpg "
+        ".mpv .mqv .mts .mxf .mxg .nsv .nut .obu .ogm .ogv .psp .qt .rm .rmvb .roq .smk .swf "
+        ".tod .tp .trp .ts .ty .vc1 .viv .vob .vro .vvc .webm .wmv .wtv .xmv .xvid .y4m .zip"
     ).split()
 )
 PARTS = ("pretrain", "train", "test")
