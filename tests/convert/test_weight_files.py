@@ -104,6 +104,16 @@ def test_weights_come_back_bit_by_bit(tmp_path, family, encoder, suffix):
     assert (again.origin, again.augment) == (read.origin, read.augment)
 
 
+def test_arrays_of_any_strides_are_written_by_value(tmp_path, monkeypatch):
+    wrote, arrays = small(tmp_path / "a.safetensors")
+    strided = {name: x.T.copy().T for name, x in arrays.items()}
+    assert not all(x.flags.c_contiguous for x in strided.values())
+    monkeypatch.setattr(layout_match, "to_torch", lambda *_: strided)
+    weight_files.write_weights(tmp_path / "b.safetensors", wrote, "torchvision")
+    for name, array in load_file(tmp_path / "b.safetensors").items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
 def test_torch_is_needed_for_its_own_files_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     wrote, _ = small(tmp_path / "a.safetensors")
