@@ -1,7 +1,10 @@
 import json
+import pathlib
+from dataclasses import replace
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -24,6 +27,29 @@ INPUTS = Augment(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 def draw(rng, encoder):
     variables = {"batch_stats": {}, **fill(encoder.module(), SHAPE, rng)}
     return Pretrained(encoder, INPUTS, 7, variables, {"method": "BOD", "step": 7})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_arrays_of_any_strides_and_of_bfloat16_are_saved_by_value(rng, tmp_path, dtype):
+    # safetensors writes the memory of an array that is not contiguous, in the wrong order.
+    wrote = draw(rng, Tiny(widths=(4, 6, 8)))
+    moved = jax.tree.map(lambda x: np.asarray(x).astype(dtype).T.copy().T, wrote.variables)
+    strided = [leaf for leaf in jax.tree.leaves(moved) if not leaf.flags.c_contiguous]
+    assert strided
+    pretrained.save(tmp_path / "a.safetensors", replace(wrote, variables=moved))
+    read = pretrained.load(tmp_path / "a.safetensors")
+    chex.assert_trees_all_equal(read.variables, moved)
+    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(read.variables))
+
+
+def test_safetensors_are_written_in_two_places_alone():
+    folder = pathlib.Path(pretrained.__file__).parent
+    calls = {
+        path.name: text.count("save_file(")
+        for path in folder.rglob("*.py")
+        if "save_file(" in (text := path.read_text())
+    }
+    assert calls == {"pretrained.py": 1, "weight_files.py": 1}  # both make arrays contiguous
 
 
 @pytest.mark.parametrize(

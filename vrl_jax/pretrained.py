@@ -31,7 +31,7 @@ from vrl_jax.train import provenance
 from vrl_jax.train.checkpoint import restore_encoder
 from vrl_jax.types import Features
 
-TORCH_SUFFIXES = (".pt", ".pth", ".tar")
+TORCH_SUFFIXES = (".pt", ".pth", ".pyth", ".ckpt", ".bin", ".tar")
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,9 @@ def load(path: str | AnyPath, step: int | None = None) -> Pretrained:
         if step is not None:
             raise ValueError(f"step must be None, since {path} is not a run, got {step}")
         return _load_file(path)
+    if remote_paths.is_file(path):
+        suffixes = ", ".join((".safetensors", *TORCH_SUFFIXES))
+        raise ValueError(f"weight files must end in {suffixes}, got {path}: rename it")
     config_path = path / "config.json"
     if not remote_paths.is_file(config_path):
         raise ValueError(f"{path} is not a run: there is no {config_path}")

@@ -1,9 +1,15 @@
 """Files are read whatever surrounds the weights, and written so that they can be read again."""
 
+import argparse
+import datetime
 import functools
 import hashlib
 import json
+import pathlib
+import pickle
 import sys
+import types
+import warnings
 
 import chex
 import jax
@@ -98,6 +104,16 @@ def test_weights_come_back_bit_by_bit(tmp_path, family, encoder, suffix):
     assert (again.origin, again.augment) == (read.origin, read.augment)
 
 
+def test_arrays_of_any_strides_are_written_by_value(tmp_path, monkeypatch):
+    wrote, arrays = small(tmp_path / "a.safetensors")
+    strided = {name: x.T.copy().T for name, x in arrays.items()}
+    assert not all(x.flags.c_contiguous for x in strided.values())
+    monkeypatch.setattr(layout_match, "to_torch", lambda *_: strided)
+    weight_files.write_weights(tmp_path / "b.safetensors", wrote, "torchvision")
+    for name, array in load_file(tmp_path / "b.safetensors").items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
 def test_torch_is_needed_for_its_own_files_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     wrote, _ = small(tmp_path / "a.safetensors")
@@ -170,6 +186,89 @@ def test_other_precisions_are_read_as_float32(tmp_path, torch, kind):
         assert (kernel == expected).all() == (kind == "float64")
 
 
+@pytest.mark.parametrize("suffix", ["pt", "pth", "pyth", "ckpt", "bin", "pth.tar"])
+def test_every_suffix_of_pytorch_is_read_and_init_says_how(tmp_path, torch, suffix):
+    wrote, arrays = small(tmp_path / "a.safetensors")
+    path = tmp_path / f"b.{suffix}"
+    state = {
+        name: torch.nn.Parameter(torch.from_numpy(x), x.dtype != int) for name, x in arrays.items()
+    }
+    torch.save(state, path)
+    same(weight_files.read_weights(path)[0], wrote)
+    with pytest.raises(ValueError, match=rf"{path} is a PyTorch file, convert it first: .*b.vrl"):
+        pretrained.load(path)
+    path.rename(tmp_path / "weights.pkl")
+    with pytest.raises(
+        ValueError, match=r"weight files must end in .safetensors, .pt, .*rename it"
+    ):
+        pretrained.load(tmp_path / "weights.pkl")
+
+
+def test_plain_data_of_trainers_is_read(tmp_path, torch):
+    wrote, arrays = small(tmp_path / "a.safetensors")
+    utc = datetime.UTC
+    about = {
+        "args": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("/runs")),
+        "hyper_parameters": types.SimpleNamespace(depth=18),
+        "meta": {
+            "time": datetime.datetime(2024, 1, 2, tzinfo=utc),
+            "day": datetime.date(2024, 1, 2),
+        },
+        "best": [np.float32(1), np.float64(0.5), np.int64(3), np.bool_(True), np.str_("x")],
+        "rng": np.random.get_state(),
+        "names": np.array(["a", None], object),
+    }
+    state = {name: torch.from_numpy(x) for name, x in arrays.items()}
+    torch.save({"state_dict": state, **about}, tmp_path / "b.pth")
+    same(weight_files.read_weights(tmp_path / "b.pth")[0], wrote)
+    torch.save({"state_dict": state, **about}, tmp_path / "b.pth", pickle_module=numpy_1_pickle)
+    same(weight_files.read_weights(tmp_path / "b.pth")[0], wrote)
+
+
+class numpy_1_pickle:
+    """Pickling under the module names of NumPy 1."""
+
+    class Pickler(pickle._Pickler):
+        def save_global(self, obj, name=None):
+            if getattr(obj, "__module__", "") == "numpy._core.multiarray":
+                self.write(pickle.GLOBAL + f"numpy.core.multiarray\n{obj.__name__}\n".encode())
+                self.memoize(obj)
+            else:
+                super().save_global(obj, name)
+
+        dispatch = {**pickle._Pickler.dispatch, types.FunctionType: save_global}
+
+    dumps = staticmethod(pickle.dumps)
+
+
+@pytest.mark.parametrize("keys", [("encoder",), ("network",), ("student",), ("teacher",)])
+def test_containers_of_other_trainers_are_looked_through(tmp_path, torch, keys):
+    wrote, arrays = small(tmp_path / "a.safetensors")
+    state = {f"backbone.{name}": torch.from_numpy(x) for name, x in arrays.items()}
+    others = {"decoder": {"w": torch.ones(2)}, "model": {"depth": 18}}
+    torch.save({**dict.fromkeys(keys, state), **others}, tmp_path / "b.pth")
+    read, unused = weight_files.read_weights(tmp_path / "b.pth")
+    same(read, wrote)
+    assert read.origin["prefix"] == "backbone." and not unused
+
+
+@pytest.mark.parametrize(
+    "keys", [("student", "teacher"), ("encoder", "target_encoder"), ("model", "model_ema")]
+)
+def test_of_several_encoders_none_is_taken_unasked(tmp_path, torch, keys):
+    _, arrays = small(tmp_path / "a.safetensors")
+    state = {name: torch.from_numpy(x) for name, x in arrays.items()}
+    averaged = {name: x + 1 for name, x in state.items()}
+    torch.save(dict(zip(keys, (state, averaged), strict=True)), tmp_path / "b.pth")
+    with pytest.raises(ValueError, match=rf"several encoders: .*'{keys[0]}\.', '{keys[1]}\.'"):
+        weight_files.read_weights(tmp_path / "b.pth")
+    for number, key in enumerate(keys):
+        read, unused = weight_files.read_weights(tmp_path / "b.pth", f"{key}.")
+        bias = read.variables["params"]["stem"]["norm"]["bias"]
+        np.testing.assert_array_equal(bias, arrays["stem.1.bias"] + number)
+        assert all(name.startswith(keys[1 - number]) for name in unused) and unused
+
+
 class Trap:
     def __reduce__(self):
         return exec, ("raise SystemExit('code in the file was run')",)
@@ -178,15 +277,27 @@ class Trap:
 def test_files_that_hold_no_weights_are_refused(tmp_path, torch):
     path = tmp_path / "a.pth"
     for content, complaint in (
-        ({"model": Trap()}, "must contain only tensors"),
+        (
+            {"model": Trap()},
+            "must contain only tensors, .* got builtins.exec, which cannot be read safely",
+        ),
+        (
+            torch.nn.Conv2d(1, 1, 1),
+            "got torch.nn.modules.conv.Conv2d, .* save the state dict in it",
+        ),
         ({"epoch": 3, "lr": 0.1}, "must contain tensors, got epoch, lr"),
         ({"state_dict": {"epoch": 3}}, "must contain tensors, got epoch"),
         ([torch.zeros(3)], "must contain tensors by name, got a list"),
         ({"weight": torch.zeros(3)}, "a.pth: parameter names must be those of .*; got weight"),
     ):
         torch.save(content, path)
-        with pytest.raises(ValueError, match=complaint):
+        with pytest.raises(ValueError, match=complaint) as caught:
             weight_files.read_weights(path)
+        assert "\n" not in str(caught.value)
+    with warnings.catch_warnings(action="ignore"):  # it is deprecated
+        torch.jit.script(torch.nn.Conv2d(1, 1, 1)).save(str(path))
+    with pytest.raises(ValueError, match=r"a TorchScript program: save torch.jit.load\('a.pth'\)"):
+        weight_files.read_weights(path)
     path.write_text("nothing")
     with pytest.raises(ValueError, match="must contain only tensors"):
         weight_files.read_weights(path)

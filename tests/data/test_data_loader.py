@@ -339,6 +339,24 @@ def test_a_runtime_error_of_a_video_stays_one(source):
         data_loader.run_with_timeout(9.0, source[0], work)
 
 
+@dataclass(frozen=True)
+class Broken:
+    reason: str
+
+    @contextmanager
+    def open(self):
+        raise VideoError(self.reason)
+        yield
+
+
+def test_reasons_survive_a_batch_to_the_last_character():
+    # NumPy, and thus grain's batches, cut zeros off the end of texts and bytes.
+    reasons = ["short", "zeros at the end\0\0", "\0", "", "größer"]
+    videos = tuple(Video(f"{i}\0", Broken(reason), {}) for i, reason in enumerate(reasons))
+    (batch,) = take(eval_batches(VideoList(videos, {}), SAMPLING, SIZE, batch=5), None)
+    assert failed_videos(batch) == list(enumerate(reasons))
+
+
 def test_what_cannot_be_batched_is_refused(source):
     with pytest.raises(ValueError, match="batch must be a multiple of the 2 hosts, got 3"):
         train(source, 1, batch=3, hosts=2)

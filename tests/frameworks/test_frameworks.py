@@ -1,10 +1,13 @@
+import ast
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vrl_jax import frameworks
 from vrl_jax.frameworks.base import ProjectionHead, Weights, cosine_momentum, ema_update
 from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.frameworks.moco import MoCo
@@ -240,3 +243,36 @@ def test_head_has_the_stated_layers(rng, layers, norm):
     assert sum(len(shape) == 2 for shape in shapes) == layers
     assert ("batch_stats" in variables) == (norm and layers > 1)
     assert y.shape == (4, 6, 5)
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0, 1000.0])
+def test_a_head_normalises_channels_whose_mean_is_large_beside_their_spread(rng, mean):
+    x = (mean + rng.normal(size=(64, 3))).astype(np.float32)
+    head = ProjectionHead(hidden=3, dim=3)
+    eye = {"kernel": jnp.eye(3)}
+    norm = {"scale": jnp.ones(3), "bias": jnp.full(3, 9.0)}  # above the ReLU
+    params = {"Dense_0": eye, "BatchNorm_0": norm, "Dense_1": {**eye, "bias": jnp.full(3, -9.0)}}
+    stats = {"BatchNorm_0": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}
+    variables = {"params": params, "batch_stats": stats}
+    got, state = head.apply(variables, jnp.asarray(x), True, mutable=["batch_stats"])
+    exact = x.astype(np.float64)
+    variance = exact.var(0)
+    np.testing.assert_allclose(got, (exact - exact.mean(0)) / np.sqrt(variance + 1e-5), atol=1e-3)
+    running = state["batch_stats"]["BatchNorm_0"]["var"]
+    np.testing.assert_allclose(running, 0.9 + 0.1 * variance, rtol=1e-4)
+
+
+def test_norms_outside_the_encoders_take_two_passes():
+    folder = pathlib.Path(frameworks.__file__).parents[1]
+    calls = [
+        ast.unparse(node)
+        for path in folder.rglob("*.py")
+        if path.parent.name != "encoders"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and {"nn.BatchNorm", "nn.LayerNorm"}
+        & {ast.unparse(node.func), *map(ast.unparse, node.args)}
+    ]
+    assert len(calls) >= 4
+    for call in calls:
+        assert "use_fast_variance=False" in call, call

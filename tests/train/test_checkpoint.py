@@ -230,6 +230,47 @@ def test_a_score_that_is_not_a_number_is_not_the_best(tmp_path):
     assert list_steps(tmp_path) == [2, 6]
 
 
+def identity(root="/a", data="x", **config):
+    return {"config": {"lr": 0.1, "data": {"kind": "k", "root": root}, **config}, "data": data}
+
+
+def test_data_and_weights_that_moved_are_the_same(tmp_path, capsys):
+    with Checkpoints(tmp_path, 1, identity(init="/runs/a")) as checkpoints:
+        checkpoints.save(state(1), 0.0)
+    Checkpoints(tmp_path, 1, identity(init="/runs/a"))
+    assert not capsys.readouterr().out
+    for moved in (identity("/b", init="/runs/a"), identity(init="/runs/b")):
+        Checkpoints(tmp_path, 1, moved)
+        (line,) = capsys.readouterr().out.splitlines()
+        assert "have moved and are the same: config." in line and line.count("was '/") == 1
+    for other in (
+        identity("/b", "y", init="/runs/a"),
+        identity("/b", lr=0.2, init="/runs/a"),
+        identity("/a", init="/runs/a") | {"weights": "z"},
+    ):
+        with pytest.raises(ConfigMismatch, match="other settings"):
+            Checkpoints(tmp_path, 1, other)
+
+
+@pytest.mark.parametrize("call", ["save", "wait_until_finished", "close"])
+def test_a_full_disk_is_not_called_memory(tmp_path, monkeypatch, call):
+    def fail(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device [28]")
+
+    checkpoints = Checkpoints(tmp_path, 2, {})
+    checkpoints.save(state(1), 0.0)
+    checkpoints.wait()
+    monkeypatch.setattr(checkpoints._manager, call, fail)
+    with pytest.raises(
+        OSError, match="no space is left .*the same command continues from step [12]"
+    ):
+        with checkpoints:
+            checkpoints.save(state(2), 0.0)
+            checkpoints.wait()
+    monkeypatch.undo()
+    checkpoints._manager.close()
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.03])
 def test_a_save_cut_off_by_a_kill_is_never_taken_for_a_good_one(tmp_path, delay):
     with subprocess.Popen(

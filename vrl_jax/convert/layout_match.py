@@ -43,7 +43,7 @@ def match_layout(names: Collection[str], prefix: str | None = None) -> tuple[Lay
             )
         return layout, prefix
     layouts = ", ".join(f"{layout.family}'s {layout.network}" for layout in LAYOUTS)
-    raise ValueError(f"parameter names must be those of {layouts}; got {_shorten(names)}")
+    raise ValueError(f"parameter names must be those of {layouts}; got {shorten_names(names)}")
 
 
 def from_torch(
@@ -133,9 +133,9 @@ def torch_arrays(encoder: EncoderConfig, layout: Layout) -> dict[str, TorchArray
 def _check(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], encoder: EncoderConfig) -> None:
     problems = []
     if missing := sorted(shapes.keys() - arrays.keys()):
-        problems.append(f"missing: {_shorten(missing)}")
+        problems.append(f"missing: {shorten_names(missing)}")
     if unknown := sorted(arrays.keys() - shapes.keys()):
-        problems.append(f"unknown: {_shorten(unknown)}")
+        problems.append(f"unknown: {shorten_names(unknown)}")
     problems += [
         f"{name} has shape {arrays[name].shape}, must have {shapes[name]}"
         for name in sorted(shapes.keys() & arrays.keys())
@@ -145,7 +145,7 @@ def _check(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], encoder: Encod
         raise ValueError(f"arrays must be the weights of {encoder}, got {'; '.join(problems)}")
 
 
-def _shorten(names: Collection[str]) -> str:
+def shorten_names(names: Collection[str]) -> str:
     """Return the first few names as text, with the number of the others."""
     more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
     return ", ".join(list(names)[:LISTED_NAMES]) + more

@@ -1,8 +1,12 @@
-"""Weight files of PyTorch and of this package; only .pt, .pth and .tar files need torch."""
+"""Weight files of PyTorch and of this package; only those of PyTorch's own format need torch."""
 
+import argparse
+import datetime
 import hashlib
 import pathlib
 import pickle
+import types
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -16,7 +20,26 @@ from vrl_jax.convert import layout_match
 from vrl_jax.convert.weight_layouts import find_layout
 from vrl_jax.pretrained import TORCH_SUFFIXES, Pretrained
 
-CONTAINERS = ("state_dict", "model_state", "model_state_dict", "model")
+# Keys of checkpoints under which trainers store state dicts
+CONTAINERS = (
+    *("state_dict", "model_state", "model_state_dict", "model", "network", "net", "module"),
+    *("encoder", "target_encoder", "student", "teacher", "model_ema", "ema", "backbone"),
+)
+
+# What trainers store beside weights, and reading of which runs no code of the file
+_scalar, (_reconstruct, *_) = np.float32(0).__reduce__()[0], np.zeros(0).__reduce__()
+HARMLESS = (
+    *(argparse.Namespace, types.SimpleNamespace),
+    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+    *(pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath),
+    *(int, float, bool, str, list, dict, tuple, frozenset, slice, range),
+    *(np.dtype, np.ndarray, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)),
+    *(
+        (function, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")  # NumPy 1 and 2
+        for function, name in ((_scalar, "scalar"), (_reconstruct, "_reconstruct"))
+    ),
+)
 
 
 def read_weights(
@@ -81,37 +104,69 @@ def write_weights(out: pathlib.Path, encoder: Pretrained, family: str = "ours") 
 
 
 def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a PyTorch file, or of the `state_dict` in a checkpoint.
+    """Return the arrays of a PyTorch file, or of the state dicts in a checkpoint.
 
-    Code in the file is not executed.
+    The names of several state dicts begin with their keys in the checkpoint. Code in the file is
+    not executed.
 
     Raises:
-      ValueError: the file holds no arrays, or other objects as well.
+      ValueError: the file holds no arrays, or objects that are not in `HARMLESS` as well.
     """
     torch = _torch()
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
+    safe = torch.serialization.safe_globals(list(HARMLESS))
+    with safe, warnings.catch_warnings(action="ignore"):  # of programs, which are refused
+        try:
+            tree = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+            raise ValueError(
+                f"{path} must contain only tensors, numbers and text, {_problem(path, error)}"
+            ) from error
+    tensors = _tensors(torch, tree)
+    if not tensors:
+        while isinstance(tree, Mapping) and (inner := [tree[n] for n in CONTAINERS if n in tree]):
+            tree = inner[0]
+        if not isinstance(tree, Mapping):
+            kind = type(tree).__name__
+            raise ValueError(f"{path} must contain tensors by name, got a {kind}")
+        raise ValueError(f"{path} must contain tensors, got {', '.join(map(str, tree))}")
+    return {name: _numpy(tensor) for name, tensor in tensors.items()}
+
+
+def _problem(path: pathlib.Path, error: Exception) -> str:
+    """Return in one line why PyTorch cannot read a file, and what to do."""
+    torch = _torch()
+    if "TorchScript" in str(error):
+        return f"got a TorchScript program: save torch.jit.load({path.name!r}).state_dict()"
     try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} must contain only tensors: {error}") from error
-    return {name: _numpy(torch, tensor) for name, tensor in _tensors(torch, tree, path).items()}
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # another format than that of `torch.save`
+        names = []
+    if not names:
+        reason = str(error).rpartition("error:")[2].strip() or type(error).__name__
+        return f"but cannot be read: {reason.splitlines()[0]}"
+    return (
+        f"got {layout_match.shorten_names(names)}, which cannot be read safely: if you trust the "
+        "file, load it where it was written with weights_only=False, and save the state dict in it"
+    )
 
 
-def _tensors(torch: ModuleType, tree: Any, path: pathlib.Path) -> dict[str, Any]:
+def _tensors(torch: ModuleType, tree: Any) -> dict[str, Any]:
     """Return the tensors by name, looking into the containers of checkpoints."""
-    while isinstance(tree, Mapping):
-        inner = [name for name in CONTAINERS if isinstance(tree.get(name), Mapping)]
-        tensors = {name: x for name, x in tree.items() if isinstance(x, torch.Tensor)}
-        if tensors and not inner:
-            return tensors
-        if not inner:
-            raise ValueError(f"{path} must contain tensors, got {', '.join(map(str, tree))}")
-        tree = tree[inner[0]]
-    raise ValueError(f"{path} must contain tensors by name, got a {type(tree).__name__}")
+    if not isinstance(tree, Mapping):
+        return {}
+    inner = {name: _tensors(torch, tree.get(name)) for name in CONTAINERS}
+    inner = {name: tensors for name, tensors in inner.items() if tensors}
+    if len(inner) == 1:
+        return next(iter(inner.values()))
+    if inner:
+        return {f"{name}.{key}": x for name, tensors in inner.items() for key, x in tensors.items()}
+    return {str(name): x for name, x in tree.items() if isinstance(x, torch.Tensor)}
 
 
-def _numpy(torch: ModuleType, tensor: Any) -> np.ndarray:
+def _numpy(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 

@@ -38,7 +38,7 @@ class LinearHead(nn.Module):
         if self.normed:
             length = jnp.linalg.norm(features, axis=-1, keepdims=True)
             features = features / jnp.maximum(length, 1e-12)
-            features = nn.BatchNorm(not train, momentum=0.9)(features)
+            features = nn.BatchNorm(not train, momentum=0.9, use_fast_variance=False)(features)
         features = nn.Dropout(self.dropout, deterministic=not train)(features)
         return nn.Dense(self.classes, kernel_init=nn.initializers.normal(INITIAL_STD))(features)
 

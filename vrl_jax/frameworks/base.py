@@ -204,7 +204,7 @@ class ProjectionHead(nn.Module):
         for _ in range(self.layers - 1):
             x = nn.Dense(self.hidden, use_bias=not self.norm, kernel_init=xavier)(x)
             if self.norm:
-                x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)(x)
+                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False)(x)
             x = nn.relu(x)
         return nn.Dense(self.dim, kernel_init=xavier)(x)
 

@@ -1,6 +1,7 @@
 """The network of SDC: one encoder for clips, stills and differences, with concept heads."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,8 @@ from vrl_jax.frameworks.base import ProjectionHead, draw_rows
 from vrl_jax.losses import dot_products, normalize
 from vrl_jax.methods.network import Outputs, split_views
 from vrl_jax.types import Features
+
+_layer_norm = partial(nn.LayerNorm, use_fast_variance=False)  # two passes, which keep all digits
 
 KINDS = ("clip", "still", "difference")  # the order of the views, two of each
 # (kind, the kind it is contrasted with); each has its own head.
@@ -119,17 +122,17 @@ class ConceptAttention(nn.Module):
         self, tokens: Float[Array, "*b l c"], templates: Float[Array, "k c"]
     ) -> Float[Array, "*b k c"]:
         """Return a unit vector for each template (concept), from the tokens (positions)."""
-        x = nn.LayerNorm(name="norm_tokens")(tokens)
+        x = _layer_norm(name="norm_tokens")(tokens)
         keys = nn.Dense(self.width, use_bias=False, name="key")(x)
         values = nn.Dense(self.width, use_bias=False, name="value")(x)
         queries = nn.Dense(self.width, use_bias=False, name="query")(
-            nn.LayerNorm(name="norm_templates")(templates)
+            _layer_norm(name="norm_templates")(templates)
         )
         logits = jnp.einsum("...lc,kc->...lk", keys, queries) / self.width**0.5
         weights = jax.nn.softmax(logits, axis=-1) + 1e-8
         weights = weights / jnp.sum(weights, axis=-2, keepdims=True)
         x = jnp.einsum("...lk,...lc->...kc", weights, values) + templates
-        hidden = nn.relu(nn.Dense(self.width // 2, name="inner")(nn.LayerNorm(name="norm")(x)))
+        hidden = nn.relu(nn.Dense(self.width // 2, name="inner")(_layer_norm(name="norm")(x)))
         return normalize(x + nn.Dense(self.width, name="outer")(hidden))
 
 

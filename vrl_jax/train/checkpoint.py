@@ -11,6 +11,7 @@ import inspect
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,9 +21,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vrl_jax.atomic_files import ConfigMismatch, check_same_settings
+from vrl_jax.atomic_files import ConfigMismatch, check_same_settings, list_differences
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.train.train_step import TrainState
+
+PLACES = ("root", "manifest", "data_dir", "annotations")  # fields of data sets
 
 
 class DamagedCheckpoint(ValueError):
@@ -76,7 +79,8 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         """Finish pending saves; raise the error of a failed one."""
-        self._manager.close()
+        with _full_disk_named(self._folder):
+            self._manager.close()
 
     def latest(self) -> int | None:
         """Return the step of the newest complete checkpoint, or None."""
@@ -95,12 +99,15 @@ class Checkpoints:
         if self._encoder is not None:
             items["encoder"] = ocp.args.StandardSave(self._encoder(train))
         args = ocp.args.Composite(**items)
-        if not self._manager.save(step, args=args, metrics={"score": score}, force=True):
+        with _full_disk_named(self._folder):
+            saved = self._manager.save(step, args=args, metrics={"score": score}, force=True)
+        if not saved:
             raise OSError(f"the checkpoint of step {step} was not written")
 
     def wait(self) -> None:
         """Wait until the pending save is on the disk; raise its error if it failed."""
-        self._manager.wait_until_finished()
+        with _full_disk_named(self._folder):
+            self._manager.wait_until_finished()
 
     def restore(self, like: TrainState) -> TrainState:
         """Return the newest state, with the shapes and shardings of `like`.
@@ -129,6 +136,14 @@ class Checkpoints:
         with _damage_named(self._folder):
             saved = self._manager.restore(self.latest(), args=items)["identity"]
         folder = self._manager.directory.parent
+        moved = saved != self._identity and _without_places(saved) == _without_places(
+            self._identity
+        )
+        if moved and "data" in saved:  # the fingerprint
+            if not jax.process_index():
+                places = "; ".join(list_differences(saved, self._identity))
+                print(f"the data or weights have moved and are the same: {places}")
+            return
         check_same_settings(folder, saved, self._identity, "--workdir")
 
 
@@ -167,6 +182,31 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
         )
     with _damage_named(folder, ("encoder",)):
         return step, {"batch_stats": {}, **_read_arrays(path / "encoder")}
+
+
+def _without_places(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity without the places of data and weights, whose hashes it has as well."""
+    settings = dict(identity.get("config", {}))
+    settings.pop("init", None)
+    data = settings.get("data")
+    if isinstance(data, dict):
+        settings["data"] = {key: value for key, value in data.items() if key not in PLACES}
+    return {**identity, "config": settings}
+
+
+@contextlib.contextmanager
+def _full_disk_named(folder: AnyPath) -> Iterator[None]:
+    """Replace TensorStore's error where there is no space, which reads like one of memory."""
+    try:
+        yield
+    except Exception as error:
+        if not re.search("No space left|quota exceeded", str(error)):
+            raise
+        step = max(list_steps(folder), default=0)
+        raise OSError(
+            f"no space is left for a checkpoint in {folder}: free some; the same command continues "
+            f"from step {step}"
+        ) from error
 
 
 @contextlib.contextmanager

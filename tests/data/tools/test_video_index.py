@@ -329,6 +329,9 @@ def test_data_sets_are_built_from_the_command_line(tmp_path):
         "ListFile", ["root=/x=y", "mirror_safe=false", "first_label=1"]
     )
     assert lists == ListFile("/x=y", mirror_safe=False, first_label=1)
+    for text in ("False", "FALSE"):  # as in Python and in configs
+        lists = dataset_lookup.build_dataset("ListFile", ["root=/x", f"mirror_safe={text}"])
+        assert lists == ListFile("/x", mirror_safe=False)
     folders = dataset_lookup.build_dataset(str(tmp_path), ["test_folder=test"])
     assert folders == ClassFolders(str(tmp_path), test_folder="test")
     assert dataset_lookup.build_dataset(FAKE, ["mirror=true"]) == Named(mirror=True)

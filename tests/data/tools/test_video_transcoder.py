@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import pickle
 import re
 import sys
@@ -174,6 +175,27 @@ def test_a_damaged_record_is_a_video_error(manifest_dir, tmp_path):
     with pytest.raises(VideoError, match="plain.mp4: .*record 0"):
         with Prepared(str(tmp_path)).train()[0].media.open():
             pass
+
+
+def test_a_full_disk_is_one_line(manifest_dir, tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, path, _):
+            self.path = path
+
+        def write(self, record):
+            pathlib.Path(self.path).write_bytes(record[:10])
+
+        def close(self):
+            raise RuntimeError(f"write() failed: No space left on device; writing {self.path}")
+
+    command = [str(manifest_dir), f"--out={tmp_path}", "--short-side=32", "--workers=0"]
+    with monkeypatch.context() as patched:
+        patched.setattr(video_transcoder, "ArrayRecordWriter", Full)
+        with pytest.raises(SystemExit, match="error: .*record cannot be written: .*No space left"):
+            video_transcoder.main(command)
+    assert not [*tmp_path.glob("*.array_record"), *tmp_path.glob("videos*.jsonl")]
+    video_transcoder.main(command)
+    assert len(list(tmp_path.glob("*.array_record"))) == 1
 
 
 def test_a_shard_that_does_not_read_back_has_no_name(manifest_dir, tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from typing import Any, get_type_hints
 
 from vrl_jax.data.video_dataset import Splits
 
-_PARSE = {str: str, int: int, float: float, bool: {"true": True, "false": False}.__getitem__}
+_BOOLEANS = {"true": True, "false": False}
+_PARSE = {str: str, int: int, float: float, bool: lambda text: _BOOLEANS[text.lower()]}
 
 
 def build_dataset(name: str, settings: Iterable[str]) -> Splits:

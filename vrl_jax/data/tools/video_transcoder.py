@@ -120,7 +120,12 @@ def _prepare_folder(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def _write_shard(pool: Pool, path: Path, rows: list[Row], short_side: int, progress: tqdm) -> None:
-    """Write and verify a shard and its part of `videos.jsonl`, then rename the shard."""
+    """Write and verify a shard and its part of `videos.jsonl`, then rename the shard.
+
+    Raises:
+      OSError: the disk is full.
+      VideoError: a record cannot be read back.
+    """
     results = {}
     for number, result in pool.map(_transcode, [(row, short_side) for row in rows]):
         results[number] = result
@@ -134,10 +139,16 @@ def _write_shard(pool: Pool, path: Path, rows: list[Row], short_side: int, progr
         values = (row.id, row.splits, row.labels, row.frames, row.fps or FPS, *size, row.sha256)
         entries.append((Entry(*values, path.name, len(entries)), results[number]))
     with atomic_files.atomic_path(path) as partial:
-        writer = ArrayRecordWriter(str(partial), RECORDS)
-        for entry, mp4 in entries:
-            writer.write(transcoded.pack_record(entry.header(), mp4))
-        writer.close()
+        try:
+            writer = ArrayRecordWriter(str(partial), RECORDS)
+            for entry, mp4 in entries:
+                writer.write(transcoded.pack_record(entry.header(), mp4))
+            writer.close()
+        except RuntimeError as error:  # of ArrayRecord, for instance a full disk
+            reason = str(error).partition(";")[0]
+            raise OSError(
+                f"{path} cannot be written: {reason}; the same command resumes there"
+            ) from error
         for number, result in pool.map(_verify, [(partial, entry) for entry, _ in entries]):
             if isinstance(result, Failure):
                 name = entries[number][0].id

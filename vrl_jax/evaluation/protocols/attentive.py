@@ -20,6 +20,9 @@ MLP_RATIO = 4
 INITIAL_STD = 0.02
 EPSILON = 1e-5  # of the layer normalisation
 
+# In two passes: E[x²] - E[x]² loses the digits of a spread that is small beside the mean.
+_layer_norm = partial(nn.LayerNorm, epsilon=EPSILON, use_fast_variance=False)
+
 
 @dataclass(frozen=True)
 class Attentive(ClassifierEval):
@@ -149,7 +152,7 @@ class AttentiveHead(nn.Module):
         if width != x.shape[-1]:
             x = _dense(width, name="project")(x)
         if self.time_positions:
-            x = nn.LayerNorm(epsilon=EPSILON, use_bias=False, use_scale=False)(x)
+            x = _layer_norm(use_bias=False, use_scale=False)(x)
             x = x + time_positions(x.shape[1], width)[:, None]
         x = x.reshape(len(x), -1, width)
         for number in range(1, self.depth):
@@ -159,7 +162,7 @@ class AttentiveHead(nn.Module):
         pool = AttentionBlock(self.heads, max(1, self.depth - 1), name="pool")
         pooled = pool(x, query)[:, 0]
         if self.final_norm:
-            pooled = nn.LayerNorm(epsilon=EPSILON, name="norm")(pooled)
+            pooled = _layer_norm(name="norm")(pooled)
         return LinearHead(self.classes, self.dropout, self.normed, name="classifier")(pooled, train)
 
 
@@ -184,10 +187,9 @@ class AttentionBlock(nn.Module):
         self, tokens: Float[Array, "b n d"], query: Float[Array, "b m d"] | None = None
     ) -> Float[Array, "b _ d"]:
         """Return the tokens after self-attention, or the query after cross-attention."""
-        norm = partial(nn.LayerNorm, epsilon=EPSILON)
         last = partial(_dense, std=INITIAL_STD / np.sqrt(2 * self.number))
         width = tokens.shape[-1]
-        normed = norm(name="attention_norm")(tokens)
+        normed = _layer_norm(name="attention_norm")(tokens)
         source = normed if query is None else query
 
         def split(x: Float[Array, "b _ d"], name: str, bias: bool = True) -> Array:
@@ -197,7 +199,9 @@ class AttentionBlock(nn.Module):
             split(source, "query"), split(normed, "key", bias=False), split(normed, "value")
         ).reshape(source.shape)
         x = query + y if query is not None else tokens + last(width, name="out")(y)
-        y = nn.gelu(_dense(MLP_RATIO * width, name="expand")(norm(name="mlp_norm")(x)), False)
+        y = nn.gelu(
+            _dense(MLP_RATIO * width, name="expand")(_layer_norm(name="mlp_norm")(x)), False
+        )
         return x + last(width, name="contract")(y)
 
 
