@@ -277,4 +277,4 @@ if __name__ == "__main__":
             f"{kind}: {sound[0]} done, {sound[1]} refused, {len(wrong(results))} wrong", flush=True
         )
         for name, text in wrong(results).items():
-            print(f"--- {name}\n{text}", flush=True)
+            print(f"--- {name}: {text.strip().splitlines()[-1]}", flush=True)

@@ -405,3 +405,34 @@ def test_nothing_here_imports_jax():
     names = "vrl_jax.data.index, vrl_jax.data.prepare, vrl_jax.data.datasets.dataset_lookup"
     code = f"import {names}, sys; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        (
+            "manifest.jsonl",
+            '"frames"',
+            '"framesframes"',
+            r"manifest.jsonl, line 1 is damaged.*framesframes",
+        ),
+        ("manifest.jsonl", '"fps": 25.0', '"fps": "25.0"', "line 1 is damaged.*fps is '25.0'"),
+        ("manifest.jsonl", '"relative"', '"relative\x00"', "line 1 is damaged.*control character"),
+        (
+            "dataset.json",
+            '"readable"',
+            '"treadable"',
+            "dataset.json is damaged.*KeyError: 'readable'",
+        ),
+        ("dataset.json", "{", "[", "dataset.json is damaged.*JSONDecodeError"),
+    ],
+)
+def test_a_damaged_manifest_is_named(tmp_path, name, old, new, says):
+    about = {"classes": {"class": ["a"]}, "mirror_safe": True, "made": {}}
+    row = Row("a/x", ("train",), "/a/x.mp4", "a/x.mp4", {"class": 0}, 5, 25.0, 64, 48, ok=True)
+    indexed.save_manifest(tmp_path, [row], about)
+    assert indexed.load_manifest(tmp_path)[0] == [row]
+    path = tmp_path / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=says):
+        indexed.load_manifest(tmp_path)

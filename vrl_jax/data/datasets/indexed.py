@@ -4,22 +4,26 @@ A manifest is a folder with `manifest.jsonl`, one `Row` per line, and `dataset.j
 written last. Nothing here imports JAX.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vrl_jax import atomic_files, check
+from vrl_jax.data import remote_paths
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, require_folder
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video.video_decoder import VideoFile
 from vrl_jax.data.video_dataset import Video, VideoList
 
 MANIFEST, DATASET = "manifest.jsonl", "dataset.json"
+JSON_TYPES = {tuple[str, ...]: list, Mapping[str, int]: dict, float: (int, float)}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,6 @@ class Row:
     def to_json(self) -> str:
         """Return the row as a line of JSON."""
         return json.dumps(dataclasses.asdict(self)) + "\n"
-
-    @classmethod
-    def from_json(cls, line: str) -> "Row":
-        """Return the row of a line of JSON."""
-        values = json.loads(line)
-        return cls(**values | {"splits": tuple(values["splits"])})
 
 
 @dataclass(frozen=True)
@@ -126,9 +124,56 @@ def read_manifest(folder: AnyPath) -> tuple[list[Row], dict[str, Any]]:
             f"{folder} has no finished manifest: create or resume it with "
             f"`python -m vrl_jax.data.index SOURCE --out={folder}`"
         )
-    about = json.loads((folder / DATASET).read_text())
-    rows = [Row.from_json(line) for line in (folder / MANIFEST).read_text().splitlines()]
-    return rows, about
+    about = read_about(folder / DATASET, readable=int, splits=dict, made=dict)
+    return read_rows(folder / MANIFEST, Row), about
+
+
+def read_rows(path: AnyPath, kind: type[T]) -> list[T]:
+    """Return the rows in a file of JSON lines, which the dataclass `kind` describes.
+
+    Raises:
+      ValueError: a line is not JSON, or has other fields or types.
+    """
+    lines = enumerate(remote_paths.read_text(path).splitlines(), 1)
+    return [parse_row(f"{path}, line {number}", line, kind) for number, line in lines]
+
+
+def parse_row(where: str, line: str, kind: type[T]) -> T:
+    """Return the row of a line of JSON; raises `ValueError` with its place in a file."""
+    types = {item.name: JSON_TYPES.get(item.type, item.type) for item in dataclasses.fields(kind)}
+    with _damage_named(where):
+        values = json.loads(line)
+        _check_types(values, {name: types[name] for name in values})
+        return kind(**values | {"splits": tuple(values["splits"])})
+
+
+def read_about(path: AnyPath, **types: type) -> dict[str, Any]:
+    """Return the content of a `dataset.json`: classes, a hash and at least the fields of `types`.
+
+    Raises:
+      ValueError: the file is not JSON, or lacks a field.
+    """
+    with _damage_named(path):
+        about = json.loads(remote_paths.read_text(path))
+        _check_types(about, {"classes": dict, "mirror_safe": bool, "hash": str, **types})
+        return about
+
+
+def _check_types(values: dict[str, Any], types: Mapping[str, Any]) -> None:
+    for name, kind in types.items():
+        if not isinstance(values[name], kind):
+            raise TypeError(f"{name} is {values[name]!r}")
+
+
+@contextlib.contextmanager
+def _damage_named(where: str | AnyPath) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{where} is damaged: delete the folder and make it again "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def save_manifest(folder: Path, rows: list[Row], about: Mapping[str, Any]) -> None:

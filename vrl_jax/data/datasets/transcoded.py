@@ -16,7 +16,13 @@ from typing import Any
 
 from vrl_jax import check
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, require_folder
-from vrl_jax.data.datasets.indexed import DATASET, hash_rows, read_classes
+from vrl_jax.data.datasets.indexed import (
+    DATASET,
+    hash_rows,
+    read_about,
+    read_classes,
+    read_rows,
+)
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video.media_containers import ArrayRecord, require_local
 from vrl_jax.data.video.video_decoder import VideoBytes
@@ -53,12 +59,6 @@ class Entry:
     shard: str
     record: int
     ok = True  # for `hash_rows`: shards have readable videos only
-
-    @classmethod
-    def from_json(cls, line: str) -> "Entry":
-        """Return the entry of a line of JSON."""
-        values = json.loads(line)
-        return cls(**values | {"splits": tuple(values["splits"])})
 
     def to_json(self) -> str:
         """Return the entry as a line of JSON."""
@@ -142,8 +142,8 @@ def load_entries(root: AnyPath) -> tuple[list[Entry], dict[str, Any]]:
             f"{root} has no finished shards: create or resume them with "
             f"`python -m vrl_jax.data.prepare MANIFEST_DIR --out={root}`"
         )
-    about = json.loads((root / DATASET).read_text())
-    entries = [Entry.from_json(line) for line in (root / VIDEOS).read_text().splitlines()]
+    about = read_about(root / DATASET)
+    entries = read_rows(root / VIDEOS, Entry)
     if hash_rows(entries) != about["hash"]:
         raise ValueError(f"{root}: {DATASET} belongs to another {VIDEOS}")
     return entries, about

@@ -183,8 +183,11 @@ def _resume(out: Path, settings: Mapping[str, Any]) -> dict[tuple, Row]:
     text = path.read_text() if path.is_file() else ""
     header, *lines = text[: text.rfind("\n") + 1].splitlines() or [json.dumps(settings)]
     atomic_files.check_same_settings(out, json.loads(header), settings, "--out")
+    rows = [
+        indexed.parse_row(f"{path}, line {number}", line, Row)
+        for number, line in enumerate(lines, 2)
+    ]
     atomic_files.write_text(path, "".join(f"{line}\n" for line in (header, *lines)))
-    rows = map(Row.from_json, lines)
     return {_key(row): row for row in rows if row.reason != MISSING}
 
 
