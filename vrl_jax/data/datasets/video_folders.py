@@ -237,7 +237,7 @@ def _class_name(folder: AnyPath) -> str:
 
 def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tuple[str, int]:
     """Return what a split has besides videos in class folders, "" for nothing, and its videos."""
-    above = list_contents(split).videos
+    above = list_contents(split)
     frames, below = [], []
     for folder, inside in contents.items():
         for name in inside.folders:
@@ -246,11 +246,11 @@ def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tup
                 frames.append(path)
             else:
                 below += [f"{path}/{video}" for video in list_contents(folder / name).videos]
-    others = [
+    others = above.others + [
         f"{folder.name}/{name}" for folder, inside in contents.items() for name in inside.others
     ]
     rows = (
-        ("videos outside of class folders", above),
+        ("videos outside of class folders", above.videos),
         ("videos in folders below the classes", below),
         ("folders of frames, which belong into one .zip file each", frames),
         ("files of other kinds", others),
@@ -260,7 +260,7 @@ def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tup
         ),
     )
     texts = [f"{kind} ({len(names)}, such as {names[0]})" for kind, names in rows if names]
-    return "; ".join(texts), len(above) + len(below)
+    return "; ".join(texts), len(above.videos) + len(below)
 
 
 def _person(file: AnyPath) -> str:
