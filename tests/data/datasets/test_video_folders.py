@@ -246,7 +246,9 @@ def test_a_missing_root_says_what_to_pass(tmp_path, kind):
 
 def test_what_else_is_missing_is_named(tmp_path):
     root = str(tmp_path)
-    with pytest.raises(ValueError, match="--config.data.train_folder="):
+    with pytest.raises(
+        ValueError, match="must have a folder 'train', got none: pass --config.data.train_folder="
+    ):
         ClassFolders(root).train()
     touch(tmp_path, "val/class/notes.txt", "train/readme.md")
     with pytest.raises(ValueError, match="no video in .*val"):

@@ -29,7 +29,7 @@ from vrl_jax.data.datasets.file_lists import (
     warn_about_order,
     warn_once,
 )
-from vrl_jax.data.remote_paths import AnyPath, to_text
+from vrl_jax.data.remote_paths import AnyPath, is_folder, to_text
 from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoList
 
@@ -56,7 +56,13 @@ class ClassFolders(Listed):
         """Return the video files in the part's folder."""
         root = require_folder("root", self.root)
         key = f"{part}_folder"
-        split = require_folder(key, str(root / getattr(self, key)))
+        split = root / getattr(self, key)
+        if not is_folder(split):
+            folders = ", ".join(to_text(folder.name) for folder in list_folders(root))
+            raise ValueError(
+                f"{root} must have a folder {split.name!r}, got {folders or 'none'}: pass "
+                f"--config.data.{key}=<name>"
+            )
         other = root / (self.train_folder if part == "test" else self.test_folder)
         contents = {folder: list_contents(folder) for folder in list_folders(split)}
         folders = [folder for folder, inside in contents.items() if inside.videos]
