@@ -187,7 +187,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=remote_paths.local_path, required=True, help="features.npz or .parquet"
     )
-    parser.add_argument("--part", choices=PARTS, default="test", help="of the data set")
+    parser.add_argument(
+        "--part", choices=PARTS, default="test", help="of the data set (default test)"
+    )
     parser.add_argument("--clips", type=int, default=10, help="per video (default 10)")
     parser.add_argument("--per-clip", action="store_true", help="do not average over clips")
     parser.add_argument(

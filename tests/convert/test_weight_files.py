@@ -253,7 +253,13 @@ def test_containers_of_other_trainers_are_looked_through(tmp_path, torch, keys):
 
 
 @pytest.mark.parametrize(
-    "keys", [("student", "teacher"), ("encoder", "target_encoder"), ("model", "model_ema")]
+    "keys",
+    [
+        ("student", "teacher"),
+        ("encoder", "target_encoder"),
+        ("model", "model_ema"),
+        ("state_dict", "state_dict_ema"),
+    ],
 )
 def test_of_several_encoders_none_is_taken_unasked(tmp_path, torch, keys):
     _, arrays = small(tmp_path / "a.safetensors")
@@ -286,7 +292,7 @@ def test_files_that_hold_no_weights_are_refused(tmp_path, torch):
             "got torch.nn.modules.conv.Conv2d, .* save the state dict in it",
         ),
         ({"epoch": 3, "lr": 0.1}, "must contain tensors, got epoch, lr"),
-        ({"state_dict": {"epoch": 3}}, "must contain tensors, got epoch"),
+        ({"state_dict": {"epoch": 3}}, "must contain tensors, got epoch: save a state dict alone"),
         ([torch.zeros(3)], "must contain tensors by name, got a list"),
         ({"weight": torch.zeros(3)}, "a.pth: parameter names must be those of .*; got weight"),
     ):

@@ -58,3 +58,10 @@ def test_neighbours_are_the_nearest_that_are_allowed(rng, center, group):
             assert shown["same"][place, k].tolist() == same
             told = ", ".join(CLASSES[n][known.labels[n][item]] for n in names)
             assert shown["gallery_labels"][place, k] == told
+
+
+def test_few_test_videos_are_shown_once(rng):
+    train, test = part(rng, 40, "g"), part(rng, 7, "t")
+    shown = find_neighbours(train, test, read, count=9, group="", center="none")
+    numbers = [int(clip.flat[0]) - 100 for clip in shown["queries"]]
+    assert numbers == np.flatnonzero(~test[1].unreadable).tolist()

@@ -23,7 +23,8 @@ from vrl_jax.pretrained import TORCH_SUFFIXES, Pretrained
 # Keys of checkpoints under which trainers store state dicts
 CONTAINERS = (
     *("state_dict", "model_state", "model_state_dict", "model", "network", "net", "module"),
-    *("encoder", "target_encoder", "student", "teacher", "model_ema", "ema", "backbone"),
+    *("encoder", "target_encoder", "student", "teacher", "backbone"),
+    *("model_ema", "ema", "state_dict_ema", "ema_state_dict"),
 )
 
 # What trainers store beside weights, and reading of which runs no code of the file
@@ -130,7 +131,8 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         if not isinstance(tree, Mapping):
             kind = type(tree).__name__
             raise ValueError(f"{path} must contain tensors by name, got a {kind}")
-        raise ValueError(f"{path} must contain tensors, got {', '.join(map(str, tree))}")
+        keys = ", ".join(map(str, tree)) or "nothing"
+        raise ValueError(f"{path} must contain tensors, got {keys}: save a state dict alone")
     return {name: _numpy(tensor) for name, tensor in tensors.items()}
 
 

@@ -29,12 +29,13 @@ def find_neighbours(
       train: gallery videos and their features.
       test: query videos and their features.
       read: returns the clips of a video, of which the first is shown; black if it is unreadable.
-      count: number of queries, evenly spaced over the readable test videos.
+      count: number of queries, evenly spaced over the readable test videos; all if there are fewer.
       group: label in which neighbours must differ from the query; "" for none.
       center: see `retrieval.nearest_neighbours`.
     """
     (gallery, train_bank), (queries, test_bank) = train, test
     readable = np.flatnonzero(~test_bank.unreadable)
+    count = min(count, len(readable))
     chosen = readable[np.linspace(0, len(readable) - 1, count).astype(int)]
     indices, similarity = _nearest(chosen, train_bank, test_bank, group, center)
     names = [name for name in queries.classes if name != group]

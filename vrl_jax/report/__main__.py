@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 else _write_pages(args, folders)
             )
         except (ValueError, OSError) as error:
-            parser.exit(1, f"{parser.prog}: {remote_runs.restore_urls(str(error), copies)}\n")
+            parser.exit(1, f"error: {remote_runs.restore_urls(str(error), copies)}\n")
     for text in output:
         print(text)
 

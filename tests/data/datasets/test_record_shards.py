@@ -96,7 +96,7 @@ def test_tars_are_samples_by_key(tmp_path, clips):
         **{"a/x.1.mp4": clips[0], "a/x.cls": "2\n", "a/x.json": '{"label": 0}', "a/x.txt": "dog"},
         **{"b/x.MP4": clips[1], "b/x.json": json.dumps({"cls": 0})},
     )
-    write_tar(tmp_path / "set-000010.tar", **{"x.cls": 1, "x.mp4": clips[2]})
+    write_tar(tmp_path / "set-000010.tar", **{"x.cls": "\ufeff1", "x.mp4": clips[2]})
     write_tar(tmp_path / "set-000011.tar", **{"x.cls": 4, "x.mp4": clips[2]})
     pattern = str(tmp_path / "set-{000009..000010}.tar")
     data = WebDataset(pattern, str(tmp_path))
@@ -122,10 +122,10 @@ def test_tars_are_samples_by_key(tmp_path, clips):
     [
         ({"a.mp4": b"1"}, "bad.tar: sample a has no label"),
         ({"a.mp4": b"1", "a.json": '{"label": "dog"}'}, "bad.tar: sample a has no label"),
-        ({"a.mp4": b"1", "a.cls": "dog"}, "bad.tar, at a: invalid literal"),
+        ({"a.mp4": b"1", "a.cls": "dog"}, "bad.tar, at a: a.cls must be an integer, got 'dog'"),
         ({"a.mp4": b"1", "a.cls": 1, "b.cls": 1}, "bad.tar: sample b has no video"),
         ({"a.mp4": b"1", "a.json": "{"}, "bad.tar, at a: "),
-        ({"a.mp4": b"1", "a.json": "[1]"}, "bad.tar, at a: "),
+        ({"a.mp4": b"1", "a.json": "[1]"}, r"bad.tar, at a: a.json must be an object, got \[1\]"),
         ({}, "no sample"),
     ],
 )
@@ -358,6 +358,11 @@ def test_a_zip_of_images_is_a_video(tmp_path):
     (tmp_path / "damaged.zip").write_bytes(packed)
     with ZippedFrames(str(tmp_path / "damaged.zip")).open() as reader:
         with pytest.raises(VideoError, match="damaged.zip: Error -3 while decompressing"):
+            reader.read(np.array([[0]]), (64, 128))
+    with zipfile.ZipFile(tmp_path / "text.zip", "w") as archive:
+        archive.writestr("1.jpg", b"no image")
+    with ZippedFrames(str(tmp_path / "text.zip")).open() as reader:
+        with pytest.raises(VideoError, match="text.zip: frame 0 is not an image$"):
             reader.read(np.array([[0]]), (64, 128))
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass

@@ -246,7 +246,9 @@ def test_a_missing_root_says_what_to_pass(tmp_path, kind):
 
 def test_what_else_is_missing_is_named(tmp_path):
     root = str(tmp_path)
-    with pytest.raises(ValueError, match="--config.data.train_folder="):
+    with pytest.raises(
+        ValueError, match="must have a folder 'train', got none: pass --config.data.train_folder="
+    ):
         ClassFolders(root).train()
     touch(tmp_path, "val/class/notes.txt", "train/readme.md")
     with pytest.raises(ValueError, match="no video in .*val"):
@@ -295,13 +297,14 @@ def test_a_folder_without_videos_is_no_class(tmp_path, capsys):
 def test_what_class_folders_leave_out_is_counted(tmp_path, capsys):
     touch(tmp_path, "train/a/x.mp4", "train/loose.mp4", "train/a/deep/y.mp4", "train/a/deep/z.avi")
     touch(tmp_path, "train/a/u.mp4.part", "train/a/frames.mp4/0001.jpg", "train/b/v.mp4")
+    touch(tmp_path, "train/labels.csv")
     source = ClassFolders(str(tmp_path)).train()
     assert list(labels_of(source)) == ["a/x.mp4", "b/v.mp4"] and source.left_out == 3
     assert capsys.readouterr().err == (
         f"warning: {tmp_path}/train: left out videos outside of class folders (1, such as "
         "loose.mp4); videos in folders below the classes (2, such as a/deep/y.mp4); folders of "
         "frames, which belong into one .zip file each (1, such as a/frames.mp4); files of other "
-        "kinds (1, such as a/u.mp4.part)\n"
+        "kinds (2, such as labels.csv)\n"
     )
     for name in ("a/x.mp4", "b/v.mp4"):
         (tmp_path / "train" / name).unlink()

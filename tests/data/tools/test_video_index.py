@@ -212,11 +212,12 @@ def test_videos_are_excluded(tmp_path, capsys):
     bad = tmp_path / "quarantine.jsonl"
     entries = [
         {"step": 3, "part": "train", "id": "plain.mp4", "reason": "broken in the middle"},
-        {"id": "vp8.webm", "reason": "broken"},
+        {"id": "vp8.webm", "reason": f"{root}/{read(out)[0]['vp8.webm']['relative']}: broken"},
     ]
     bad.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     video_index.main([f"--exclude={bad}", f"--out={out}"])
-    assert "1 unreadable: broken in the middle" in capsys.readouterr().out
+    assert "1 unreadable: broken in the middle (such as plain.mp4)" in capsys.readouterr().out
+    entries[1]["reason"] = "broken"
     after, changed = read(out)
     for entry in entries:
         before[entry["id"]] |= {"ok": False, "reason": entry["reason"]}

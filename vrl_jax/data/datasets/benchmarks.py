@@ -150,7 +150,7 @@ class SomethingSomethingV2(Listed):
         candidates = []
         for where, entry in _read_entries(path):
             video = _read_name(where, entry, "id")
-            template = str(entry.get("template", entry.get("label")))
+            template = str(entry.get("template") or entry.get("label"))
             name = template.replace("[", "").replace("]", "")
             if name not in numbers:
                 raise ValueError(f"{where}: video {video} has an unknown template, {name!r}")

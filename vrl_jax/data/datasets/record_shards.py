@@ -360,15 +360,20 @@ def index_tar(path: AnyPath, shard: str) -> list[Row]:
                     videos[key] = ByteRange(str(path), member.offset_data, member.size)
                 elif kind == "cls":
                     claim("class")
-                    labels[key] = int(tar.extractfile(member).read())
+                    text = tar.extractfile(member).read().decode("utf-8-sig", "replace").strip()
+                    if not text.lstrip("-").isdecimal():
+                        raise ValueError(f"{member.name} must be an integer, got {text!r:.99}")
+                    labels[key] = int(text)
                 elif kind == "json":
                     about = json.load(tar.extractfile(member))
+                    if not isinstance(about, dict):
+                        raise ValueError(f"{member.name} must be an object, got {about!r:.99}")
                     label = about.get("label", about.get("cls"))
                     if label is not None:
                         claim("label")
                         labels.setdefault(key, label)
                 videos.setdefault(key, None)
-    except (tarfile.TarError, ValueError, AttributeError) as error:
+    except (tarfile.TarError, ValueError) as error:
         if compression := _find_compression(path):
             raise ValueError(
                 f"{path} is compressed by {compression}: unpack it, or pack a plain .tar"

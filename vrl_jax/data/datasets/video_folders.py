@@ -29,7 +29,7 @@ from vrl_jax.data.datasets.file_lists import (
     warn_about_order,
     warn_once,
 )
-from vrl_jax.data.remote_paths import AnyPath, to_text
+from vrl_jax.data.remote_paths import AnyPath, is_folder, to_text
 from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoList
 
@@ -56,7 +56,13 @@ class ClassFolders(Listed):
         """Return the video files in the part's folder."""
         root = require_folder("root", self.root)
         key = f"{part}_folder"
-        split = require_folder(key, str(root / getattr(self, key)))
+        split = root / getattr(self, key)
+        if not is_folder(split):
+            folders = ", ".join(to_text(folder.name) for folder in list_folders(root))
+            raise ValueError(
+                f"{root} must have a folder {split.name!r}, got {folders or 'none'}: pass "
+                f"--config.data.{key}=<name>"
+            )
         other = root / (self.train_folder if part == "test" else self.test_folder)
         contents = {folder: list_contents(folder) for folder in list_folders(split)}
         folders = [folder for folder, inside in contents.items() if inside.videos]
@@ -237,7 +243,7 @@ def _class_name(folder: AnyPath) -> str:
 
 def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tuple[str, int]:
     """Return what a split has besides videos in class folders, "" for nothing, and its videos."""
-    above = list_contents(split).videos
+    above = list_contents(split)
     frames, below = [], []
     for folder, inside in contents.items():
         for name in inside.folders:
@@ -246,11 +252,11 @@ def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tup
                 frames.append(path)
             else:
                 below += [f"{path}/{video}" for video in list_contents(folder / name).videos]
-    others = [
+    others = above.others + [
         f"{folder.name}/{name}" for folder, inside in contents.items() for name in inside.others
     ]
     rows = (
-        ("videos outside of class folders", above),
+        ("videos outside of class folders", above.videos),
         ("videos in folders below the classes", below),
         ("folders of frames, which belong into one .zip file each", frames),
         ("files of other kinds", others),
@@ -260,7 +266,7 @@ def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tup
         ),
     )
     texts = [f"{kind} ({len(names)}, such as {names[0]})" for kind, names in rows if names]
-    return "; ".join(texts), len(above) + len(below)
+    return "; ".join(texts), len(above.videos) + len(below)
 
 
 def _person(file: AnyPath) -> str:

@@ -111,7 +111,8 @@ def exclude_videos(path: Path, out: Path) -> str:
         if not numbers:
             raise ValueError(f"{path}: {out} has no video {entry['id']!r} in {sorted(parts)}")
         for number in numbers:
-            rows[number] = replace(rows[number], ok=False, reason=entry["reason"])
+            reason = entry["reason"].rpartition(f"{rows[number].relative}: ")[2]  # without its path
+            rows[number] = replace(rows[number], ok=False, reason=reason)
     indexed.save_manifest(out, rows, about)
     return summarize_index(*indexed.load_manifest(out))
 
@@ -122,7 +123,11 @@ def summarize_index(rows: list[Row], about: Mapping[str, Any]) -> str:
     hours = sum(row.seconds for row in rows) / 3600
     lines = [f"{len(rows)} videos, {about['readable']} readable ({splits}), {hours:.2f} hours"]
     reasons = collections.Counter(row.reason for row in rows if not row.ok)
-    lines += [f"  {count} unreadable: {reason}" for reason, count in reasons.most_common(8)]
+    examples = {row.reason: row.id for row in reversed(rows) if not row.ok}
+    lines += [
+        f"  {count} unreadable: {reason} (such as {examples[reason]})"
+        for reason, count in reasons.most_common(8)
+    ]
     several = sum(row.streams > 1 for row in rows)
     if several:
         lines.append(

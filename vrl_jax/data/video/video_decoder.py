@@ -179,7 +179,10 @@ class _FileReader:
             if decoded is not None:
                 return decoded
             self._reopen_and_cache()
-            check_frames_exist(self._name, numbers, self.num_frames)
+            if numbers[-1] >= self.num_frames:
+                raise VideoError(
+                    f"{self._name}: no frame after {self.num_frames - 1} can be decoded"
+                )
         return {number: self._cached[number] for number in numbers.tolist()}
 
     def _prepare(self) -> None:
