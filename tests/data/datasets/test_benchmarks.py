@@ -345,12 +345,16 @@ def write_something(root, labels, *rows):
     "labels",
     [
         {"Push something": "5", "Hold something": "2"},
+        {"Push [something]": "5", "Hold something": "2"},
         {"Push something": 2, "Hold something": 1},
         ["Hold something", "Push something"],
     ],
 )
 def test_something_numbers_the_classes_of_subsets(tmp_path, labels):
-    rows = {"id": 7, "template": "Push [something]"}, {"id": "8", "label": "Hold something"}
+    rows = (
+        {"id": 7, "template": "Push [something]"},
+        {"id": "8", "label": "Hold something", "template": None},
+    )
     source = write_something(tmp_path, labels, *rows).list_part("train")
     assert source.classes == {"class": ("Hold something", "Push something")}
     assert [(video.id, video.labels["class"]) for video in source.videos] == [("7", 1), ("8", 0)]

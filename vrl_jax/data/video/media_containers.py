@@ -18,7 +18,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from av.video.reformatter import VideoReformatter
 from google.protobuf.message import DecodeError
 from jaxtyping import Int, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vrl_jax.data import remote_paths
 from vrl_jax.data.remote_paths import AnyPath
@@ -263,8 +263,11 @@ class _ImageReader:
         return np.stack(images)[inverse]
 
     def _decode(self, number: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-        with Image.open(io.BytesIO(self._fetch(number))) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        try:
+            with Image.open(io.BytesIO(self._fetch(number))) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except UnidentifiedImageError as error:  # its message has an address in memory
+            raise ValueError(f"frame {number} is not an image that Pillow reads") from error
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         return convert_frame(frame, size, self._reformatter)
 
