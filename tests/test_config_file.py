@@ -20,6 +20,9 @@ def get_config(arg="none"):
 """
 
 
+IMPORT = "from ml_collections import ConfigDict\n"
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "types.py"
@@ -106,6 +109,11 @@ def test_a_component_is_named_in_the_error():
         ("x = 1\x00", "types.py.*null bytes"),
         ("def get_config():\n    return widht", "types.py, line 2: NameError: name 'widht'"),
         ("import jaxx", "types.py, line 1: ModuleNotFoundError: No module named 'jaxx'"),
+        ("def get_config(name):\n    return name", "types.py: TypeError: .* missing 1 required"),
+        (
+            f"{IMPORT}def get_config():\n    ConfigDict({{'train': 1}}).trian",
+            "types.py, line 3: AttributeError: .*trian.*Did you mean",
+        ),
         ("get_config = lambda: None", r"get_config\(\) must return a ConfigDict, got None"),
         ("def get_config():\n    raise ValueError('no such width')", "types.py: no such width"),
     ],

@@ -259,3 +259,10 @@ def test_a_run_says_how_clips_are_cut():
     args = parser.parse_args(["--fps=0", "--frames=4", "--layout=independent"])
     protocol = read_encode_config(loaded, args, 1, (16, 24))
     assert protocol.sampling == Sampling(4, 2, 1, 0.0) and protocol.resize == (16, 24)
+
+
+def test_a_folder_is_read_without_what_is_hidden(tmp_path):
+    for name in ("a.mp4", "b/c.MTS", "b/._c.mp4", ".cache/d.mp4", "__MACOSX/b/e.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    assert [video.id for video in embed._list_folder(tmp_path).videos] == ["a.mp4", "b/c.MTS"]

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
+import ml_collections
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -76,11 +77,14 @@ def _call_get_config(file: pathlib.Path, arg: list[str]) -> ConfigDict:
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     except Exception as error:
-        innermost = traceback.extract_tb(error.__traceback__)[-1]
-        if innermost.filename != spec.origin:  # no mistake of the file itself
+        library = os.path.dirname(ml_collections.__file__)  # it raises the file's mistakes
+        frames = traceback.extract_tb(error.__traceback__)
+        innermost = [frame for frame in frames if not frame.filename.startswith(library)][-1]
+        places = {spec.origin: f"{file}, line {innermost.lineno}", __file__: file}  # or the call
+        if innermost.filename not in places:  # no mistake of the file itself
             raise
         kind = type(error).__name__
-        raise ValueError(f"{file}, line {innermost.lineno}: {kind}: {error}") from error
+        raise ValueError(f"{places[innermost.filename]}: {kind}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise ValueError(f"{file}: get_config() must return a ConfigDict, got {config!r}")
     return config

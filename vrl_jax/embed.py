@@ -156,8 +156,9 @@ def _list_folder(root: Path) -> VideoList:
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in os.walk(root)
         for name in names
-        if is_video_name(name) and not is_hidden(name)
+        if is_video_name(name)
     ]
+    paths = [path for path in paths if not any(map(is_hidden, Path(path).parts))]
     if not paths:
         raise ValueError(f"no video in {root}")
     sizes = [(path, (root / path).stat().st_size) for path in sorted(paths)]

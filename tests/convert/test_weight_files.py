@@ -10,6 +10,7 @@ import pickle
 import sys
 import types
 import warnings
+import zipfile
 
 import chex
 import jax
@@ -225,6 +226,21 @@ def test_plain_data_of_trainers_is_read(tmp_path, torch):
     same(weight_files.read_weights(tmp_path / "b.pth")[0], wrote)
 
 
+@pytest.mark.parametrize("name", [b"pathlib._local\nPosixPath", b"pathlib\nWindowsPath"])
+def test_paths_of_other_machines_are_read(tmp_path, torch, name):
+    wrote, arrays = small(tmp_path / "a.safetensors")
+    state = {key: torch.from_numpy(x) for key, x in arrays.items()}
+    torch.save({"state_dict": state, "out": pathlib.PurePosixPath("/runs")}, tmp_path / "b.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "b.pth") as old,
+        zipfile.ZipFile(tmp_path / "c.pth", "w") as new,
+    ):
+        for member in old.namelist():
+            content = old.read(member).replace(b"pathlib\nPurePosixPath", name)
+            new.writestr(member, content)
+    same(weight_files.read_weights(tmp_path / "c.pth")[0], wrote)
+
+
 class numpy_1_pickle:
     """Pickling under the module names of NumPy 1."""
 
@@ -304,8 +320,18 @@ def test_files_that_hold_no_weights_are_refused(tmp_path, torch):
         torch.jit.script(torch.nn.Conv2d(1, 1, 1)).save(str(path))
     with pytest.raises(ValueError, match=r"a TorchScript program: save torch.jit.load\('a.pth'\)"):
         weight_files.read_weights(path)
-    path.write_text("nothing")
-    with pytest.raises(ValueError, match="must contain only tensors"):
+    for text, complaint in (
+        ("", "EOFError$"),
+        ("hello", "KeyError: 101"),
+        ("<html>", "Unpickling"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"must contain only tensors, .* read: {complaint}"):
+            weight_files.read_weights(path)
+    torch.save({"weight": torch.eye(2).to_sparse()}, path)
+    with pytest.raises(
+        ValueError, match="a.pth must contain tensors that NumPy has too: .* Sparse"
+    ):
         weight_files.read_weights(path)
     (tmp_path / "a.safetensors").write_text("nothing")
     with pytest.raises(ValueError, match="not a readable .safetensors file"):

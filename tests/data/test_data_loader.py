@@ -175,6 +175,9 @@ def test_shared_memory_too_small_for_the_workers_is_refused(source, monkeypatch)
     assert len(train(source, 1)) == 1  # threads need none
     monkeypatch.setattr(data_loader, "shared_memory", lambda: (3 * size, 64e6))
     eval_batches(source, SAMPLING, SIZE, batch=4, loader=loader).close()
+    everything = len(source) * size // 4  # one batch, which one worker makes
+    monkeypatch.setattr(data_loader, "shared_memory", lambda: (2 * everything, 64e6))
+    eval_batches(source, SAMPLING, SIZE, batch=99, loader=loader).close()
     monkeypatch.undo()
     free, whole = data_loader.shared_memory()
     assert 0 < free <= whole < math.inf

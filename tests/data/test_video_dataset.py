@@ -1,6 +1,7 @@
 """Parts of a data set share no video, unless groups are left out."""
 
 import shutil
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -57,6 +58,28 @@ def test_a_video_of_both_lists_is_refused(tmp_path):
         check_disjoint(lists.train(), lists.test())
 
 
+@pytest.mark.parametrize("name", ["./a.mp4", "../videos/a.mp4", "more//a.mp4", "b.mp4"])
+def test_a_video_under_another_name_is_the_same(tmp_path, name):
+    root = tmp_path / "videos"
+    fill(root, "a.mp4", "c.mp4")
+    (root / "more").symlink_to(root)
+    (root / "b.mp4").symlink_to("a.mp4")
+    (tmp_path / "train.txt").write_text("a.mp4 0\n")
+    (tmp_path / "test.txt").write_text(f"c.mp4 0\n{name} 0\n")
+    lists = ListFile(str(root), *(str(tmp_path / f"{part}.txt") for part in ("train", "test")))
+    with pytest.raises(ValueError, match="1 of 2 test videos are training videos as well"):
+        check_disjoint(lists.train(), lists.test())
+
+
+def test_files_of_equal_sizes_are_no_copies(tmp_path):
+    for part in ("train", "val"):  # uncompressed video of one length
+        touch(tmp_path, f"{part}/a/0.y4m", f"{part}/a/1.y4m")
+        for number in range(2):
+            (tmp_path / part / f"a/{number}.y4m").write_text(f"{part:9}{number}")
+    data = ClassFolders(str(tmp_path))
+    check_disjoint(data.train(), data.test())
+
+
 @dataclass
 class Loose:
     """A handle without a hash, as dataclasses are that may change."""
@@ -74,6 +97,29 @@ def test_handles_that_cannot_be_hashed_are_compared_as_objects():
     check_disjoint(listed(handle), listed(Loose(), Loose()))
     with pytest.raises(ValueError, match="1 of 2 test videos"):
         check_disjoint(listed(handle), listed(handle, Loose()))
+
+
+class Lazy:
+    """Videos that are made on access; `handles` refers to those of the other part."""
+
+    classes, mirror_safe = {"class": ("a",)}, True
+
+    def __init__(self, handles=()):
+        self.others, self.handles = handles, []
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        assert all(handle() for handle in self.others)  # else their ids could be given again
+        handle = Loose()
+        self.handles.append(weakref.ref(handle))
+        return Video(str(index), handle, {"class": 0})
+
+
+def test_handles_made_on_access_are_no_shared_objects():
+    train = Lazy()
+    check_disjoint(train, Lazy(train.handles))
 
 
 @dataclass(frozen=True)

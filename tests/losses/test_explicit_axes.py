@@ -16,6 +16,7 @@ LOSSES = {
     "split": lambda x, y: koopman.split(x),
     "split of a batch": lambda x, y: koopman.split(x, scope="batch"),
     "split by projection": lambda x, y: koopman.split(x, projector="orthogonal"),
+    "forecast of a batch": lambda x, y: koopman.fit(x, scope="batch").forecast(x),
     "shared_forecast": lambda x, y: forecast.shared_forecast(x, ahead=1),
     "cross_forecast": forecast.cross_forecast,
     "swapped_prediction": lambda x, y: losses.swapped_prediction(x[:, 0], y[:, 0]),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import dump, dump_lines
-from vrl_jax.report import run_reader
+from vrl_jax.report import run_files, run_reader
 
 
 def test_cut_last_line_is_skipped(tmp_path):
@@ -96,3 +96,9 @@ def test_records_survive_a_round_trip_of_nan(tmp_path):
     assert np.isnan(
         run_reader.history_series(run_reader.read_records(tmp_path / "m.jsonl"), "loss")[1]
     ).all()
+
+
+def test_text_arrays_keep_their_type_when_empty(tmp_path):
+    np.savez(tmp_path / "a.npz", ids=np.array([], "U3"), reasons=np.array([["a"], ["bcd"]]))
+    arrays = run_files.read_arrays(tmp_path / "a.npz", ["ids"])
+    assert arrays["ids"].dtype.kind == "U" and arrays["reasons"].tolist() == [["a"], ["bcd"]]

@@ -159,6 +159,10 @@ def lose_score(path):
     (path / "metrics" / "metrics").write_bytes(bytes(12))
 
 
+def lose_identity(path):
+    shutil.rmtree(path / "identity")
+
+
 def lose_metadata(path):
     for file in list(path.rglob("_METADATA")):
         file.unlink()
@@ -183,7 +187,7 @@ def resume(folder):
         return int(checkpoints.restore(state(0)).step)
 
 
-@pytest.mark.parametrize("damage", [truncate, zero, lose_data, empty, lose_score])
+@pytest.mark.parametrize("damage", [truncate, zero, lose_data, empty, lose_score, lose_identity])
 def test_a_damaged_checkpoint_is_named_with_the_good_one_before_it(tmp_path, saved, damage):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "3")
@@ -191,7 +195,7 @@ def test_a_damaged_checkpoint_is_named_with_the_good_one_before_it(tmp_path, sav
     with pytest.raises(ValueError, match="damaged checkpoint .*/3: delete it .* of step 2") as run:
         resume(tmp_path)
     assert "\n" not in str(run.value) and sorted(tmp_path.rglob("*")) == before
-    if damage is not lose_score:  # an encoder is read without it
+    if damage not in (lose_score, lose_identity):  # an encoder is read without them
         with pytest.raises(ValueError, match="/3: delete it to continue .*, that of step 2"):
             restore_encoder(tmp_path)
     assert restore_encoder(tmp_path, 2)[0] == 2

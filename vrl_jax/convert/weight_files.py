@@ -4,7 +4,6 @@ import argparse
 import datetime
 import hashlib
 import pathlib
-import pickle
 import types
 import warnings
 from collections.abc import Mapping
@@ -32,13 +31,18 @@ _scalar, (_reconstruct, *_) = np.float32(0).__reduce__()[0], np.zeros(0).__reduc
 HARMLESS = (
     *(argparse.Namespace, types.SimpleNamespace),
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
-    *(pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath),
     *(int, float, bool, str, list, dict, tuple, frozenset, slice, range),
     *(np.dtype, np.ndarray, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)),
     *(
         (function, f"numpy.{core}.multiarray.{name}")
         for core in ("core", "_core")  # NumPy 1 and 2
         for function, name in ((_scalar, "scalar"), (_reconstruct, "_reconstruct"))
+    ),
+    *(
+        (kind, f"{module}.{prefix}{kind.__name__.removeprefix('Pure')}")
+        for module in ("pathlib", "pathlib._local")  # Python 3.13 writes the second
+        for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath)
+        for prefix in ("", "Pure")
     ),
 )
 
@@ -120,7 +124,7 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     with safe, warnings.catch_warnings(action="ignore"):  # of programs, which are refused
         try:
             tree = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        except Exception as error:  # of any kind, from a file of another format
             raise ValueError(
                 f"{path} must contain only tensors, numbers and text, {_problem(path, error)}"
             ) from error
@@ -133,7 +137,10 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{path} must contain tensors by name, got a {kind}")
         keys = ", ".join(map(str, tree)) or "nothing"
         raise ValueError(f"{path} must contain tensors, got {keys}: save a state dict alone")
-    return {name: _numpy(tensor) for name, tensor in tensors.items()}
+    try:
+        return {name: _numpy(tensor) for name, tensor in tensors.items()}
+    except (TypeError, RuntimeError) as error:  # for instance sparse or quantised ones
+        raise ValueError(f"{path} must contain tensors that NumPy has too: {error}") from error
 
 
 def _problem(path: pathlib.Path, error: Exception) -> str:
@@ -146,8 +153,8 @@ def _problem(path: pathlib.Path, error: Exception) -> str:
     except Exception:  # another format than that of `torch.save`
         names = []
     if not names:
-        reason = str(error).rpartition("error:")[2].strip() or type(error).__name__
-        return f"but cannot be read: {reason.splitlines()[0]}"
+        reason = (str(error).rpartition("error:")[2].strip().splitlines() or [""])[0]
+        return f"but cannot be read: {type(error).__name__}: {reason}".removesuffix(": ")
     return (
         f"got {layout_match.shorten_names(names)}, which cannot be read safely: if you trust the "
         "file, load it where it was written with weights_only=False, and save the state dict in it"

@@ -297,7 +297,8 @@ def _iterate(
     if not loader.workers:
         return iter(batches)
     # The least that is in use: the batch that each worker makes, and one that is consumed.
-    if shared_memory()[0] < (loader.workers + 1) * batch_bytes:
+    least = min(loader.workers, len(dataset)) + 1
+    if shared_memory()[0] < least * batch_bytes:
         _refuse_shared_memory(loader, batch_bytes)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain passes its flags on to workers

@@ -3,11 +3,13 @@
 Nothing here imports JAX, because these objects are pickled into loader workers.
 """
 
+import filecmp
+import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -197,16 +199,18 @@ def fingerprint(source: VideoDataset) -> str:
 def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
     """Raise `ValueError` where test videos are training videos as well.
 
-    Videos are the same if their handles are equal and have a path, or have equal ids. Two whole
-    parts are also the same if ids, labels and sizes of files are, as after copying a folder. Copies
-    of single videos are not found.
+    Videos are the same if their handles are equal and have a path, or have equal ids. Links count
+    as the files that they point to. Two whole parts are also the same if ids, labels and sizes of
+    files are and the first files have the same content, as after copying a folder. Copies of single
+    videos are not found.
     """
-    known = {_identity(train[index]) for index in range(len(train))}
-    videos = [test[index] for index in range(len(test))]
-    shared = [video.id for video in videos if _identity(video) in known]
-    if not shared and len(train) == len(videos):
-        pairs = ((train[index], video) for index, video in enumerate(videos))
-        if all(_is_copy(one, other) for one, other in pairs):
+    known, videos = ([part[index] for index in range(len(part))] for part in (train, test))
+    find_links = functools.cache(_find_links)
+    identities = {_identity(video, find_links) for video in known}
+    shared = [video.id for video in videos if _identity(video, find_links) in identities]
+    if not shared and len(known) == len(videos) and all(map(_looks_copied, known, videos)):
+        first = [part[0].media.path for part in (known, videos)]
+        if filecmp.cmp(*first, shallow=False):
             shared = [video.id for video in videos]
     if shared:
         raise ValueError(
@@ -215,16 +219,33 @@ def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
         )
 
 
-def _identity(video: Video) -> Any:
+def _identity(video: Video, find_links: Callable[[str], tuple[str, set[str]]]) -> Any:
     """Return a key that is equal for the same video; handles without a hash differ as objects."""
+    media = video.media
     try:
-        hash(video.media)
+        hash(media)
     except TypeError:
-        return video.id, id(video.media)
-    return video.media if hasattr(video.media, "path") else (video.id, video.media)
+        return video.id, id(media)
+    path = getattr(media, "path", None)
+    if path is None:
+        return video.id, media
+    folder, name = os.path.split(path)
+    real, links = find_links(folder)
+    path = os.path.realpath(path) if name in links else os.path.join(real, name)
+    return (
+        replace(media, path=path) if "path" in getattr(media, "__dataclass_fields__", ()) else media
+    )
 
 
-def _is_copy(one: Video, other: Video) -> bool:
+def _find_links(folder: str) -> tuple[str, set[str]]:
+    """Return the path of a folder without links, and the names of the links in it."""
+    if not os.path.isdir(folder):  # on an object store
+        return folder, set()
+    with os.scandir(folder) as entries:
+        return os.path.realpath(folder), {entry.name for entry in entries if entry.is_symlink()}
+
+
+def _looks_copied(one: Video, other: Video) -> bool:
     """Return whether id, labels and the size of the file of two videos are equal."""
     paths = [getattr(video.media, "path", "") for video in (one, other)]
     return (

@@ -9,11 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Never
 
-import av
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vrl_jax.data.video.video_decoder import open_video, upright_size
+from vrl_jax.data.video.video_decoder import DAMAGE, open_video, upright_size
 from vrl_jax.data.video_dataset import FrameReader, HasTimes, VideoError, VideoHandle
 
 REACH = 1 << 20  # frames before and after a key frame, more than any clip has
@@ -143,5 +142,5 @@ def frame_size(path: str) -> tuple[int, int]:
         container, streams = open_video(path)
         with container:
             return upright_size(next(container.decode(streams[0])))
-    except (av.FFmpegError, OSError, StopIteration) as error:
+    except (*DAMAGE, OSError, StopIteration) as error:
         raise VideoError(f"{path}: {getattr(error, 'strerror', '') or 'no frame'}") from error

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vrl_jax.losses.explicit_axes import with_auto_axes
+
 
 @jax.jit
 def solve_batch(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
@@ -50,6 +52,7 @@ def _eliminate(a: Float[Array, "*b n n"], b: Float[Array, "*b n m"]) -> Float[Ar
     return jax.lax.fori_loop(0, n, clear_column, system)[..., n:]
 
 
+@with_auto_axes
 def ridge_map(
     past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], ridge: float | Float[Array, "*b"]
 ) -> Float[Array, "*b d d"]:

@@ -56,4 +56,4 @@ def escape_surrogates(content: Any) -> Any:
 
 
 def _escape_array(array: np.ndarray) -> np.ndarray:
-    return np.array(escape_surrogates(array.tolist())) if array.dtype.kind == "U" else array
+    return np.array(escape_surrogates(array.tolist()), str) if array.dtype.kind == "U" else array

@@ -345,6 +345,7 @@ def write_something(root, labels, *rows):
     "labels",
     [
         {"Push something": "5", "Hold something": "2"},
+        {"Push [something]": "5", "Hold something": "2"},
         {"Push something": 2, "Hold something": 1},
         ["Hold something", "Push something"],
     ],

@@ -360,10 +360,10 @@ def test_a_zip_of_images_is_a_video(tmp_path):
         with pytest.raises(VideoError, match="damaged.zip: Error -3 while decompressing"):
             reader.read(np.array([[0]]), (64, 128))
     with zipfile.ZipFile(tmp_path / "text.zip", "w") as archive:
-        archive.writestr("1.jpg", b"no image")
+        archive.writestr("1.jpg", "no image")
     with ZippedFrames(str(tmp_path / "text.zip")).open() as reader:
-        with pytest.raises(VideoError, match="text.zip: frame 0 is not an image$"):
-            reader.read(np.array([[0]]), (64, 128))
+        with pytest.raises(VideoError, match=r"text.zip: frame 0 is not an image"):
+            reader.read(np.array([[0]]), (8, 8))
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
     (tmp_path / "none.zip").write_bytes(b"no zip file")

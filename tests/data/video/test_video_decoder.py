@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import struct
 from fractions import Fraction
+from unittest import mock
 
 import av
 import numpy as np
@@ -284,6 +285,29 @@ def write_streams(path, *streams):
         for output in outputs:
             file.mux(output.encode())
     return str(path)
+
+
+@pytest.mark.parametrize("name", ["still.mkv", "still.avi"])
+def test_a_stream_without_frames_is_not_read(tmp_path, name):
+    empty, still = ("mpeg4", 128, 0, Disposition.default), ("mpeg4", 64, 1, Disposition(0))
+    with VideoFile(write_streams(tmp_path / name, empty, still)).open() as reader:
+        assert reader.num_frames == 1
+
+
+def test_frames_before_a_stream_that_no_head_states_are_read(tmp_path):
+    def decode(frames):
+        yield next(frames)
+        raise IndexError("list index out of range")  # as PyAV's
+
+    path = write_clip(tmp_path / "b.avi", frames=3, codec="mpeg4")
+    with VideoFile(path).open() as reader, av.open(path) as container:
+        damaged = mock.Mock(spec=container, streams=container.streams)
+        damaged.decode.return_value = decode(container.decode(video=0))
+        reader._cached = []
+        reader._cache(damaged)
+        assert reader.num_frames == 1
+    with pytest.raises(VideoError, match="x: list index"), video_decoder._video_errors("x"):
+        raise IndexError("list index out of range")
 
 
 COVER = ("mjpeg", 128, 1, Disposition.attached_pic)

@@ -150,8 +150,7 @@ class SomethingSomethingV2(Listed):
         candidates = []
         for where, entry in _read_entries(path):
             video = _read_name(where, entry, "id")
-            template = str(entry.get("template") or entry.get("label"))
-            name = template.replace("[", "").replace("]", "")
+            name = _without_brackets(entry.get("template") or entry.get("label"))
             if name not in numbers:
                 raise ValueError(f"{where}: video {video} has an unknown template, {name!r}")
             candidates.append((video, numbers[name], (f"{video}.webm",)))
@@ -296,17 +295,21 @@ def _class_folders(label: str) -> Iterator[str]:
         yield from (f"{name}/", f"{name.replace(' ', '_')}/")
 
 
+def _without_brackets(template: Any) -> str:
+    return str(template).replace("[", "").replace("]", "")
+
+
 def _read_templates(path: AnyPath) -> list[str]:
     """Return the class names of Something-Something in the order of their numbers."""
     labels = _read_json(path)
     if isinstance(labels, list):
-        return labels
+        return list(map(_without_brackets, labels))
     numbers = {}
     for name, number in labels.items():
         if not str(number).isdecimal() or int(number) in numbers:
             raise ValueError(f"{path}: {name!r} must have a number of its own, got {number!r}")
         numbers[int(number)] = name
-    return [numbers[number] for number in sorted(numbers)]
+    return [_without_brackets(numbers[number]) for number in sorted(numbers)]
 
 
 def _read_entries(path: AnyPath) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -266,8 +266,8 @@ class _ImageReader:
         try:
             with Image.open(io.BytesIO(self._fetch(number))) as image:
                 pixels = np.asarray(image.convert("RGB"))
-        except UnidentifiedImageError as error:  # whose text has an address in memory
-            raise ValueError(f"frame {number} is not an image") from error
+        except UnidentifiedImageError as error:  # its message has an address in memory
+            raise ValueError(f"frame {number} is not an image that Pillow reads") from error
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         return convert_frame(frame, size, self._reformatter)
 

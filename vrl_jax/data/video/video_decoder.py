@@ -33,6 +33,8 @@ MAX_CACHED_BYTES = 4 << 30
 # Metadata may have any encoding, and some of HMDB51 is not UTF-8. PyAV 19 accepts it and no longer
 # has the option.
 ANY_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+# PyAV raises IndexError where a file has streams that its head does not state, as damaged ones do.
+DAMAGE = (av.FFmpegError, IndexError)
 PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -217,7 +219,7 @@ class _FileReader:
                         decoded[number] = frame
                     if not missing:
                         break
-            except av.FFmpegError:
+            except DAMAGE:
                 return None
             if missing:
                 return None
@@ -240,10 +242,10 @@ class _FileReader:
                         f"{self._name}: more than {MAX_CACHED_BYTES} bytes of frames, in a "
                         "format that decodes only from the start: transcode it to mp4"
                     )
-        except av.FFmpegError as error:
-            if error.errno == errno.ENOMEM:
+        except DAMAGE as error:
+            if getattr(error, "errno", 0) == errno.ENOMEM:
                 raise  # out of memory, not a damaged file
-            damage = error.strerror
+            damage = getattr(error, "strerror", "") or str(error)
         if not self._cached:
             raise VideoError(f"{self._name}: no frame can be decoded: {damage}")
         self._set_times([frame.pts for frame in self._cached])
@@ -271,7 +273,7 @@ def open_video(
     """Open a file that decodes in one thread, and return its video streams, the best one first.
 
     Cover art and thumbnails are no videos. The best stream is the one with the largest frames; of
-    equal ones the default. A stream of a single frame comes last.
+    equal ones the default. Streams of a single frame and of none come last.
 
     Args:
       name: path of the file, or name of the video in errors.
@@ -291,7 +293,8 @@ def open_video(
         def rank(stream: av.VideoStream) -> tuple:
             codec = stream.codec_context
             pixels = codec.width * codec.height if codec else -1
-            return packets[stream.index] > 1, pixels, bool(stream.disposition & Disposition.default)
+            count = min(packets[stream.index], 2)
+            return count, pixels, bool(stream.disposition & Disposition.default)
 
         streams.sort(key=rank, reverse=True)
     return container, streams
@@ -302,7 +305,7 @@ def _count_packets(
 ) -> Counter[int]:
     """Return the number of packets of each stream, by index, up to at least two of each."""
     packets = Counter()
-    with _open(name, data) as container, suppress(av.FFmpegError):
+    with _open(name, data) as container, suppress(*DAMAGE):
         for packet in container.demux([stream.index for stream in streams]):
             packets[packet.stream.index] += packet.size > 0
             if all(packets[stream.index] > 1 for stream in streams):
@@ -323,8 +326,8 @@ def _video_errors(name: str) -> Iterator[None]:
     """Convert errors of FFmpeg and the file system to `VideoError` with the name of the video."""
     try:
         yield
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{name}: {error.strerror or error}") from error
+    except (*DAMAGE, OSError) as error:
+        raise VideoError(f"{name}: {getattr(error, 'strerror', '') or error}") from error
 
 
 def check_frames_exist(name: str, frames: Int[np.ndarray, "..."], num_frames: int) -> None:
