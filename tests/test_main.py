@@ -439,12 +439,12 @@ def test_weizmann_runs_on_real_videos(videos, tmp_path):
 
 def write_folders(root, count):
     """Write `count` clips a class and split, of which the first of every class is damaged."""
-    for split in ("train", "val"):
+    for part, split in enumerate(("train", "val")):
         for label in ("a", "b"):
             folder = root / split / label
             folder.mkdir(parents=True)
             for number in range(count):
-                write_clip(folder / f"{number}.mp4", frames=12, video=number)
+                write_clip(folder / f"{number}.mp4", frames=12 + part, video=number)
             (folder / "0.mp4").write_bytes(b"nothing")
 
 

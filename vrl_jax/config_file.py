@@ -73,7 +73,8 @@ def _call_get_config(file: pathlib.Path, arg: list[str]) -> ConfigDict:
             raise ValueError("it has no function get_config()")
         config = module.get_config(*arg)
     except SyntaxError as error:
-        raise ValueError(f"{file}, line {error.lineno}: {error.msg}") from error
+        line = f", line {error.lineno}" if error.lineno else ""  # None for a null byte
+        raise ValueError(f"{file}{line}: {error.msg}") from error
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     except Exception as error:

@@ -209,7 +209,7 @@ def test_all_damaged_checkpoints_are_named(tmp_path, saved):
     assert resume(tmp_path) == 3  # training knows the tree
     with pytest.raises(ValueError, match="/3: delete it to continue .*, that of step 2"):
         restore_encoder(tmp_path)
-    for step, names in ((2, "/2 and .*/3: delete it .* step 1"), (1, "/1 and .*: no other one")):
+    for step, names in ((2, "/2 and .*/3: delete them .* step 1"), (1, "/1 and .*: no other one")):
         truncate(tmp_path / str(step))
         truncate(tmp_path / "3")
         with pytest.raises(ValueError, match=f"damaged checkpoint .*{names}"):

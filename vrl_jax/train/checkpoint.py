@@ -25,7 +25,7 @@ from vrl_jax.atomic_files import ConfigMismatch, check_same_settings, list_diffe
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.train.train_step import TrainState
 
-PLACES = ("root", "manifest", "data_dir", "annotations")  # fields of data sets
+LOCATIONS = ("root", "manifest", "data_dir", "annotations")  # fields of data sets
 
 
 class DamagedCheckpoint(ValueError):
@@ -70,7 +70,7 @@ class Checkpoints:
         policy = policies.AnyPreservationPolicy([policies.LatestN(self._keep), best])
         # Without `best_fn` scores are not stored, and a resumed run would keep all old checkpoints.
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=_score)
-        with _damage_named(self._folder):
+        with _explain_damage(self._folder):
             return ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -79,7 +79,7 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         """Finish pending saves; raise the error of a failed one."""
-        with _full_disk_named(self._folder):
+        with _explain_full_disk(self._folder):
             self._manager.close()
 
     def latest(self) -> int | None:
@@ -99,14 +99,14 @@ class Checkpoints:
         if self._encoder is not None:
             items["encoder"] = ocp.args.StandardSave(self._encoder(train))
         args = ocp.args.Composite(**items)
-        with _full_disk_named(self._folder):
+        with _explain_full_disk(self._folder):
             saved = self._manager.save(step, args=args, metrics={"score": score}, force=True)
         if not saved:
             raise OSError(f"the checkpoint of step {step} was not written")
 
     def wait(self) -> None:
         """Wait until the pending save is on the disk; raise its error if it failed."""
-        with _full_disk_named(self._folder):
+        with _explain_full_disk(self._folder):
             self._manager.wait_until_finished()
 
     def restore(self, like: TrainState) -> TrainState:
@@ -121,7 +121,7 @@ class Checkpoints:
         )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         try:
-            with _damage_named(self._folder):
+            with _explain_damage(self._folder):
                 return TrainState(**self._manager.restore(self.latest(), args=items)["state"])
         except DamagedCheckpoint:
             raise
@@ -133,16 +133,16 @@ class Checkpoints:
 
     def _check_identity(self) -> None:
         items = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        with _damage_named(self._folder):
+        with _explain_damage(self._folder):
             saved = self._manager.restore(self.latest(), args=items)["identity"]
         folder = self._manager.directory.parent
-        moved = saved != self._identity and _without_places(saved) == _without_places(
+        moved = saved != self._identity and _drop_locations(saved) == _drop_locations(
             self._identity
         )
         if moved and "data" in saved:  # the fingerprint
             if not jax.process_index():
-                places = "; ".join(list_differences(saved, self._identity))
-                print(f"the data or weights have moved and are the same: {places}")
+                changes = "; ".join(list_differences(saved, self._identity))
+                print(f"the data or weights have moved and are the same: {changes}")
             return
         check_same_settings(folder, saved, self._identity, "--workdir")
 
@@ -180,22 +180,22 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
             f"the checkpoint of step {step} in {folder} has no item 'encoder': it was written by a "
             "version before 0.1.0, train again"
         )
-    with _damage_named(folder, ("encoder",)):
+    with _explain_damage(folder, ("encoder",)):
         return step, {"batch_stats": {}, **_read_arrays(path / "encoder")}
 
 
-def _without_places(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return an identity without the places of data and weights, whose hashes it has as well."""
+def _drop_locations(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity without the locations of data and weights, whose hashes it has as well."""
     settings = dict(identity.get("config", {}))
     settings.pop("init", None)
     data = settings.get("data")
     if isinstance(data, dict):
-        settings["data"] = {key: value for key, value in data.items() if key not in PLACES}
+        settings["data"] = {key: value for key, value in data.items() if key not in LOCATIONS}
     return {**identity, "config": settings}
 
 
 @contextlib.contextmanager
-def _full_disk_named(folder: AnyPath) -> Iterator[None]:
+def _explain_full_disk(folder: AnyPath) -> Iterator[None]:
     """Replace TensorStore's error where there is no space, which reads like one of memory."""
     try:
         yield
@@ -210,7 +210,7 @@ def _full_disk_named(folder: AnyPath) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _damage_named(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Iterator[None]:
+def _explain_damage(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Iterator[None]:
     """Replace an error by one that names the damaged checkpoints of a folder, if there are any.
 
     Args:
@@ -235,10 +235,11 @@ def _damage_named(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Itera
         if not damaged:
             raise
         good = max(set(steps) - set(damaged), default=None)
+        them = "it" if len(damaged) == 1 else "them"
         remedy = (
             "no other one is good: start anew in another folder"
             if good is None
-            else f"delete it to continue from the newest good one, that of step {good}"
+            else f"delete {them} to continue from the newest good one, that of step {good}"
         )
         names = " and ".join(str(folder / str(step)) for step in damaged)
         raise DamagedCheckpoint(

@@ -1,6 +1,7 @@
 """Log of a run: JSON lines, TensorBoard scalars, Weights & Biases and a progress bar."""
 
 import json
+import operator
 import pathlib
 import time
 from collections.abc import Mapping
@@ -189,7 +190,7 @@ def _read_records(path: pathlib.Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            record["step"]
+            operator.index(record["step"])
         except (ValueError, TypeError, KeyError):  # for instance zeros after a power failure
             raise ValueError(
                 f"{path}, line {number} must be a JSON object with a step, got {line[:20]!r}: "

@@ -141,7 +141,7 @@ def read_rows(path: AnyPath, kind: type[T]) -> list[T]:
 def parse_row(where: str, line: str, kind: type[T]) -> T:
     """Return the row of a line of JSON; raises `ValueError` with its place in a file."""
     types = {item.name: JSON_TYPES.get(item.type, item.type) for item in dataclasses.fields(kind)}
-    with _damage_named(where):
+    with _explain_damage(where):
         values = json.loads(line)
         _check_types(values, {name: types[name] for name in values})
         return kind(**values | {"splits": tuple(values["splits"])})
@@ -153,7 +153,7 @@ def read_about(path: AnyPath, **types: type) -> dict[str, Any]:
     Raises:
       ValueError: the file is not JSON, or lacks a field.
     """
-    with _damage_named(path):
+    with _explain_damage(path):
         about = json.loads(remote_paths.read_text(path))
         _check_types(about, {"classes": dict, "mirror_safe": bool, "hash": str, **types})
         return about
@@ -166,7 +166,7 @@ def _check_types(values: dict[str, Any], types: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _damage_named(where: str | AnyPath) -> Iterator[None]:
+def _explain_damage(where: str | AnyPath) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError) as error:
