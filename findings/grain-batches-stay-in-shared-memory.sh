@@ -21,7 +21,6 @@ python3 -m venv "$folder/venv"
 
 cat > "$folder/try.py" <<'PYTHON'
 import gc
-import os
 
 import grain
 import numpy as np
@@ -32,23 +31,25 @@ def make(number):
     return {"clip": np.full((64, 64, 64), number, np.uint8)}
 
 
-def stored():
-    """Return the objects in shared memory that are no semaphores."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+def mapped():
+    """Return the objects in shared memory that this process has mapped, without semaphores."""
+    with open("/proc/self/maps", encoding="ascii") as file:
+        paths = {line.split()[-1] for line in file if "/dev/shm/" in line}
+    return {path for path in paths if "/sem." not in path}
 
 
 if __name__ == "__main__":
     flags.FLAGS.mark_as_parsed()
-    before = stored()
+    before = mapped()
     dataset = grain.MapDataset.range(12).map(make).batch(2).to_iter_dataset()
     options = grain.MultiprocessingOptions(num_workers=2, per_worker_buffer_size=1)
     iterator = iter(dataset.mp_prefetch(options))
     assert sum(1 for _ in iterator) == 6
     iterator.close()
     del iterator
-    print(f"after the end: {len(stored() - before)} batches in shared memory")
+    print(f"after the end: {len(mapped() - before)} batches in shared memory")
     gc.collect()
-    print(f"after gc.collect(): {len(stored() - before)}")
+    print(f"after gc.collect(): {len(mapped() - before)}")
 PYTHON
 "$folder/venv/bin/python" "$folder/try.py" 2> "$folder/log" | tee "$folder/out"
 grep -qx "after the end: 2 batches in shared memory" "$folder/out"
