@@ -32,10 +32,9 @@ def make(number):
 
 
 def mapped():
-    """Return the objects in shared memory that this process has mapped, without semaphores."""
+    """Return the blocks of `multiprocessing.shared_memory` that this process has mapped."""
     with open("/proc/self/maps", encoding="ascii") as file:
-        paths = {line.split()[-1] for line in file if "/dev/shm/" in line}
-    return {path for path in paths if "/sem." not in path}
+        return {line.split()[5] for line in file if "/dev/shm/psm_" in line}
 
 
 if __name__ == "__main__":
