@@ -257,11 +257,15 @@ def wrong(outcomes):
     return {name: text for name, text in outcomes.items() if text not in sound[name]}
 
 
+FOUND = {"safetensors": [18], "reports": [126, 128], "indexed": [61, 79, 184]}  # once tracebacks
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_ends_in_results_or_one_line(kind, tmp_path):
-    outcomes = try_variants(kind, range(25), tmp_path)
-    assert len(outcomes) == 26
+    numbers = [*range(25), *FOUND.get(kind, ())]
+    outcomes = try_variants(kind, dict.fromkeys(numbers), tmp_path)
+    assert len(outcomes) == 1 + len(set(numbers))
     assert not wrong(outcomes), "\n\n".join(f"{k}: {v}" for k, v in wrong(outcomes).items())
     if kind not in ("clips", "zips"):  # those are counted as unreadable
         assert "refused" in outcomes.values()

@@ -182,7 +182,7 @@ def _read_file(copy: pathlib.Path, path: AnyPath) -> Pretrained:
         )
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a readable encoder file: {error}") from error
-    if model.weight_hash() != metadata["weights"]:
+    if model.weight_hash() != metadata.get("weights"):
         raise ValueError(f"{path} is damaged: the hash of its arrays differs from the stored one")
     return replace(model, variables=jax.device_put(model.variables))
 

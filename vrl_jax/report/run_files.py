@@ -1,6 +1,7 @@
 """Reading of JSON and npz files, with errors that name the file."""
 
 import json
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 import numpy as np
 
 Record = dict[str, Any]
+# NumPy parses the header of an array as Python; zipfile refuses methods that it does not know.
+UNREADABLE = (
+    *(ValueError, EOFError, OSError, RuntimeError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_json(path: Path) -> Record:
@@ -35,7 +41,7 @@ def read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
             arrays = {name: _escape_array(npz[name]) for name in npz.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     absent = [name for name in names if name not in arrays]
     if absent:
