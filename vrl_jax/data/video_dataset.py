@@ -204,17 +204,23 @@ def check_disjoint(train: VideoDataset, test: VideoDataset) -> None:
     files are and the first files have the same content, as after copying a folder. Copies of single
     videos are not found.
     """
-    known, videos = ([part[index] for index in range(len(part))] for part in (train, test))
+    train_videos, test_videos = (
+        [part[index] for index in range(len(part))] for part in (train, test)
+    )
     find_links = functools.cache(_find_links)
-    identities = {_identity(video, find_links) for video in known}
-    shared = [video.id for video in videos if _identity(video, find_links) in identities]
-    if not shared and len(known) == len(videos) and all(map(_looks_copied, known, videos)):
-        first = [part[0].media.path for part in (known, videos)]
+    identities = {_identity(video, find_links) for video in train_videos}
+    shared = [video.id for video in test_videos if _identity(video, find_links) in identities]
+    if (
+        not shared
+        and len(train_videos) == len(test_videos)
+        and all(map(_looks_copied, train_videos, test_videos))
+    ):
+        first = [part[0].media.path for part in (train_videos, test_videos)]
         if filecmp.cmp(*first, shallow=False):
-            shared = [video.id for video in videos]
+            shared = [video.id for video in test_videos]
     if shared:
         raise ValueError(
-            f"{len(shared)} of {len(videos)} test videos are training videos as well, such as "
+            f"{len(shared)} of {len(test_videos)} test videos are training videos as well, such as "
             f"{shared[0]}: choose parts that share no video, or leave out the groups of a label"
         )
 

@@ -6,6 +6,7 @@ written last. Nothing here imports JAX.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -140,7 +141,7 @@ def read_rows(path: AnyPath, kind: type[T]) -> list[T]:
 
 def parse_row(where: str, line: str, kind: type[T]) -> T:
     """Return the row of a line of JSON; raises `ValueError` with its place in a file."""
-    types = {item.name: JSON_TYPES.get(item.type, item.type) for item in dataclasses.fields(kind)}
+    types = _json_types(kind)
     with _explain_damage(where):
         values = json.loads(line)
         _check_types(values, {name: types[name] for name in values})
@@ -157,6 +158,12 @@ def read_about(path: AnyPath, **types: type) -> dict[str, Any]:
         about = json.loads(remote_paths.read_text(path))
         _check_types(about, {"classes": dict, "mirror_safe": bool, "hash": str, **types})
         return about
+
+
+@functools.cache
+def _json_types(kind: type) -> dict[str, Any]:
+    """Return the type that JSON gives to each field of a dataclass."""
+    return {item.name: JSON_TYPES.get(item.type, item.type) for item in dataclasses.fields(kind)}
 
 
 def _check_types(values: dict[str, Any], types: Mapping[str, Any]) -> None:

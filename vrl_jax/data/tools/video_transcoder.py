@@ -180,7 +180,7 @@ def _finish(out: Path, paths: list[Path], rows: list[Row], about: dict[str, Any]
     entries = [line for line in lines if "reason" not in json.loads(line)]
     atomic_files.write_text(out / transcoded.VIDEOS, "".join(entries))
     atomic_files.write_text(out / FAILED, "".join(failed))
-    videos = indexed.read_rows(out / transcoded.VIDEOS, Entry)
+    videos = [indexed.parse_row(transcoded.VIDEOS, line, Entry) for line in entries]
     ids = {video.id for video in videos}
     counts = {
         "videos": len(videos),
