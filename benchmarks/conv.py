@@ -4,7 +4,7 @@
 
 The convolutions are listed by tracing the encoder. Each is timed separately, forward and gradient,
 in all formulations that can compute it, in interleaved rounds. A convolution of pixels needs no
-gradient of its input. The summary tells whether `conv="auto"` selects the faster of the two
+gradient of its input. The summary tells whether `conv="auto"` selects the fastest of the
 formulations of encoders on this backend, and what the fastest for each convolution would save.
 """
 
@@ -22,8 +22,8 @@ from jax import lax
 
 from benchmarks import rounds
 from benchmarks.jax_step import ENCODERS
-from vrl_jax.encoders.conv3d import conv3d_folded
-from vrl_jax.encoders.layers import Conv3d, conv3d_native
+from vrl_jax.encoders.conv3d import conv3d_native
+from vrl_jax.encoders.layers import FORMULATIONS, Conv3d, default_formulation
 from vrl_jax.train import provenance
 from vrl_jax.train.sharding import compiler_options, make_mesh
 
@@ -97,7 +97,7 @@ def space_to_depth(x: jax.Array, kernel: jax.Array, strides: Strides) -> jax.Arr
 
 def list_formulations(layer: Layer) -> dict[str, Callable[..., jax.Array]]:
     """Return the functions that compute a layer, by name."""
-    functions = {"native": conv3d_native, "folded": conv3d_folded}
+    functions = dict(FORMULATIONS)
     inputs, (_, *strides) = layer.kernel[3], layer.strides
     if inputs == 3:
         functions |= {"3 to 4 channels": pad_channels(4), "3 to 8 channels": pad_channels(8)}
@@ -140,21 +140,17 @@ def measure(layers: Counter[Layer], dtype: str, count: int, times: int) -> list[
     return timings
 
 
-def summarize(timings: list[dict[str, Any]], backend: str) -> dict[str, Any]:
-    """Return the seconds of all convolutions by formulation, and whether "auto" is the faster."""
+def summarize(timings: list[dict[str, Any]], auto: str) -> dict[str, Any]:
+    """Return the seconds of all convolutions by formulation, and whether "auto" is the fastest."""
 
     def total(pick: Callable[[dict[str, float]], float]) -> float:
         medians = [{k: statistics.median(v) for k, v in t["seconds"].items()} for t in timings]
         return sum(t["uses"] * pick(m) for t, m in zip(timings, medians, strict=True))
 
-    totals = {name: total(lambda m, name=name: m[name]) for name in ("native", "folded")}
-    totals["quickest of each"] = total(lambda m: min(m.values()))
-    auto = "folded" if backend == "cpu" else "native"
-    return {
-        "seconds": totals,
-        "auto": auto,
-        "auto_is_quicker": totals[auto] == min(totals["native"], totals["folded"]),
-    }
+    totals = {name: total(lambda m, name=name: m[name]) for name in FORMULATIONS}
+    fastest = min(totals.values())
+    totals["fastest of each"] = total(lambda m: min(m.values()))
+    return {"seconds": totals, "auto": auto, "auto_is_fastest": totals[auto] == fastest}
 
 
 def tabulate(timings: list[dict[str, Any]], summary: dict[str, Any], title: str) -> str:
@@ -166,13 +162,14 @@ def tabulate(timings: list[dict[str, Any]], summary: dict[str, Any], title: str)
         cells = [f"{1e3 * medians[n]:.2f}" if n in medians else "" for n in names]
         rows.append([each["layer"], str(each["uses"]), *cells, min(medians, key=medians.get)])
     totals = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in summary["seconds"].items())
-    is_faster = "is" if summary["auto_is_quicker"] else "is not"
+    is_fastest = "is" if summary["auto_is_fastest"] else "is not"
     lines = [
         f"{title}; median ms, forward and gradient",
         "",
         rounds.markdown_table(["convolution", "uses", *names, "fastest"], rows),
         "",
-        f'All: {totals}. conv="auto" selects {summary["auto"]} here, which {is_faster} the faster.',
+        f'All: {totals}. conv="auto" selects {summary["auto"]} here, '
+        f"which {is_fastest} the fastest.",
     ]
     return "\n".join(lines)
 
@@ -193,7 +190,7 @@ def main() -> None:
     clips = (args.batch, args.frames, args.size, args.size, 3)
     layers = list_layers(ENCODERS[args.encoder]().module(), clips)
     timings = measure(layers, args.dtype, args.rounds, args.times)
-    summary = summarize(timings, jax.default_backend())
+    summary = summarize(timings, default_formulation(jax.default_backend(), args.dtype))
     shape = " x ".join(map(str, clips[:4]))
     title = f"{args.encoder} on {shape}, {args.dtype}, {jax.devices()[0].device_kind}"
     numbers = {"layers": timings, "verdict": summary}

@@ -52,7 +52,9 @@ def make_experiment(
         sampling=Sampling(frames=settings.frames, clips=2),
         resize=settings.resize,
         augment=Augment(size=settings.size),
-        encoder=ENCODERS[settings.encoder](dtype=settings.dtype, **encoder),
+        encoder=ENCODERS[settings.encoder](
+            **{"dtype": settings.dtype, "conv": settings.conv} | encoder
+        ),
         framework=FRAMEWORKS[settings.framework](),
         method=method or Instance(),
         optim=OPTIMS[settings.optim](),

@@ -154,8 +154,10 @@ def time_stages(run: Experiment, count: int, trace: str, path: pathlib.Path | No
     """Time the prefixes, print the table, and write trace and numbers.
 
     Raises:
-      ValueError: training would refuse the settings.
+      ValueError: training would refuse the settings, or the state would be split.
     """
+    if run.train.shard_state:
+        raise ValueError("train.shard_state must be False, since stages share a state, got True")
     mesh = make_mesh()
     functions = compile_prefixes(run, make_program(run, VIDEOS, mesh), mesh)
     prefixes = rounds.interleave(functions, count)

@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_diving48_attentive.py --config.init
     --config.data.root=/path/to/diving48 \
     --config.data.annotations=/path/to/lists
 
-`--config=configs/eval_diving48_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2.
+`--config=configs/eval_diving48_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2,
+vjepa2_code.
 V-JEPA's paper has no Diving48, and results say so.
 """
 

@@ -5,7 +5,7 @@ python -m vrl_jax.main --config=configs/eval_diving48_finetune.py --config.init=
     --config.data.annotations=/path/to/lists
 
 `--config=configs/eval_diving48_finetune.py:PAPER` takes another paper's recipe:
-lss, severe, ctp, coclr, dualvar.
+lss, severe, ctp, coclr, dualvar, videomae.
 None is of a paper that has Diving48, and every result says so.
 """
 

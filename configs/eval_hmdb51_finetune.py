@@ -5,8 +5,8 @@ python -m vrl_jax.main --config=configs/eval_hmdb51_finetune.py --config.init=ru
     --config.data.annotations=/path/to/testTrainMulti_7030_splits
 
 `--config=configs/eval_hmdb51_finetune.py:PAPER` takes another paper's recipe:
-lss, severe, ctp, coclr, dualvar.
-SEVERE's paper has no HMDB51, and results say so.
+lss, severe, ctp, coclr, dualvar, videomae.
+SEVERE's paper has no HMDB51, the recipe of videomae is that of Kinetics, and results say so.
 """
 
 from vrl_jax import config

@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_k400_attentive.py --config.init=run
     --config.data.root=/path/to/k400 \
     --config.data.train_list=/path/to/train.csv --config.data.test_list=/path/to/val.csv
 
-`--config=configs/eval_k400_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2.
+`--config=configs/eval_k400_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2,
+vjepa2_code.
 Both papers evaluate on Kinetics-400.
 """
 

@@ -5,8 +5,8 @@ python -m vrl_jax.main --config=configs/eval_k400_finetune.py --config.init=runs
     --config.data.train_list=/path/to/train.csv --config.data.test_list=/path/to/val.csv
 
 `--config=configs/eval_k400_finetune.py:PAPER` takes another paper's recipe:
-lss, severe, ctp, coclr, dualvar.
-Of these papers SEVERE alone fine-tunes on Kinetics-400; results by the others say so.
+lss, severe, ctp, coclr, dualvar, videomae.
+Of these papers SEVERE and VideoMAE fine-tune on Kinetics-400; results by the others say so.
 """
 
 from vrl_jax import config

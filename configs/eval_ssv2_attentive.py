@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_ssv2_attentive.py --config.init=run
     --config.data.root=/path/to/ssv2 \
     --config.data.annotations=/path/to/lists
 
-`--config=configs/eval_ssv2_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2.
+`--config=configs/eval_ssv2_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2,
+vjepa2_code.
 Both papers evaluate on Something-Something V2.
 """
 

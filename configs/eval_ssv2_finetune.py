@@ -5,7 +5,7 @@ python -m vrl_jax.main --config=configs/eval_ssv2_finetune.py --config.init=runs
     --config.data.annotations=/path/to/lists
 
 `--config=configs/eval_ssv2_finetune.py:PAPER` takes the recipe of another paper: lss, severe, ctp,
-dualvar. CoCLR tests on mirrored crops, which have other labels here.
+dualvar, videomae. CoCLR tests on mirrored crops, which have other labels here.
 The papers of ctp and dualvar have no SSv2, and their results say so.
 """
 

@@ -4,7 +4,8 @@ python -m vrl_jax.main --config=configs/eval_ucf101_attentive.py --config.init=r
     --config.data.root=/path/to/UCF-101 \
     --config.data.annotations=/path/to/ucfTrainTestlist
 
-`--config=configs/eval_ucf101_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2.
+`--config=configs/eval_ucf101_attentive.py:PAPER` takes another paper's recipe: vjepa, vjepa2,
+vjepa2_code.
 Neither paper has UCF101, and results say so.
 """
 

@@ -5,7 +5,8 @@ python -m vrl_jax.main --config=configs/eval_ucf101_finetune.py --config.init=ru
     --config.data.annotations=/path/to/ucfTrainTestlist
 
 `--config=configs/eval_ucf101_finetune.py:PAPER` takes another paper's recipe:
-lss, severe, ctp, coclr, dualvar.
+lss, severe, ctp, coclr, dualvar, videomae.
+VideoMAE has another recipe for UCF101, so that its results here say that they are not in the paper.
 """
 
 from vrl_jax import config

@@ -36,6 +36,7 @@ def get_config(arg: str = ""):
                 hue=0.25,
                 gray=0.5,
                 gray_kind="channel",
+                gray_first=True,
                 blur=0.0,
                 **k400_dualvar.IMAGENET,
             ),

@@ -14,6 +14,14 @@ from vrl_jax.frameworks.swav import SwAV
 def get_config(arg: str = ""):
     described = k400_simclr.get_config()
     described.framework = config.describe(
-        SwAV(hidden=2048, layers=3, prototypes=1000, epsilon=0.05, iterations=3, freeze_epochs=1.0)
+        SwAV(
+            hidden=2048,
+            layers=3,
+            prototypes=1000,
+            epsilon=0.05,
+            iterations=3,
+            freeze_epochs=1.0,
+            fan_in=True,
+        )
     )
     return described

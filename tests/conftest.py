@@ -16,10 +16,16 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".jax_cache")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-from jaxtyping import install_import_hook  # noqa: E402  (JAX reads the variables above at import)
+# JAX reads the variables above at import. What is first imported under the hook is compiled anew.
+import grain  # noqa: E402, F401
+import matplotlib.pyplot  # noqa: E402, F401
+import optax  # noqa: E402, F401
+import orbax.checkpoint  # noqa: E402, F401
+import tensorboardX  # noqa: E402, F401
+from jaxtyping import install_import_hook  # noqa: E402
 
 import tests.typecheck  # noqa: E402, F401  (the hook finds it by name)
 

@@ -34,7 +34,7 @@ def small(name, augment=None, method=None):
         sampling=dataclasses.replace(got.sampling, frames=10),
         resize=DECODED,
         augment=dataclasses.replace(got.augment, size=8, **(augment or {})),
-        encoder=Tiny(widths=(4, 6), strides=(2, 1)),
+        encoder=Tiny(widths=(4, 6), strides=(2, 1), conv="native"),
         method=dataclasses.replace(got.method, **(method or {})),
         train=dataclasses.replace(got.train, batch=16, seed=5),
     )
@@ -60,7 +60,8 @@ def seen_in_training(experiment, method):
     method = method._replace(
         loss=lambda params, state, views, key, step: (jnp.sum(params), (views, {})),
         update=lambda params, state, aux, step: (params, aux),
-        inner=method.inner and method.inner._replace(loss=lambda params, *_: jnp.sum(params)),
+        inner=method.inner
+        and method.inner._replace(loss=lambda params, *_: jnp.sum(params), joint=None),
     )
     optimizer = optax.sgd(0.0)
     step = make_step(method, optimizer, experiment.augment, experiment.train.seed, mesh)
@@ -214,6 +215,7 @@ def start(name, out, *flags):
     )
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture(tmp_path):
     out = tmp_path / "views.png"
     done = start("synthetic_simclr", out, "--show=2", "--step=1")

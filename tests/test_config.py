@@ -8,6 +8,7 @@ import pytest
 
 from vrl_jax import config
 from vrl_jax.data.datasets.benchmarks import UCF101
+from vrl_jax.data.frame_sampling import random_clips
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.eval_protocol import find_deviations
 from vrl_jax.experiment import Experiment
@@ -43,7 +44,9 @@ def test_the_kinetics_recipe_is_the_stated_one():
     experiment = config.build(load("k400_bod"))
     assert isinstance(experiment.optim, LARS)
     rate = experiment.optim.schedule(512, 1000)
-    assert float(rate(200)) == pytest.approx(4.8)
+    assert float(rate(200)) == pytest.approx(4.8 * (1 + np.cos(0.2 * np.pi)) / 2)
+    head = experiment.framework.head(128)
+    assert (head.layers, head.last_bias) == (2, False)  # of the released code
     assert (experiment.train.epochs, experiment.optim.warmup) == (100.0, 0.2)
     assert experiment.optim.weight_decay == 1e-6 and experiment.optim.trust == 0.001
     assert (experiment.sampling.frames, experiment.sampling.stride) == (16, 4)
@@ -56,17 +59,19 @@ def test_the_large_scale_study_s_recipes_are_the_stated_ones(name):
     """Every number of the table of arXiv 2104.14558, as its configurations have them."""
     got = config.build(load(f"k400_{name}"))
     assert got.encoder.blocks == (3, 4, 6, 3) and got.augment.size == 224
-    assert (got.sampling.frames, got.sampling.stride, got.sampling.clips) == (8, 8, 2)
-    assert (got.sampling.layout, got.sampling.fps) == ("independent", 0.0)
+    assert (got.sampling.frames, got.sampling.stride, got.sampling.clips) == (8, 9, 2)
+    assert (got.sampling.layout, got.sampling.fps) == ("independent", 30.0)
+    clips = random_clips(np.random.default_rng(0), 300, 30.0, got.sampling)
+    assert (clips - clips[:, :1]).tolist() == 2 * [[0, 9, 18, 27, 36, 45, 54, 63]]
     assert (got.train.batch, got.train.epochs) == (512, 200.0)
     optim = got.optim
     rate = optim.schedule(512, 2000)
     peak = 0.4 if name == "moco" else 4.8
-    assert float(rate(0)) == pytest.approx(0.001, rel=1e-3) and float(rate(350)) == pytest.approx(
-        peak
-    )
-    assert float(rate(1175)) == pytest.approx(peak / 2, rel=1e-3)  # a half-period cosine
-    assert float(optim.schedule(64, 2000)(350)) == pytest.approx(peak / 8)  # a node of 8 GPUs
+    assert float(rate(0)) == pytest.approx(0.008, rel=1e-3)  # 0.001 on each of 8 nodes
+    of_study = {350: 4.446, 1000: 2.400, 1500: 0.703}  # epochs 35, 100 and 150 of 200
+    for step, value in of_study.items():
+        assert float(rate(step)) == pytest.approx(value * peak / 4.8, abs=1e-3)
+    assert float(optim.schedule(64, 2000)(1000)) == pytest.approx(peak / 16)  # a node of 8 GPUs
     assert optim.momentum == 0.9 and not optim.decay_all
     assert optim.weight_decay == (1e-4 if name == "moco" else 1e-6)
     assert optim.nesterov
@@ -84,15 +89,20 @@ def test_the_large_scale_study_s_recipes_are_the_stated_ones(name):
     assert (method.dim, method.clips) == (256 if name == "byol" else 128, 2)
     assert method.temperature == 0.1
     wanted = {
-        "simclr": {"hidden": 2048, "layers": 3, "norm": True},
+        "simclr": {
+            "hidden": 2048, "layers": 3, "norm": True, "last_bias": True, "fan_in": True,
+        },
         "moco": {
             "hidden": 2048, "layers": 3, "norm": False, "queue": 65536, "momentum": 0.994,
-            "anneal": True,
+            "anneal": True, "sum_pairs": True, "fan_in": True,
         },
-        "byol": {"hidden": 4096, "layers": 2, "predictor_layers": 2, "momentum": 0.996},
+        "byol": {
+            "hidden": 4096, "layers": 2, "predictor_layers": 2, "momentum": 0.996,
+            "sum_pairs": True, "fan_in": True,
+        },
         "swav": {
             "hidden": 2048, "layers": 3, "prototypes": 1000, "epsilon": 0.05, "iterations": 3,
-            "freeze_epochs": 1.0,
+            "freeze_epochs": 1.0, "fan_in": True,
         },
     }[name]  # fmt: skip
     assert dataclasses.asdict(framework) == wanted

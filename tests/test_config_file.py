@@ -96,7 +96,9 @@ def test_a_mistake_is_named(file, key, text, message):
 
 
 def test_a_component_is_named_in_the_error():
-    with pytest.raises(ValueError, match="raduis is unknown .*radius.*; BOD has ahead, dim, "):
+    with pytest.raises(
+        ValueError, match="raduis is unknown .*radius.*; BOD has ahead, delay, dim, "
+    ):
         read_config("configs/synthetic_bod.py", [("method.raduis", "1")])
 
 

@@ -42,6 +42,7 @@ def start(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_shown_method_passes_its_test_and_trains(folder):
     done = start(folder, "pytest", "-q", "mylab/test_slow.py")
     assert done.returncode == 0, done.stdout

@@ -1,7 +1,8 @@
 """Damaged files given to the public commands end in results or a one-line error.
 
-`python -m tests.test_damaged_inputs 1000` tries as many variants of each kind of file. A variant is
-a function of its kind and number.
+`python -m tests.test_damaged_inputs 1000` tries as many variants of each kind of file, and
+`python -m tests.test_damaged_inputs 1000:1100 tars` those with numbers 1000 to 1099 of one kind. A
+variant is a function of its kind and number.
 """
 
 import multiprocessing
@@ -103,6 +104,17 @@ def tars(folder):
     return folder.glob("*.tar"), embed(folder, *source)
 
 
+def tables(folder):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_clip(folder / "clip.mp4", frames=12)
+    rows = {"video": [(folder / "clip.mp4").read_bytes()] * 3, "label": ["walk", "run", "walk"]}
+    for name in ("train", "test"):
+        parquet.write_table(pa.table(rows), folder / f"{name}.parquet", row_group_size=2)
+    source = [f"{part}_shards={folder}/{part}.parquet" for part in ("train", "test")]
+    return folder.glob("*.parquet"), embed(folder, "Parquet", *source)
+
+
 def records(folder):
     (folder / "classes.txt").write_text("walk\nrun\n")
     for name in ("train", "test"):
@@ -177,6 +189,7 @@ KINDS = {
         clips,
         zips,
         tars,
+        tables,
         records,
         lists,
         indexed,
@@ -257,13 +270,19 @@ def wrong(outcomes):
     return {name: text for name, text in outcomes.items() if text not in sound[name]}
 
 
-FOUND = {"safetensors": [18], "reports": [126, 128], "indexed": [61, 79, 184]}  # once tracebacks
+# Once tracebacks, or errors of several lines.
+FOUND = {
+    "safetensors": [18],
+    "reports": [126, 128],
+    "indexed": [61, 79, 184],
+    "tables": [3001],
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_ends_in_results_or_one_line(kind, tmp_path):
-    numbers = [*range(25), *FOUND.get(kind, ())]
+    numbers = [*range(12), *FOUND.get(kind, ())]
     outcomes = try_variants(kind, dict.fromkeys(numbers), tmp_path)
     assert len(outcomes) == 1 + len(set(numbers))
     assert not wrong(outcomes), "\n\n".join(f"{k}: {v}" for k, v in wrong(outcomes).items())
@@ -272,10 +291,11 @@ def test_damage_ends_in_results_or_one_line(kind, tmp_path):
 
 
 if __name__ == "__main__":
-    count, *only = sys.argv[1:]
+    span, *only = sys.argv[1:]
+    first, _, end = span.rpartition(":")
     for kind in only or KINDS:
         with tempfile.TemporaryDirectory() as scratch:
-            results = try_variants(kind, range(int(count)), pathlib.Path(scratch))
+            results = try_variants(kind, range(int(first or 0), int(end)), pathlib.Path(scratch))
         sound = [list(results.values()).count(word) for word in ("done", "refused")]
         print(
             f"{kind}: {sound[0]} done, {sound[1]} refused, {len(wrong(results))} wrong", flush=True

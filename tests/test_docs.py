@@ -232,7 +232,8 @@ def check(monkeypatch, text: str, command: str) -> None:
         for word in words[1:cut]:  # a flag with its value, or a word or switch alone
             known = re.escape(re.sub("=.*", "=", word)) + ("" if "=" in word else r"(?![\w-])")
             assert re.search(rf"(?<![\w-]){known}", script), word
-        module, arguments = "vrl_jax.main", words[cut + 1 :]
+        compares = any(word.startswith("--array=") for word in words[:cut])
+        module, arguments = f"vrl_jax.{'compare' if compares else 'main'}", words[cut + 1 :]
     else:
         at = words.index("-m")
         module, arguments = words[at + 1], words[at + 2 :]

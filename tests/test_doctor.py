@@ -142,6 +142,7 @@ def start(**changes):
     )
 
 
+@pytest.mark.slow
 def test_an_experiment_is_measured_and_judged():
     done = start(loader__workers=1)
     assert done.returncode == 0, done.stderr

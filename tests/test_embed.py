@@ -29,7 +29,7 @@ CUT = ["--frames=4", "--stride=3", "--clips=3", "--batch=8", "--workers=0", "--r
 
 
 def make_model(seed=0):
-    encoder = Tiny(widths=(4, 6), strides=(4, 2))
+    encoder = Tiny(widths=(4, 6), strides=(4, 2), conv="native")
     augment = Augment(size=16, mean=(0.4, 0.5, 0.6))
     model = pretrained.init_untrained(encoder, augment, frames=4, seed=seed)
     return replace(model, origin={"from": "a test"})
@@ -253,7 +253,7 @@ def test_a_run_says_how_clips_are_cut():
     tree = config.build(synthetic_simclr.get_config())
     sampling = Sampling(8, 2, fps=30.0, layout="segments")
     experiment = replace(tree, sampling=sampling, resize=(32, 40))
-    loaded = replace(make_model(), experiment=experiment)
+    loaded = replace(make_model(), experiment=experiment, sampling=sampling)
     protocol = read_encode_config(loaded, parser.parse_args(["--stride=5"]), clips=7)
     assert protocol.sampling == Sampling(8, 5, 7, 30.0, "segments") and protocol.resize == (32, 40)
     args = parser.parse_args(["--fps=0", "--frames=4", "--layout=independent"])

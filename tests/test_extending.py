@@ -6,13 +6,17 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.test_main import ENVIRONMENT, ROOT
 
 
+@pytest.mark.slow
 def test_the_shown_protocol_runs(tmp_path):
     text = (ROOT / "docs" / "extending.md").read_text()
     files = re.findall(r"`(mylab/\w+\.py)`(?:(?!`mylab).)*?```python\n(.*?)```", text, re.S)
-    assert [name for name, _ in files] == ["mylab/centroid.py", "mylab/eval_centroid.py"]
+    names = ["mylab/mine.py", "mylab/centroid.py", "mylab/eval_centroid.py"]
+    assert [name for name, _ in files] == names
     for name, code in files:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from absl.testing import flagsaver
 from configs import synthetic_bod
 from tests import quick_xla
 from tests.data.video.test_video_decoder import write_clip
-from vrl_jax import config, flags, main, pretrained
+from vrl_jax import config, flags, main, pretrained, replay
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.data.video_dataset import VideoError
@@ -142,26 +141,6 @@ def test_a_run_trains_judges_and_tells(whole):
     assert (workdir / "tensorboard").is_dir()
 
 
-@pytest.mark.slow
-def test_kill_and_resume_are_bit_exact_with_other_workers(whole, tmp_path):
-    process = launch("synthetic_bod", tmp_path)
-    deadline = time.time() + 240
-    while time.time() < deadline and process.poll() is None:
-        done = sorted(tmp_path.glob("checkpoints/[0-9]*"))
-        if any(path.name == "3" for path in done):
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    text = finish(launch("synthetic_bod", tmp_path, loader__workers=2))
-    assert "step 0 of 8" not in text and "of 8" in text
-    for a, b in zip(weights(whole[0], 8), weights(tmp_path, 8), strict=True):
-        np.testing.assert_array_equal(a, b)
-    same = ("step", "loss", "loss/static", "loss/dynamic", "norm/gradient")
-    ours, theirs = (records(path / "metrics.jsonl") for path in (tmp_path, whole[0]))
-    assert [[r[k] for k in same] for r in ours] == [[r[k] for k in same] for r in theirs]
-
-
 def run(*arguments, cwd=ROOT):
     """Run the main command; return its exit status and all that it said."""
     given = [sys.executable, "-m", "vrl_jax.main", *arguments]
@@ -246,11 +225,11 @@ def test_one_of_several_processes_leaves_at_once_whatever_the_error(monkeypatch,
 
 @pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path, rng):
-    longer = {"train__steps": 60, "train__probe_every": 30}
+    longer = {"train__steps": 40, "train__probe_every": 20}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(launch("synthetic_bod", whole, **longer))
     kills = 0
-    while kills < 10:
+    while kills < 4:
         process = launch("synthetic_bod", killed, **longer, loader__workers=kills % 3)
         seconds = rng.uniform(2, 20)
         try:
@@ -260,9 +239,10 @@ def test_kills_at_random_moments_change_nothing(tmp_path, rng):
             process.kill()
             process.communicate()
             kills += 1
-    finish(launch("synthetic_bod", killed, **longer))
-    assert kills >= 3
-    for a, b in zip(weights(whole, 60), weights(killed, 60), strict=True):
+    saved = any(path.name.isdigit() for path in killed.glob("checkpoints/*"))
+    text = finish(launch("synthetic_bod", killed, **longer))
+    assert kills >= 2 and not (saved and "step 0 of 40" in text)
+    for a, b in zip(weights(whole, 40), weights(killed, 40), strict=True):
         np.testing.assert_array_equal(a, b)
     for name in ("metrics.jsonl", "probes.jsonl"):
         kept = [
@@ -272,6 +252,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, rng):
         assert kept[0] == kept[1]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_leaves_and_says_so(tmp_path):
     process = launch("synthetic_simclr", tmp_path, train__steps=5000, train__save_every=5000)
     while process.poll() is None and not (tmp_path / "metrics.jsonl").exists():
@@ -305,11 +286,11 @@ def test_a_finished_run_lends_its_encoder(whole):
         pretrained.load(whole[0] / "results")
 
 
-def launch_two(workdir, **changes):
+def launch_two(workdir, *flags, **changes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    peers = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
+    peers = [*flags, f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
     return [
         subprocess.Popen(
             [*command("synthetic_bod", workdir, **changes), *peers, f"--process_id={number}"],
@@ -345,6 +326,27 @@ def test_two_processes_train_and_judge_as_one(whole, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_state_split_over_two_processes_is_restored_and_replayed(tmp_path):
+    changes = {"train.steps": 4, "train.save_every": 2, "train.probe_every": 0, **COLOURLESS}
+    changes |= {"train.shard_state": True, "encoder.widths": "(32,64)"}  # large enough to be split
+    for process in launch_two(tmp_path, **changes):
+        finish(process)
+    whole, loss = weights(tmp_path, 4), losses(tmp_path)[2]
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    texts = [finish(process) for process in launch_two(tmp_path, **changes)]
+    assert "step 2 of 4" in texts[0]
+    for ours, theirs in zip(weights(tmp_path, 4), whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    changes["optim.learning_rate"] = 1e30
+    for process in launch_two(tmp_path, "--accept_changes", **changes):
+        assert "step 3: norm/update not finite. " in finish(process, 1)
+    text = replay.replay_run(str(tmp_path))
+    assert "step 3 of seed 0 is not finite" in text
+    assert float(re.search(r"  loss +(\S+)", text)[1]) == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_process_saves_and_stops_all(tmp_path):
     processes = launch_two(tmp_path, train__steps=100_000, train__save_every=100_000)
     while all(p.poll() is None for p in processes) and not (tmp_path / "metrics.jsonl").exists():
@@ -358,6 +360,7 @@ def test_sigterm_to_one_process_saves_and_stops_all(tmp_path):
     assert saved == [records_so_far(tmp_path)[-1]["step"]]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_devices(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / "8")
@@ -429,6 +432,7 @@ def real(videos, **changes):
     return {**drop, **changes}
 
 
+@pytest.mark.slow
 def test_weizmann_runs_on_real_videos(videos, tmp_path):
     changes = real(videos, data__root=videos / "weizmann", train__steps=3, train__probe_every=0)
     finish(launch("weizmann_simclr", tmp_path, **changes))
@@ -448,13 +452,12 @@ def write_folders(root, count):
             (folder / "0.mp4").write_bytes(b"nothing")
 
 
+@pytest.mark.slow
 def test_unreadable_videos_are_written_down_and_counted_as_wrong(tmp_path):
     write_folders(tmp_path / "clips", 10)
     data = real(tmp_path, train__probe_every=0, resize="(16,16)")
     data |= {"augment__size": 16, "sampling__frames": 4, "sampling__stride": 1, "train__steps": 4}
     run, folders = tmp_path / "run", f"--data=ClassFolders root={tmp_path}/clips"
-    text = finish(launch("synthetic_simclr", run, folders, **data), 1)
-    assert "1 of 20 test videos cannot be read, more than loader.max_failed=0.02 allows" in text
     finish(launch("synthetic_simclr", run, folders, **data, loader__max_failed=0.2))
     listed = records(run / "quarantine.jsonl")
     assert {(line["part"], line["id"]) for line in listed} == {
@@ -466,11 +469,8 @@ def test_unreadable_videos_are_written_down_and_counted_as_wrong(tmp_path):
     assert result["unreadable"] == {"train": 2, "test": 2} and result["value"] <= 0.9
 
 
-KINETICS = sorted(path.stem for path in (ROOT / "configs").glob("k400_*.py"))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINETICS)
+@pytest.mark.parametrize("name", ["k400_simclr", "k400_bod", "k400_sdc"])
 def test_a_kinetics_config_takes_steps_on_real_clips(videos, tmp_path, name):
     steps = 4 if name == "k400_bod" else 2
     for split, clip in (("train", "part_0.mp4"), ("val", "demo.mp4")):
@@ -492,6 +492,7 @@ def test_a_kinetics_config_takes_steps_on_real_clips(videos, tmp_path, name):
         "loader.workers": 1 if name == "k400_bod" else 0,  # a worker is slow to start
         "encoder.dtype": "float32",
         "encoder.blocks": "(1,1,1,1)",
+        "encoder.conv": "native",  # quick to compile
     }
     if name not in ("k400_hdc", "k400_sdc"):  # they make their own comparisons
         settings["framework.hidden"] = 128

@@ -80,8 +80,11 @@ def test_a_step_that_its_compiler_refuses_does_not_fit(report, monkeypatch):
 
 def test_a_platform_gets_its_own_convolutions():
     described = experiment()
+    half = dataclasses.replace(described, encoder=Tiny(dtype="bfloat16"))
     assert preflight.resolve_convolutions(described, "tpu").encoder.conv == "native"
-    assert preflight.resolve_convolutions(described, "cpu").encoder.conv == "folded"
+    assert preflight.resolve_convolutions(described, "cpu").encoder.conv == "per_tap"
+    assert preflight.resolve_convolutions(described, "gpu").encoder.conv == "native"
+    assert preflight.resolve_convolutions(half, "gpu").encoder.conv == "planar"
     native = dataclasses.replace(described, encoder=Tiny(conv="native"))
     assert preflight.resolve_convolutions(native, "cpu") is native
     without = dataclasses.replace(described, encoder=ViT())
@@ -120,8 +123,23 @@ def test_devices_are_simulated_and_figures_written(tmp_path):
 def test_impossible_slices_are_refused(monkeypatch):
     monkeypatch.setattr(preflight, "config_from_flags", experiment)
     monkeypatch.setattr(preflight.jax.config, "update", lambda *_: None)
-    message = "^error: topology must be one of v4, v5e, v5p, v6e and a shape"
+    message = "^error: topology must be a TPU slice"
     with flagsaver.flagsaver(topology="v9:2x2"), pytest.raises(SystemExit, match=message):
+        preflight.main()
+    message = "^error: slices of v5e have the shapes 1x1, .*got '3x3'"
+    with flagsaver.flagsaver(topology="v5e:3x3"), pytest.raises(SystemExit, match=message):
+        preflight.main()
+
+
+def test_a_failing_compiler_is_one_line(monkeypatch):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: ptxas too old.\nmore")
+
+    monkeypatch.setattr(preflight, "config_from_flags", experiment)
+    monkeypatch.setattr(preflight.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(preflight, "compile_step", fail)
+    message = "^error: the compiler failed: UNIMPLEMENTED: ptxas too old.$"
+    with pytest.raises(SystemExit, match=message):
         preflight.main()
 
 
@@ -170,3 +188,19 @@ def test_a_slice_of_a_tpu_is_compiled_for(tmp_path):
     kinds = {each["kind"]: each for each in figures["costs"]["collectives"]}
     assert kinds["all-reduce"]["operands"] > 0 and figures["times"]["communication"] > 0
     assert figures["fits"] and figures["memory"]["temporaries"] > 0
+
+
+@pytest.mark.slow
+def test_gpus_are_compiled_for(tmp_path):
+    pytest.importorskip("jax_cuda12_plugin")
+    file = tmp_path / "figures.json"
+    flags = ("--topology=h100:2x4", f"--json={file}", "--config.encoder.dtype=bfloat16")
+    done = start(*flags, "--config.train.batch=16", "--config.evaluate.batch=16")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("8 x NVIDIA H100 80GB HBM3, 16 videos per step, 2 per chip")
+    assert "Fits: " in done.stdout and "JAX uses 75% of the 79.1 GiB" in done.stdout
+    costs = json.loads(file.read_text())["costs"]
+    assert costs["flops"] > 0 and costs["traffic"] > 0
+    assert {"all-reduce"} <= {each["kind"] for each in costs["collectives"]}
+    first = costs["layouts"]["channels_first"]  # the stem, whose kernel is over time and space
+    assert set(first) == {"3x5x5"} and set(costs["layouts"]["channels_last"]) == {"3x3", "3x1"}

@@ -248,7 +248,10 @@ def _view_label(number: int, view: View) -> str:
 
 def _caption(source: VideoDataset, video: Video) -> str:
     """Return the name and the labels of a video."""
-    labels = (f"{name}: {source.classes[name][n]}" for name, n in video.labels.items())
+    labels = (
+        f"{name}: {' + '.join(source.classes[name][n] for n in np.atleast_1d(numbers).tolist())}"
+        for name, numbers in video.labels.items()
+    )
     return "    ".join([pathlib.PurePath(video.id).name, *labels])
 
 

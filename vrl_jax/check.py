@@ -17,6 +17,13 @@ def at_least(least: float, **values: float) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value!r}")
 
 
+def multiple_of(factor: str, number: int, **values: int) -> None:
+    """Raise `ValueError` unless every value is a multiple of the named factor; 0 accepts all."""
+    for name, value in values.items():
+        if number and value % number:
+            raise ValueError(f"{name} must be a multiple of {factor}={number}, got {value!r}")
+
+
 def fraction(**values: float) -> None:
     """Raise `ValueError` unless every named value lies in [0, 1]."""
     for name, value in values.items():

@@ -2,6 +2,7 @@
 
 A component is a frozen dataclass that defines its defaults and checks its values. `describe`
 returns it as a `ConfigDict` with the class of every component under `kind`; `build` is the inverse.
+A tuple of components becomes one of the keys "0", "1", and so on.
 Config files thus refer to classes by import, and saved configs by name.
 """
 
@@ -23,14 +24,28 @@ def describe(component: Any) -> ml_collections.ConfigDict:
         value = getattr(component, item.name)
         if item.type is float:
             value = float(value)  # with 1 for 1.0 the ConfigDict would accept only integers
-        described[item.name] = describe(value) if dataclasses.is_dataclass(value) else value
+        if dataclasses.is_dataclass(value):
+            value = describe(value)
+        elif is_component_tuple(value):
+            value = ml_collections.ConfigDict({str(i): describe(v) for i, v in enumerate(value)})
+        described[item.name] = value
     return described
 
 
+def is_component_tuple(value: Any) -> bool:
+    """Return whether a value is a tuple of components, which a config has by number."""
+    return isinstance(value, tuple) and bool(value) and all(map(dataclasses.is_dataclass, value))
+
+
 def run_identity(run: Any) -> dict[str, Any]:
-    """Return the settings that a resumed run must share with its checkpoint: all but `loader`."""
+    """Return the settings that a resumed run must share with its checkpoint.
+
+    These are all but `loader`, which changes no number, and `train.shard_state`, which changes them
+    by rounding alone, as another number of devices does.
+    """
     tree = json.loads(describe(run).to_json())
     del tree["loader"]
+    tree.get("train", {}).pop("shard_state", None)
     return tree
 
 
@@ -70,6 +85,11 @@ def _build(config, path):
 
 def _value(value, expected, path):
     """Return the value of a field in the type that its component declares."""
+    if isinstance(value, Mapping) and "kind" not in value:  # components by number
+        if sorted(value) != sorted(map(str, range(len(value)))):
+            numbers = ", ".join(sorted(value))
+            raise ValueError(f"{path} must be numbered 0 to {len(value) - 1}, got {numbers}")
+        value = tuple(value[str(number)] for number in range(len(value)))
     if isinstance(value, Mapping):
         return _build(value, path)
     if isinstance(value, list):

@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ml_collections
@@ -25,6 +25,12 @@ _PARSERS = {
     float: flags.FloatParser(),
     str: flags.ArgumentParser(),
 }
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments before and after "--"; after it stand overrides."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end]], [*arguments[end + 1 :]]
 
 
 def read_config(file: str, overrides: Iterable[tuple[str, str | bool]] = ()) -> ConfigDict:

@@ -13,6 +13,8 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+from vrl_jax.config import is_component_tuple
+
 MIN_COLUMNS = 36  # of descriptions to the right of keys; with less room they go below
 
 
@@ -42,6 +44,10 @@ def walk_components(
         value = getattr(component, item.name)
         if dataclasses.is_dataclass(value):
             yield from walk_components(value, f"{path}.{item.name}", docs.get(item.name, ""))
+        elif is_component_tuple(value):
+            for number, part in enumerate(value):
+                where = f"{path}.{item.name}.{number}"
+                yield from walk_components(part, where, docs.get(item.name, ""))
 
 
 def field_docs(kind: type) -> dict[str, str]:
@@ -72,7 +78,7 @@ def _rows(component: Any, path: str) -> list[tuple[str, str, str, str]]:
     docs, rows = field_docs(type(component)), []
     for item in dataclasses.fields(component):
         value = getattr(component, item.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) or is_component_tuple(value):
             continue
         text = docs.get(item.name, "")
         if item.default not in (dataclasses.MISSING, value):

@@ -27,6 +27,7 @@ from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
 from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError, VideoHandle, take_subset
 from vrl_jax.experiment import Experiment
 from vrl_jax.flags import config_from_flags, launch
+from vrl_jax.pretraining.initial_encoder import load_init
 from vrl_jax.pretraining.pretraining_run import check_mirror
 from vrl_jax.pretraining.train_program import Program, make_program
 from vrl_jax.profiling.input_report import Rates, Setup, diagnose_input, prepare_commands
@@ -153,7 +154,8 @@ def measure_stages(experiment: Experiment, steps: int) -> str:
     check.at_least(1, steps=steps)
     mesh, source = sharding.make_mesh(), experiment.data.pretrain()
     check_mirror(experiment, source)
-    program = make_program(experiment, len(source), mesh)
+    experiment, encoder = load_init(experiment)
+    program = make_program(experiment, len(source), mesh, encoder)
     shape, rows = program.clips.shape, program.clips.shape[0]
     clips = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     read, size = read_rate(source)

@@ -4,7 +4,8 @@
 the test videos. The data may also be a folder of videos without classes, and `--out=test.parquet`
 writes Parquet. The file has `id`, `features` (the mean over the clips of a video, or all clips with
 `--per-clip`), the class number `label_<name>` of each label, and `unreadable`: "" or the reason why
-a video could not be read, in which case its features are NaN. `about` has the settings as JSON.
+a video could not be read, in which case its features are NaN. `--parts` adds each embedding that
+the run's method makes, such as `part_static`. `about` has the settings as JSON.
 After any interruption, even `kill -9`, the same command resumes.
 """
 
@@ -24,13 +25,22 @@ from vrl_jax import atomic_files, pretrained
 from vrl_jax.data import remote_paths
 from vrl_jax.data.data_loader import eval_batches, failed_videos
 from vrl_jax.data.datasets import dataset_lookup
-from vrl_jax.data.datasets.file_lists import PARTS, is_hidden, is_video_name, open_handle
+from vrl_jax.data.datasets.file_lists import PARTS, open_handle
+from vrl_jax.data.datasets.folder_contents import is_hidden, is_video_name
 from vrl_jax.data.datasets.video_folders import ClassFolders
-from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError, VideoList, fingerprint
+from vrl_jax.data.video_dataset import (
+    Video,
+    VideoDataset,
+    VideoError,
+    VideoList,
+    fingerprint,
+    label_array,
+)
 from vrl_jax.evaluation.encode_videos import (
     EncodeConfig,
     add_options,
     compile_encoder,
+    compile_with_parts,
     pad_rows,
     read_encode_config,
 )
@@ -68,10 +78,11 @@ def write_features(
     """
     feature_file.check_path(out)
     pooling = "mean over time and space" + (", clips apart" * per_clip or ", mean over clips")
+    embeddings = {"embeddings": "features and parts"} if model.parts else {}
     about = {
         "model": {"config": repr(model.encoder), **describe_model(model)},
         "data": {"part": part, "videos": len(source), "fingerprint": fingerprint(source)},
-        "protocol": protocol.describe(model, pooling),
+        "protocol": protocol.describe(model, pooling) | embeddings,
         "classes": {label: list(names) for label, names in source.classes.items()},
         "software": {"vrl_jax": vrl_jax.__version__},
         "parts": {"batch": protocol.batch},
@@ -114,6 +125,12 @@ def _add_parts(
 ) -> None:
     """Encode the remaining videos, one part per batch."""
     batch, encode = protocol.batch, compile_encoder(model, lambda features: features.clip)
+    widths = {"features": model.encoder.dim}
+    if model.parts:
+        side = model.augment.size
+        parts_widths = model.parts.widths((1, protocol.sampling.frames, side, side, 3))
+        widths |= {f"part_{name}": width for name, width in parts_widths.items()}
+        encode = compile_with_parts(model)
     done = min(len(parts) * batch, len(source))
     if done == len(source):
         return
@@ -136,17 +153,15 @@ def _add_parts(
             for number, reason in failed_videos(rows):
                 row = number - int(rows["index"][0])
                 features[row], reasons[row] = np.nan, remote_paths.to_text(reason)
-            parts.add(features=features, unreadable=reasons.astype(str))
+            columns = np.split(features, np.cumsum(list(widths.values()))[:-1], axis=-1)
+            parts.add(**dict(zip(widths, columns, strict=True)), unreadable=reasons.astype(str))
             progress.update(count)
 
 
 def _id_columns(source: VideoDataset) -> dict[str, np.ndarray]:
     """Return the columns of ids and labels."""
     videos = [source[number] for number in range(len(source))]
-    labels = {
-        f"label_{label}": np.array([video.labels[label] for video in videos])
-        for label in source.classes
-    }
+    labels = {f"label_{label}": label_array(source, label) for label in source.classes}
     return {"id": np.array([video.id for video in videos]), **labels}
 
 
@@ -194,6 +209,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=10, help="per video (default 10)")
     parser.add_argument("--per-clip", action="store_true", help="do not average over clips")
     parser.add_argument(
+        "--parts", action="store_true", help="also the embeddings of the run's method"
+    )
+    parser.add_argument(
         "--resize", type=_size, help="frames are decoded to HxW (default: the run's)"
     )
     add_options(parser)
@@ -202,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         feature_file.check_path(args.out)
         source = find_videos(args.data[0], args.data[1:], args.part)
-        model = pretrained.load(args.model, step=args.step)
+        model = pretrained.load(args.model, step=args.step, parts=args.parts)
         protocol = read_encode_config(model, args, args.clips, args.resize)
         options = {"part": args.part, "per_clip": args.per_clip}
         print(write_features(model, source, args.out, protocol, **options))

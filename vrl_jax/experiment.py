@@ -16,7 +16,7 @@ from vrl_jax.train.train_loop import Train
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that decides the numbers of a run, and (`loader` alone) what does not.
+    """All that decides the numbers of a run, and (`loader`, `train.shard_state`) what does not.
 
     Attributes:
       data: the data set.
@@ -30,6 +30,9 @@ class Experiment:
       train: how long and how often.
       evaluate: how the result is judged.
       loader: processes and buffers.
+      init: what `vrl_jax.pretrained.load` takes, and the encoder starts from; "" starts at random.
+        The network and the normalisation of its input replace those of `encoder` and `augment`, of
+        which `dtype`, `remat` and `conv` stay.
     """
 
     data: Splits
@@ -43,6 +46,7 @@ class Experiment:
     train: Train = field(default_factory=Train)
     evaluate: ProbeConfig = field(default_factory=ProbeConfig)
     loader: Loader = field(default_factory=Loader)
+    init: str = ""
 
     def __post_init__(self):
         if min(self.resize) < 8:

@@ -37,6 +37,9 @@ ACCEPT = flags.DEFINE_bool(
     "accept_changes", False, "Continue a run although its config or data have changed."
 )
 WANDB = flags.DEFINE_string("wandb", "", "Project on Weights & Biases that receives the log.")
+PROFILE = flags.DEFINE_string(
+    "profile", "", "Steps to trace with JAX's profiler, such as 10:15, into profile/ of the run."
+)
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes that JAX finds.")
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "Host:port of process 0.")
 PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")

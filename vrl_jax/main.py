@@ -59,10 +59,17 @@ def make_job(
     """
     if isinstance(experiment, Experiment):
         return Pretraining(
-            experiment, workdir, flags.QUIET.value, flags.ACCEPT.value, flags.WANDB.value
+            experiment,
+            workdir,
+            flags.QUIET.value,
+            flags.ACCEPT.value,
+            flags.WANDB.value,
+            flags.PROFILE.value,
         )
     if flags.WANDB.value:
         raise ValueError("only pretraining logs to Weights & Biases; drop --wandb")
+    if flags.PROFILE.value:
+        raise ValueError("only pretraining is profiled; drop --profile")
     if flags.ACCEPT.value:
         raise ValueError(
             "an evaluation cannot resume under different settings; drop --accept_changes"

@@ -1,10 +1,11 @@
-"""Memory and cost of a training step on a TPU slice that is not attached.
+"""Memory and cost of a training step on TPUs or GPUs that are not attached.
 
 `python -m vrl_jax.preflight --config=configs/k400_bod.py --topology=v5e:4x4` takes the flags of
 `vrl_jax.main`. It compiles the same training step for a TPU slice without one (`pip install
-'vrl-jax[tpu]'`), for `--devices=8` simulated CPU devices, or for the attached devices. It prints
-memory, operations and communication per chip, whether the step fits, and what to change. The
-dataset need not be present.
+'vrl-jax[tpu]'`), for GPUs without one (`--topology=h100:8`, `pip install 'vrl-jax[preflight]'`),
+for `--devices=8` simulated CPU devices, or for the attached devices. It prints memory, operations
+and communication per chip, whether the step fits, and what to change. The dataset need not be
+present.
 """
 
 import dataclasses
@@ -26,14 +27,17 @@ from vrl_jax.encoders.layers import default_formulation
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.experiment import Experiment
 from vrl_jax.flags import config_from_flags, launch
+from vrl_jax.pretraining.initial_encoder import load_init
 from vrl_jax.pretraining.train_program import make_program
-from vrl_jax.profiling import device_specs
-from vrl_jax.profiling.device_specs import Chip
+from vrl_jax.profiling.compile_targets import compile_devices, simulated_devices
+from vrl_jax.profiling.device_specs import Chip, find_chip
 from vrl_jax.profiling.step_report import StepReport, analyze_step, format_report, format_verdict
 from vrl_jax.report.remote_runs import is_remote
 from vrl_jax.train import sharding
 
-_TOPOLOGY = flags.DEFINE_string("topology", "", "TPU slice to compile for, such as v5e:4x4.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "TPU slice or GPUs to compile for: v5e:4x4, h100:8."
+)
 _DEVICES = flags.DEFINE_integer("devices", None, "Simulated CPU devices to compile for.")
 _BATCH = flags.DEFINE_integer("per_chip_batch", None, "Videos per chip; sets train.batch.")
 _VIDEOS = flags.DEFINE_integer("videos", None, "Size of the pretraining set; it is not read then.")
@@ -53,6 +57,7 @@ def compile_step(experiment: Experiment, mesh: Mesh, videos: int, chip: Chip | N
       ValueError: training would refuse the configuration as well.
     """
     sharding.check_batch(mesh, "evaluate.batch", experiment.evaluate.batch)
+    experiment = load_init(experiment)[0]
     experiment = resolve_convolutions(experiment, mesh.devices.flat[0].platform)
     return analyze_step(make_program(experiment, videos, mesh), experiment, mesh, chip)
 
@@ -66,7 +71,8 @@ def resolve_convolutions(experiment: Experiment, platform: str) -> Experiment:
     encoder = experiment.encoder
     if getattr(encoder, "conv", "") != "auto":
         return experiment
-    return replace(experiment, encoder=replace(encoder, conv=default_formulation(platform)))
+    conv = default_formulation(platform, encoder.dtype)
+    return replace(experiment, encoder=replace(encoder, conv=conv))
 
 
 def count_videos(experiment: Experiment) -> int:
@@ -93,10 +99,8 @@ def devices_from_flags() -> list[jax.Device]:
     if _TOPOLOGY.value and _DEVICES.value is not None:
         raise ValueError("topology and devices are mutually exclusive: pass one of them")
     if _TOPOLOGY.value:
-        return device_specs.tpu_slice(_TOPOLOGY.value)
-    return (
-        jax.devices() if _DEVICES.value is None else device_specs.simulated_devices(_DEVICES.value)
-    )
+        return compile_devices(_TOPOLOGY.value)
+    return jax.devices() if _DEVICES.value is None else simulated_devices(_DEVICES.value)
 
 
 def target_from_flags(experiment: Experiment | Evaluation) -> tuple[Experiment, Mesh]:
@@ -120,9 +124,9 @@ def target_from_flags(experiment: Experiment | Evaluation) -> tuple[Experiment, 
 
 
 def write_figures(path: pathlib.Path, report: StepReport, experiment: Experiment) -> None:
-    """Write all figures as JSON, with the config and the versions of JAX and libtpu."""
+    """Write all figures as JSON, with the config and the versions of JAX and its compilers."""
     versions = {}
-    for name in ("jax", "jaxlib", "libtpu"):
+    for name in ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -142,10 +146,12 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # to measure the compile time
     try:
         experiment, mesh = target_from_flags(config_from_flags())
-        chip = device_specs.find_chip(mesh.devices.flat[0].device_kind)
+        chip = find_chip(mesh.devices.flat[0].device_kind)
         report = compile_step(experiment, mesh, count_videos(experiment), chip)
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        sys.exit(f"error: the compiler failed: {str(error).splitlines()[0]}")
     print(format_report(report))
     if _JSON.value:
         write_figures(remote_paths.to_path(_JSON.value), report, experiment)

@@ -39,7 +39,7 @@ def describe_protocol(protocol: EvalProtocol) -> tuple[str, ...]:
     if not isinstance(protocol, ClassifierEval):
         return "", "", "", f"{test}, features centred by the mean of `{protocol.center}` set"
     optimizer = describe_optimizer(protocol.optim, protocol.epochs)
-    return describe_training(protocol), optimizer, describe_augment(protocol.train.augment), test
+    return describe_training(protocol), optimizer, describe_strong(protocol), test
 
 
 def describe_training(protocol: ClassifierEval) -> str:
@@ -49,7 +49,9 @@ def describe_training(protocol: ClassifierEval) -> str:
     parts += [format_size(train.resize)]
     parts += [f"{train.repeats} clips per video and epoch"] * (train.repeats > 1)
     parts += [f"encoder at {protocol.encoder_rate:g} of the rate"] * (protocol.encoder_rate != 1)
+    parts += [f"rate × {protocol.layer_decay:g} per layer"] * (protocol.layer_decay < 1)
     parts += [f"dropout {protocol.dropout:g}"] * (protocol.dropout > 0)
+    parts += [f"{train.strong.views} views per clip"] * (train.strong.views > 1)
     parts += ["features at unit length, batch-normalised"] * protocol.normed
     return ", ".join(parts)
 
@@ -62,7 +64,9 @@ def describe_optimizer(optim: Optimizer, epochs: float) -> str:
     if optim.warmup:
         parts.append(f"{optim.warmup * epochs:g} epochs of warm-up")
     drops = " ".join(f"{drop * epochs:g}" for drop in optim.drops)
-    parts.append(f"× {optim.drop_factor:g} after {drops}" if drops else "cosine")
+    cosine = "cosine over all epochs" if optim.whole_cosine else "cosine"
+    cosine += f" to {optim.end:g}" if optim.end else ""
+    parts.append(f"× {optim.drop_factor:g} after {drops}" if drops else cosine)
     everywhere = ", biases and norms included" if optim.decay_all else ""
     decay = f"weight decay {optim.weight_decay:g}{everywhere}"
     parts.append(decay if optim.weight_decay else "no weight decay")
@@ -86,6 +90,19 @@ def describe_augment(augment: Augment) -> str:
     return ", ".join(parts)
 
 
+def describe_strong(protocol: ClassifierEval) -> str:
+    """Return all augmentation of a training clip."""
+    strong, mix = protocol.train.strong, protocol.mix
+    parts = [describe_augment(protocol.train.augment)]
+    parts += [f"`{strong.rand}`"] * bool(strong.rand)
+    parts += [f"random erasing with probability {strong.erase:g}"] * (strong.erase > 0)
+    parts += [f"mixup {mix.mixup:g}"] * (mix.mixup > 0)
+    parts += [f"CutMix {mix.cutmix:g}"] * (mix.cutmix > 0)
+    parts += [f"label smoothing {protocol.smoothing:g}"] * (protocol.smoothing > 0)
+    drop_path = getattr(protocol, "drop_path", 0.0)
+    return ", ".join(parts + [f"drop path {drop_path:g}"] * (drop_path > 0))
+
+
 def describe_test(test: EvalInput) -> str:
     """Return the clips and crops that are averaged."""
     count = f"{test.sampling.clips} × {len(test.crops)}"
@@ -98,7 +115,8 @@ def describe_clip(sampling: Sampling) -> str:
     if sampling.layout == "segments":
         return f"a frame of each of {sampling.frames} parts"
     rate = f" at {sampling.fps:g} frames per second" if sampling.fps else ""
-    return f"{sampling.frames} × {sampling.stride} frames{rate}"
+    end = "" if sampling.reach_end else ", not to the end"
+    return f"{sampling.frames} × {sampling.stride} frames{rate}{end}"
 
 
 def format_size(shape: tuple[int, int]) -> str:

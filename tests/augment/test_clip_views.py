@@ -190,3 +190,18 @@ def test_weak_views_keep_their_colours_and_others_do_not(rng):
     assert not any(
         np.allclose(d, p, atol=1e-2) for d, p in zip(augmented[:, 1], plain, strict=True)
     )
+
+
+def test_a_clip_that_is_gray_first_keeps_its_gray_under_changes_of_hue(rng):
+    """With all three strengths drawn, only brightness and contrast are left to change it."""
+    clips = random_u8(rng, 8, 1, 2, 8, 8)
+    colours = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.9, "hue": 0.5}
+    gray = replace(PLAIN, gray=1.0, gray_kind="channel", jitter=1.0, **colours)
+    plain = np.array(draw_views(KEY, clips, (View(0),), PLAIN))
+    first, last = (
+        np.array(draw_views(KEY, clips, (View(0),), replace(gray, gray_first=first)))
+        for first in (True, False)
+    )
+    for one, other, clip in zip(first, last, plain, strict=True):
+        assert any(np.allclose(one, clip[..., c : c + 1], atol=1e-4) for c in range(3))
+        assert not any(np.allclose(other, clip[..., c : c + 1], atol=1e-2) for c in range(3))

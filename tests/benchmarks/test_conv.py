@@ -47,13 +47,14 @@ def test_an_encoders_convolutions_are_found_and_counted():
 
 def test_the_verdict_weighs_by_uses():
     timings = [
-        {"uses": 1, "seconds": {"native": [5.0, 6.0, 7.0], "folded": [1.0, 1.0, 1.0]}},
-        {"uses": 4, "seconds": {"native": [1.0], "folded": [2.0], "flat": [0.5]}},
+        {"uses": 1, "seconds": {"native": [5.0, 6.0, 7.0], "planar": [5.0], "per_tap": [1.0] * 3}},
+        {"uses": 4, "seconds": {"native": [1.0], "planar": [3.0], "per_tap": [2.0], "flat": [0.5]}},
     ]
-    summary = summarize(timings, "cpu")
-    assert summary["seconds"] == {"native": 10.0, "folded": 9.0, "quickest of each": 3.0}
-    assert summary["auto"] == "folded" and summary["auto_is_quicker"]
-    assert not summarize(timings, "gpu")["auto_is_quicker"]
+    summary = summarize(timings, "per_tap")
+    totals = {"native": 10.0, "planar": 17.0, "per_tap": 9.0, "fastest of each": 3.0}
+    assert summary["seconds"] == totals
+    assert summary["auto"] == "per_tap" and summary["auto_is_fastest"]
+    assert not summarize(timings, "native")["auto_is_fastest"]
 
 
 def test_a_run_prints_its_table_and_keeps_its_numbers(monkeypatch, tmp_path, capsys):
@@ -66,4 +67,4 @@ def test_a_run_prints_its_table_and_keeps_its_numbers(monkeypatch, tmp_path, cap
     assert len(numbers["layers"]) == 3
     assert all(s > 0 for one in numbers["layers"] for x in one["seconds"].values() for s in x)
     printed = capsys.readouterr().out
-    assert printed.count("\n| ") == 2 + 3 and 'conv="auto" selects folded here' in printed
+    assert printed.count("\n| ") == 2 + 3 and 'conv="auto" selects per_tap here' in printed

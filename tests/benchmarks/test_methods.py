@@ -23,6 +23,7 @@ def quick(settings, method):
     return dataclasses.replace(run, augment=augment, encoder=Tiny(widths=(4, 4, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_encoded_clips_are_counted(name):
     run = quick(TINY, METHODS[name])
@@ -30,6 +31,7 @@ def test_encoded_clips_are_counted(name):
     assert count_encoded(run, make_device_program(run)) == expected * TINY.batch
 
 
+@pytest.mark.slow
 def test_a_run_compares_at_as_many_encoded_clips(monkeypatch, tmp_path, capsys):
     path, calls = tmp_path / "methods.json", []
 
@@ -57,6 +59,7 @@ def test_the_lower_level_is_told_beside_the_table():
     assert "lower level adds 1.00 (0.50 - 1.50) of its upper level's time." in report
 
 
+@pytest.mark.slow
 def test_operations_are_counted_beside_as_many_encoded_clips(monkeypatch):
     monkeypatch.setattr(methods, "method_experiment", quick)
     results = methods.compare_flop(TINY, {OUTER: METHODS[OUTER], BOTH: METHODS[BOTH]})

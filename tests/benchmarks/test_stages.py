@@ -3,6 +3,7 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
 from benchmarks import stages
 from benchmarks.jax_step import make_device_program, make_experiment
@@ -29,6 +30,7 @@ def test_a_stage_is_what_its_prefix_takes_more():
     assert stages.stage_seconds(prefixes) == {"a": [1.0, 2.0], "b": [3.0, 1.0], "c": [0.5, -0.5]}
 
 
+@pytest.mark.slow
 def test_prefixes_are_those_of_the_step(rng):
     run = planned()
     program = make_device_program(run)
@@ -46,6 +48,7 @@ def test_prefixes_are_those_of_the_step(rng):
     np.testing.assert_allclose(norm, metrics["norm/gradient"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_prints_its_table_and_keeps_numbers_and_trace(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(stages, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
     run = planned()

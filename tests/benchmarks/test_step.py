@@ -125,6 +125,7 @@ def test_views_in_pytorch_are_random_and_whole(rng):
         torch_augment.make_views(decoded, Augment(size=8, crop="plain"))
 
 
+@pytest.mark.slow
 def test_each_side_tells_the_same_of_its_step(monkeypatch):
     """Our step does not run here but in the tests of the other benchmarks."""
     ran = []
@@ -145,6 +146,7 @@ def test_each_side_tells_the_same_of_its_step(monkeypatch):
     assert jax_result["flop_per_clip"] == 2 * forward * 4  # forward, two backward, a teacher's
 
 
+@pytest.mark.slow
 def test_a_step_in_pytorch_changes_its_weights():
     settings = Settings(encoder="r3d-18", batch=2, frames=2, size=16, compile=False)
     network, run = torch_step.make_runner(settings, Augment(size=16), torch.device("cpu"))
@@ -167,29 +169,58 @@ def test_the_largest_batch_is_looked_for_by_doubling():
     assert step.MEMORY.search("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
 
 
-def test_turns_alternate_and_become_a_table(monkeypatch, tmp_path, capsys):
-    path, order = tmp_path / "step.json", []
-    seconds = iter([1.0, 2.0, 1.0, 4.0])
+def run_main(monkeypatch, path, seconds, *flags):
+    order, seconds = [], iter(seconds)
 
     def turn(side, settings):
-        order.append(side)
+        order.append((side, settings.conv))
         return {**TURN, "seconds": next(seconds), "flop_per_clip": 10**12}
 
     monkeypatch.setattr(step, "run_turn", turn)
     monkeypatch.setattr(step, "find_backend", lambda: "cpu")
-    monkeypatch.setattr(sys, "argv", ["step.py", "--rounds=2", "--batch=3", f"--json={path}"])
+    command = ["step.py", "--rounds=2", "--batch=3", f"--json={path}", *flags]
+    monkeypatch.setattr(sys, "argv", command)
     step.main()
-    numbers = json.loads(path.read_text())
+    return order, json.loads(path.read_text())
+
+
+def test_turns_alternate_and_become_a_table(monkeypatch, tmp_path, capsys):
+    turns, numbers = run_main(monkeypatch, tmp_path / "step.json", [1.0, 2.0, 1.0, 4.0])
+    order = [side for side, _ in turns]
     assert order == ["ours", "PyTorch"] * 2
     assert numbers["clips_per_second"] == {"ours": [6.0, 6.0], "PyTorch": [3.0, 1.5]}
-    assert numbers["ratio"] == [2.0, 4.0] and numbers["flops"]["ours"] == [6e12, 6e12]
+    assert numbers["ratio"] == {"ours": [2.0, 4.0]} and numbers["flops"]["ours"] == [6e12, 6e12]
     printed = capsys.readouterr().out
     assert "| ours | 6.0 (6.0 - 6.0) | 6.000 | 150.0% |" in printed
     assert "ours / PyTorch: 3.00 (2.00 - 4.00), median of 2 rounds" in printed
 
 
-def test_a_batch_without_end_is_refused_on_cpu(monkeypatch):
+def test_formulations_are_sides_of_their_own(monkeypatch, tmp_path, capsys):
+    seconds = [1.0, 2.0, 4.0] * 2
+    flags = "--conv=planar,native"
+    order, numbers = run_main(monkeypatch, tmp_path / "step.json", seconds, flags)
+    one_round = [("ours, planar", "planar"), ("ours, native", "native"), ("PyTorch", "auto")]
+    assert order == one_round * 2
+    assert numbers["ratio"] == {"ours, planar": [4.0] * 2, "ours, native": [2.0] * 2}
+    printed = capsys.readouterr().out
+    assert "| ours, native | 3.0 (3.0 - 3.0) |" in printed
+    assert "ours, planar / PyTorch: 4.00 (4.00 - 4.00), median of 2 rounds" in printed
+
+
+def test_a_layout_is_forced_by_a_flag_of_xla(monkeypatch):
+    def run(command, env, **_):
+        assert step.NHWC in env["XLA_FLAGS"] and json.loads(command[2])["conv"] == "native"
+        return subprocess.CompletedProcess(command, 0, stdout='warning\n{"seconds": 1.0}\n')
+
+    monkeypatch.setattr(step.subprocess, "run", run)
+    assert step.run_turn("ours, native-nhwc", Settings(conv="native-nhwc")) == {"seconds": 1.0}
+
+
+def test_a_batch_without_end_is_refused_on_cpu(monkeypatch, capsys):
     monkeypatch.setattr(step, "find_backend", lambda: "cpu")
+    with pytest.raises(SystemExit):
+        step.parse_args(["--conv=folded"])
+    assert "--conv must be among auto, native, planar" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         step.parse_args(["--batch=0"])
 

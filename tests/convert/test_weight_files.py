@@ -196,7 +196,9 @@ def test_every_suffix_of_pytorch_is_read_and_init_says_how(tmp_path, torch, suff
     }
     torch.save(state, path)
     same(weight_files.read_weights(path)[0], wrote)
-    with pytest.raises(ValueError, match=rf"{path} is a PyTorch file, convert it first: .*b.vrl"):
+    with pytest.raises(
+        ValueError, match=rf"{path} has the names of another library, convert it first: .*b.vrl"
+    ):
         pretrained.load(path)
     path.rename(tmp_path / "weights.pkl")
     with pytest.raises(
@@ -346,7 +348,7 @@ def test_arguments_that_mean_nothing_are_refused(tmp_path):
     pretrained.save(tmp_path / "ours.safetensors", wrote)
     with pytest.raises(ValueError, match="step must be None, since .* is not a run, got 3"):
         weight_files.read_weights(tmp_path / "a.safetensors", step=3)
-    with pytest.raises(ValueError, match="prefix must be None, since .* is not a PyTorch file"):
+    with pytest.raises(ValueError, match="prefix must be None, since .* has our names"):
         weight_files.read_weights(tmp_path / "ours.safetensors", prefix="x.")
     with pytest.raises(ValueError, match="must end in .pth or .safetensors, got .*a.onnx"):
         weight_files.write_weights(tmp_path / "a.onnx", wrote, "torchvision")

@@ -93,7 +93,7 @@ def test_names_and_their_number_are_those_of_the_published_files(network):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.family} {layout.network}")
 def test_every_layout_finds_itself_again(layout):
-    arrays = arrays_of(layout.encoder(()), layout)
+    arrays = arrays_of(layout.encoder({}, {}), layout)
     assert len(set(arrays)) == len(arrays)
     if layout.companion:
         arrays = {f"module.backbone.{name}": x for name, x in arrays.items()}
@@ -108,10 +108,10 @@ def test_every_layout_finds_itself_again(layout):
 def test_blocks_are_counted():
     for encoder in (R3D((1, 2, 3, 4)), R2plus1D((2, 1, 1, 3))):
         layout = find_layout(encoder, "torchvision")
-        assert layout.encoder(arrays_of(encoder, layout)) == encoder
+        assert layout.encoder(arrays_of(encoder, layout), {}) == encoder
     deep = R2plus1D((3, 1, 2, 1), variant="vcop")
     layout = find_layout(deep, "dualvar")
-    assert layout.encoder(arrays_of(deep, layout)) == deep
+    assert layout.encoder(arrays_of(deep, layout), {}) == deep
 
 
 def test_the_prefix_is_found_or_asked_for():

@@ -41,7 +41,7 @@ class Named(Listed):
             for split, label, name in rows
             if split == part
         )
-        return VideoList(videos, {"class": ("a", "b")}, self.mirror)
+        return VideoList(videos, {"class": ("a", "b")}, self.mirror, reverse_safe=self.mirror)
 
 
 class Unlisted:

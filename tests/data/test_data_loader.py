@@ -19,6 +19,8 @@ from tests.data.video.test_video_decoder import read_numbers, write_clip
 from vrl_jax.data import data_loader
 from vrl_jax.data.data_loader import Loader, eval_batches, eval_row, failed_videos, train_batches
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
+from vrl_jax.data.loading import worker_batches
+from vrl_jax.data.loading.read_timeout import run_with_timeout
 from vrl_jax.data.video.video_decoder import VideoFile
 from vrl_jax.data.video_dataset import Video, VideoError, VideoList
 
@@ -156,7 +158,7 @@ def test_workers_leave_no_shared_memory(source):
     for batch in eval_batches(source, SAMPLING, SIZE, batch=3, loader=Loader(workers=1)):
         names += [array.shm.name for array in batch.values()]
     del batch
-    paths = [data_loader.SHARED_MEMORY / name for name in names]
+    paths = [worker_batches.SHARED_MEMORY / name for name in names]
     deadline = time.monotonic() + 10  # it is removed by a thread
     while any(path.exists() for path in paths) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -165,7 +167,7 @@ def test_workers_leave_no_shared_memory(source):
 
 def test_shared_memory_too_small_for_the_workers_is_refused(source, monkeypatch):
     size = 4 * SAMPLING.clips * SAMPLING.frames * math.prod(SIZE) * 3
-    monkeypatch.setattr(data_loader, "shared_memory", lambda: (3 * size - 1, 64e6))
+    monkeypatch.setattr(worker_batches, "shared_memory", lambda: (3 * size - 1, 64e6))
     loader = Loader(workers=2)
     words = "/dev/shm has 64 MB.* 2 workers: .*--shm-size=.*--ipc=host.* loader.workers=0"
     with pytest.raises(OSError, match=words):
@@ -173,16 +175,16 @@ def test_shared_memory_too_small_for_the_workers_is_refused(source, monkeypatch)
     with pytest.raises(OSError, match=words):
         eval_batches(source, SAMPLING, SIZE, batch=4, loader=loader)
     assert len(train(source, 1)) == 1  # threads need none
-    monkeypatch.setattr(data_loader, "shared_memory", lambda: (3 * size, 64e6))
+    monkeypatch.setattr(worker_batches, "shared_memory", lambda: (3 * size, 64e6))
     eval_batches(source, SAMPLING, SIZE, batch=4, loader=loader).close()
     everything = len(source) * size // 4  # one batch, which one worker makes
-    monkeypatch.setattr(data_loader, "shared_memory", lambda: (2 * everything, 64e6))
+    monkeypatch.setattr(worker_batches, "shared_memory", lambda: (2 * everything, 64e6))
     eval_batches(source, SAMPLING, SIZE, batch=99, loader=loader).close()
     monkeypatch.undo()
-    free, whole = data_loader.shared_memory()
+    free, whole = worker_batches.shared_memory()
     assert 0 < free <= whole < math.inf
-    monkeypatch.setattr(data_loader, "SHARED_MEMORY", pathlib.Path("/absent"))
-    assert data_loader.shared_memory() == (math.inf, math.inf)
+    monkeypatch.setattr(worker_batches, "SHARED_MEMORY", pathlib.Path("/absent"))
+    assert worker_batches.shared_memory() == (math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,8 @@ def test_a_worker_that_dies_is_one_line(code, kind, words):
         raise RuntimeError(f"Worker process was terminated unexpectedly with exit code {code}.")
 
     batches = die()
-    rows = data_loader._from_workers(batches, Loader(workers=2), 10**6)
+    refuse = partial(worker_batches._refuse_shared_memory, 2, 2, 10**6)
+    rows = worker_batches._from_workers(batches, refuse)
     assert next(rows) == {}
     with pytest.raises(kind, match=words) as caught:
         next(rows)
@@ -339,7 +342,7 @@ def test_a_runtime_error_of_a_video_stays_one(source):
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="^broken$"):
-        data_loader.run_with_timeout(9.0, source[0], work)
+        run_with_timeout(9.0, source[0], work)
 
 
 @dataclass(frozen=True)

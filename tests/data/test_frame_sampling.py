@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -148,6 +150,9 @@ def test_segments_give_one_frame_each(rng, num_frames):
     first, _, last = uniform_clips(num_frames, 25.0, sampling)
     assert first.tolist() == [segment * num_frames // 8 for segment in range(8)]
     assert last.tolist() == [-(-(segment + 1) * num_frames // 8) - 1 for segment in range(8)]
+    early = replace(sampling, clips=2, reach_end=False)  # as VideoMAE: start and middle
+    start, half = uniform_clips(num_frames, 25.0, early)
+    assert start.tolist() == first.tolist() and half.tolist() == middle.tolist()
 
 
 def test_centred_clips_are_judged_where_dualvar_does():
@@ -156,3 +161,12 @@ def test_centred_clips_are_judged_where_dualvar_does():
     assert starts.tolist() == [0, 7, 15, 22, 30, 37, 45, 52, 60, 68]
     short = uniform_clips(20, 25.0, sampling)
     assert (short == np.minimum(np.arange(16) * 2, 19)).all()
+
+
+def test_test_clips_of_the_large_scale_study_do_not_reach_the_end():
+    sampling = Sampling(frames=8, stride=9, clips=10, fps=30.0, reach_end=False)
+    clips = uniform_clips(300, 30.0, sampling)
+    assert clips[:, 0].tolist() == [0, 23, 47, 70, 94, 118, 141, 165, 188, 212]
+    assert (clips[:, -1] - clips[:, 0] == 63).all()
+    assert uniform_clips(300, 30.0, replace(sampling, reach_end=True))[-1, -1] == 299
+    assert not uniform_clips(300, 30.0, replace(sampling, clips=1))[0, 0]

@@ -11,13 +11,17 @@ from tests.data.video.test_video_decoder import write_clip
 from vrl_jax.data import remote_paths
 from vrl_jax.data.datasets import indexed, transcoded
 from vrl_jax.data.datasets.benchmarks import Kinetics400
-from vrl_jax.data.datasets.record_shards import SequenceExamples, TfdsFolder, WebDataset
+from vrl_jax.data.datasets.sequence_examples import SequenceExamples
+from vrl_jax.data.datasets.table_shards import HuggingFaceFolder, Parquet
+from vrl_jax.data.datasets.tar_shards import WebDataset
+from vrl_jax.data.datasets.tfds_folders import TfdsFolder
 from vrl_jax.data.datasets.transcoded import Prepared
 from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile
 from vrl_jax.data.tools import video_index
 from vrl_jax.data.video.media_containers import ByteRange
 from vrl_jax.data.video_dataset import VideoError
 
+TABLES = ((Parquet, "train_shards"), (HuggingFaceFolder, "root"))
 WANTED = np.array([[3, 11], [0, 3]])
 
 
@@ -116,6 +120,50 @@ def test_shards_are_read_by_their_bytes(bucket, tmp_path):
     same(TfdsFolder(f"{root}/tfds").train(), TfdsFolder(str(tmp_path / "tfds")).train())
     with pytest.raises(ValueError, match="1 of 3 shards of train_shards are missing: gs://.*s-2"):
         WebDataset(f"{root}/tars/s-{{0..2}}.tar").train()
+
+
+def test_parquet_is_read_as_it_is_from_disk(bucket, tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = [f"{number}.mp4" for number in range(3)]
+    data = [
+        pathlib.Path(write_clip(tmp_path / name, frames=12, video=number)).read_bytes()
+        for number, name in enumerate(names)
+    ]
+    cells = {
+        "bytes": data,
+        "structs": [{"bytes": data[0], "path": "x"}, {"path": "1.mp4"}, {"bytes": data[2]}],
+        "paths": names,
+    }
+    for name, column in cells.items():
+        (tmp_path / name).mkdir()
+        for video, content in zip(names, data, strict=True):
+            (tmp_path / name / video).write_bytes(content)
+        table = pa.table({"video": column, "label": ["walk", "run", "walk"]})
+        parquet.write_table(
+            table, tmp_path / name / "train-00000-of-00001.parquet", row_group_size=2
+        )
+    (tmp_path / "arrow").mkdir()
+    with pa.ipc.new_stream(tmp_path / "arrow" / "train-0.arrow", table.schema) as writer:
+        writer.write_table(table)
+    root = upload(bucket, tmp_path)
+    for name in cells:
+        for kind, field in TABLES:
+            remote, local = (kind(**{field: f"{at}/{name}"}).train() for at in (root, tmp_path))
+            same(remote, local)
+    for kind, field in TABLES:
+        with pytest.raises(ValueError, match="Arrow files must be on a local disk.*arrow /data"):
+            kind(**{field: f"{root}/arrow"}).train()
+    source = Parquet(train_shards=f"{root}/bytes").train()
+
+    def refuse(*_, **__):
+        raise Exception("Forbidden")  # clients have errors of their own kinds
+
+    monkeypatch.setattr(Bucket, "_open", refuse)
+    with pytest.raises(VideoError, match="parquet/0: Forbidden"), source[0].media.open():
+        pass
+    with pytest.raises(ValueError, match="bytes/.*parquet cannot be read: Forbidden"):
+        Parquet(train_shards=f"{root}/bytes").train()
 
 
 def test_a_stretch_past_the_end_is_named(bucket):

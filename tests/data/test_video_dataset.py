@@ -8,8 +8,8 @@ import pytest
 
 from tests.data.datasets.test_record_shards import write_tar
 from tests.data.datasets.test_video_folders import touch
-from vrl_jax.data.datasets.record_shards import WebDataset
 from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.datasets.tar_shards import WebDataset
 from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile
 from vrl_jax.data.video_dataset import Video, VideoList, check_disjoint
 

@@ -37,7 +37,7 @@ def write_video(path, boxes):
 
 
 def make_model():
-    encoder = Tiny(widths=(8, 12), strides=(4, 1))
+    encoder = Tiny(widths=(8, 12), strides=(4, 1), conv="native")
     return pretrained.init_untrained(encoder, Augment(size=32), frames=4, seed=1)
 
 

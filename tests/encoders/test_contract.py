@@ -11,35 +11,42 @@ import pytest
 
 from tests.encoders.reference import fill, shapes_of
 from vrl_jax.encoders import c3d, s3d
+from vrl_jax.encoders.attention import Transformer
 from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
 from vrl_jax.encoders.s3d import S3D
 from vrl_jax.encoders.slowonly import SlowOnly
 from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.encoders.videomae import VideoMAE
 from vrl_jax.encoders.vit import ViT
+from vrl_jax.encoders.vjepa2 import VJEPA2
 
 SHALLOW = (1, 1, 1, 1)
 CONFIGS = [
     Tiny(widths=(4, 6, 8)),
-    R2plus1D(blocks=SHALLOW, conv="native"),  # compiles in less time than "folded"
+    R2plus1D(blocks=SHALLOW, conv="native"),  # compiles in less time than "per_tap"
     R2plus1D(blocks=SHALLOW, variant="vcop", temporal_stride=1, conv="native"),
     R3D(blocks=SHALLOW, conv="native"),
     SlowOnly(blocks=SHALLOW, conv="native"),
     C3D(conv="native"),
     S3D(conv="native"),
     S3D(gated=True, temporal_stride=1, conv="native"),
+    VideoMAE(width=12, depth=2, heads=2, temporal_stride=1, patch=2),
+    VJEPA2(width=16, depth=2, heads=2, temporal_stride=1, patch=2, version="2.1"),
     ViT(width=14, depth=4, heads=2, temporal_stride=1, patch=2),
 ]
 GATED = [config for config in CONFIGS if config != S3D(conv="native")]  # S3D and more
 SHAPE = (2, 5, 18, 20, 3)
 
 
-@pytest.fixture(autouse=True)
-def narrow(monkeypatch):
+def narrow_networks(monkeypatch):
     """Leave of the networks whose layers are fixed what compiles quickly."""
     monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
     monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),),) * 3)
+
+
+narrow = pytest.fixture(autouse=True)(narrow_networks)
 
 
 @functools.cache
@@ -84,7 +91,7 @@ def test_evaluation_is_pure_and_clips_are_independent(rng, config):
 def test_training_updates_every_statistic(rng, config):
     variables, x = draw(rng, config)
     before, after = statistics(variables), statistics(encode(config, variables, x, True)[1])
-    assert bool(before) == (not isinstance(config, ViT))
+    assert bool(before) == (not isinstance(config, Transformer))
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.abs(old - new).max() > 1e-4
 

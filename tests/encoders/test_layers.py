@@ -5,8 +5,10 @@ import pytest
 
 from tests.encoders.reference import convolve, fill, greatest, normalise
 from vrl_jax.encoders.layers import (
+    FORMULATIONS,
     Conv3d,
     ConvNorm,
+    batch_norm,
     default_formulation,
     max_pool,
     pool_features,
@@ -32,12 +34,12 @@ CASES = [  # x, kernel, strides; odd sizes, so that strides leave a remainder
 
 
 @pytest.mark.parametrize(("shape", "kernel", "strides"), CASES)
-def test_both_formulations_equal_loops_and_have_the_same_gradients(rng, shape, kernel, strides):
+def test_all_formulations_equal_loops_and_have_the_same_gradients(rng, shape, kernel, strides):
     x = rng.normal(size=shape).astype(np.float32)
     weights = rng.normal(size=(*kernel, shape[-1], 4)).astype(np.float32)
     expected = convolve(x, weights, strides)
     slopes = {}
-    for formulation in ("native", "folded"):
+    for formulation in FORMULATIONS:
         conv = Conv3d(4, kernel, strides, formulation)
 
         def cube(w, x, conv=conv):
@@ -47,26 +49,53 @@ def test_both_formulations_equal_loops_and_have_the_same_gradients(rng, shape, k
         gradient = jax.jit(jax.grad(cube, argnums=(0, 1), has_aux=True))
         slopes[formulation], got = gradient(weights, x)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-    for native, folded in zip(slopes["native"], slopes["folded"], strict=True):
-        np.testing.assert_allclose(native, folded, rtol=1e-4, atol=1e-5 * np.abs(native).max())
+    for formulation in FORMULATIONS:
+        for expected, got in zip(slopes["native"], slopes[formulation], strict=True):
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_auto_is_what_its_platform_gets():
-    assert [default_formulation(name) for name in ("cpu", "gpu", "tpu")] == [
-        "folded",
-        "native",
-        "native",
-    ]
+def test_auto_depends_on_platform_and_dtype():
+    selected = {
+        (platform, dtype): default_formulation(platform, dtype)
+        for platform in ("cpu", "gpu", "tpu")
+        for dtype in ("float32", "bfloat16")
+    }
+    assert set(selected) - {k for k, v in selected.items() if v == "native"} == {
+        ("cpu", "float32"),
+        ("cpu", "bfloat16"),
+        ("gpu", "bfloat16"),
+    }
+    assert selected["gpu", "bfloat16"] == "planar" and selected["cpu", "float32"] == "per_tap"
 
 
-def test_auto_is_folded_on_cpu():
+def test_auto_is_per_tap_on_cpu():
     x = jnp.ones((1, 4, 4, 4, 2))
 
     def trace(formulation):
         conv = Conv3d(2, (3, 3, 3), (1, 1, 1), formulation)
         return str(jax.make_jaxpr(lambda x: conv.init(jax.random.key(3), x))(x))
 
-    assert trace("auto") == trace("folded") != trace("native")
+    assert trace("auto") == trace("per_tap") != trace("native") == trace("planar")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "axes"),
+    [
+        ((1, 3, 3), (1, 2, 1), 4),
+        ((3, 1, 1), (2, 1, 1), 4),
+        ((1, 1, 1), (1, 1, 1), 4),
+        ((1, 1, 1), (2, 2, 2), 4),
+        ((3, 3, 3), (1, 2, 1), 5),
+    ],
+)
+def test_planar_convolutions_have_two_dimensions(kernel, strides, axes):
+    x, weights = jnp.ones((2, 4, 5, 6, 3)), jnp.ones((*kernel, 3, 4))
+    jaxpr = jax.make_jaxpr(lambda x, w: FORMULATIONS["planar"](x, w, strides))(x, weights)
+    names = [step.primitive.name for step in jaxpr.eqns]
+    assert names.count("conv_general_dilated") == 1 and "dot_general" not in names
+    (convolution,) = (step for step in jaxpr.eqns if step.primitive.name.startswith("conv"))
+    assert convolution.outvars[0].aval.ndim == axes
 
 
 def test_kernel_is_he_normal_by_fan_out():
@@ -124,7 +153,7 @@ def test_both_max_pools_equal_loops_and_have_the_same_gradients(rng, window, str
     pads = tuple((k - 1) // 2 for k in window)
     expected = greatest(x, window, strides, pads, pads)
     slopes = []
-    for formulation in ("native", "folded"):
+    for formulation in ("native", "per_tap"):
 
         def cube(x, formulation=formulation):
             y = max_pool(x, window, strides, formulation)
@@ -163,3 +192,16 @@ def test_frame_grid_refuses_more_cells_than_the_map_has(rng):
     features = pool_features([jnp.zeros((1, 2, 3, 4, 5))])
     with pytest.raises(ValueError, match="grid must be at most 3, the shorter side.*got 4"):
         pool_to_grid(features, 4)
+
+
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_two_passes_keep_the_digits_that_one_pass_loses(rng, two_pass):
+    x = (1000 + rng.normal(size=(2, 4, 4, 4, 3))).astype(np.float32)
+    norm = batch_norm(True, "float32", None, two_pass=two_pass)
+    variables = {"params": {"scale": np.ones(3, "f"), "bias": np.zeros(3, "f")}}
+    stats = {"mean": np.zeros(3, "f"), "var": np.ones(3, "f")}
+    apply = jax.jit(lambda x: norm.apply({**variables, "batch_stats": stats}, x, mutable=True)[0])
+    exact = x.astype(np.float64)
+    exact = (exact - exact.mean((0, 1, 2, 3))) / exact.std((0, 1, 2, 3))
+    error = np.abs(np.asarray(apply(x)) - exact).max()
+    assert (error < 2e-3) == two_pass and (error > 0.01) != two_pass

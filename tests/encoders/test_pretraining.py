@@ -59,7 +59,14 @@ def shapes(encoder, framework):
     return loss, jax.eval_shape(frames, params, state, single)
 
 
-@pytest.mark.parametrize("encoder, frames", KEEP_TIME, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "encoder, frames",
+    [
+        pytest.param(*pair, marks=[] if isinstance(pair[0], Tiny | ViT) else [pytest.mark.slow])
+        for pair in KEEP_TIME
+    ],
+    ids=lambda x: type(x).__name__,
+)
 def test_bod_trains_encoders_that_keep_time(encoder, frames):
     loss, vectors = shapes(encoder, MoCo(hidden=32, layers=2, queue=8))
     assert loss.shape == () and loss.dtype == jnp.float32

@@ -62,18 +62,31 @@ def test_residual_equals_loops(rng, strides):
     np.testing.assert_allclose(got, y, rtol=1e-4, atol=1e-4)
 
 
+def test_planar_is_native():
+    """Its shortcuts are flat, but all else is not."""
+    x = np.zeros((1, 4, 16, 16, 3), np.float32)
+    traces = {
+        conv: str(
+            jax.make_jaxpr(lambda x, net=net: net.init_with_output(jax.random.key(0), x, True))(x)
+        )
+        for conv in ("native", "planar")
+        for net in [R3D(blocks=(1, 1, 1, 1), conv=conv).module()]
+    }
+    assert traces["planar"] == traces["native"]
+
+
 def test_formulations_agree(rng, monkeypatch):
     monkeypatch.setattr(r3d, "WIDTHS", (4, 5, 6, 8))
     shape = (1, 3, 12, 8, 3)
     x = rng.normal(size=shape).astype(np.float32)
     variables = fill(R3D(blocks=(1, 1, 1, 1)).module(), shape, rng)
-    native, folded = (
+    native, per_tap = (
         jax.jit(R3D(blocks=(1, 1, 1, 1), conv=conv).module().apply, static_argnums=2)(
             variables, x, False
         )
-        for conv in ("native", "folded")
+        for conv in ("native", "per_tap")
     )
-    np.testing.assert_allclose(native.clip, folded.clip, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(native.clip, per_tap.clip, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import count, fill, shapes_of
-from vrl_jax.encoders.vit import ViT, cut_tubelets, sincos_positions
+from vrl_jax.encoders.attention import cut_tubelets
+from vrl_jax.encoders.vit import ViT, sincos_positions
 
 CLIPS = (1, 16, 224, 224, 3)
 SMALL = ViT(width=14, depth=4, heads=2, patch=4)
 
 
 def affine(x, params):
-    return x @ params["kernel"] + params.get("bias", 0.0)
+    return x @ params["kernel"].reshape(x.shape[-1], -1) + params.get("bias", 0.0)
 
 
 def standardise(x, params):

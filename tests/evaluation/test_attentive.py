@@ -18,10 +18,10 @@ from vrl_jax.encoders.layers import pool_features
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput
 from vrl_jax.evaluation.evaluation_run import EvaluationRun
-from vrl_jax.evaluation.protocols.attentive import Attentive, AttentiveHead, time_positions
+from vrl_jax.evaluation.protocols.attentive import Attentive
 from vrl_jax.evaluation.recipes import published_recipe
-from vrl_jax.evaluation.supervised_step import LinearHead
 from vrl_jax.probes import result_files
+from vrl_jax.probes.classifier_heads import AttentiveHead, LinearHead, time_positions
 from vrl_jax.train.optim import AdamW
 
 SMALL = Attentive(
@@ -246,6 +246,7 @@ def test_tokens_of_all_clips_of_a_video_are_joined(rng):
     np.testing.assert_allclose(frames, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_all_clips_by_hand(tmp_path, monkeypatch):
     banks, summarise = [], result_files.top_accuracies
 
@@ -345,7 +346,7 @@ def test_another_width_is_projected_and_needs_no_divisor_of_the_encoder_s(tmp_pa
 
 # V-JEPA: arXiv 2404.08471, appendix D.1; V-JEPA 2: arXiv 2506.09985, table 15. The modules of the
 # recipes name the source of each number.
-PINNED = ["vjepa_attentive", "vjepa2_attentive"]
+PINNED = ["vjepa_attentive", "vjepa2_attentive", "vjepa2_code_attentive"]
 COMMON = {
     "test.sampling.frames": 16,
     "test.sampling.stride": 4,
@@ -354,6 +355,9 @@ COMMON = {
     "test.crops.positions": "three",
     "test.crops.share": 1.0,
     "train.repeats": 1,
+    "train.strong.views": 1,
+    "train.strong.rand": "",
+    "train.strong.erase": 0.0,
     "train.augment.crop": "resized",
     "train.augment.area": (0.08, 1.0),
     "train.augment.aspect": (0.75, 4 / 3),
@@ -401,6 +405,7 @@ VJEPA2 = {
     "optim.clip_norm": 0.0,
     "depth": 4,
 }
+RELEASED = {"train.strong.rand": "rand-m7-n4-mstd0.5-inc1", "train.strong.erase": 0.25}
 DIVING48 = {
     "test.sampling.frames": 32,
     "test.sampling.stride": 2,
@@ -416,6 +421,9 @@ TABLE = {
     ("vjepa2", "k400"): VJEPA2,
     ("vjepa2", "ssv2"): {**VJEPA2, "test.sampling.clips": 2},
     ("vjepa2", "diving48"): {**VJEPA2, **DIVING48},
+    ("vjepa2_code", "k400"): {**VJEPA2, **RELEASED},
+    ("vjepa2_code", "ssv2"): {**VJEPA2, **RELEASED, "test.sampling.clips": 2},
+    ("vjepa2_code", "diving48"): {**VJEPA2, **RELEASED, **DIVING48},
 }
 
 
@@ -437,7 +445,7 @@ def test_the_recipes_are_those_of_the_papers(paper, benchmark):
 
 
 def test_each_benchmark_of_the_papers_is_in_the_table():
-    for paper in ("vjepa", "vjepa2"):
+    for paper in ("vjepa", "vjepa2", "vjepa2_code"):
         recipe = published_recipe(paper, "attentive")
         assert set(recipe.benchmarks) == {name for other, name in TABLE if other == paper}
         assert replace(recipe("k400"), published="") == replace(recipe(), published="")

@@ -19,6 +19,7 @@ from vrl_jax.augment.photometric import normalize
 from vrl_jax.augment.spatial_crops import Crops, fixed_crops
 from vrl_jax.data.data_loader import Loader
 from vrl_jax.data.datasets.benchmarks import HMDB51
+from vrl_jax.data.datasets.mixture import Mixture, Share
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.frame_sampling import Sampling, uniform_clips
 from vrl_jax.data.video_dataset import Video, VideoError, VideoList
@@ -35,7 +36,7 @@ from vrl_jax.probes.linear_probe import LinearProbe
 from vrl_jax.train.preemption import PreemptionGuard
 
 UNITS = ("static", "dynamic", "joint", "residual")
-ENCODER = Tiny(widths=(4, 8), strides=(4, 2))
+ENCODER = Tiny(widths=(4, 8), strides=(4, 2), conv="native")  # quick to compile
 INPUT = RunInput(size=16, frames=4, clips=2)
 
 
@@ -188,6 +189,7 @@ def tuned(tmp_path_factory):
     return folder, wanted
 
 
+@pytest.mark.slow
 def test_finetuning_averages_splits_and_keeps_what_was_predicted(tuned):
     folder, _ = tuned
     (result,) = read(folder).values()  # of an untrained encoder alone: nothing else was given
@@ -215,6 +217,7 @@ def test_finetuning_averages_splits_and_keeps_what_was_predicted(tuned):
     assert len({json.dumps(data) for data in result["data"].values()}) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_finetuning_goes_on_bit_by_bit(tuned, tmp_path, monkeypatch):
     folder, wanted = tuned
     should_stop = PreemptionGuard.should_stop
@@ -340,6 +343,7 @@ def test_real_videos_have_no_masks_and_short_maps_no_spectrum(tmp_path, weights)
     assert found["order-ordered-static"]["skipped"] == {
         "scuba": "there are no masks",
         "koopman": "there are no frame features",
+        "leakage": "there are no embeddings besides the features",
     }
 
 
@@ -385,6 +389,10 @@ def test_an_encoder_is_not_judged_on_videos_that_it_was_pretrained_on():
     told = r"on split 2, which has test videos of split 1: pass --config.splits='\(2,\)'"
     with pytest.raises(ValueError, match=told):
         check_no_test_leakage(Split(split=2), Split(split=1))
+    mixture = Mixture((Share(Synthetic()), Share(Split(split=2))))
+    check_no_test_leakage(mixture, Split(split=2))
+    with pytest.raises(ValueError, match=told):
+        check_no_test_leakage(mixture, Split(split=1))
 
 
 def test_groups_of_the_training_videos_may_be_left_out(tmp_path):

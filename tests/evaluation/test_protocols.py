@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 
 from tests.evaluation.shrink import shrink
+from vrl_jax.augment.mixing import Mix
+from vrl_jax.augment.training_views import StrongAugment
 from vrl_jax.evaluation.eval_protocol import find_deviations, load_recipe
 from vrl_jax.evaluation.protocols.retrieval import Retrieval
 from vrl_jax.evaluation.recipes import list_recipes, published_recipe
 
 # frames, stride, fps, clips, crops, side; rate, epochs, batch, decay; drops in epochs, their factor
 TEST = {
-    ("lss", "linear"): (8, 8, 0, 10, 3, 256),
-    ("lss", "finetune"): (8, 8, 0, 10, 3, 256),
+    ("lss", "linear"): (8, 9, 30, 10, 3, 256),
+    ("lss", "finetune"): (8, 9, 30, 10, 3, 256),
     ("severe", "linear"): (16, 1, 16, 10, 1, 112),
     ("severe", "finetune"): (32, 1, 16, 10, 1, 112),
     ("ctp", "finetune"): (16, 2, 0, 10, 1, 112),
@@ -21,6 +23,7 @@ TEST = {
     ("coclr", "retrieval"): (32, 1, 0, 10, 1, 128),
     ("dualvar", "finetune"): (16, 2, 0, 10, 1, 112),
     ("dualvar", "retrieval"): (16, 4, 0, 10, 1, 112),
+    ("videomae", "finetune"): (16, 4, 0, 5, 3, 224),
 }
 FIT = {
     ("lss", "linear"): ("SGD", 4.0, 60, 512, 0.0, (), 0.1),
@@ -31,6 +34,7 @@ FIT = {
     ("coclr", "linear"): ("SGD", 0.1, 100, 64, 1e-3, (60, 80), 0.1),
     ("coclr", "finetune"): ("Adam", 1e-3, 500, 64, 1e-3, (400, 450), 0.1),
     ("dualvar", "finetune"): ("SGD", 0.05, 150, 16, 1e-3, (50, 100), 0.1),
+    ("videomae", "finetune"): ("AdamW", 5e-4, 75, 384, 0.05, (), 0.1),
 }
 PINNED = ["_".join(key) for key in TEST]
 
@@ -64,6 +68,7 @@ def pinned(fit):
 def test_what_sets_one_recipe_apart():
     lss, coclr = published_recipe("lss", "linear")(), published_recipe("coclr", "linear")()
     assert lss.optim.reference_batch == 512 and lss.optim.warmup == 8 / 60
+    assert lss.optim.whole_cosine and not lss.test.sampling.reach_end
     assert lss.dropout == 0 and published_recipe("lss", "finetune")().dropout == 0.8
     assert coclr.normed and not lss.normed
     tuned = published_recipe("coclr", "finetune")()
@@ -101,6 +106,32 @@ def test_data_sets_have_recipes_of_their_own():
     assert linear.train.augment.flip == 0 and pinned(linear) == FIT["severe", "linear"]
     kinetics = published_recipe("severe", "linear")("k400")
     assert pinned(kinetics)[2:] == (40, 64, 0.0, (10, 20, 30), 0.3)
+
+
+@pytest.mark.parametrize("benchmark", ["k400", "ssv2"])
+def test_the_recipe_of_videomae_is_that_of_its_scripts(benchmark):
+    """`finetune.sh` of ViT-B, and the defaults of `run_class_finetuning.py`."""
+    tuned = published_recipe("videomae", "finetune")(benchmark)
+    train, optim, epochs = tuned.train, tuned.optim, 75 if benchmark == "k400" else 30
+    assert pinned(tuned) == ("AdamW", 5e-4, epochs, 384, 0.05, (), 0.1)
+    assert optim.warmup * epochs == pytest.approx(5) and not optim.decay_all
+    assert (optim.reference_batch, optim.start, optim.end) == (256, 1e-6, 1e-6)
+    assert (optim.clip_norm, optim.whole_cosine) == (0, False)
+    assert (tuned.layer_decay, tuned.drop_path, tuned.smoothing) == (0.75, 0.1, 0.1)
+    assert tuned.mix == Mix(mixup=0.8, cutmix=1.0, switch=0.5, probability=1.0, group=6)
+    assert (tuned.dropout, tuned.normed, tuned.average, tuned.microbatch) == (0, False, 0, 0)
+    assert train.strong == StrongAugment(views=2, rand="rand-m7-n4-mstd0.5-inc1", erase=0.25)
+    augment = train.augment
+    assert (augment.size, augment.area, augment.aspect) == (224, (0.08, 1.0), (0.75, 4 / 3))
+    assert augment.jitter == augment.gray == augment.blur == train.repeats - 1 == 0
+    assert augment.flip == (0.5 if benchmark == "k400" else 0)
+    assert tuned.test.resize[0] == tuned.test.size == 224 and tuned.test.crops.share == 1
+    if benchmark == "ssv2":
+        assert train.sampling.layout == tuned.test.sampling.layout == "segments"
+        assert (tuned.test.sampling.clips, len(tuned.test.crops)) == (2, 3)
+        assert not tuned.test.sampling.reach_end and train.resize[0] == 240
+    else:
+        assert train.resize[0] == 320 and (train.sampling.frames, train.sampling.stride) == (16, 4)
 
 
 def test_a_recipe_tells_the_data_sets_of_its_paper():

@@ -1,5 +1,7 @@
 """A classifier upon an encoder: its gradient by hand, what is frozen, what is noise."""
 
+from dataclasses import replace
+
 import chex
 import flax.linen as nn
 import jax
@@ -9,14 +11,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from vrl_jax.augment.clip_views import Augment
+from vrl_jax.augment.mixing import Mix, mix_views
+from vrl_jax.augment.training_views import StrongAugment
 from vrl_jax.evaluation.supervised_step import (
     Classifier,
-    LinearHead,
     init_classifier,
     make_supervised_step,
 )
+from vrl_jax.probes.classifier_heads import LinearHead
 from vrl_jax.train import sharding
 from vrl_jax.train.optim import SGD
+from vrl_jax.train.train_step import step_key
 from vrl_jax.types import Features
 
 PLAIN = Augment(
@@ -45,7 +50,15 @@ def init(module, inputs):
     return jax.device_get(init(jax.random.key(1), inputs, False))
 
 
-def start(head, frozen, devices=1, norm=False, inputs=lambda features: features.clip, **settings):
+def start(
+    head,
+    frozen,
+    devices=1,
+    norm=False,
+    inputs=lambda features: features.clip,
+    augment=PLAIN,
+    **settings,
+):
     """Return a classifier's state and step, without momentum, decay or schedule."""
     plain = {"warmup": 0.0, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
     optimizer = SGD(**{"learning_rate": 0.5, **plain}).build(8, 10**9)
@@ -53,8 +66,9 @@ def start(head, frozen, devices=1, norm=False, inputs=lambda features: features.
     encoder = Pixels(norm)
     weights = init(encoder, jnp.ones((2, 1, 2, 2, 3)))
     classifier = Classifier(encoder, head, frozen, inputs)
-    state = init_classifier(classifier, optimizer, weights, (2, 1, 2, 2, 3), 0, place)
-    step = make_supervised_step(classifier, optimizer, PLAIN, 0, place, **settings)
+    average = bool(settings.get("average"))
+    state = init_classifier(classifier, optimizer, weights, (2, 1, 2, 2, 3), 0, place, average)
+    step = make_supervised_step(classifier, optimizer, augment, 0, place, **settings)
 
     def take(state, clips, labels):
         batch = {
@@ -203,3 +217,78 @@ def test_one_device_and_eight_take_the_same_step(rng):
         _, _, state, take = start(LinearHead(3, normed=True), False, devices, norm=True)
         states.append(take(state, clips, labels)[0])
     chex.assert_trees_all_close(*states, atol=1e-6)
+
+
+def test_micro_batches_take_the_step_of_the_whole_batch(rng):
+    clips, labels = batch(rng, 16, clips=2)
+    results = []
+    for microbatch in (0, 8):
+        _, _, state, take = start(LinearHead(3), False, 8, microbatch=microbatch)
+        results.append(take(state, clips, labels))
+    chex.assert_trees_all_close(*results, atol=1e-6)
+
+
+def test_mixed_views_smoothed_labels_slower_layers_and_the_average_by_hand(rng):
+    clips, labels = batch(rng)
+    mix, rates = Mix(mixup=0.8, cutmix=1.0, group=4), {"Dense_0": 0.25}
+    settings = {"mix": mix, "smoothing": 0.1, "layer_rates": rates, "average": 0.75}
+    _, weights, state, take = start(LinearHead(3), False, **settings)
+    u = np.array(weights["params"]["Dense_0"]["kernel"], np.float64)
+    w = np.array(state.params["head"]["Dense_0"]["kernel"], np.float64)
+    b, mean_u, mean_w = np.zeros(3), u, w
+    pixels = ((clips[:, :1] / 255 - 0.5) / 0.5).astype(np.float32)
+
+    @jax.jit
+    def mixed(step, views):
+        key = step_key(0, "mix", step)
+        return mix_views(key, views, jnp.asarray(labels), mix, jnp.arange(8))
+
+    smoothed, mixing = 0.9 * np.eye(3) + 0.1 / 3, []
+    for number in range(3):
+        views, share, others = jax.device_get(mixed(number, pixels))
+        state, metrics = take(state, clips, labels)
+        mixing.append(share.min() < 1)
+        x = views.astype(np.float64).mean((1, 2, 3, 4))
+        targets = share * smoothed[labels] + (1 - share) * smoothed[others[:, 0]]
+        logits = x @ u @ w + b
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(metrics["loss"], -(targets * np.log(p)).sum(1).mean(), rtol=1e-5)
+        assert metrics["accuracy"] == (logits.argmax(1) == targets.argmax(1)).mean()
+        g = (p - targets) / 8
+        du, dw, db = x.T @ g @ w.T, (x @ u).T @ g, g.sum(0)
+        u, w, b = u - 0.5 * 0.25 * du, w - 0.5 * dw, b - 0.5 * db
+        mean_u, mean_w = 0.75 * mean_u + 0.25 * u, 0.75 * mean_w + 0.25 * w
+    assert any(mixing)
+    average = state.state["average"]["params"]
+    for params, expected in ((state.params, (u, w)), (average, (mean_u, mean_w))):
+        np.testing.assert_allclose(params["encoder"]["Dense_0"]["kernel"], expected[0], atol=1e-6)
+        np.testing.assert_allclose(params["head"]["Dense_0"]["kernel"], expected[1], atol=1e-6)
+
+
+def test_the_average_of_statistics_moves(rng):
+    clips, labels = batch(rng)
+    _, weights, state, take = start(LinearHead(3), False, norm=True, average=0.75)
+    state, _ = take(state, clips, labels)
+    mean, now = (
+        part["encoder"]["BatchNorm_0"]["mean"]
+        for part in (state.state["average"]["state"], state.state)
+    )
+    np.testing.assert_allclose(mean, 0.25 * now, atol=1e-6)  # they start at 0
+    assert np.abs(now).min() > 0
+
+
+@pytest.mark.slow
+def test_strong_augmentation_is_the_same_on_one_device_and_eight(rng):
+    clips = rng.integers(256, size=(16, 1, 2, 6, 8, 3), dtype=np.uint8)
+    labels = rng.integers(3, size=16).astype(np.int32)
+    strong = StrongAugment(views=2, rand="rand-m7-n4-mstd0.5-inc1", erase=0.5)
+    settings = {"strong": strong, "mix": Mix(mixup=0.8, cutmix=1.0, group=2), "average": 0.5}
+    settings["microbatch"] = 8  # groups of 2 lie on two devices
+    results = []
+    for devices in (1, 8):
+        augment = replace(PLAIN, size=4)
+        _, _, state, take = start(LinearHead(3), False, devices, augment=augment, **settings)
+        for _ in range(2):
+            state, metrics = take(state, clips, labels)
+        results.append(jax.device_get((state, metrics)))
+    chex.assert_trees_all_close(*results, atol=1e-6)

@@ -5,6 +5,7 @@ The report on encoders whose features are known.
 
 import json
 import zlib
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -15,7 +16,9 @@ from vrl_jax.data.datasets.synthetic import MOTIONS, Synthetic
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.video_dataset import VideoList
 from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.factors.factor_report import FactorConfig, report_factors
+from vrl_jax.factors.factor_report import report_factors
+from vrl_jax.factors.label_accuracy import FactorConfig
+from vrl_jax.probes.attentive_probe import AttentiveProbe
 from vrl_jax.probes.linear_probe import LinearProbe, fit_probe
 
 VIDEOS, CLASSES = 512, 8
@@ -131,8 +134,13 @@ class Reads:
 
 
 @pytest.fixture(scope="module")
-def reports():
-    data, reads, done = Synthetic(train_videos=FEW, test_videos=FEW, classes=SHAPES), Reads(), {}
+def reads():
+    return Reads()
+
+
+@pytest.fixture(scope="module")
+def reports(reads):
+    data, done = Synthetic(train_videos=FEW, test_videos=FEW, classes=SHAPES), {}
 
     def of(encode):
         if encode not in done:
@@ -156,6 +164,53 @@ def reports():
 
 def at_chance(result):
     return result["value"] < result["chance"] + BLIND
+
+
+def test_layers_have_the_results_that_each_would_have_by_itself(reports, reads):
+    data = Synthetic(train_videos=FEW, test_videos=FEW, classes=SHAPES)
+    test = data.test()
+    report = report_factors(
+        lambda clips: np.concatenate([border(clips), displacement(clips)] * 2, axis=1),
+        reads,
+        data.train(),
+        test,
+        rows=64,
+        config=replace(QUICK, conflict=True, intervals=True, attentive=AttentiveProbe(steps=100)),
+        stamp={},
+        masks=test.masks(),
+        twins=test.twins(),
+        layers={"stage 0": WIDTH, "stage 1": WIDTH},
+        tokens={"stage 0": (2, 2, WIDTH // 4), "stage 1": (1, 1, WIDTH)},
+    )
+    layered = {(r["layer"], r["name"], r["label"]): r for r in report.layers}
+    assert len(layered) == len(report.layers)
+    by_layer = {"stage 0": border, "stage 1": displacement}
+    for layer, encode in by_layer.items():
+        for (name, label), alone in reports(encode)[0].items():
+            result = layered["pixels" if name.startswith("floor/") else layer, name, label]
+            assert result["value"] == alone["value"], (layer, name, label)
+            if "accuracy" in alone["metric"]:
+                low, high = result["interval"]
+                assert low <= result["value"] <= high
+    for result in report.results:
+        assert (
+            result["value"]
+            == reports(displacement)[0].get((result["name"], result["label"]), result)["value"]
+        )
+    assert 1 <= layered["stage 1", "rank/effective", "clips"]["value"] <= 2  # two channels
+    assert layered["stage 1", "conflict/moving", "dynamic"]["value"] > 0.9
+    assert layered["stage 1", "conflict/still", "dynamic"]["value"] < 0.1
+    assert layered["stage 0", "conflict/moving", "static"]["value"] < 0.8
+    attentive = {
+        (layer, label): layered[layer, "attentive/ordered", label]
+        for layer in by_layer
+        for label in ("static", "dynamic")
+    }
+    assert all(result["interval"] for result in attentive.values())
+    assert attentive["stage 0", "static"]["value"] > 0.9
+    assert attentive["stage 1", "dynamic"]["value"] > 0.9
+    assert at_chance(attentive["stage 0", "dynamic"])
+    assert at_chance(attentive["stage 1", "static"])
 
 
 def test_an_order_free_encoder_is_static_and_no_order_matters(reports):
@@ -203,7 +258,10 @@ def test_floors_are_found_and_what_is_missing_is_said(reports):
     by_name, report = reports(order_free)
     assert by_name["floor/appearance", "static"]["value"] > 1 / SHAPES + BLIND
     assert at_chance(by_name["floor/appearance", "dynamic"])
-    assert report.skipped == {"koopman": "there are no frame features"}
+    assert report.skipped == {
+        "koopman": "there are no frame features",
+        "leakage": "there are no embeddings besides the features",
+    }
     assert json.loads(json.dumps(report.results)) == report.results
     assert all(result["commit"] == "c" for result in report.results)
 

@@ -8,8 +8,10 @@ import pytest
 
 from vrl_jax.data.video.video_decoder import VideoFile
 from vrl_jax.data.video_dataset import Video, VideoList
-from vrl_jax.factors.factor_report import FactorConfig, report_factors
+from vrl_jax.factors.factor_report import report_factors
+from vrl_jax.factors.label_accuracy import FactorConfig
 from vrl_jax.losses import koopman
+from vrl_jax.probes.attentive_probe import AttentiveProbe
 from vrl_jax.probes.linear_probe import LinearProbe
 
 QUICK = FactorConfig(linear=LinearProbe(learning_rates=(0.1,), weight_decays=(0.001,), steps=100))
@@ -84,9 +86,20 @@ def test_what_cannot_be_read_is_wrong(rng):
     def batches(source):
         return train_batches if source is train else test_batches
 
-    report = report_factors(centre, batches, train, test, rows=4, config=QUICK, stamp={})
+    report = report_factors(
+        lambda clips: np.tile(centre(clips), (1, 2)),
+        batches,
+        train,
+        test,
+        rows=4,
+        config=replace(QUICK, attentive=AttentiveProbe(steps=50)),
+        stamp={},
+        layers={"stage 0": 1},
+        tokens={"stage 0": (1, 1, 1)},
+    )
     values = {(r["name"], r["label"]): r["value"] for r in report.results}
     assert values["order/ordered", "inner"] == values["order/held", "inner"] == 0.75
+    assert 0.5 < values["attentive/ordered", "inner"] <= 0.75
     assert values["arrow/forward-backward", "direction"] <= 0.75
     assert values["floor/appearance", "outer"] == 0.75
     assert np.isfinite(report.arrays["units/restyled/static"]).all()
@@ -119,8 +132,13 @@ def test_spectra_are_those_of_each_clip_in_order(rng):
     batch = np.concatenate([part["clips"] for part in test_batches])
     parts = np.split(np.arange(11), range(rows, 11, rows))
     fed = [{"clips": batch[p], "index": p, "failures": np.where(p == 2, "no", "")} for p in parts]
+
+    def encode(clips):
+        return np.concatenate([centre(clips), frames(clips).reshape(len(clips), -1)], axis=1)
+
+    shape = frames(batch[:, 0]).shape[1:]
     report = report_factors(
-        centre, lambda _: fed, test, test, rows=rows, config=config, stamp={}, frames=frames
+        encode, lambda _: fed, test, test, rows=rows, config=config, stamp={}, frames=shape
     )
     readable = np.delete(batch, 2, axis=0)
     vectors_of_clips = frames(readable.reshape(-1, *readable.shape[2:]))

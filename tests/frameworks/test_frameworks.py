@@ -44,9 +44,9 @@ def push_jitted(framework, state, embeddings, step):
         return {name: z[:, views[0]] for name, z in embeddings.items()}, {"m": jnp.ones(2)}
 
     count = next(iter(embeddings.values())).shape[1]
-    keys, aux = framework.keys(state, embed, jnp.arange(count)[None])
+    keys, state = framework.keys(state, embed, jnp.arange(count)[None])
     weights = Weights({"w": jnp.ones(2)}, {"m": jnp.zeros(2)})
-    return keys, framework.update({}, state, aux, weights, step)[1]
+    return keys, framework.update({}, state, keys, weights, step)[1]
 
 
 def push(framework, state, embeddings, step=0):
@@ -154,6 +154,17 @@ def test_moco_asked_one_way_makes_keys_of_the_second_view_alone(rng):
     assert float(got) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", [functools.partial(MoCo, queue=16), BYOL])
+def test_summed_pairs_count_twice_for_two_clips(rng, kind):
+    queries, embeddings, losses = slots(rng), slots(rng), []
+    for sums in (False, True):
+        framework, params, state = build(kind(sum_pairs=sums))
+        keys, after = push(framework, state, embeddings)
+        losses.append(framework.compare(params, after, queries, keys, np.int32(9)))
+    for name in SLOTS:
+        assert float(losses[1][name]) == pytest.approx(2 * float(losses[0][name]), rel=1e-6)
+
+
 def test_byol_compares_predictions_with_the_teacher_both_ways(rng):
     framework, params, state = build(BYOL(momentum=0.5))
     queries, embeddings = slots(rng), slots(rng)
@@ -243,6 +254,19 @@ def test_head_has_the_stated_layers(rng, layers, norm):
     assert sum(len(shape) == 2 for shape in shapes) == layers
     assert ("batch_stats" in variables) == (norm and layers > 1)
     assert y.shape == (4, 6, 5)
+
+
+def test_a_head_starts_as_the_studies_and_may_lack_its_last_bias():
+    def kernels(**settings):
+        head = ProjectionHead(hidden=2048, dim=128, norm=False, **settings)
+        variables = jax.jit(head.init, static_argnums=2)(jax.random.key(0), np.ones((1, 8)), False)
+        return variables["params"]
+
+    last = kernels(fan_in=True, last_bias=False)["Dense_1"]
+    assert set(last) == {"kernel"}
+    assert float(last["kernel"].std()) == pytest.approx(0.022, abs=5e-4)  # 2048 inputs alone
+    both = kernels()["Dense_1"]
+    assert float(both["kernel"].std()) == pytest.approx(0.030, abs=5e-4) and "bias" in both
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0, 1000.0])

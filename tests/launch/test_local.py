@@ -1,5 +1,6 @@
 """This machine: the commands, signals and exit codes, and two processes that really train."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import pytest
 
 from tests.launch.conftest import LAUNCH
 from tests.test_main import SMALL, records
+from vrl_jax import pretrained
 
 RUN = ["--config=configs/synthetic_bod.py", "--data=Synthetic seed=1"]
 MAIN = ["python", "-m", "vrl_jax.main", *RUN]
@@ -90,6 +92,7 @@ def test_two_processes_train_for_real(inherited):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     changes = {**SMALL, "train.steps": 2, "train.probe_every": 0, "evaluate.linear.steps": 2}
+    changes |= {"train.shard_state": True, "encoder.widths": "(32,64)"}  # large enough to be split
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     place = ["--config=configs/synthetic_bod.py", f"--workdir={inherited.place / 'run'}"]
     text = inherited(
@@ -97,5 +100,8 @@ def test_two_processes_train_for_real(inherited):
     )
     assert text.count("report: ") == 1
     assert [r["step"] for r in records(inherited.place / "run" / "metrics.jsonl")] == [1, 2]
+    result = json.loads((inherited.place / "run" / "results" / "linear-static.json").read_text())
+    encoder = pretrained.load(inherited.place / "run")
+    assert encoder.weight_hash() == result["model"]["weights"]
     environment = (inherited.place / "run" / "environment.json").read_text()
     assert '"processes": "2"' in environment

@@ -19,6 +19,28 @@ def test_one_process_a_gpu_is_submitted(shell):
     ]
 
 
+SWEEP = ["configs/k400_bod.py", "--seeds=0,1", "--out=/scratch/a", "--", "--config.train.steps=9"]
+
+
+def test_a_comparison_is_submitted_as_an_array(shell):
+    shell.fake("sbatch")
+    flags = ["--array=12%4", "--gpus=2", "--partition=gpu"]
+    assert shell.does_what_it_printed("slurm.sh", None, *flags, "--", *SWEEP) == [
+        ["sbatch", "--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=2"]
+        + ["--partition=gpu", "--array=0-11%4"]
+        + [str(LAUNCH / "slurm_job.sh"), "--share-of=12", *SWEEP]
+    ]
+
+
+@pytest.mark.parametrize("code, requeued", [(1, False), (143, True)])
+def test_a_task_of_an_array_runs_its_share_and_goes_back_when_it_saved(shell, code, requeued):
+    shell.fake("srun", "scontrol", srun=[("", code)])
+    shell.environment |= {"SLURM_JOB_ID": "42", "SLURM_ARRAY_TASK_ID": "3"}
+    shell("slurm_job.sh", "--share-of=12", *SWEEP, code=code)
+    srun = ["srun", "python", "-m", "vrl_jax.compare", "--jobs=1", "--share=3/12", *SWEEP]
+    assert shell.calls() == [srun, *([["scontrol", "requeue", "42"]] if requeued else [])]
+
+
 def test_the_job_is_requeued_and_warned_before_its_time_is_up():
     text = (LAUNCH / "slurm_job.sh").read_text()
     settings = re.findall(r"^#SBATCH (\S+)$", text.split("\nset -u")[0], re.MULTILINE)

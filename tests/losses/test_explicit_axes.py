@@ -39,7 +39,7 @@ def shard(mesh, arrays):
 def test_values_are_those_of_one_device(name, clips):
     mesh = jax.make_mesh((8,), ("data",))
     assert mesh.axis_types == (AxisType.Explicit,)  # the default
-    loss = LOSSES[name]
+    loss = jax.jit(LOSSES[name])
     expected = jax.tree.leaves(loss(*map(jnp.asarray, clips)))
     for got, value in zip(jax.tree.leaves(loss(*shard(mesh, clips))), expected, strict=True):
         np.testing.assert_allclose(got, value, rtol=2e-4, atol=2e-5)

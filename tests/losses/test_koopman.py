@@ -14,6 +14,8 @@ KINDS = ("random", "smooth", "constant", "deficient")
 split = jitted(koopman.split)
 disc_filter = jitted(koopman.disc_filter)
 forecast_residual = jitted(koopman.forecast_residual)
+control = jitted(koopman.mean_residual_split)
+fit = jitted(koopman.fit)
 
 
 @functools.partial(jax.jit, static_argnames=("settings",))
@@ -206,9 +208,79 @@ def test_forecast_is_easy_for_linear_and_hard_for_random_clips(rng):
 
 def test_control_is_mean_and_spread(rng):
     frames = rng.normal(size=(3, 7, 5)).astype(np.float32)
-    parts = jax.jit(koopman.mean_residual_split)(frames)
+    parts = control(frames)
     np.testing.assert_allclose(parts.static, frames.mean(1), rtol=1e-5)
     np.testing.assert_allclose(parts.dynamic, frames.std(1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_trend_is_left_out_of_the_control_and_what_is_left_agrees_with_loops(rng, degree):
+    frames = rng.normal(size=(3, 9, 5)).astype(np.float32)
+    parts = control(frames, degree=degree)
+    np.testing.assert_allclose(parts.static, frames.mean(1), rtol=1e-5)
+    for clip, dynamic in zip(frames, parts.dynamic, strict=True):
+        steps = np.arange(9)
+        trends = [np.polyval(np.polyfit(steps, channel, degree), steps) for channel in clip.T]
+        residual = clip - np.stack(trends, 1)
+        np.testing.assert_allclose(dynamic, np.sqrt(np.mean(residual**2, 0)), rtol=1e-4)
+    trend = np.linspace(0, 3, 9)[:, None] ** degree * rng.normal(size=5) + 7
+    left = control(np.stack(3 * [trend]).astype(np.float32), degree=degree).dynamic
+    assert np.abs(left).max() < 1e-4
+
+
+def test_the_control_of_unit_frames_does_not_see_their_gain(rng):
+    frames = (rng.normal(size=(9, 5)) + 2).astype(np.float32)
+    gain = rng.uniform(0.5, 2, (9, 1)).astype(np.float32)
+    one, other = (control(z, unit=True) for z in (frames, gain * frames))
+    np.testing.assert_allclose(one.dynamic, other.dynamic, rtol=1e-4)
+    unit = frames / np.linalg.norm(frames, axis=1, keepdims=True)
+    np.testing.assert_allclose(one.static, unit.mean(0), rtol=1e-4)
+    assert not np.allclose(unit.std(0), frames.std(0), rtol=0.1)
+
+
+def swinging(rate, steps=16, width=64):
+    """Return unit frames of appearance and one direction of motion, and their noise."""
+    rng = np.random.default_rng(0)
+    appearance, direction = np.linalg.qr(rng.normal(size=(width, 2)))[0].T
+    weight = 0.3 * np.cos(rate * np.arange(steps) + 0.7)
+    noise = 0.0002 * rng.normal(size=(4, steps, width))
+    frames = appearance + weight[:, None] * direction + noise
+    return frames.astype(np.float32), direction, np.sqrt(np.mean(weight**2))
+
+
+@pytest.mark.parametrize("rate", [0.45, 0.6])
+def test_a_standing_oscillation_is_dynamic_only_with_a_delay(rate):
+    frames, direction, size = swinging(rate)
+    assert rate < koopman.slowest_standing_rate(0.3) < 0.8
+    for delay, low, high in ((1, 0.0, 0.1), (2, 0.9, 1.1), (3, 0.9, 1.1)):
+        parts = split(frames, radius=0.3, pooling="rms", delay=delay)
+        share = np.abs(parts.dynamic @ np.abs(direction)) / size
+        assert (low <= share).all() and (share <= high).all(), (delay, share)
+        assert parts.static.shape == parts.dynamic.shape == (4, 64)
+
+
+def test_the_eigenvalues_of_a_delay_are_those_of_the_oscillation():
+    frames, _, _ = swinging(0.6)
+    for delay, expected in ((1, [np.cos(0.6)]), (2, np.exp([0.6j, -0.6j]))):
+        matrix = fit(frames, delay=delay, ridge=1e-3).matrix
+        values = np.linalg.eigvals(np.asarray(matrix, np.float64))
+        for value in expected:
+            assert np.abs(values - value).min(-1).max() < 0.05, (delay, value)
+
+
+def test_a_forecast_with_a_delay_continues_a_standing_oscillation():
+    frames, _, _ = swinging(0.6)
+    without, with_delay = (float(forecast_residual(frames, delay=delay)) for delay in (1, 2))
+    assert with_delay < 0.2 * without
+
+
+def test_states_are_consecutive_frames_and_too_few_are_refused():
+    with pytest.raises(ValueError, match="number of frames must be at least 3, got 2"):
+        koopman.fit(jnp.ones((3, 4)), delay=2)
+    with pytest.raises(ValueError, match="delay must be at least 1"):
+        koopman.split(jnp.ones((5, 4)), delay=0)
+    with pytest.raises(ValueError, match="number of frames must be at least 6, got 5"):
+        koopman.forecast_residual(jnp.ones((5, 4)), delay=2)
 
 
 def test_a_step_calls_no_lapack_which_can_hang(rng):

@@ -7,6 +7,7 @@ import jax
 from vrl_jax.losses import nt_xent
 from vrl_jax.losses.linear_solve import ridge_map
 from vrl_jax.methods.base import Method, Operators, reject_framework
+from vrl_jax.methods.micro_batches import embed_videos
 from vrl_jax.types import View
 
 
@@ -31,21 +32,25 @@ class ByHand:
         reject_framework("ByHand", framework)
         trunk = encoder.module()
 
-        def init(key, clips):
+        def init(key, clips, start=None):
             key_trunk, key_matrix = jax.random.split(key)
-            variables = trunk.init(key_trunk, clips[:1, 0], False)
+            variables = start or trunk.init(key_trunk, clips[:1, 0], False)
             matrix = jax.random.normal(key_matrix, (encoder.dim, self.width))
             moments = variables.get("batch_stats", {})
             return {"trunk": variables["params"], "matrix": matrix}, {"moments": moments}
 
         def loss(params, state, clips, key, step):
-            variables = {"params": params["trunk"], "batch_stats": state["moments"]}
-            flat = clips.reshape(-1, *clips.shape[2:])
-            features, changed = trunk.apply(variables, flat, True, mutable=["batch_stats"])
-            z = (features.clip @ params["matrix"]).reshape(len(clips), 2, -1)
+            def embed(moments, clips, context):
+                variables = {"params": params["trunk"], "batch_stats": moments}
+                flat = clips.reshape(-1, *clips.shape[2:])
+                features, changed = trunk.apply(variables, flat, True, mutable=["batch_stats"])
+                z = (features.clip @ params["matrix"]).reshape(len(clips), 2, -1)
+                return changed.get("batch_stats", {}), z
+
+            moments, z = embed_videos(embed, state["moments"], clips)
             z += self.noise * jax.random.normal(key, z.shape)
             value = nt_xent(z[:, 0], z[:, 1])
-            return value, (changed.get("batch_stats", {}), {"loss/pairs": value})
+            return value, (moments, {"loss/pairs": value})
 
         def update(params, state, aux, step):
             return params, {"moments": aux}

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tests.methods.drawn import draw_weights, normal
+from vrl_jax.data.datasets.synthetic import Synthetic
+from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import koopman, nt_xent
@@ -47,6 +49,8 @@ def metric_names(**settings):
             },
         ),
         (MeanResidual, {"split_at": "backbone", "inner_steps": 0, "forecast_weight": 3.0}),
+        (MeanResidual, {"split_at": "backbone", "inner_steps": 0, "degree": 2, "unit": True}),
+        (BOD, {"split_at": "backbone", "pooling": "rms", "delay": 2, "forecast_weight": 1.0}),
     ],
     ids=str,
 )
@@ -131,9 +135,30 @@ def test_an_absent_part_stays_near_zero():
     np.testing.assert_allclose(got, [[2e-3, 0], [0.6, 0.8]], atol=1e-4)
 
 
+def test_a_radius_that_covers_the_datas_motions_to_and_fro_is_warned_of():
+    shuttles, gratings = Synthetic(), Synthetic(motion="standing")  # from 0.63 and 0.40 radians
+    once, twice = Sampling(stride=1), Sampling(stride=2)
+    (text,) = BOD(radius=0.3).data_warnings(shuttles, once)
+    assert "radius=0.3 counts" in text and "up to 0.80" in text and "from 0.63" in text
+    assert "delay=2, or a radius below 0.19" in text
+    for method, data, sampling in (
+        (BOD(radius=0.18), shuttles, once),
+        (BOD(radius=0.3, delay=2), shuttles, once),
+        (BOD(radius=0.3), shuttles, twice),
+        (BOD(radius=0.3), Synthetic(classes=6), once),
+        (BOD(radius=0.3), Synthetic(motion="travelling"), once),
+        (MeanResidual(radius=0.3), gratings, once),
+    ):
+        assert method.data_warnings(data, sampling) == []
+    assert BOD().data_warnings(gratings, once) and not BOD(radius=0.07).data_warnings(
+        gratings, once
+    )
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
+        ({"delay": 0}, "delay must be at least 1"),
         ({"split_at": "tail"}, "split_at must be one of 'head', 'backbone'"),
         ({"inner_steps": -1}, "inner_steps must be at least 0"),
         ({"inner_learning_rate": -1.0}, "inner_learning_rate must be at least 0"),

@@ -19,7 +19,9 @@ from tests.methods.drawn import normal
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.simclr import SimCLR
+from vrl_jax.methods.bod import BOD
 from vrl_jax.methods.instance import Instance
+from vrl_jax.methods.sdc import SDC
 from vrl_jax.train import sharding
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.optim import SGD
@@ -28,7 +30,7 @@ from vrl_jax.types import Slot, TrainLength
 
 VIDEOS, CLIPS, FRAMES, SIDE = 16, 2, 6, 12
 HORIZON = TrainLength(steps=100, steps_per_epoch=2)
-ENCODER = Tiny(widths=(4, 6), strides=(2, 2), conv="native")  # compiles faster than "folded"
+ENCODER = Tiny(widths=(4, 6), strides=(2, 2), conv="native")  # compiles faster than "per_tap"
 AUGMENT = Augment(size=8, crop="plain", flip=0.0, jitter=0.0, gray=0.0, blur=0.0)
 # A large ridge, radius and floor: at the defaults rounding is seen in the fourth digit of these
 # losses, since clips of noise hardly move, and what little they do is scaled up by the fit and by
@@ -113,18 +115,21 @@ def accepts(kind: type, framework: type | None) -> bool:
 
 
 ACCEPTED = [(m, f) for m in METHODS for f in (None, *FRAMEWORKS) if accepts(m, f)]
+# Every method and every framework, for what one of the two breaks by itself.
+EVERY_ONE = [(m, f) for m, f in ACCEPTED if m is Instance or f in (None, SimCLR)]
 
 
-def combination(method: type, framework: type | None):
-    """Return a parameter; variants of a method are slow, others but the baseline beyond SimCLR."""
+def combination(pair, slow: bool = False):
+    """Return a parameter, slow for variants, beyond SimCLR except for the baseline, and for SDC."""
+    method, framework = pair
     variant = any(issubclass(method, other) for other in METHODS if other is not method)
     beyond = method is not Instance and framework not in (None, SimCLR)
-    marks = [pytest.mark.slow] if variant or beyond else []
+    marks = [pytest.mark.slow] if variant or beyond or method is SDC or slow else []
     name = f"{method.__name__}-{framework.__name__ if framework else None}"
-    return pytest.param((method, framework), id=name, marks=marks)
+    return pytest.param(pair, id=name, marks=marks)
 
 
-@pytest.fixture(scope="module", params=[combination(m, f) for m, f in ACCEPTED])
+@pytest.fixture(scope="module", params=[combination(pair) for pair in ACCEPTED])
 def method(request):
     kind, framework = request.param
     framework = framework and small(framework)
@@ -184,7 +189,7 @@ def encode_alone(variables, clips):
 def test_all_are_found():
     assert {kind.__name__ for kind in METHODS} >= {"Instance", "BOD", "DualVar", "HDC", "SDC"}
     independent = {m for m, framework in ACCEPTED if framework is None}
-    assert {kind.__name__ for kind in independent} == {"HDC", "SDC", "ByHand"}
+    assert {kind.__name__ for kind in independent} == {"HDC", "SDC", "SharedForecast", "ByHand"}
     assert len(ACCEPTED) == len(independent) + (len(METHODS) - len(independent)) * len(FRAMEWORKS)
     assert {kind.__name__ for kind in FRAMEWORKS} >= {"SimCLR", "MoCo", "BYOL", "SwAV"}
 
@@ -199,6 +204,11 @@ def test_trains_without_a_second_trace_and_reports_finite_numbers(method, start,
         assert not jax.tree.all(jax.tree.map(np.array_equal, first[name], last[name]))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [combination(pair, slow=pair[0] not in (Instance, BOD)) for pair in EVERY_ONE],
+    indirect=True,
+)
 def test_eight_devices_do_what_one_does(step, trained, batches):
     (one, (metrics_one,)), (eight, (metrics_eight,)) = (
         run(step, trained[0], batches[4:], count) for count in (1, 8)
@@ -263,6 +273,21 @@ def test_encodes_with_fixed_statistics_and_the_encoder_that_is_kept(method, trai
     np.testing.assert_allclose(encoded.clip[0], beside_others.clip[0], rtol=1e-4, atol=1e-5)
     reference = encode_alone(method.encoder(params, state), clips)
     np.testing.assert_allclose(encoded.clip, reference.clip, rtol=1e-5, atol=1e-6)
+
+
+def test_parts_are_those_of_each_clip(method, trained):
+    if method.parts is None:
+        pytest.skip("no parts here")
+    parts = jax.jit(method.parts)
+    params, state = trained[0].params, trained[0].state
+    clips = normal(4, FRAMES, 8, 8, 3)
+    others = np.concatenate([clips[:1], clips[:0:-1]])
+    alone, beside_others = (jax.device_get(parts(params, state, x)) for x in (clips, others))
+    assert {"static", "dynamic"} <= alone.keys()
+    for name, rows in alone.items():
+        assert rows.shape == (4, rows.size // 4) and np.isfinite(rows).all()
+        assert not np.allclose(rows[1:], rows[:1]), name
+        np.testing.assert_allclose(rows[0], beside_others[name][0], rtol=1e-3, atol=1e-4)
 
 
 def test_operators_are_fitted_to_each_clip(method, trained):

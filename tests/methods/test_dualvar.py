@@ -12,7 +12,7 @@ from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.moco import MoCo
 from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.losses import normalize, nt_xent, shuffle_rank
-from vrl_jax.methods.dualvar import DualVar, restore_order, shuffle_segments
+from vrl_jax.methods.dualvar import DualVar, insert_shuffled, restore_order, shuffle_segments
 from vrl_jax.types import TrainLength
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2), conv="native")
@@ -53,8 +53,8 @@ def test_the_orders_are_uniform_and_may_exclude_the_true_one():
     clips = np.zeros((600, 3, 4, 1, 1, 3), np.float32)
     for allowed, share in ((True, 0.5), (False, 0.0)):
         method = DualVar(allow_identity=allowed)
-        views, order = jax.jit(method._prepare)(jax.random.key(0), clips)
-        assert views.shape[1] == 4
+        order = jax.jit(method._draw, static_argnums=1)(jax.random.key(0), len(clips))
+        assert jax.eval_shape(insert_shuffled, clips, order).shape[1] == 4
         identity = np.mean(np.all(np.array(order) == np.arange(2), axis=1))
         assert identity == pytest.approx(share, abs=0.07)
 
@@ -81,7 +81,7 @@ def test_the_three_terms_are_what_they_are_said_to_be():
 
     @jax.jit
     def terms(params, state, clips):
-        order = DualVar()._prepare(jax.random.key(2), clips)[1]
+        order = DualVar()._draw(jax.random.key(2), len(clips))
         shuffled = shuffle_segments(clips[:, 1], order)
         clip, segments = embed(params, state, clips)  # one batch of statistics
         _, single = embed(params, state, shuffled[:, None])  # another
@@ -170,7 +170,7 @@ def rank_loss_over_training(clips, steps=150):
     for _ in range(steps):
         params, opt_state, value = step(params, opt_state)
         course.append(float(value))
-    orders = np.stack([np.array(DualVar()._prepare(key, clips)[1]) for key in keys])
+    orders = np.stack([np.array(DualVar()._draw(key, len(clips))) for key in keys])
     return np.array(course), np.mean(orders[:, :, 0] == 1, axis=0)
 
 
@@ -200,7 +200,7 @@ def test_the_moco_variant_asks_one_way():
         MoCo(queue=8, hidden=8, layers=2), symmetric=False, rank_cap=0.0
     )
     _, (aux, metrics) = method.loss(params, state, clips, jax.random.key(2), np.int32(0))
-    assert aux["framework"]["keys"]["clip"].shape == (4, 1, 5)
+    assert aux["keys"]["clip"].shape == (4, 1, 5)
     _, state = method.update(params, state, aux, np.int32(0))
     assert int(state["framework"]["pushed"]) == 4
     assert np.isfinite([float(x) for x in metrics.values()]).all()

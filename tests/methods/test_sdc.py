@@ -8,6 +8,7 @@ from vrl_jax.augment.clip_views import Augment, make_views
 from vrl_jax.encoders.tiny import Tiny
 from vrl_jax.frameworks.byol import BYOL
 from vrl_jax.losses import local_contrast, shared_activations
+from vrl_jax.methods import sdc_network
 from vrl_jax.methods.sdc import SDC, STREAMS, append_differences, codebook_params, concept_contrasts
 from vrl_jax.methods.sdc_network import KINDS, ConceptAttention, select_scores
 from vrl_jax.types import TrainLength
@@ -228,3 +229,10 @@ def test_bad_settings_are_refused():
         build(queue=3)
     with pytest.raises(ValueError, match="concepts must be at least 10, got 4"):
         SDC(concepts=4)
+
+
+def test_layers_are_normalised_with_the_epsilon_of_the_released_code():
+    x = np.float32([[0.0, 0.004]])  # a spread of 0.002, where epsilon counts
+    norm = sdc_network._layer_norm()
+    got = norm.apply(norm.init(jax.random.key(0), x), x)
+    np.testing.assert_allclose(got, [np.array([-1, 1]) * 0.002 / np.sqrt(4e-6 + 1e-5)], rtol=1e-4)

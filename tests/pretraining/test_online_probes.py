@@ -11,8 +11,8 @@ from configs import synthetic_bod
 from vrl_jax import config
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.video.video_decoder import VideoFile
-from vrl_jax.data.video_dataset import Video, VideoList, take_subset
-from vrl_jax.pretraining.online_probes import OnlineProbes
+from vrl_jax.data.video_dataset import MissingPart, Video, VideoList, take_subset
+from vrl_jax.pretraining.online_probes import OnlineProbes, _find_parts
 from vrl_jax.pretraining.train_program import make_program
 from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.probe_suite import ProbeConfig, check_group
@@ -47,7 +47,13 @@ def test_a_run_with_too_few_is_refused_before_it_starts(tmp_path):
     horizon = experiment.train.horizon(64)
     method = experiment.method.build(experiment.encoder, experiment.framework, horizon)
     with pytest.raises(ValueError, match="evaluate.ks requests 50 neighbours among 30"):
-        OnlineProbes(dataclasses.replace(experiment, data=data), method, make_mesh(), tmp_path)
+        OnlineProbes(
+            dataclasses.replace(experiment, data=data),
+            method,
+            make_mesh(),
+            tmp_path,
+            data.pretrain(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +71,56 @@ def test_a_run_tested_on_its_training_videos_is_refused_unless_groups_are_left_o
     data = Twice(train_videos=60)
     experiment = dataclasses.replace(experiment, data=data)
     with pytest.raises(ValueError, match="60 of 60 test videos are training videos as well"):
-        OnlineProbes(experiment, method, make_mesh(), tmp_path)
+        OnlineProbes(experiment, method, make_mesh(), tmp_path, data.pretrain())
     evaluate = dataclasses.replace(experiment.evaluate, group="static")
-    OnlineProbes(dataclasses.replace(experiment, evaluate=evaluate), method, make_mesh(), tmp_path)
+    OnlineProbes(
+        dataclasses.replace(experiment, evaluate=evaluate),
+        method,
+        make_mesh(),
+        tmp_path,
+        data.pretrain(),
+    )
+
+
+def test_probes_say_what_they_lack():
+    experiment = config.build(synthetic_bod.get_config())
+    labelled = experiment.data.train()
+    unlabelled = VideoList((Video("a", VideoFile("a.mp4"), {}),), {})
+
+    def find(test, train, **evaluate):
+        data = Parts(test, train)
+        settings = dataclasses.replace(experiment.evaluate, **evaluate)
+        changed = dataclasses.replace(experiment, data=data, evaluate=settings)
+        return _find_parts(changed, unlabelled)
+
+    assert find(labelled, labelled) == (labelled, labelled, "")
+    assert find(None, labelled) == (unlabelled, unlabelled, "no such part")
+    assert find(labelled, None) == (labelled, labelled, "no such part")
+    assert find(labelled, None, group="static") == (labelled, labelled, "")
+    assert find(unlabelled, labelled)[2] == "the test videos have no labels"
+    assert find(labelled, unlabelled)[2] == "the training videos have no label 'dynamic'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A data set with parts that may be missing."""
+
+    test_part: object
+    train_part: object
+
+    def pretrain(self):
+        return self.train()
+
+    def test(self):
+        return self._part(self.test_part)
+
+    def train(self):
+        return self._part(self.train_part)
+
+    def _part(self, part):
+        if part is None:
+            raise MissingPart("no such part")
+        return part
 
 
 def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path):
@@ -77,7 +130,7 @@ def test_a_spectrum_goes_on_with_what_was_there_and_marks_what_is_lost(tmp_path)
     experiment = dataclasses.replace(experiment, data=data, augment=augment)
     program = make_program(experiment, 50, make_mesh(jax.devices()[:1]))
     mesh, state = make_mesh(jax.devices()[:1]), program.init()
-    probes = OnlineProbes(experiment, program.method, mesh, tmp_path)
+    probes = OnlineProbes(experiment, program.method, mesh, tmp_path, data.pretrain())
     videos = probes._test
     lost = VideoList((Video("lost", VideoFile("absent.mp4"), {}), videos[1], videos[2]), {})
     for step, source, steps, shape in (

@@ -41,6 +41,36 @@ def test_every_probe_on_every_label_stamped_and_serialisable(rng):
     assert by_name["linear", "shape"]["chance"] == pytest.approx(most)
 
 
+def test_several_classes_per_video_are_ranked(rng):
+    def bank_of(count, unreadable=0):
+        labels = rng.random((count, 3)) < [0.5, 0.2, 0.3]
+        features = rng.normal(size=(count, 6)).astype(np.float32)
+        features[:, :2] += 6 * labels[:, :2]
+        lost = np.arange(count) < unreadable
+        return FeatureBank(features, {"shape": labels, "who": np.arange(count) % 4}, lost)
+
+    classes = {"shape": ("disc", "bar", "none"), "who": CLASSES["who"]}
+    train, test = bank_of(80, 3), bank_of(40)
+    results = run_probes(train, test, classes, ProbeConfig(**CONFIG), STAMP)
+    (result,) = [r for r in results if r["label"] == "shape"]
+    assert json.loads(json.dumps(result)) == result and "predictions" not in result
+    assert (result["name"], result["metric"]) == ("linear", "mean average precision")
+    assert result["chance"] == pytest.approx(test.labels["shape"].mean())
+    assert 0.6 < result["value"] < 0.9  # the last class is not in the features
+    assert 0 < result["held_out_precision"] <= 1
+    values = summarize_probes(results, test)
+    assert values["linear/shape"] == result["value"] and "knn/shape" not in values
+    lost = test._replace(unreadable=test.labels["shape"][:, 0])
+    (worse,) = [
+        r
+        for r in run_probes(train, lost, classes, ProbeConfig(**CONFIG), STAMP)
+        if r["label"] == "shape"
+    ]
+    assert worse["value"] < result["value"] - 0.1
+    with pytest.raises(ValueError, match="'shape' has several classes per video: .* 'who'"):
+        run_probes(test, test, classes, ProbeConfig(group="who", **CONFIG), STAMP)
+
+
 def test_leaving_groups_out_needs_no_training_set(rng):
     test = bank(rng, 40)
     results = run_probes(test, test, CLASSES, ProbeConfig(group="who", **CONFIG), STAMP)

@@ -26,8 +26,8 @@ def result(name, value, unreadable=0, **more):
 
 def test_every_number_is_averaged_over_splits_and_nothing_else_is_kept():
     by_split = {
-        1: [result("order/shuffled", 0.5, 0, drop=0.4, per_class={"a": 0.2, "b": 0.8}, chosen=1)],
-        3: [result("order/shuffled", 0.9, 7, drop=0.0, per_class={"a": 0.4}, chosen=2)],
+        "1": [result("order/shuffled", 0.5, 0, drop=0.4, per_class={"a": 0.2, "b": 0.8}, chosen=1)],
+        "3": [result("order/shuffled", 0.9, 7, drop=0.0, per_class={"a": 0.4}, chosen=2)],
     }
     (mean,) = result_files.average_splits(by_split)
     assert mean["value"] == pytest.approx(0.7) and mean["std"] == pytest.approx(0.2)
@@ -40,7 +40,7 @@ def test_every_number_is_averaged_over_splits_and_nothing_else_is_kept():
 
 def test_only_what_all_splits_have_is_averaged_and_by_name():
     one = [result("scuba/scuba", 0.1), result("order/ordered", 0.2)]
-    (mean,) = result_files.average_splits({1: one, 2: [result("order/ordered", 0.4)]})
+    (mean,) = result_files.average_splits({"1": one, "2": [result("order/ordered", 0.4)]})
     assert mean["name"] == "order/ordered" and mean["value"] == pytest.approx(0.3)
     recall = {"values": {"1": 0.2, "5": 0.6}}
     pair = []
@@ -49,7 +49,7 @@ def test_only_what_all_splits_have_is_averaged_and_by_name():
         del one_result["value"]
         one_result["protocol"] = {**one_result["protocol"], "centring": "each"}
         pair.append({**one_result, "values": {k: v * scale for k, v in recall["values"].items()}})
-    (mean,) = result_files.average_splits({1: pair[:1], 2: pair[1:]})
+    (mean,) = result_files.average_splits({"1": pair[:1], "2": pair[1:]})
     assert mean["values"] == {"1": pytest.approx(0.15), "5": pytest.approx(0.45)}
 
 

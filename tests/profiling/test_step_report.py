@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from vrl_jax.profiling.hlo_costs import Layouts
 from vrl_jax.profiling.step_report import GIB, StepReport, format_report, format_verdict
 from vrl_jax.profiling.xla_costs import Collective, Costs, Memory, Times
 
@@ -9,6 +10,7 @@ REPORT = StepReport(
     chips=8,
     kind="TPU v5 lite",
     batch=128,
+    microbatch=0,
     dtype="bfloat16",
     remat=None,
     state=GIB,
@@ -28,6 +30,7 @@ def test_a_step_that_fits():
     # 8 GiB for 16 videos beside a state of 1 GiB: 11 GiB hold 22
     text = "Fits: 3.00 of 12.00 GiB are free. About 22 videos per chip would fit"
     assert verdict() == f"{text}, --config.train.batch=176."
+    assert verdict(microbatch=32) == "Fits: 3.00 of 12.00 GiB are free."
 
 
 def test_a_step_that_does_not_fit():
@@ -36,7 +39,9 @@ def test_a_step_that_does_not_fit():
     assert (
         "--config.train.batch=64 (about 8 videos per chip), or 16 chips for the same batch" in text
     )
-    assert "encoder" not in text
+    assert "encoder" not in text and "Options: --config.train.microbatch=64 (at" in text
+    text = verdict(capacity=5.0 * GIB, microbatch=64)
+    assert "Options: a smaller --config.train.microbatch, or a smaller --config.train.batch" in text
     assert "--config.encoder.dtype=bfloat16, or" in verdict(capacity=5.0 * GIB, dtype="float32")
     assert "Options: --config.encoder.remat=True, or" in verdict(capacity=5.0 * GIB, remat=False)
     assert "remat" not in verdict(capacity=5.0 * GIB, remat=True)
@@ -70,5 +75,10 @@ def test_the_table_shows_every_figure():
         in text
     )
     assert text.endswith(verdict())
+    layouts = Layouts({"3x3": 2, "3x1": 3}, {"3x7x7": 1}, 4, 6_000_000)
+    costs = dataclasses.replace(REPORT.costs, layouts=layouts)
+    text = format_report(dataclasses.replace(REPORT, kind="Tesla T4", costs=costs))
+    assert "5 channels-last, 1 channels-first" in text
+    assert "6.00 MB per step, 4 kernels" in text and "Tesla T4 has no bfloat16" in text
     bare = format_report(dataclasses.replace(REPORT, costs=None, times=None))
     assert "operations" not in bare and "all-reduce" not in bare

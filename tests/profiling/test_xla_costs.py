@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from vrl_jax.profiling.device_specs import Chip
+from vrl_jax.profiling.hlo_program import parse_program
 from vrl_jax.profiling.xla_costs import (
     Collective,
     Costs,
@@ -104,12 +105,14 @@ LINES = {
 
 @pytest.mark.parametrize("text", LINES)
 def test_exchanges_as_compilers_write_them(text):
-    assert list_collectives(text, N) == tuple(Collective(*each) for each in LINES[text])
+    assert list_collectives(parse_program(text), N) == tuple(
+        Collective(*each) for each in LINES[text]
+    )
 
 
 def test_kinds_are_told_apart_and_summed():
     text = "\n".join(line for line in LINES if "channel_id=4" not in line)
-    by_kind = {each.kind: each for each in list_collectives(text, N)}
+    by_kind = {each.kind: each for each in list_collectives(parse_program(text), N)}
     assert list(by_kind) == [
         "all-reduce",
         "all-gather",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import dump, dump_lines
-from vrl_jax.report import run_files, run_reader
+from vrl_jax import run_files
+from vrl_jax.report import run_reader
 
 
 def test_cut_last_line_is_skipped(tmp_path):

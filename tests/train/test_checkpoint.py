@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -188,12 +189,21 @@ def resume(folder):
 
 
 @pytest.mark.parametrize("damage", [truncate, zero, lose_data, empty, lose_score, lose_identity])
-def test_a_damaged_checkpoint_is_named_with_the_good_one_before_it(tmp_path, saved, damage):
+def test_a_damaged_checkpoint_is_named_with_the_good_one_before_it(
+    tmp_path, saved, damage, monkeypatch
+):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "3")
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match="damaged checkpoint .*/3: delete it .* of step 2") as run:
         resume(tmp_path)
+    heard.clear()
+    for text in ("Event loop is closed", "another"):  # the former of a read that ends later
+        error = RuntimeError(text)
+        sys.unraisablehook(types.SimpleNamespace(object=None, exc_value=error))
+    assert [str(event.exc_value) for event in heard] == ["another"]
     assert "\n" not in str(run.value) and sorted(tmp_path.rglob("*")) == before
     if damage not in (lose_score, lose_identity):  # an encoder is read without them
         with pytest.raises(ValueError, match="/3: delete it to continue .*, that of step 2"):

@@ -89,6 +89,7 @@ jax.jit(lambda x: x @ x)(jax.numpy.ones((4, 4))).block_until_ready()
 @pytest.mark.parametrize("chosen", [False, True])
 def test_programs_are_kept_in_the_users_cache_or_the_chosen_folder(tmp_path, chosen):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "home")}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     environment.pop("JAX_COMPILATION_CACHE_DIR")
     if chosen:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "own")

@@ -24,6 +24,34 @@ def test_schedule_warms_up_and_falls_along_a_half_cosine():
     np.testing.assert_allclose(rate(50), 0, atol=1e-8)
 
 
+def test_a_cosine_falls_to_its_end():
+    """The schedule of VideoMAE: linear warm-up, end + (peak - end) (1 + cos(pi i / n)) / 2."""
+    optim = AdamW(1.0, reference_batch=256, warmup=0.2, start=0.01, end=0.1)
+    rates = [float(optim.schedule(384, 50)(step)) for step in range(51)]
+    start, peak, end = 0.015, 1.5, 0.15
+    warm = [start + (peak - start) * step / 10 for step in range(10)]
+    fall = [end + (peak - end) * (1 + np.cos(np.pi * i / 40)) / 2 for i in range(41)]
+    np.testing.assert_allclose(rates, warm + fall, atol=1e-6)
+    whole = AdamW(1.0, warmup=0.0, end=0.1, whole_cosine=True).schedule(8, 50)
+    np.testing.assert_allclose([whole(25), whole(50)], [0.55, 0.1], atol=1e-6)
+    with pytest.raises(ValueError, match=r"end=0.1 needs a cosine, drops=\(\), got \(0.5,\)"):
+        SGD(end=0.1, drops=(0.5,))
+
+
+def test_a_whole_cosine_is_met_by_the_warm_up():
+    optim = AdamW(learning_rate=4.8, warmup=35 / 200, start=0.008, whole_cosine=True)
+    rate = optim.schedule(8, 200)
+    expected = [0.008, 4.8 * (1 + np.cos(35 / 200 * np.pi)) / 2, 2.4, 0.703, 0.0]
+    np.testing.assert_allclose(
+        [float(rate(k)) for k in (0, 35, 100, 150, 200)], expected, atol=1e-3
+    )
+    middle = (0.008 + expected[1]) / 2
+    assert float(rate(17)) == pytest.approx(middle, rel=0.03)
+    assert float(AdamW(warmup=0.0, whole_cosine=True).schedule(8, 10)(0)) == pytest.approx(1e-3)
+    with pytest.raises(ValueError, match=r"whole_cosine needs drops=\(\), got \(0.5,\)"):
+        SGD(whole_cosine=True, drops=(0.5,))
+
+
 def test_sgd_couples_decay_and_spares_biases():
     got = first_update(SGD, weight_decay=0.01, momentum=0.0, nesterov=False)
     np.testing.assert_allclose(got["kernel"], [[-0.1 * 0.63, -0.1 * 0.04]], rtol=1e-6)

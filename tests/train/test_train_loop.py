@@ -52,7 +52,9 @@ def launch(
                 config=config,
                 total_steps=total,
                 probe=probe or (lambda s: probed.append(int(s.step)) or {"score": float(s.step)}),
-                meter=MetricsReader(log, config, 10, lambda step: 0.1, lambda: 5),
+                meter=MetricsReader(
+                    log, config, 10, lambda step: 0.1, lambda step: {"unreadable_videos": 5}
+                ),
                 checkpoints=checkpoints,
                 log=log,
             )

@@ -42,14 +42,17 @@ def quadratic(hypergradient, steps=1, rate=0.1):
     )
 
 
-def take(method, first=0):
-    devices = sharding.make_mesh(jax.devices()[:1])
+def take(method, first=0, split=None):
+    """Take a step on one device, or with the state split over `split` devices."""
+    devices = sharding.make_mesh(jax.devices()[: split or 1])
     optimizer = SGD(
         learning_rate=0.2, warmup=0.0, weight_decay=0.0, momentum=0.0, nesterov=False
     ).build(2, 10**6)
-    step = make_step(method, optimizer, Augment(size=4, flip=0.0), 0, devices)
     params = jnp.array(START)
     state = TrainState(jnp.int32(first), params, {}, optimizer.init(params))
+    layout = sharding.state_sharding(devices, state) if split else None
+    step = make_step(method, optimizer, Augment(size=4, flip=0.0), 0, devices, layout=layout)
+    state = jax.device_put(state, layout or sharding.replicated_sharding(devices))
     rows = np.zeros(
         (2 * (1 + (method.inner.steps if method.inner else 0)), 1, 1, 8, 8, 3), np.uint8
     )
@@ -92,7 +95,7 @@ def test_keys_differ_by_purpose_step_and_seed():
 
 
 def test_bfloat16_computation_trains_float32_weights(rng):
-    encoder = Tiny(widths=(4, 6), strides=(2, 2), dtype="bfloat16")
+    encoder = Tiny(widths=(4, 6), strides=(2, 2), dtype="bfloat16", conv="native")
     method = BOD(dim=8, split_at="backbone", ridge=0.03, inner_steps=0).build(
         encoder, SimCLR(hidden=16, layers=2), TrainLength(30, 10)
     )

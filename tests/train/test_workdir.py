@@ -207,6 +207,7 @@ def python(code, environment):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_not_finished_is_none(store):
     code = """
 import jax.numpy as jnp

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vrl_jax import check
 from vrl_jax.augment.photometric import (
@@ -57,6 +57,7 @@ class Augment:
       hue: largest hue shift in either direction, in turns of the colour circle, at most 0.5.
       gray: probability of grayscale.
       gray_kind: "luma", the weighted sum of the channels, or "channel", one random channel.
+      gray_first: grayscale precedes colour jitter, so that hue and saturation of a gray clip stay.
       blur: probability of Gaussian blur.
       sigma: range of its standard deviation, in pixels of the view.
       mean: per-channel mean subtracted from values in [0, 1], as the last step.
@@ -78,6 +79,7 @@ class Augment:
     hue: float = 0.15
     gray: float = 0.2
     gray_kind: str = "luma"
+    gray_first: bool = False
     blur: float = 0.5
     sigma: tuple[float, float] = (0.1, 2.0)
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
@@ -111,6 +113,7 @@ def make_views(
     clips: UInt8[Array, "b k t h w 3"],
     views: tuple[View, ...],
     augment: Augment,
+    rows: Int[Array, " b"] | None = None,
 ) -> Float[Array, "b v t s s 3"]:
     """Generate the views of every video, augmented independently of one another.
 
@@ -122,6 +125,7 @@ def make_views(
       clips: the k clips decoded from each of b videos.
       views: the views to generate; each names one of the k clips.
       augment: the augmentation.
+      rows: of the videos in the global batch; by default `clips` is that batch.
 
     Raises:
       ValueError: a view refers to a clip that was not decoded, or a plain crop is larger than the
@@ -164,7 +168,8 @@ def make_views(
             keys, clips, weak
         )
 
-    return jax.vmap(views_of_video)(jnp.arange(len(clips)), clips[:, np.array(clip_numbers)])
+    rows = jnp.arange(len(clips)) if rows is None else rows
+    return jax.vmap(views_of_video)(rows, clips[:, np.array(clip_numbers)])
 
 
 def average_over_crops(
@@ -186,8 +191,15 @@ def average_over_crops(
     return jax.lax.map(of_one, (jnp.asarray(boxes), jnp.asarray(flipped))).mean(0)
 
 
-def center_view(clips: UInt8[Array, "n t h w 3"], augment: Augment) -> Float[Array, "n t s s 3"]:
-    """Return the largest central square of each clip, resized and normalised."""
+def center_view(
+    clips: UInt8[Array, "n t h w 3"] | Float[Array, "n t h w 3"], augment: Augment
+) -> Float[Array, "n t s s 3"]:
+    """Return the largest central square of each clip, resized and normalised.
+
+    Args:
+      clips: decoded frames, or the same values, 0 to 255, as floats.
+      augment: the input of the encoder.
+    """
 
     def view(clip: Array) -> Array:
         (cropped,) = fixed_crops(_prepare(clip, augment), augment.size, Crops())
@@ -207,8 +219,10 @@ def _make_view(key: Array, clip: Array, augment: Augment, weak: Array | None = N
     else:
         clip = random_resized_crop(keys[0], clip, a.size, a.area, a.aspect)
     plain = random_flip(keys[1], clip, a.flip)
-    clip = color_jitter(keys[2], plain, a.jitter, a.brightness, a.contrast, a.saturation, a.hue)
-    clip = random_grayscale(keys[3], clip, a.gray, a.gray_kind)
+    clip = random_grayscale(keys[3], plain, a.gray, a.gray_kind) if a.gray_first else plain
+    clip = color_jitter(keys[2], clip, a.jitter, a.brightness, a.contrast, a.saturation, a.hue)
+    if not a.gray_first:
+        clip = random_grayscale(keys[3], clip, a.gray, a.gray_kind)
     clip = gaussian_blur(keys[4], clip, a.blur, a.sigma)
     if weak is not None:
         clip = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 5), weak), plain, clip)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from vrl_jax import check
 
@@ -52,6 +52,17 @@ def crop_boxes(
     boxes = np.stack([corners, np.broadcast_to(extent, corners.shape)], axis=1)
     flipped = np.arange(len(crops)) >= len(boxes)
     return np.tile(boxes, (len(crops) // len(boxes), 1, 1)), flipped
+
+
+def mark_box(
+    corner: Int[Array, "2"], extent: Int[Array, "2"], frame: tuple[int, int]
+) -> Bool[Array, "h w"]:
+    """Return a frame that is True inside a box, of which it shows what lies within its borders."""
+    inside = [
+        (jnp.arange(size) >= first) & (jnp.arange(size) < first + length)
+        for size, first, length in zip(frame, corner, extent, strict=True)
+    ]
+    return inside[0][:, None] & inside[1]
 
 
 def cut_crop(

@@ -1,11 +1,12 @@
 """Conversion of weights: `python -m vrl_jax.convert r3d_18.pth --out=r3d_18.safetensors`.
 
 The source is a weight file with the parameter names of torchvision, pytorchvideo, DualVar or SDC
-(see `weight_layouts`), also inside a checkpoint; the folder of a run; or a file written by
-this command. By default the result is a `.safetensors` file for `pretrained.load`;
-`--to=torchvision --out=x.pth` (or `.safetensors`) writes a state dict for `load_state_dict`. Weight
-files do not record the input that they were trained on: correct the printed default with `--size`,
-`--mean` and `--std`.
+(see `weight_layouts`), or of VideoMAE, V-JEPA 2, VideoPrism, ViViT or TimeSformer (see
+`transformer_layouts`), also inside a checkpoint; a folder of `transformers` with `config.json` and
+weights; the folder of a run; or a file written by this command. By default the result is a
+`.safetensors` file for `pretrained.load`; `--to=torchvision --out=x.pth` (or `.safetensors`) writes
+a state dict for `load_state_dict`. Weight files do not record the input that they were trained on:
+correct the printed default with `--size`, `--mean`, `--std`, `--frames`, `--stride` and `--fps`.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import replace
 from vrl_jax.convert import weight_files
 from vrl_jax.convert.weight_layouts import FAMILIES
 from vrl_jax.data import remote_paths
+from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.pretrained import Pretrained
 
 
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     """Convert, and print a summary."""
     parser = argparse.ArgumentParser(prog="vrl convert", description=__doc__)
     parser.add_argument(
-        "source", type=remote_paths.local_path, help="weight file, or folder of a run"
+        "source", type=remote_paths.local_path, help="weight file, or folder of a model or run"
     )
     parser.add_argument("--out", type=remote_paths.local_path, required=True, help="file to write")
     parser.add_argument("--to", choices=("ours", *FAMILIES), default="ours", help="names to write")
@@ -32,17 +34,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, help="side of the input in training, in pixels")
     parser.add_argument("--mean", type=_channels, help="mean of that input, as 0.45,0.45,0.45")
     parser.add_argument("--std", type=_channels, help="its standard deviation, likewise")
+    parser.add_argument("--frames", type=int, help="in a clip of that input")
+    parser.add_argument("--stride", type=int, help="from frame to frame, likewise")
+    parser.add_argument("--fps", type=float, help="that the stride counts at; 0: the video's own")
     args = parser.parse_args(argv)
     inputs = {name: getattr(args, name) for name in ("size", "mean", "std")}
     inputs = {name: value for name, value in inputs.items() if value is not None}
+    cut = {name: getattr(args, name) for name in ("frames", "stride", "fps")}
+    cut = {name: value for name, value in cut.items() if value is not None}
     if args.out.resolve() == args.source.resolve():
         parser.error(f"--out must be another file than the source, got {args.out}")
-    if inputs and args.to != "ours":
-        flags = ", ".join(f"--{name}" for name in inputs)
+    if (inputs or cut) and args.to != "ours":
+        flags = ", ".join(f"--{name}" for name in (*inputs, *cut))
         parser.error(f"files of {args.to} do not record their input: drop {flags}")
     try:
         encoder, unused = weight_files.read_weights(args.source, args.prefix, args.step)
         encoder = replace(encoder, augment=replace(encoder.augment, **inputs))
+        if cut:
+            sampling = replace(encoder.sampling or Sampling(), **cut)
+            encoder = replace(encoder, sampling=sampling)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         weight_files.write_weights(args.out, encoder, args.to)
     except (ValueError, OSError) as error:
@@ -57,9 +67,14 @@ def format_summary(encoder: Pretrained, unused: list[str]) -> str:
     """Return a summary of the encoder that was read, one line per property."""
     augment = encoder.augment
     counts = collections.Counter(".".join(name.split(".")[:2]) for name in unused)
+    clips = encoder.sampling
+    rate = clips and (f"{clips.fps:g} fps" if clips.fps else "the video's own rate")
     lines = [
         f"encoder   {encoder.encoder}, {encoder.count_parameters():,} parameters",
         f"input     {augment.size} x {augment.size}, mean {augment.mean}, std {augment.std}",
+        f"clips     {clips.frames} frames, {clips.layout}, stride {clips.stride} at {rate}"
+        if clips
+        else "clips     unknown",
         *(f"{name:9} {value}" for name, value in encoder.origin.items()),
         f"weights   {encoder.weight_hash()}",
         f"not used  {', '.join(f'{name} ({n})' for name, n in counts.items()) or 'nothing'}",

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from vrl_jax.encoders.attention import TubeletEmbedding
 from vrl_jax.encoders.layers import Conv3d
 
 
@@ -50,6 +51,7 @@ EMBEDDING = LayerKind({"embedding": "weight"})  # (n d) in both
 
 KINDS: dict[type[nn.Module], LayerKind] = {
     Conv3d: CONVOLUTION_3D,
+    TubeletEmbedding: CONVOLUTION_3D,
     nn.Dense: DENSE,
     nn.BatchNorm: BATCH_NORM,
     nn.LayerNorm: LAYER_NORM,

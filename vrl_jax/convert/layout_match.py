@@ -10,10 +10,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vrl_jax.convert.layer_kinds import KINDS, record_kinds
-from vrl_jax.convert.weight_layouts import LAYOUTS, Layout
+from vrl_jax.convert.transformer_layouts import TRANSFORMER_LAYOUTS
+from vrl_jax.convert.weight_layouts import LAYOUTS, Arrays, Layout
 from vrl_jax.methods.network import EncoderConfig
-
-Arrays = Mapping[str, np.ndarray]
 
 COUNTER = "num_batches_tracked"  # PyTorch reads it only if momentum is None
 LISTED_NAMES = 5
@@ -27,7 +26,7 @@ def match_layout(names: Collection[str], prefix: str | None = None) -> tuple[Lay
     Raises:
       ValueError: the names match no layout, several encoders match, or none has the prefix.
     """
-    for layout in LAYOUTS:
+    for layout in (*LAYOUTS, *TRANSFORMER_LAYOUTS):
         anchors = [name for name in names if f".{name}".endswith(f".{layout.anchor}")]
         prefixes = [name.removesuffix(layout.anchor) for name in anchors]
         if not prefixes or not any(name.endswith(layout.companion) for name in names):
@@ -42,34 +41,44 @@ def match_layout(names: Collection[str], prefix: str | None = None) -> tuple[Lay
                 f"prefix must be that of an encoder in the file, one of {prefixes}, got {prefix!r}"
             )
         return layout, prefix
-    layouts = ", ".join(f"{layout.family}'s {layout.network}" for layout in LAYOUTS)
+    layouts = ", ".join(
+        f"{layout.family}'s {layout.network}" for layout in (*LAYOUTS, *TRANSFORMER_LAYOUTS)
+    )
     raise ValueError(f"parameter names must be those of {layouts}; got {shorten_names(names)}")
 
 
 def from_torch(
-    arrays: Arrays, layout: Layout, prefix: str
+    arrays: Arrays, layout: Layout, prefix: str, config: Mapping[str, Any] | None = None
 ) -> tuple[EncoderConfig, dict[str, Any], list[str]]:
     """Return the encoder of a PyTorch state dict, its variables, and the names of unused arrays.
+
+    Args:
+      arrays: the state dict.
+      layout: of its names.
+      prefix: of the encoder's names.
+      config: the config.json beside it, if there is one.
 
     Raises:
       ValueError: arrays are missing, belong to no layer of the encoder, or have another shape.
     """
     heads = tuple(f"{head}." for head in layout.heads)
-    inside = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
-    used = {
-        name: x
-        for name, x in inside.items()
-        if not (name.startswith(heads) or name.endswith(COUNTER))
+    outside = tuple(f"{part}." for part in layout.outside)
+    inside = {
+        name: name.removeprefix(prefix)
+        for name in arrays
+        if name.startswith((prefix, *outside)) and not name.endswith(COUNTER)
     }
-    encoder = layout.encoder(used)
+    layout.check({short: arrays[name] for name, short in inside.items()})
+    inside = {name: short for name, short in inside.items() if not f"{short}.".startswith(heads)}
+    used = layout.prepare({short: arrays[name] for name, short in inside.items()})
+    encoder = layout.encoder(used, config or {})
     expected = torch_arrays(encoder, layout)
     _check(used, {array.name: array.shape for array in expected.values()}, encoder)
     flat = {
         path: np.asarray(used[array.name], np.float32).transpose(np.argsort(array.axes))
         for path, array in expected.items()
     }
-    others = arrays.keys() - {prefix + name for name in used}
-    unused = sorted(name for name in others if not name.endswith(COUNTER))
+    unused = sorted(name for name in arrays.keys() - inside if not name.endswith(COUNTER))
     return encoder, unflatten_dict(flat, sep="/"), unused
 
 
@@ -108,10 +117,11 @@ def torch_arrays(encoder: EncoderConfig, layout: Layout) -> dict[str, TorchArray
     Raises:
       ValueError: an array belongs to a layer whose kind is not in `layer_kinds.KINDS`.
     """
-    clips = jnp.zeros((1, 8, 32, 32, 3))
-    module, key = encoder.module(), jax.random.key(0)
+    side = getattr(encoder, "size", 2 * getattr(encoder, "patch", 16))
+    clips = jax.ShapeDtypeStruct((1, getattr(encoder, "frames", 8), side, side, 3), jnp.float32)
+    init = functools.partial(encoder.module().init, train=False)
     with record_kinds() as kinds:
-        leaves = flatten_dict(jax.eval_shape(lambda: module.init(key, clips, False)), sep="/")
+        leaves = flatten_dict(jax.eval_shape(init, jax.random.key(0), clips), sep="/")
     arrays = {}
     for path, leaf in sorted(leaves.items()):
         layer, _, name = path.partition("/")[2].rpartition("/")

@@ -1,4 +1,4 @@
-"""Weight files of PyTorch and of this package; only those of PyTorch's own format need torch."""
+"""Weights in files and folders; only those of PyTorch's own format need torch."""
 
 import argparse
 import datetime
@@ -6,23 +6,26 @@ import hashlib
 import pathlib
 import types
 import warnings
+import zipfile
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from vrl_jax import pretrained
-from vrl_jax.convert import layout_match
+from vrl_jax.convert import layout_match, model_folder
 from vrl_jax.convert.weight_layouts import find_layout
 from vrl_jax.pretrained import TORCH_SUFFIXES, Pretrained
+
+ARRAY_SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".npz")
 
 # Keys of checkpoints under which trainers store state dicts
 CONTAINERS = (
     *("state_dict", "model_state", "model_state_dict", "model", "network", "net", "module"),
-    *("encoder", "target_encoder", "student", "teacher", "backbone"),
+    *("encoder", "target_encoder", "ema_encoder", "student", "teacher", "backbone"),
     *("model_ema", "ema", "state_dict_ema", "ema_state_dict"),
 )
 
@@ -50,42 +53,81 @@ HARMLESS = (
 def read_weights(
     source: pathlib.Path, prefix: str | None = None, step: int | None = None
 ) -> tuple[Pretrained, list[str]]:
-    """Return the encoder in a weight file or a run, and the names of arrays that it does not use.
+    """Return the encoder in weight files or a run, and the names of arrays that it does not use.
 
     Args:
-      source: the folder of a run, a file of `pretrained.save`, or a PyTorch weight file.
-      prefix: of the parameter names, if a PyTorch file holds several encoders.
+      source: the folder of a run or of a model of `transformers`, a file of `pretrained.save`, or a
+        weight file of PyTorch, safetensors or NumPy.
+      prefix: of the parameter names, if a file holds several encoders.
       step: of the run's checkpoint; the newest by default.
 
     Raises:
-      ValueError: the file cannot be read, or holds no encoder with a known layout.
+      ValueError: a file cannot be read, or holds no encoder with a known layout.
     """
-    if source.suffix in TORCH_SUFFIXES:
-        arrays = read_torch(source)
-    elif source.suffix == ".safetensors" and not _is_ours(source):
-        arrays = load_file(source)
-    elif prefix is not None:
-        raise ValueError(
-            f"prefix must be None, since {source} is not a PyTorch file, got {prefix!r}"
-        )
-    else:
+    files, folder = [source], None
+    if model_folder.is_model(source):
+        files, folder = model_folder.weight_paths(source), source
+    elif source.is_dir() or (source.suffix == ".safetensors" and _is_ours(source)):
+        files = []
+    elif source.suffix not in ARRAY_SUFFIXES:
+        files = []
+    if not files:
+        if prefix is not None:
+            raise ValueError(f"prefix must be None, since {source} has our names, got {prefix!r}")
         return pretrained.load(source, step), []
     if step is not None:
         raise ValueError(f"step must be None, since {source} is not a run, got {step}")
+    arrays, digest = {}, hashlib.sha256()
+    for path in files:
+        part = read_arrays(path)
+        if repeated := sorted(arrays.keys() & part.keys()):
+            raise ValueError(f"{path} repeats {layout_match.shorten_names(repeated)}")
+        arrays |= part
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
     try:
+        config = model_folder.read_json(folder / "config.json") if folder else {}
         layout, prefix = layout_match.match_layout(arrays, prefix)
-        encoder, variables, unused = layout_match.from_torch(arrays, layout, prefix)
+        encoder, variables, unused = layout_match.from_torch(arrays, layout, prefix, config)
+        augment, sampling = model_folder.read_inputs(folder, config, layout, encoder)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {
         "layout": f"{layout.family} {layout.network}",
         "prefix": prefix,
-        "source": source.name,
-        "sha256": digest,
+        "source": source.resolve().name,
+        "sha256": digest.hexdigest(),
     }
-    return Pretrained(encoder, layout.inputs, 0, variables, origin), unused
+    variables = {"batch_stats": {}, **variables}
+    return Pretrained(encoder, augment, 0, variables, origin, sampling=sampling), unused
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file by name, those of bfloat16 in float32.
+
+    Names in `.npz` files have dots for slashes.
+
+    Raises:
+      ValueError: the file cannot be read.
+    """
+    if path.suffix in TORCH_SUFFIXES:
+        return read_torch(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name.replace("/", "."): file[name] for name in file.files}
+        with safetensors.safe_open(path, "np") as file, safetensors.safe_open(path, "flax") as ours:
+            halves = {name for name in file.keys() if file.get_slice(name).get_dtype() == "BF16"}
+            return {
+                name: np.asarray(ours.get_tensor(name), np.float32)  # NumPy has no bfloat16
+                if name in halves
+                else file.get_tensor(name)
+                for name in file.keys()
+            }
+    except (safetensors.SafetensorError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable {path.suffix} file: {error}") from error
 
 
 def write_weights(out: pathlib.Path, encoder: Pretrained, family: str = "ours") -> None:

@@ -19,13 +19,19 @@ names for an R(2+1)D with one block per stage, at `module.backbone.`. The file a
 were not released. Its 3D-ResNet (a stem over seven frames, then pooling) is not supported.
 
 Names do not determine strides: `temporal_stride` is assumed to be 2, as in all of these networks.
+
+Layouts of transformers are in `transformer_layouts`.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
@@ -33,12 +39,18 @@ from vrl_jax.encoders.s3d import S3D
 from vrl_jax.encoders.slowonly import SlowOnly
 from vrl_jax.methods.network import EncoderConfig
 
+Arrays = Mapping[str, np.ndarray]
+
 KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SLOWFAST = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 
 # The first part of the names of heads, in any code base
 HEADS = ("fc", "classifier", "head", "heads", "linear", "mlp", "proj", "projection", "projector")
+
+
+def _accept(arrays: Arrays) -> None:
+    """Accept all arrays."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +65,30 @@ class Layout:
       network: name of the encoder, for messages.
       anchor: a parameter name that only this layout has.
       rename: the path of a layer in our encoder to its name in the code base.
-      encoder: all parameter names to the encoder's config.
-      fits: whether the layout is for an encoder.
+      encoder: all arrays by name, and the config.json beside them or {}, to the encoder's config.
+      fits: whether files of an encoder are written with this layout.
       inputs: the default input of such weights.
       heads: the first parts of the names of heads, which are not converted.
       companion: the end of a name that the file also has, outside the encoder.
+      outside: the first parts of names that belong to the encoder, but lack its prefix.
+      prepare: the arrays of a file to those that `rename` names, where names alone do not do.
+      check: raises `ValueError` for arrays of another encoder with the same names.
+      sampling: the default clips of such weights, where they were published.
     """
 
     family: str
     network: str
     anchor: str
     rename: Callable[[str], str]
-    encoder: Callable[[Collection[str]], EncoderConfig]
+    encoder: Callable[[Arrays, Mapping[str, Any]], EncoderConfig]
     fits: Callable[[EncoderConfig], bool]
     inputs: Augment
     heads: tuple[str, ...] = HEADS
     companion: str = ""
+    outside: tuple[str, ...] = ()
+    prepare: Callable[[Arrays], Arrays] = dict
+    check: Callable[[Arrays], None] = _accept
+    sampling: Sampling | None = None
 
 
 def _blocks(pattern: str, names: Collection[str], first: int = 1) -> tuple[int, ...]:
@@ -164,7 +184,7 @@ _R2PLUS1D = {
     "family": "torchvision",
     "anchor": "layer4.0.conv1.0.0.weight",
     "rename": _torchvision_residual,
-    "encoder": lambda names: R2plus1D(blocks=_torchvision_blocks(names)),
+    "encoder": lambda names, config: R2plus1D(blocks=_torchvision_blocks(names)),
     "fits": lambda encoder: isinstance(encoder, R2plus1D) and encoder.variant == "torchvision",
 }
 
@@ -181,7 +201,7 @@ LAYOUTS = (
         network="R3D",
         anchor="layer4.0.conv1.0.weight",
         rename=_torchvision_r3d,
-        encoder=lambda names: R3D(blocks=_torchvision_blocks(names)),
+        encoder=lambda names, config: R3D(blocks=_torchvision_blocks(names)),
         fits=lambda encoder: isinstance(encoder, R3D),
         inputs=Augment(size=112, **KINETICS),
     ),
@@ -190,7 +210,7 @@ LAYOUTS = (
         network="S3D",
         anchor="features.15.branch0.0.weight",
         rename=_torchvision_s3d,
-        encoder=lambda names: S3D(),
+        encoder=lambda names, config: S3D(),
         fits=lambda encoder: isinstance(encoder, S3D) and not encoder.gated,
         inputs=Augment(size=224, **KINETICS),
     ),
@@ -199,7 +219,7 @@ LAYOUTS = (
         network="Slow-R50",
         anchor="blocks.4.res_blocks.0.branch2.conv_a.weight",
         rename=_pytorchvideo_slow,
-        encoder=lambda names: SlowOnly(
+        encoder=lambda names, config: SlowOnly(
             blocks=_blocks(r"blocks\.([1-4])\.res_blocks\.(\d+)\.", names)
         ),
         fits=lambda encoder: isinstance(encoder, SlowOnly),
@@ -211,7 +231,7 @@ LAYOUTS = (
         network="R(2+1)D",
         anchor="conv5.block1.conv1.spatial_conv.weight",
         rename=_dualvar_residual,
-        encoder=lambda names: R2plus1D(blocks=_dualvar_blocks(names), variant="vcop"),
+        encoder=lambda names, config: R2plus1D(blocks=_dualvar_blocks(names), variant="vcop"),
         fits=lambda encoder: isinstance(encoder, R2plus1D) and encoder.variant == "vcop",
         inputs=Augment(size=112, **IMAGENET),
     ),
@@ -220,7 +240,7 @@ LAYOUTS = (
         network="R3D",
         anchor="conv5.block1.conv1.temporal_spatial_conv.weight",
         rename=_dualvar_residual,
-        encoder=lambda names: R3D(blocks=_dualvar_blocks(names)),
+        encoder=lambda names, config: R3D(blocks=_dualvar_blocks(names)),
         fits=lambda encoder: isinstance(encoder, R3D),
         inputs=Augment(size=112, **IMAGENET),
     ),
@@ -229,12 +249,12 @@ LAYOUTS = (
         network="C3D",
         anchor="conv5b.weight",
         rename=_dualvar_c3d,
-        encoder=lambda names: C3D(),
+        encoder=lambda names, config: C3D(),
         fits=lambda encoder: isinstance(encoder, C3D),
         inputs=Augment(size=112, **IMAGENET),
     ),
 )
-FAMILIES = tuple(dict.fromkeys(layout.family for layout in LAYOUTS))
+FAMILIES = tuple(dict.fromkeys(layout.family for layout in LAYOUTS))  # that can be written
 
 
 def find_layout(encoder: EncoderConfig, family: str) -> Layout:

@@ -9,33 +9,26 @@ same. In evaluation its clips are black, and the evaluation has to count it as w
 """
 
 import copy
-import gc
 import json
 import math
-import os
-import pathlib
-import queue
-import re
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 
 from vrl_jax import check
 from vrl_jax.data import frame_sampling
+from vrl_jax.data.datasets.mixture import VideoMixture
 from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.data.video_dataset import Video, VideoDataset, VideoError
+from vrl_jax.data.loading.mixture_order import MixtureOrder
+from vrl_jax.data.loading.read_timeout import reject_stop_iteration, run_with_timeout
+from vrl_jax.data.loading.worker_batches import iterate_batches
+from vrl_jax.data.video_dataset import VideoDataset, VideoError
 
-T = TypeVar("T")
 TRIES = 10  # videos tried for one row; if all of them fail, the data set is likely absent
-SHARED_MEMORY = pathlib.Path("/dev/shm")  # workers pass batches through it
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,11 @@ class Loader:
         check.positive(time_limit=self.time_limit)
         check.fraction(max_failed=self.max_failed)
 
+    def iterate(self, dataset: grain.MapDataset, batch_bytes: int) -> Iterator[dict[str, Any]]:
+        """Return an iterator over batches of `batch_bytes` that are made ahead of their use."""
+        counts = {"workers": self.workers, "threads": self.threads, "buffer": self.buffer}
+        return iterate_batches(dataset, batch_bytes, **counts)
+
 
 def train_batches(
     source: VideoDataset,
@@ -79,7 +77,8 @@ def train_batches(
 ) -> Iterator[dict[str, Any]]:
     """Return this host's rows of batch `start`, `start + 1`, ..., an infinite iterator.
 
-    Every epoch has each video once, in a new order; epochs may end within a batch. Call `.close()`
+    Every epoch has each video once, in a new order; epochs may end within a batch. The videos of a
+    mixture are in its own order, and each data set has epochs of its own. Call `.close()`
     on the iterator to stop its workers.
 
     Args:
@@ -102,13 +101,41 @@ def train_batches(
       ValueError: `batch` is not divisible by `hosts`, or the data set is empty.
       OSError: the workers' batches do not fit into `/dev/shm`, or a worker died.
     """
-    check.at_least(0, start=start, seed=seed)
+    check.at_least(0, start=start)
+    dataset = train_dataset(
+        source,
+        sampling,
+        size,
+        batch=batch,
+        seed=seed,
+        host=host,
+        hosts=hosts,
+        time_limit=loader.time_limit,
+    )
+    return loader.iterate(dataset[start:], batch // hosts * _clip_bytes(sampling, size))
+
+
+def train_dataset(
+    source: VideoDataset,
+    sampling: Sampling,
+    size: tuple[int, int],
+    *,
+    batch: int,
+    seed: int,
+    host: int = 0,
+    hosts: int = 1,
+    time_limit: float = 60.0,
+) -> grain.MapDataset:
+    """Return the batches of `train_batches` by number; each is made when it is accessed."""
+    check.at_least(0, seed=seed)
     share = _share(source, batch, host, hosts)
-    dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
-    dataset = dataset.random_map(_RandomClips(source, sampling, size, loader.time_limit))
+    if isinstance(source, VideoMixture):
+        dataset = grain.MapDataset.source(MixtureOrder(source, seed)).seed(seed)
+    else:
+        dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+    dataset = dataset.random_map(_RandomClips(source, sampling, size, time_limit))
     rows = grain.MapDataset.range(len(dataset) // hosts).map(_HostRows(dataset, batch, host, share))
-    dataset = rows.batch(share, drop_remainder=True)[start:]
-    return _iterate(dataset, loader, share * _clip_bytes(sampling, size))
+    return rows.batch(share, drop_remainder=True)
 
 
 def eval_batches(
@@ -134,7 +161,7 @@ def eval_batches(
         _UniformClips(source, sampling, size, loader.time_limit)
     )
     dataset = dataset[host::hosts].batch(share)
-    return _iterate(dataset, loader, min(share, len(source)) * _clip_bytes(sampling, size))
+    return loader.iterate(dataset, min(share, len(source)) * _clip_bytes(sampling, size))
 
 
 def eval_row(
@@ -163,15 +190,18 @@ class _Clips:
             video = self.source[index]
         except StopIteration as error:  # grain takes it for the end of an epoch
             name = f"{type(self.source).__name__}[{index}]"
-            raise ValueError(f"{name} raised StopIteration, as `next` of no items does") from error
+            reject_stop_iteration(ValueError, name, error)
+        sampling = self.sampling
+        if isinstance(self.source, VideoMixture):
+            sampling = self.source.adapt_sampling(index, sampling)
 
         def work():
             with video.media.open() as reader:
-                if self.sampling.fps and not reader.fps > 0:
+                if sampling.fps and not reader.fps > 0:
                     raise VideoError(
                         f"{video.id}: it has no frame rate, which sampling.fps requires"
                     )
-                frames = choose(reader.num_frames, reader.fps, self.sampling)
+                frames = choose(reader.num_frames, reader.fps, sampling)
                 return reader.read(frames, self.size)
 
         return run_with_timeout(self.time_limit, video, work)
@@ -189,9 +219,15 @@ class _RandomClips(_Clips, grain.transforms.RandomMap):
                 return _row(clips, index, failed)
             except VideoError as error:
                 failed.append((int(index), str(error)))
-                index, rng = int(spare.integers(len(self.source))), spare
+                index, rng = int(spare.integers(*self._peers(index))), spare
         reasons = "; ".join(reason for _, reason in failed[:3])
         raise VideoError(f"{TRIES} videos in a row cannot be read: {reasons} ...")
+
+    def _peers(self, index: int) -> tuple[int, int]:
+        """Return the range of the videos that may replace a video: those of its data set."""
+        if isinstance(self.source, VideoMixture):
+            return self.source.find_part(index)[1:]
+        return 0, len(self.source)
 
 
 @dataclass(frozen=True)
@@ -223,57 +259,6 @@ def _row(clips: np.ndarray, index: int, failed: list[tuple[int, str]]) -> dict[s
     return {"clips": clips, "index": np.int64(index), "failures": failures}
 
 
-def run_with_timeout(seconds: float, video: Video, work: Callable[[], T]) -> T:
-    """Return the result of `work`; raises `VideoError` if it takes longer than `seconds`.
-
-    A decoder that hangs in native code cannot be interrupted, so its thread is abandoned. A
-    `StopIteration`, which grain takes for the end of an epoch, becomes a `VideoError`, and so does
-    the `RuntimeError` that Python makes from it in a generator.
-    """
-    if not hasattr(_LOCAL, "thread"):
-        _LOCAL.thread = _WorkThread()
-    _LOCAL.thread.tasks.put(work)
-    try:
-        result, error = _LOCAL.thread.done.get(timeout=seconds)
-    except queue.Empty:
-        del _LOCAL.thread
-        raise VideoError(f"{video.id}: could not be read within {seconds:g} s") from None
-    cause = error.__cause__ if isinstance(error, RuntimeError) else error
-    if isinstance(cause, StopIteration):
-        raise VideoError(
-            f"{video.id}: reading it raised StopIteration, as `next` of no items does"
-        ) from error
-    if error:
-        raise error
-    return result
-
-
-class _WorkThread:
-    """A thread that runs tasks for another one; it ends when this object is deleted.
-
-    It is reused from video to video, because new threads are slow to allocate memory.
-    """
-
-    def __init__(self) -> None:
-        self.tasks, self.done = queue.SimpleQueue(), queue.SimpleQueue()
-        threading.Thread(target=_serve, args=(self.tasks, self.done), daemon=True).start()
-
-    def __del__(self) -> None:
-        self.tasks.put(None)
-
-
-_LOCAL = threading.local()  # the `_WorkThread` of each reading thread
-
-
-def _serve(tasks: queue.SimpleQueue, done: queue.SimpleQueue) -> None:
-    while work := tasks.get():
-        try:
-            done.put((work(), None))
-        except BaseException as error:
-            done.put((None, error))
-        del work  # frees what it holds while the thread is idle
-
-
 def _share(source: VideoDataset, batch: int, host: int, hosts: int) -> int:
     check.at_least(1, batch=batch, hosts=hosts)
     check.one_of(tuple(range(hosts)), host=host)
@@ -286,83 +271,3 @@ def _share(source: VideoDataset, batch: int, host: int, hosts: int) -> int:
 
 def _clip_bytes(sampling: Sampling, size: tuple[int, int]) -> int:
     return sampling.clips * sampling.frames * math.prod(size) * 3
-
-
-def _iterate(
-    dataset: grain.MapDataset, loader: Loader, batch_bytes: int
-) -> Iterator[dict[str, Any]]:
-    # The buffer counts batches here; grain's default is 500.
-    options = grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=loader.buffer)
-    batches = dataset.to_iter_dataset(options)
-    if not loader.workers:
-        return iter(batches)
-    # The least that is in use: the batch that each worker makes, and one that is consumed.
-    least = min(loader.workers, len(dataset)) + 1
-    if shared_memory()[0] < least * batch_bytes:
-        _refuse_shared_memory(loader, batch_bytes)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain passes its flags on to workers
-    processes = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=1)
-    batches = batches.mp_prefetch(processes, worker_init_fn=partial(_follow, os.getpid()))
-    return _from_workers(iter(batches), loader, batch_bytes)
-
-
-def shared_memory() -> tuple[float, float]:
-    """Return the free and all bytes of `/dev/shm`; infinite where there is none, as on macOS."""
-    if not SHARED_MEMORY.is_dir():
-        return math.inf, math.inf
-    state = os.statvfs(SHARED_MEMORY)
-    return state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
-
-
-def _from_workers(
-    batches: Iterator[dict[str, Any]], loader: Loader, batch_bytes: int
-) -> Iterator[dict[str, Any]]:
-    """Yield the batches of worker processes; raise `OSError` with a remedy if one of them dies."""
-    try:
-        yield from batches
-    except RuntimeError as error:
-        death = re.search(r"Worker process .* exit code (-?\d+)", str(error))
-        if not death:
-            raise
-        code = int(death[1])
-        if code == -signal.SIGBUS:  # a page of shared memory that does not exist
-            _refuse_shared_memory(loader, batch_bytes)
-        remedy = (
-            "if the machine ran out of memory, lower loader.workers or loader.buffer"
-            if code == -signal.SIGKILL
-            else "a script needs `if __name__ == '__main__':` around the call that starts workers, "
-            "and one from stdin needs loader.workers=0"
-        )
-        raise ChildProcessError(f"a loader worker ended with exit code {code}: {remedy}") from error
-    finally:
-        batches.close()
-        gc.collect()  # the end of a worker is an error whose frames hold its last batch
-
-
-def _refuse_shared_memory(loader: Loader, batch_bytes: int) -> NoReturn:
-    free, size = (number / 1e6 for number in shared_memory())
-    most = loader.workers * (loader.buffer + 4) + 1  # batches, if all wait for the consumer
-    raise OSError(
-        f"{SHARED_MEMORY} has {size:,.0f} MB, {free:,.0f} MB of them free, too little for batches "
-        f"of {batch_bytes / 1e6:,.1f} MB from {loader.workers} workers: start the container with "
-        f"--shm-size={math.ceil(most * batch_bytes / 1e6)}m or --ipc=host, or pass loader.workers=0"
-    )
-
-
-def _follow(parent: int, worker: int, workers: int) -> None:
-    """Make a worker end with its parent and not before.
-
-    Workers ignore signals to the process group, because they feed the training steps until the run
-    has saved a checkpoint. They also end when the run is killed. `parent` is the process id of the
-    run, which a worker cannot look up reliably, since the run may be killed first.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -27,6 +27,9 @@ class Sampling:
         `frames` equal segments of the video, whatever the stride (TSN).
       max_stride: maximum stride of adjacent clips. The stride is drawn uniformly from `stride` to
         `max_stride`, or to the largest stride at which the clips fit; 0 fixes it to `stride`.
+      reach_end: evenly spaced clips reach the end of the video. Those of the large-scale study
+        (arXiv 2104.14558) do not: clip i of k starts at i / k of the room, and with "segments" at
+        i / k of every segment.
     """
 
     frames: int = 16
@@ -35,6 +38,7 @@ class Sampling:
     fps: float = 0.0
     layout: str = "independent"
     max_stride: float = 0.0
+    reach_end: bool = True
 
     def __post_init__(self) -> None:
         """Check counts, rates and layout."""
@@ -71,20 +75,26 @@ def random_clips(
 def uniform_clips(num_frames: int, fps: float, sampling: Sampling) -> Int[np.ndarray, "k t"]:
     """Return the frame indices of evenly spaced clips, from the first to the last that fits.
 
-    A single clip is central. The last frame is repeated in videos shorter than a clip. `fps` is the
-    video's own frame rate. With the layout "centred" a clip extends one stride past its last frame,
-    as DualVar counts; with "segments" the clips take evenly spaced positions in every segment, and
-    a single clip takes the middle.
+    A single clip is central, unless `sampling.reach_end` is False. The last frame is repeated in
+    videos shorter than a clip. `fps` is the video's own frame rate. With the layout "centred" a
+    clip extends one stride past its last frame, as DualVar counts; with "segments" the clips take
+    evenly spaced positions in every segment, and a single clip takes the middle.
     """
     gaps = sampling.clips - 1
     if sampling.layout == "segments":
-        positions = np.arange(sampling.clips) / gaps if gaps else np.full(1, 0.5)
+        if not sampling.reach_end:
+            positions = np.arange(sampling.clips) / sampling.clips
+        else:
+            positions = np.arange(sampling.clips) / gaps if gaps else np.full(1, 0.5)
         return _segment_frames(np.tile(positions[:, None], sampling.frames), num_frames)
     offsets = _offsets(fps, sampling)
     last = max(0, num_frames - 1 - offsets[-1])
     if sampling.layout == "centred":
         last = max(0, num_frames - math.floor(sampling.frames * _step(fps, sampling) + 0.5))
-    starts = np.arange(sampling.clips) * last // gaps if gaps else np.array([last // 2])
+    if not sampling.reach_end:
+        starts = np.arange(sampling.clips) * last // sampling.clips
+    else:
+        starts = np.arange(sampling.clips) * last // gaps if gaps else np.array([last // 2])
     return _clips(starts, offsets, num_frames)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 
 @runtime_checkable
@@ -54,6 +54,10 @@ class VideoError(Exception):
     """A video cannot be decoded; the message has its name and the reason."""
 
 
+class MissingPart(ValueError):
+    """A data set has no such part, as a list of videos to pretrain on has no test videos."""
+
+
 @dataclass(frozen=True)
 class Video:
     """One item of a data set.
@@ -61,12 +65,14 @@ class Video:
     Attributes:
       id: unique in its data set and stable across runs.
       media: opens the frames.
-      labels: label name to class number; all videos of a data set have the same label names.
+      labels: label name to class number, or to the numbers of all its classes in ascending order
+        where a video may have several; all videos of a part have the same label names, and those of
+        one without labels have none.
     """
 
     id: str
     media: VideoHandle
-    labels: Mapping[str, int]
+    labels: Mapping[str, int | tuple[int, ...]]
 
 
 @runtime_checkable
@@ -74,7 +80,7 @@ class VideoDataset(Protocol):
     """One part of a data set: a fixed sequence of videos.
 
     Attributes:
-      classes: label name to class names, in the order of the class numbers.
+      classes: label name to class names, in the order of the class numbers; empty without labels.
       mirror_safe: whether all labels are invariant to a horizontal flip.
     """
 
@@ -94,9 +100,11 @@ class VideoDataset(Protocol):
 class Splits(Protocol):
     """A data set with its splits, as a config names it.
 
-    Its methods raise `ValueError` where the root is missing or empty. The data set of a published
-    benchmark has its name ("ucf101", "hmdb51", "diving48", "ssv2" or "k400") in the class attribute
-    `benchmark`, from which an evaluation takes the settings of a paper; others have "" or none.
+    Its methods raise `ValueError` where the root is missing or empty, and `MissingPart` where the
+    data set has no such part. Videos to pretrain on need neither labels nor other parts. The data
+    set of a published benchmark has its name ("ucf101", "hmdb51", "diving48", "ssv2" or "k400") in
+    the class attribute `benchmark`, from which an evaluation takes the settings of a paper; others
+    have "" or none.
     """
 
     def pretrain(self) -> VideoDataset:
@@ -140,8 +148,11 @@ class HasMasks(Protocol):
 class HasTwins(Protocol):
     """A `VideoDataset` whose videos exist with one factor changed and all others fixed."""
 
-    def twins(self) -> tuple[VideoDataset, VideoDataset]:
-        """Return the videos with other motion, then those with another appearance, in order."""
+    def twins(self) -> Mapping[str, VideoDataset]:
+        """Return the videos with one factor changed, in order, by the name of the factor.
+
+        "dynamic" is the motion and "static" the appearance; there may be others.
+        """
         ...
 
 
@@ -155,6 +166,7 @@ class VideoList:
       hash: hash of the data set, if it was indexed.
       left_out: number of further videos of the data set that are left out: unreadable ones, and
         those outside of the expected folders.
+      reverse_safe: whether views may be played backwards; False where each label has a reverse.
     """
 
     videos: tuple[Video, ...]
@@ -162,6 +174,7 @@ class VideoList:
     mirror_safe: bool = True
     hash: str = ""
     left_out: int = 0
+    reverse_safe: bool = True
 
     def __len__(self) -> int:
         """Return the number of videos."""
@@ -176,13 +189,43 @@ class VideoList:
         return f"VideoList({len(self.videos)} videos)"
 
 
+def is_multilabel(source: VideoDataset, label: str) -> bool:
+    """Return whether a video may have several classes of a label."""
+    return len(source) > 0 and isinstance(source[0].labels[label], tuple)
+
+
+def label_array(
+    source: VideoDataset, label: str
+) -> Int[np.ndarray, " n"] | Bool[np.ndarray, "n c"]:
+    """Return the class numbers of all videos; a mask of the classes where they have several."""
+    values = [source[index].labels[label] for index in range(len(source))]
+    if not is_multilabel(source, label):
+        return np.array(values)
+    mask = np.zeros((len(values), len(source.classes[label])), bool)
+    for row, numbers in zip(mask, values, strict=True):
+        row[list(numbers)] = True
+    return mask
+
+
 def take_subset(source: VideoDataset, videos: int) -> VideoDataset:
     """Return at most `videos` videos, evenly spaced over the data set; 0 returns all of them."""
     if not 0 < videos < len(source):
         return source
     indices = np.linspace(0, len(source) - 1, videos).round().astype(int)
     subset = tuple(source[int(index)] for index in indices)
-    return VideoList(subset, source.classes, source.mirror_safe)
+    return copy_list(source, subset)
+
+
+def copy_list(source: VideoDataset, videos: tuple[Video, ...]) -> VideoList:
+    """Return a list of videos with the classes of another data set, and what it allows."""
+    return VideoList(
+        videos, source.classes, source.mirror_safe, reverse_safe=is_reverse_safe(source)
+    )
+
+
+def is_reverse_safe(source: VideoDataset) -> bool:
+    """Return whether views may be played backwards, which a data set need not say."""
+    return getattr(source, "reverse_safe", True)
 
 
 def fingerprint(source: VideoDataset) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from vrl_jax.detection import multilabel_probe
 from vrl_jax.detection.ava_boxes import Boxes
 from vrl_jax.detection.box_features import BoxFeatures
 from vrl_jax.detection.frame_metrics import frame_mean_ap
+from vrl_jax.probes import multilabel_probe
 from vrl_jax.probes.linear_probe import LinearProbe
 
 

@@ -5,7 +5,25 @@ from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
 from vrl_jax.encoders.s3d import S3D
 from vrl_jax.encoders.slowonly import SlowOnly
+from vrl_jax.encoders.timesformer import TimeSformer
 from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.encoders.videomae import VideoMAE
+from vrl_jax.encoders.videoprism import VideoPrism
 from vrl_jax.encoders.vit import ViT
+from vrl_jax.encoders.vivit import ViViT
+from vrl_jax.encoders.vjepa2 import VJEPA2
 
-__all__ = ["C3D", "R2plus1D", "R3D", "S3D", "SlowOnly", "Tiny", "ViT"]
+__all__ = [
+    "C3D",
+    "R2plus1D",
+    "R3D",
+    "S3D",
+    "SlowOnly",
+    "TimeSformer",
+    "Tiny",
+    "VJEPA2",
+    "ViT",
+    "ViViT",
+    "VideoMAE",
+    "VideoPrism",
+]

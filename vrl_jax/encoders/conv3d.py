@@ -1,7 +1,8 @@
-"""3-D convolution and max pooling composed of operations that are fast in XLA on CPU.
+"""Formulations of 3-D convolution and max pooling by operations that are fast on a platform.
 
 XLA's CPU backend is fast at 2-D convolutions and matrix products. It is slow at 3-D convolutions
-and at gradients of pooling, and uses a naive loop where a map is smaller than the kernel.
+and at gradients of pooling, and uses a naive loop where a map is smaller than the kernel. On GPU,
+XLA gives the channels-last layout of tensor cores to 2-D convolutions only.
 """
 
 import functools
@@ -14,12 +15,47 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
-def conv3d_folded(
+def conv3d_native(
     x: Float[Array, "b t h w i"],
     kernel: Float[Array, "kt kh kw i o"],
     strides: tuple[int, int, int],
 ) -> Float[Array, "b _ _ _ o"]:
-    """Compute `layers.conv3d_native` as a sum over temporal taps of per-frame 2-D convolutions.
+    """Convolve over time and space, padding each axis by (k-1)//2 on both sides."""
+    padding = [((k - 1) // 2,) * 2 for k in kernel.shape[:3]]
+    axes = ("NDHWC", "DHWIO", "NDHWC")
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=axes)
+
+
+def conv3d_planar(
+    x: Float[Array, "b t h w i"],
+    kernel: Float[Array, "kt kh kw i o"],
+    strides: tuple[int, int, int],
+) -> Float[Array, "b _ _ _ o"]:
+    """Compute `conv3d_native` by a 2-D convolution where the kernel is flat.
+
+    A kernel over one frame convolves all frames as a batch, and a kernel over time only convolves
+    (time, flattened space); a kernel of one position is one or the other. It is no matrix product,
+    because XLA's GPU compiler would fuse what precedes it, and does not always succeed. A kernel
+    over time and space stays a 3-D convolution.
+
+    A barrier keeps XLA from moving the final reshape into the operations that follow. Half of them
+    would then have four axes, and maps between the halves would be stored.
+    """
+    taps, *extent = kernel.shape[:3]
+    if extent == [1, 1] and (taps > 1 or max(strides[1:]) == 1):
+        return lax.optimization_barrier(_conv_time(x, kernel, strides))
+    if taps == 1:
+        y = _fold_frames(x[:, :: strides[0]], kernel[0], strides[1:])
+        return lax.optimization_barrier(y)
+    return conv3d_native(x, kernel, strides)
+
+
+def conv3d_per_tap(
+    x: Float[Array, "b t h w i"],
+    kernel: Float[Array, "kt kh kw i o"],
+    strides: tuple[int, int, int],
+) -> Float[Array, "b _ _ _ o"]:
+    """Compute `conv3d_native` as a sum over temporal taps of per-frame 2-D convolutions.
 
     Each tap convolves only the frames that it overlaps, not the padding. Three cases are faster
     otherwise:
@@ -33,9 +69,7 @@ def conv3d_folded(
     """
     (taps, *extent, inputs, outputs), stride, space = kernel.shape, strides[0], strides[1:]
     if extent == [1, 1] and 1 < taps <= x.shape[1]:
-        x = x[:, :, :: space[0], :: space[1]]
-        y = _conv2d(x.reshape(*x.shape[:2], -1, inputs), kernel[:, 0], (stride, 1))
-        return y.reshape(len(x), -1, *x.shape[2:4], outputs)
+        return _conv_time(x, kernel, strides)
     if inputs < outputs and taps * outputs <= 64:
         wide = _conv_frames(x, jnp.concatenate(list(kernel), axis=-1), space)
         by_tap = jnp.split(wide, taps, axis=-1)
@@ -102,8 +136,7 @@ def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> j
     """
     (height, width), (rows, columns) = x.shape[2:4], kernel.shape[:2]
     if rows * columns > 1 and -(-height // strides[0]) * -(-width // strides[1]) >= rows * columns:
-        y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides)
-        return y.reshape(*x.shape[:2], *y.shape[1:])
+        return _fold_frames(x, kernel, strides)
     return sum(
         jnp.pad(
             _product(x[:, :, down, across], kernel[i, j]),
@@ -112,6 +145,19 @@ def _conv_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> j
         for i, down, pad_height in _overlaps(rows, height, strides[0])
         for j, across, pad_width in _overlaps(columns, width, strides[1])
     )
+
+
+def _conv_time(x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int]) -> jax.Array:
+    """Convolve over time only, as a 2-D convolution over (time, flattened space)."""
+    x = x[:, :, :: strides[1], :: strides[2]]
+    y = _conv2d(x.reshape(*x.shape[:2], -1, x.shape[-1]), kernel[:, 0], (strides[0], 1))
+    return y.reshape(x.shape[0], -1, *x.shape[2:4], kernel.shape[-1])
+
+
+def _fold_frames(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
+    """Convolve each frame, as a 2-D convolution whose batch is all frames."""
+    y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, strides)
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -125,7 +171,7 @@ def _conv2d(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Ar
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=axes)
 
 
-def max_pool_folded(
+def max_pool_by_axis(
     x: Float[Array, "b t h w c"],
     window: tuple[int, int, int],
     strides: tuple[int, int, int],

@@ -10,48 +10,52 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.conv3d import conv3d_folded, max_pool_folded
+from vrl_jax.encoders.conv3d import (
+    conv3d_native,
+    conv3d_per_tap,
+    conv3d_planar,
+    max_pool_by_axis,
+)
 from vrl_jax.types import Features
 
-FORMULATIONS = ("auto", "native", "folded")
+FORMULATIONS = {"native": conv3d_native, "planar": conv3d_planar, "per_tap": conv3d_per_tap}
 
 
 def check_compute(dtype: str, formulation: str) -> None:
     """Raise `ValueError` unless `dtype` and `formulation` are among those of encoders."""
     check.one_of(("float32", "bfloat16"), dtype=dtype)
-    check.one_of(FORMULATIONS, conv=formulation)
+    check.one_of(("auto", *FORMULATIONS), conv=formulation)
 
 
-def default_formulation(platform: str) -> str:
-    """Return the formulation that "auto" selects on a platform: "cpu", "gpu" or "tpu"."""
-    return "folded" if platform == "cpu" else "native"
+def default_formulation(platform: str, dtype: str) -> str:
+    """Return the formulation that "auto" selects.
+
+    XLA's GPU backend keeps 3-D convolutions channels-first, and in float32 also the 2-D ones of
+    GPUs before Hopper. Planar convolutions would then add transposes.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+      dtype: of the computation.
+    """
+    if platform == "gpu":
+        return "planar" if dtype == "bfloat16" else "native"
+    return "per_tap" if platform == "cpu" else "native"
 
 
-def is_folded(formulation: str) -> bool:
-    """Return whether a formulation is `conv3d_folded`, resolving "auto" for the default backend."""
+def resolve_formulation(formulation: str, dtype: str = "float32") -> str:
+    """Return the formulation, for "auto" that of the default backend."""
     if formulation == "auto":
-        formulation = default_formulation(jax.default_backend())
-    return formulation == "folded"
+        return default_formulation(jax.default_backend(), dtype)
+    return formulation
 
 
 def materialize(x: Float[Array, "*shape"], formulation: str) -> Float[Array, "*shape"]:
-    """Keep XLA from recomputing a feature map at every use, if convolutions are folded (on CPU).
+    """Keep XLA from recomputing a feature map at every use, if convolutions are per tap (on CPU).
 
     XLA recomputes cheap maps, and the output of a residual block depends on all blocks before it.
     On CPU, XLA respects this only with `vrl_jax.train.sharding.compiler_options`.
     """
-    return lax.optimization_barrier(x) if is_folded(formulation) else x
-
-
-def conv3d_native(
-    x: Float[Array, "b t h w i"],
-    kernel: Float[Array, "kt kh kw i o"],
-    strides: tuple[int, int, int],
-) -> Float[Array, "b _ _ _ o"]:
-    """Convolve over time and space, padding each axis by (k-1)//2 on both sides."""
-    padding = [((k - 1) // 2,) * 2 for k in kernel.shape[:3]]
-    axes = ("NDHWC", "DHWIO", "NDHWC")
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=axes)
+    return lax.optimization_barrier(x) if resolve_formulation(formulation) == "per_tap" else x
 
 
 class Conv3d(nn.Module):
@@ -64,7 +68,8 @@ class Conv3d(nn.Module):
       features: output channels.
       kernel: extent in time, height, width.
       strides: in time, height, width.
-      formulation: "native", "folded" (see `conv3d_folded`), or "auto": folded on CPU.
+      formulation: "native", "planar" or "per_tap" (`conv3d_native` ...), or "auto": see
+        `default_formulation`.
       dtype: of the computation; kernel and bias are float32.
       bias: whether output channels have a bias, initialised to zero.
     """
@@ -81,7 +86,7 @@ class Conv3d(nn.Module):
         """Convolve `x`."""
         he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", he_normal, (*self.kernel, x.shape[-1], self.features))
-        convolve = conv3d_folded if is_folded(self.formulation) else conv3d_native
+        convolve = FORMULATIONS[resolve_formulation(self.formulation, self.dtype)]
         y = convolve(x.astype(self.dtype), jnp.asarray(kernel, self.dtype), self.strides)
         if not self.bias:
             return y
@@ -90,17 +95,27 @@ class Conv3d(nn.Module):
 
 
 def batch_norm(
-    train: bool, dtype: str, name: str, decay: float = 0.9, epsilon: float = 1e-5
+    train: bool,
+    dtype: str,
+    name: str | None,
+    decay: float = 0.9,
+    epsilon: float = 1e-5,
+    two_pass: bool = False,
 ) -> nn.BatchNorm:
     """Return batch normalisation, by default with PyTorch's constants; variables are float32.
 
     The variance is E[x²] - E[x]², in one pass over the map. It loses digits in a channel whose mean
     is large beside its spread: 12% at a ratio of 100. Convolutions of normalised inputs are far
     from that, and a second pass moves about 2% more bytes in an R3D-18 step. Heads and probes, with
-    inputs of any scale, take two passes.
+    inputs of any scale, take two passes; `two_pass` does so here, as PyTorch does.
     """
     return nn.BatchNorm(
-        use_running_average=not train, momentum=decay, epsilon=epsilon, dtype=dtype, name=name
+        use_running_average=not train,
+        momentum=decay,
+        epsilon=epsilon,
+        dtype=dtype,
+        use_fast_variance=not two_pass,
+        name=name,
     )
 
 
@@ -113,7 +128,7 @@ class ConvNorm(nn.Module):
     Attributes:
       mid: channels between the spatial and the temporal convolution; 0 for a 3-D convolution.
       features, kernel, strides, formulation, dtype: as in `Conv3d`.
-      decay, epsilon: of the normalisation, see `batch_norm`.
+      decay, epsilon, two_pass: of the normalisation, see `batch_norm`.
     """
 
     features: int
@@ -124,12 +139,20 @@ class ConvNorm(nn.Module):
     dtype: str = "float32"
     decay: float = 0.9
     epsilon: float = 1e-5
+    two_pass: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"], train: bool) -> Float[Array, "b _ _ _ o"]:
         """Convolve and normalise `x`, with batch statistics if `train`."""
         options = {"formulation": self.formulation, "dtype": self.dtype}
-        norm = partial(batch_norm, train, self.dtype, decay=self.decay, epsilon=self.epsilon)
+        norm = partial(
+            batch_norm,
+            train,
+            self.dtype,
+            decay=self.decay,
+            epsilon=self.epsilon,
+            two_pass=self.two_pass,
+        )
         (kt, kh, kw), (st, sh, sw) = self.kernel, self.strides
         if self.mid:
             x = Conv3d(self.mid, (1, kh, kw), (1, sh, sw), **options, name="spatial")(x)
@@ -149,7 +172,7 @@ def max_pool(
 ) -> Float[Array, "b _ _ _ c"]:
     """Return the maximum over windows of time, height and width.
 
-    Where maxima tie, the first receives the gradient; with folded convolutions they share it.
+    Where maxima tie, the first receives the gradient; with per-tap convolutions they share it.
 
     Args:
       x: the map.
@@ -168,9 +191,9 @@ def max_pool(
             f"clips are too small: max pooling over {window} needs a larger map, "
             f"got {t} x {h} x {w}"
         )
-    if not is_folded(formulation):
+    if resolve_formulation(formulation) != "per_tap":
         return nn.max_pool(x, window, strides, padding)
-    return max_pool_folded(x, window, strides, padding)
+    return max_pool_by_axis(x, window, strides, padding)
 
 
 def pool_features(stages: list[Float[Array, "b _ _ _ _"]]) -> Features:
@@ -199,6 +222,22 @@ def pool_to_grid(features: Features, cells: int) -> Float[Array, "*b t d"]:
     bins = _bins(height, cells), _bins(width, cells)
     x = jnp.einsum("...hwc,yh,xw->...yxc", x, *bins, precision="highest")
     return x.reshape(*x.shape[:-3], -1)
+
+
+def pool_to_segments(frames: Float[Array, "*b t d"], segments: int) -> Float[Array, "*b n"]:
+    """Average frame vectors over segments of the clip and concatenate them in order.
+
+    The result holds an order of events, which the mean over time cannot. If the number of frames is
+    not a multiple of `segments`, neighbouring segments share a frame.
+
+    Raises:
+      ValueError: fewer frames than segments.
+    """
+    if segments > frames.shape[-2]:
+        raise ValueError(f"segments must be at most {frames.shape[-2]}, the frames, got {segments}")
+    weights = _bins(frames.shape[-2], segments)
+    means = jnp.einsum("...td,st->...sd", frames.astype(jnp.float32), weights, precision="highest")
+    return means.reshape(*means.shape[:-2], -1)
 
 
 def _bins(length: int, cells: int) -> Float[Array, "cells length"]:

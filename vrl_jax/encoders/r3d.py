@@ -8,7 +8,13 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vrl_jax import check
-from vrl_jax.encoders.layers import ConvNorm, check_compute, materialize, pool_features
+from vrl_jax.encoders.layers import (
+    ConvNorm,
+    check_compute,
+    materialize,
+    pool_features,
+    resolve_formulation,
+)
 from vrl_jax.types import Features
 
 WIDTHS = (64, 128, 256, 512)
@@ -24,7 +30,8 @@ class R3D:
       temporal_stride: of stages 2 to 4; 1 keeps the temporal resolution, `t' = t`, 2 divides it by
         eight.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`.
+      conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`; "planar" is
+        "native" here.
       remat: recompute the activations within blocks in the backward pass: less memory, about a
         third more operations.
     """
@@ -46,7 +53,10 @@ class R3D:
 
     def module(self) -> nn.Module:
         """Build the network."""
-        conv = partial(ConvNorm, formulation=self.conv, dtype=self.dtype)
+        formulation = resolve_formulation(self.conv, self.dtype)
+        if formulation == "planar":  # 2-D shortcuts between 3-D convolutions would add transposes
+            formulation = "native"
+        conv = partial(ConvNorm, formulation=formulation, dtype=self.dtype)
 
         def block(inputs: int, features: int, strides: Strides) -> Residual:
             plain = inputs == features and strides == (1, 1, 1)

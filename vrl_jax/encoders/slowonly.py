@@ -25,12 +25,14 @@ class SlowOnly:
       conv: formulation of the convolutions, see `vrl_jax.encoders.layers.Conv3d`.
       remat: recompute the activations within blocks in the backward pass: less memory, about a
         third more operations.
+      two_pass: batch statistics in two passes, as PyTorch computes them; see `batch_norm`.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     dtype: str = "float32"
     conv: str = "auto"
     remat: bool = False
+    two_pass: bool = False
 
     def __post_init__(self):
         if len(self.blocks) != len(WIDTHS) or min(self.blocks) < 1:
@@ -57,7 +59,9 @@ class SlowOnlyNet(nn.Module):
     @nn.compact
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
         """Encode `clips`, with batch statistics if `train`, else with running statistics."""
-        conv = partial(ConvNorm, formulation=self.config.conv, dtype=self.config.dtype)
+        config = self.config
+        norm = {"dtype": config.dtype, "two_pass": config.two_pass}
+        conv = partial(ConvNorm, formulation=config.conv, **norm)
         bottleneck = nn.remat(Bottleneck, static_argnums=2) if self.config.remat else Bottleneck
         x = nn.relu(conv(WIDTHS[0], (1, 7, 7), (1, 2, 2), name="stem")(clips, train))
         x = max_pool(x, (1, 3, 3), (1, 2, 2), self.config.conv)

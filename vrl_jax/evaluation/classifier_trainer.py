@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Array
 
 from vrl_jax import config
+from vrl_jax.augment.mixing import Mix
 from vrl_jax.data.video_dataset import fingerprint
 from vrl_jax.evaluation.eval_protocol import TrainInput, match_pretrained_input
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.supervised_step import Classifier, init_classifier, make_supervised_step
+from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.train import sharding
 from vrl_jax.train.checkpoint import Checkpoints
 from vrl_jax.train.optim import Optimizer
@@ -36,6 +38,15 @@ class TrainableHead(Protocol):
     batch: int
     frozen: bool
     encoder_rate: float
+    microbatch: int
+    layer_decay: float
+    mix: Mix
+    smoothing: float
+    average: float
+
+    def encoder_module(self, encoder: EncoderConfig) -> nn.Module:
+        """Return the network that is trained, or read."""
+        ...
 
     def head(self, classes: int) -> nn.Module:
         """Return the classifier, a module `(inputs, train) -> logits f32[b classes]`."""
@@ -70,7 +81,7 @@ class ClassifierTrainer:
         """Encoder and head as pure functions."""
         protocol, task = self.protocol, self.task
         classes = len(task.train.classes[task.evaluation.label])
-        encoder, head = task.model.encoder.module(), protocol.head(classes)
+        encoder, head = protocol.encoder_module(task.model.encoder), protocol.head(classes)
         return Classifier(encoder, head, protocol.frozen, protocol.head_inputs)
 
     def run(self) -> TrainState | None:
@@ -107,10 +118,27 @@ class ClassifierTrainer:
         with Checkpoints(folder.checkpoints, 1, identity, before_save=folder.push) as checkpoints:
             state = run_session(
                 lambda: init_classifier(
-                    classifier, optimizer, model.variables, views, train.seed, task.mesh
+                    classifier,
+                    optimizer,
+                    model.variables,
+                    views,
+                    train.seed,
+                    task.mesh,
+                    bool(protocol.average),
                 ),
                 lambda say: make_supervised_step(
-                    classifier, optimizer, augment, train.seed, task.mesh, protocol.encoder_rate
+                    classifier,
+                    optimizer,
+                    augment,
+                    train.seed,
+                    task.mesh,
+                    protocol.encoder_rate,
+                    protocol.microbatch,
+                    layer_rates=self._layer_rates(),
+                    strong=protocol.train.strong,
+                    mix=protocol.mix,
+                    smoothing=protocol.smoothing,
+                    average=protocol.average,
                 ),
                 self._batches,
                 workdir=folder,
@@ -123,6 +151,10 @@ class ClassifierTrainer:
                 quarantine=task.quarantine,
             )
         return state if int(state.step) == self.steps else None
+
+    def _layer_rates(self) -> dict[str, float] | None:
+        model, decay = self.task.model, self.protocol.layer_decay
+        return model.encoder.layer_rates(model.variables["params"], decay) if decay < 1 else None
 
     def _log(self, start: int) -> Log | NullLog:
         if jax.process_index():

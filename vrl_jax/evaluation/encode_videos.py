@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -53,21 +54,37 @@ def compile_encoder(model: Pretrained, pick: Callable[..., Any]) -> Callable[...
 
     It runs on all devices of this process, which must divide n.
     """
-    mesh = make_mesh(jax.local_devices())
 
     def encode(variables: Any, clips: Array, *more: Array) -> Any:
-        loaded = replace(
-            model, variables=variables
-        )  # an argument, so that weights are no constants of the program
+        loaded = replace(model, variables=variables)
         return pick(loaded(center_view(clips, model.augment)), *more)
 
-    variables = jax.device_put(model.variables, replicated_sharding(mesh))
+    return _compile(encode, model.variables)
+
+
+def compile_with_parts(model: Pretrained) -> Callable[..., Any]:
+    """Return a function of clips u8 [n t h w 3] to features and the method's parts, side by side.
+
+    It runs on all devices of this process, which must divide n.
+    """
+
+    def encode(weights: Any, clips: Array) -> Array:
+        variables, parts = weights
+        views = center_view(clips, model.augment)
+        features = replace(model, variables=variables)(views).clip
+        return jnp.concatenate([features, model.parts.joined(parts, views)], axis=1)
+
+    return _compile(encode, (model.variables, model.parts.weights))
+
+
+def _compile(encode: Callable[..., Any], weights: Any) -> Callable[..., Any]:
+    """Compile `encode(weights, *rows)`: weights are an argument, not constants of the program."""
+    mesh = make_mesh(jax.local_devices())
+    weights = jax.device_put(weights, replicated_sharding(mesh))
     compiled = jax.jit(
         encode, out_shardings=batch_sharding(mesh), compiler_options=compiler_options(mesh)
     )
-    return lambda *rows: jax.device_get(
-        compiled(variables, *(shard_rows(mesh, row) for row in rows))
-    )
+    return lambda *rows: jax.device_get(compiled(weights, *(shard_rows(mesh, row) for row in rows)))
 
 
 def pad_rows(rows: np.ndarray, count: int) -> np.ndarray:
@@ -93,7 +110,7 @@ def read_encode_config(
     clips: int,
     resize: tuple[int, int] | None = None,
 ) -> EncodeConfig:
-    """Return the settings of the options; missing ones are those of the encoder's run.
+    """Return the settings of the options; missing ones are those of the encoder.
 
     Without a run, frames are decoded to the size that the weights expect.
 
@@ -104,10 +121,10 @@ def read_encode_config(
     cut = {name: options[name] for name in ("frames", "stride", "fps", "layout")}
     cut = {name: value for name, value in cut.items() if value is not None}
     run = model.experiment
-    if not run and not {"frames", "stride"} <= cut.keys():
+    if not model.sampling and not {"frames", "stride"} <= cut.keys():
         raise ValueError(f"{args.model} does not define its clips: pass --frames and --stride")
     cut |= {"clips": clips, "max_stride": 0.0}  # a stride is drawn in pretraining alone
-    sampling = replace(run.sampling if run else Sampling(), **cut)
+    sampling = replace(model.sampling or Sampling(), **cut)
     resize = resize or (run.resize if run else (model.augment.size, model.augment.size))
     check_batch(make_mesh(jax.local_devices()), "batch", args.batch)
     loader = Loader(workers=args.workers, time_limit=args.time_limit)

@@ -28,11 +28,12 @@ class Evaluation:
       protocol: how the encoder is evaluated, a component of `vrl_jax.evaluation.protocols`.
       benchmark: name of the data set, such as "ucf101", where its class does not tell it.
       splits: official splits to average over; () for the data as they are.
-      init: folder of a run, or a file written by `vrl_jax.convert`; "" is `encoder`, untrained.
+      init: folder of a run or of `vrl_jax.export`, a file written by `vrl_jax.convert`, or
+        "module:name" of a function, see `vrl_jax.encoders.external`; "" is `encoder`, untrained.
       step: checkpoint of the run; -1 takes the newest.
       encoder: the network where there is no `init`.
       label: label that classifiers and retrieval use; probes and factors use all.
-      untrained: evaluate the same encoder without training as well.
+      untrained: evaluate the same encoder without training as well; a function has none.
       batch: videos encoded at a time, over all devices.
       seed: of classifier, order, augmentation and untrained weights.
       log_every: steps between records of training.

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from vrl_jax import check, config
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.augment.spatial_crops import Crops
+from vrl_jax.augment.training_views import StrongAugment
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.pretrained import Pretrained
@@ -47,12 +48,15 @@ class TrainInput:
       resize: height and width that frames are decoded to.
       augment: how a clip becomes a view; mean and std are those of the encoder's pretraining.
       repeats: clips of a video in an epoch.
+      strong: RandAugment, random erasing and repeated augmentation, as published recipes for
+        transformers have them.
     """
 
     sampling: Sampling
     resize: tuple[int, int]
     augment: Augment
     repeats: int = 1
+    strong: StrongAugment = StrongAugment()
 
     def __post_init__(self):
         check.at_least(1, repeats=self.repeats, resize=min(self.resize))
@@ -93,7 +97,8 @@ class RunInput:
 class EvalProtocol(Protocol):
     """An evaluation protocol: a frozen dataclass that a config names as `protocol`.
 
-    `task` is an `EvalTask`: one encoder, its videos and devices.
+    `task` is an `EvalTask`: one encoder, its videos and devices. A field `subset`, a `TrainSubset`,
+    is optional: with it, few labels are drawn before `check` and `evaluate`.
 
     Attributes:
       task: short name of the evaluation, such as "linear"; results carry it.
@@ -207,7 +212,8 @@ def _run_input(model: Pretrained | None) -> EvalInput:
         return EvalInput(sampling, run.resize, run.augment.size)
     size = model.augment.size if model else Augment().size
     resize = round(size * 8 / 7), round(size * 171 / 112)
-    return EvalInput(Sampling(16, 2, 10), resize, size, Crops(share=7 / 8))
+    sampling = replace((model and model.sampling) or Sampling(16, 2), clips=10)
+    return EvalInput(sampling, resize, size, Crops(share=7 / 8))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

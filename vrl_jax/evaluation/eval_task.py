@@ -3,15 +3,16 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vrl_jax import check
 from vrl_jax.augment.clip_views import average_over_crops
-from vrl_jax.data.video_dataset import VideoDataset
+from vrl_jax.data.video_dataset import VideoDataset, is_multilabel
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.eval_protocol import Deviations, EvalInput, EvalProtocol
 from vrl_jax.evaluation.feature_extraction import compile_sharded, extract_bank, host_eval_batches
@@ -22,7 +23,7 @@ from vrl_jax.evaluation.result_stamp import (
     stamp_result,
 )
 from vrl_jax.pretrained import Pretrained
-from vrl_jax.probes import result_files
+from vrl_jax.probes import leakage, result_files
 from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.result_files import Result
 from vrl_jax.report import write_report
@@ -44,6 +45,7 @@ class EvalTask:
       model: the encoder.
       init: name of the encoder in results.
       split: official split; 0 where there is none.
+      draw: number of the random subset that `train` is; -1 without one.
       train: training videos; the test videos where groups are left out.
       test: test videos.
       folder: gets checkpoints, logs, results and a report.
@@ -59,12 +61,28 @@ class EvalTask:
     model: Pretrained
     init: str
     split: int
+    draw: int
     train: VideoDataset
     test: VideoDataset
     folder: Workdir
     mesh: Mesh
     quiet: bool = False
     quarantine: Quarantine | None = None
+
+    def require_one_class(self, label: str) -> None:
+        """Raise `ValueError` if a label is unknown, or may have several classes per video."""
+        check.one_of(tuple(self.test.classes), label=label)
+        if is_multilabel(self.test, label):
+            raise ValueError(
+                f"label {label!r} has several classes per video, which only the protocol Probes "
+                "evaluates: choose another protocol or --config.label"
+            )
+
+    @property
+    def name(self) -> str:
+        """Split and draw, such as "1" or "1 draw 0", which a mean over them lists."""
+        parts = [str(self.split)] * (self.split > 0) + [f"draw {self.draw}"] * (self.draw >= 0)
+        return " ".join(parts)
 
     def run(self) -> list[Result] | None:
         """Evaluate, write and return the results; None if training was interrupted by a signal.
@@ -105,6 +123,17 @@ class EvalTask:
             quarantine=self.quarantine,
         )
 
+    def part_widths(self) -> dict[str, int]:
+        """Return the widths of the method's parts by name; empty where none were loaded."""
+        if self.model.parts is None:
+            return {}
+        return self.model.parts.widths((1, self.input.sampling.frames, *2 * (self.input.size,), 3))
+
+    def part_banks(self, part: str) -> dict[str, FeatureBank]:
+        """Return the parts that the method makes of the videos of "train" or "test", by name."""
+        parts = self.model.parts
+        return leakage.split_bank(self.bank(parts.joined, parts.weights, part), self.part_widths())
+
     def batches(self, source: VideoDataset) -> Iterator[dict[str, Any]]:
         """Return this host's batches of a data set, in the clips of the protocol."""
         test, evaluation = self.input, self.evaluation
@@ -142,6 +171,9 @@ class EvalTask:
             "averaged": averaged,
             **protocol.stamp(self),
         }
+        if self.draw >= 0:
+            subset = {**asdict(protocol.subset), "draw": self.draw, "videos": len(self.train)}
+            settings["subset"] = subset
         if protocol.published:
             settings["of"] = evaluation.benchmark_name()
         if self.deviations:

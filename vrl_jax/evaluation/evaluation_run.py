@@ -12,12 +12,14 @@ import jax
 
 from vrl_jax import pretrained
 from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.datasets.mixture import Mixture
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video_dataset import Splits, check_disjoint
 from vrl_jax.evaluation.eval_config import Evaluation
 from vrl_jax.evaluation.eval_protocol import find_deviations
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.neighbour_gallery import GALLERY
+from vrl_jax.evaluation.train_subset import TrainSubset
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import result_files
 from vrl_jax.probes.result_files import Result
@@ -49,15 +51,22 @@ class EvaluationRun:
             evaluation = replace(evaluation, encoder=trained.encoder)
         models = [(evaluation.init, trained)] if trained else []
         self._input = test = evaluation.protocol.input_for(trained)
-        if evaluation.untrained or not trained:
+        has_weights = trained is None or trained.count_parameters()
+        if not trained or (evaluation.untrained and has_weights):
             augment = replace(trained.augment if trained else Augment(), size=test.size)
             frames, seed = test.sampling.frames, evaluation.seed
             plain = pretrained.init_untrained(evaluation.encoder, augment, frames, seed)
             models.append((UNTRAINED, plain))
         self._evaluation = evaluation
-        splits = evaluation.splits or (0,)
+        subset = getattr(evaluation.protocol, "subset", TrainSubset())
+        draws = range(subset.draws) if subset else (-1,)
         self._tasks = [
-            [self._task(init, model, split) for split in splits] for init, model in models
+            [
+                self._task(init, model, split, draw)
+                for split in evaluation.splits or (0,)
+                for draw in draws
+            ]
+            for init, model in models
         ]
 
     def __call__(self) -> bool:
@@ -71,15 +80,12 @@ class EvaluationRun:
         all_results = []
         with self._workdir:
             for tasks in self._tasks:
-                by_split = {}
+                by_name = {}
                 for task in tasks:
-                    by_split[task.split] = task.run()
-                    if by_split[task.split] is None:
+                    by_name[task.name] = results = task.run()
+                    if results is None:
                         return False
-                several = len(tasks) > 1
-                all_results += (
-                    result_files.average_splits(by_split) if several else by_split[tasks[0].split]
-                )
+                all_results += result_files.average_splits(by_name) if len(tasks) > 1 else results
             if not jax.process_index():
                 self._write(all_results)
         return True
@@ -88,7 +94,7 @@ class EvaluationRun:
         """Return the tasks and their settings, for `--dry_run`."""
         evaluation, first = self._evaluation, self._tasks[0][0]
         rows = [
-            f"{task.init or UNTRAINED}, split {task.split or 'none'}: {len(task.train):,} training "
+            f"{task.init or UNTRAINED}, split {task.name or 'none'}: {len(task.train):,} training "
             f"and {len(task.test):,} test videos"
             for tasks in self._tasks
             for task in tasks
@@ -120,13 +126,24 @@ class EvaluationRun:
         report = write_report(self._workdir.local)
         print(f"report: {self._workdir.path / report.name}")
 
-    def _task(self, init: str, model: Pretrained, split: int) -> EvalTask:
+    def _task(self, init: str, model: Pretrained, split: int, draw: int) -> EvalTask:
         evaluation, mesh = self._evaluation, sharding.make_mesh()
         data = replace(evaluation.data, split=split) if split else evaluation.data
         test = data.test()
         protocol = evaluation.protocol.adapt(test)
         train = test if protocol.group else data.train()
+        if not test.classes or not train.classes:
+            part = "training" if test.classes else "test"
+            raise ValueError(f"an evaluation needs labels, but the {part} videos have none")
+        if draw >= 0:
+            if protocol.group:
+                raise ValueError(
+                    f"protocol.subset needs training videos, but protocol.group={protocol.group!r} "
+                    "leaves groups of the test videos out"
+                )
+            train = protocol.subset.draw(train, evaluation.label, draw)
         folder = UNTRAINED if init == UNTRAINED else "trained"
+        folder += f"-split{split}" * (split > 0) + f"-draw{draw}" * (draw >= 0)
         task = EvalTask(
             evaluation=evaluation,
             protocol=protocol,
@@ -135,9 +152,10 @@ class EvaluationRun:
             model=model,
             init=init,
             split=split,
+            draw=draw,
             train=train,
             test=test,
-            folder=self._workdir.subfolder(f"{folder}-split{split}" if split else folder),
+            folder=self._workdir.subfolder(folder),
             mesh=mesh,
             quiet=self._quiet,
         )
@@ -156,6 +174,9 @@ def check_no_test_leakage(pretraining: Splits | None, data: Splits) -> None:
       pretraining: data of pretraining, where known.
       data: data of the evaluation.
     """
+    if isinstance(pretraining, Mixture):
+        for share in pretraining.shares:
+            check_no_test_leakage(share.data, data)
     if type(pretraining) is type(data) and getattr(pretraining, "split", 0) != getattr(
         data, "split", 0
     ):
@@ -170,4 +191,5 @@ def _load_encoder(evaluation: Evaluation) -> Pretrained | None:
         raise ValueError(f"init={UNTRAINED!r} is the name of the untrained encoder: rename the run")
     if not evaluation.init:
         return None
-    return pretrained.load(evaluation.init, None if evaluation.step < 0 else evaluation.step)
+    step = None if evaluation.step < 0 else evaluation.step
+    return pretrained.load(evaluation.init, step, getattr(evaluation.protocol, "parts", False))

@@ -16,6 +16,7 @@ from vrl_jax.train.sharding import (
     any_process,
     batch_sharding,
     compiler_options,
+    gather,
     replicated_sharding,
     shard_rows,
 )
@@ -24,12 +25,14 @@ from vrl_jax.train.sharding import (
 def compile_sharded(
     encode: Callable[[Any, jax.Array], jax.Array], mesh: Mesh
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """Compile `encode(weights, clips)`: from this host's clips to the rows of all hosts in turn."""
-    everywhere = replicated_sharding(mesh)
+    """Compile `encode(weights, clips)`: from this host's clips to the rows of all hosts in turn.
+
+    The weights may be split over the mesh.
+    """
     compiled = jax.jit(
-        encode,
-        in_shardings=(everywhere, batch_sharding(mesh)),
-        out_shardings=everywhere,
+        lambda weights, clips: encode(gather(weights, mesh), clips),
+        in_shardings=(None, batch_sharding(mesh)),
+        out_shardings=replicated_sharding(mesh),
         compiler_options=compiler_options(mesh),
     )
     return lambda weights, clips: jax.device_get(compiled(weights, shard_rows(mesh, clips)))

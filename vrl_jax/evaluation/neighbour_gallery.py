@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.probes import retrieval
@@ -39,25 +39,34 @@ def find_neighbours(
     chosen = readable[np.linspace(0, len(readable) - 1, count).astype(int)]
     indices, similarity = _nearest(chosen, train_bank, test_bank, group, center)
     names = [name for name in queries.classes if name != group]
-    own = np.stack([test_bank.labels[name][chosen] for name in names], axis=-1)
-    neighbour_labels = np.stack([train_bank.labels[name][indices] for name in names], axis=-1)
+    labels = [(test_bank.labels[name][chosen], train_bank.labels[name][indices]) for name in names]
 
-    def spell(codes):
-        return ", ".join(
-            queries.classes[name][code] for name, code in zip(names, codes, strict=True)
-        )
+    def spell(bank, video):
+        return ", ".join(spell_label(queries.classes[n], bank.labels[n][video]) for n in names)
 
     return {
         "queries": np.stack([read(queries, q)[0] for q in chosen.tolist()]),
-        "query_labels": np.array([spell(codes) for codes in own]),
+        "query_labels": np.array([spell(test_bank, q) for q in chosen]),
         "gallery": np.stack(
             [np.stack([read(gallery, i)[0] for i in row]) for row in indices.tolist()]
         ),
-        "gallery_labels": np.array([[spell(codes) for codes in row] for row in neighbour_labels]),
+        "gallery_labels": np.array([[spell(train_bank, i) for i in row] for row in indices]),
         "similarity": similarity,
-        "same": neighbour_labels == own[:, None],
+        "same": np.stack([_share_class(own[:, None], others) for own, others in labels], axis=-1),
         "label_names": np.array(names),
     }
+
+
+def spell_label(classes: tuple[str, ...], label: np.integer | Bool[np.ndarray, " c"]) -> str:
+    """Return the class of a number, or the classes of a mask."""
+    if np.ndim(label) == 0:
+        return classes[label]
+    return " + ".join(np.array(classes)[label]) or "none"
+
+
+def _share_class(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return whether labels are equal or, where they are masks, have a class in common."""
+    return (own & others).any(-1) if own.ndim == 3 else own == others
 
 
 def _nearest(

@@ -18,7 +18,7 @@ def describe_input(test: EvalInput, augment: Augment) -> dict[str, Any]:
         "frames": test.sampling.frames,
         "stride": test.sampling.stride,
         "fps": test.sampling.fps,
-        "layout": test.sampling.layout,
+        "layout": test.sampling.layout + ", not to the end" * (not test.sampling.reach_end),
         "decoded": "{} x {}".format(*test.resize),
         "resolution": f"{test.size} x {test.size}",
         "input_mean": list(augment.mean),

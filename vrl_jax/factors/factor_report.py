@@ -4,55 +4,29 @@ All numbers come from one pass over the training videos and one over the test vi
 a clip is made from the same decoded frames.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
-from vrl_jax import check
 from vrl_jax.data.video_dataset import VideoDataset
-from vrl_jax.factors import frame_order, koopman_spectrum, units
+from vrl_jax.factors import koopman_spectrum, label_accuracy, units
 from vrl_jax.factors.frame_order import ViewFeatures
 from vrl_jax.factors.koopman_spectrum import ClipOperators
+from vrl_jax.factors.label_accuracy import PROBED, FactorConfig
 from vrl_jax.factors.test_views import ViewExtractor
-from vrl_jax.probes.linear_probe import LinearProbe
+from vrl_jax.probes import collapse, leakage
+from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.result_files import Result
 
 Clips = UInt8[np.ndarray, "m t h w 3"]
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
-BACKGROUNDS = {"scuba": "sinusoidal stripes", "scuba-stills": "frames of other classes"}
-
-
-@dataclass(frozen=True)
-class FactorConfig:
-    """Evaluation of static and dynamic factors.
-
-    Attributes:
-      permutations: number of random frame orders of the test clips, the same for all clips.
-      threshold: correlation above which a channel is static or dynamic.
-      radius: distance from 1 within which an eigenvalue is static.
-      ridge: regularisation of the operators, see `koopman.fit`.
-      seed: of permutations, styles and backgrounds.
-      group: label for leave-one-group-out evaluation on the test videos, such as the person; ""
-        trains on the training videos and tests on the test videos.
-      linear: settings of all linear probes, also of the pixel baselines.
-    """
-
-    permutations: int = 3
-    threshold: float = 0.5
-    radius: float = 0.1
-    ridge: float = 1e-3
-    seed: int = 0
-    group: str = ""
-    linear: LinearProbe = LinearProbe()
-
-    def __post_init__(self) -> None:
-        check.at_least(1, permutations=self.permutations)
-        check.positive(radius=self.radius, ridge=self.ridge)
-        check.at_least(0, seed=self.seed)
-        check.fraction(threshold=self.threshold)
+ENCODED = (*PROBED, "style")  # prefixes of the views with features
+PIXELS = "pixels"  # the layer of results that need no encoder
 
 
 class FactorReport(NamedTuple):
@@ -62,11 +36,13 @@ class FactorReport(NamedTuple):
       results: as from `run_probes`; names have a prefix up to "/" by group.
       arrays: the per-channel and per-clip data behind the results, by name, for an npz file.
       skipped: prefix of results that could not be measured, with the reason.
+      layers: results of every layer, its name under "layer", where `layers` were given.
     """
 
     results: list[Result]
     arrays: Arrays
     skipped: dict[str, str]
+    layers: list[Result]
 
 
 def report_factors(
@@ -77,11 +53,15 @@ def report_factors(
     *,
     rows: int,
     hosts: int = 1,
-    config: FactorConfig = FactorConfig(),
+    config: FactorConfig,
     stamp: Mapping[str, Any],
-    frames: Callable[[Clips], Float[np.ndarray, "_ t d"]] | None = None,
+    frames: tuple[int, int] | None = None,
+    parts: Callable[[Clips], Float[np.ndarray, "_ d"]] | None = None,
+    widths: Mapping[str, int] | None = None,
     masks: VideoDataset | None = None,
-    twins: tuple[VideoDataset, VideoDataset] | None = None,
+    twins: Mapping[str, VideoDataset] | None = None,
+    layers: Mapping[str, int] | None = None,
+    tokens: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> FactorReport:
     """Measure frame order, arrow of time, pixel baselines, units, and optionally SCUBA and spectra.
 
@@ -97,121 +77,170 @@ def report_factors(
       hosts: number of hosts that share the videos.
       config: the settings.
       stamp: entries added to every result.
-      frames: like `encode`, but to at least 5 frame features per clip; enables the spectrum.
+      frames: shape (t, d) of the frame features, at least 5 of a clip, that `encode` returns last;
+        enables the spectrum.
+      parts: like `encode`, but to the embeddings of the method side by side; enables the table of
+        leakage (see `vrl_jax.probes.leakage`).
+      widths: width of each of these embeddings, by name.
       masks: foreground masks of the test videos as videos, white in the foreground; enables SCUBA
         and SCUFO (`scuba.load_masks` reads them; rendered videos provide their own).
-      twins: the test videos with only the motion changed, and with only the appearance changed;
-        enables units from pairs with known factors.
+      twins: the test videos with one factor changed, see `HasTwins`; enables units from pairs with
+        known factors.
+      layers: widths by name of the layers that `encode` returns side by side, where it returns
+        several; the last are the features that `results` describe.
+      tokens: shapes (t, s, d) by layer of the tokens that follow the features of all layers side
+        by side; enables the attentive probe. Only those of ordered clips are kept.
     """
-    extractor = ViewExtractor(encode, batches, rows, hosts, config.seed)
+    token_shapes = tokens or {}
+    token_columns = _side_by_side({name: math.prod(t) for name, t in token_shapes.items()})
+    extractor = ViewExtractor(
+        encode,
+        batches,
+        rows,
+        hosts,
+        config.seed,
+        config.segments,
+        parts,
+        widths or {},
+        tokens=sum(map(math.prod, token_shapes.values())),
+        frames=math.prod(frames) if frames else 0,
+    )
     operators: list[ClipOperators] = []
 
-    def fit(clips: Clips) -> None:
-        operators.append(koopman_spectrum.fit_operators(frames(clips), config.ridge))
+    def fit(rows: Float[np.ndarray, "_ _"]) -> None:
+        vectors = rows.reshape(-1, *frames)
+        operators.append(koopman_spectrum.fit_operators(vectors, config.ridge))
 
     test_features = extractor.extract_test(
-        test, config.permutations, masks, fit if frames else None
+        test, config.permutations, masks, fit if frames else None, config.conflict
     )
     train_features = test_features if config.group else extractor.extract_train(train)
-    results = [_arrow_of_time(train_features, test_features, config)]
-    for label in [name for name in test.classes if name != config.group]:
-        results += _label_results(train_features, test_features, label, test.classes[label], config)
-    parts = _units_by_pairs(extractor, test_features, twins, config.threshold)
+    names = (twins or {}) if parts else [name for name in ("dynamic", "static") if twins]
+    changed = {name: extractor.extract_ordered(twins[name]) for name in names}
+    layered: list[Result] = []
+    columns = _side_by_side(layers) if layers else {"": slice(None)}
+    for number, (name, own) in enumerate(columns.items(), start=1):
+        take = partial(
+            _take_layer,
+            columns=own,
+            encoded_only=number < len(columns),
+            tokens=(token_columns[name], token_shapes[name]) if tokens else None,
+        )
+        layer_test = take(test_features)
+        layer_train = layer_test if config.group else take(train_features)
+        layer_changed = {factor: take(twin) for factor, twin in changed.items()}
+        results, described = _measure_features(
+            layer_train, layer_test, layer_changed, test.classes, config
+        )
+        if layers:
+            layered += _list_layer(name, layer_test, results, described)
+    test_features, changed = layer_test, layer_changed  # those of the last layer
+    results += leakage.measure_responses(
+        _part_banks(test_features), {name: _part_banks(twin) for name, twin in changed.items()}
+    )
     skipped = {}
-    if not _has_mask(test_features).any():
+    if not parts:
+        skipped["leakage"] = "there are no embeddings besides the features"
+    if not label_accuracy.has_mask(test_features).any():
         skipped["scuba"] = "there are no masks" if masks is None else "no mask could be read"
     if frames:
         by_video = _by_video(operators, ~test_features.unreadable, rows, hosts)
-        parts.append(koopman_spectrum.describe_spectra(by_video, config.radius))
+        described.append(koopman_spectrum.describe_spectra(by_video, config.radius))
     else:
         skipped["koopman"] = "there are no frame features"
-    results += [result for part, _ in parts for result in part]
-    arrays = {name: array for _, part in parts for name, array in part.items()}
-    return FactorReport([{**stamp, **result} for result in results], arrays, skipped)
+    results += [result for group, _ in described for result in group]
+    arrays = {name: array for _, group in described for name, array in group.items()}
+    return FactorReport([{**stamp, **result} for result in results], arrays, skipped, layered)
 
 
-def _arrow_of_time(train: ViewFeatures, test: ViewFeatures, config: FactorConfig) -> Result:
-    correct = frame_order.arrow_of_time(train, test, group=config.group, settings=config.linear)
-    return {
-        "name": "arrow/forward-backward",
-        "label": "direction",
-        "value": float(correct.mean()),
-        "metric": "top-1 accuracy",
-        "chance": 0.5,
-        "per_class": {"forward": float(correct[0].mean()), "backward": float(correct[1].mean())},
-    }
+def _side_by_side(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Return the columns of parts that stand side by side."""
+    ends = accumulate(widths.values())
+    return {name: slice(end - widths[name], end) for name, end in zip(widths, ends, strict=True)}
 
 
-def _label_results(
+def _take_layer(
+    features: ViewFeatures,
+    columns: slice,
+    encoded_only: bool,
+    tokens: tuple[slice, tuple[int, int, int]] | None,
+) -> ViewFeatures:
+    """Return the views with the features of one layer, and the views that have none as they are.
+
+    Args:
+      features: views with the features of all layers.
+      columns: those of the layer.
+      encoded_only: leave out pixel baselines and parts, which no layer has.
+      tokens: columns and shape of the layer's tokens.
+    """
+    views = {}
+    for name, view in features.views.items():
+        prefix = name.partition("/")[0]
+        if prefix in ENCODED:
+            views[name] = np.ascontiguousarray(view[:, columns])
+        elif prefix == "tokens":
+            views[name] = view[:, tokens[0]].reshape(-1, *tokens[1])
+        elif not encoded_only or prefix == "mask":
+            views[name] = view
+    return features._replace(views=views)
+
+
+def _measure_features(
     train: ViewFeatures,
     test: ViewFeatures,
-    label: str,
-    classes: tuple[str, ...],
+    changed: Mapping[str, ViewFeatures],
+    classes: Mapping[str, tuple[str, ...]],
     config: FactorConfig,
+) -> tuple[list[Result], list[tuple[list[Result], Arrays]]]:
+    """Return the accuracies of all labels, and the units with their correlations."""
+    results = []
+    for label in [name for name in classes if name not in (config.group, config.cluster)]:
+        results += label_accuracy.measure_label(train, test, label, classes[label], config)
+    results.append(label_accuracy.measure_direction(train, test, config))
+    return results, _units_by_pairs(test, changed, config.threshold)
+
+
+def _list_layer(
+    layer: str,
+    test: ViewFeatures,
+    results: list[Result],
+    described: list[tuple[list[Result], Arrays]],
 ) -> list[Result]:
-    """Return the results of one label: frame order, pixel baselines, SCUBA and SCUFO."""
-    labels = test.labels[label]
-
-    def probe(train_view: str, views: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Return by view which test videos a probe of `train_view` predicts correctly."""
-        predictions = frame_order.predict_views(
-            train,
-            test,
-            label,
-            len(classes),
-            views,
-            train_view=train_view,
-            group=config.group,
-            settings=config.linear,
-        )
-        return {view: predicted == labels for view, predicted in predictions.items()}
-
-    views = [view for view in test.views if view.partition("/")[0] in ("order", *BACKGROUNDS)]
-    correct = probe("order/ordered", tuple(views))
-    results = frame_order.compare_orders(_with_prefix("order", correct), labels, classes)
-    for name in ("floor/appearance", "floor/motion"):
-        baseline = frame_order.summarize_accuracy(probe(name, (name,))[name], labels, classes)
-        results.append({"name": name, **baseline})
-    mask = _has_mask(test)
-    for name, background in BACKGROUNDS.items() if mask.any() else ():
-        details = {"background": background, "videos": int(mask.sum())}
-        for result in _contrast(_with_prefix(name, correct), mask, labels, classes):
-            results.append({**result, **details, "name": f"{name}/{result['name']}"})
-    return [{"label": label, **result} for result in results]
-
-
-def _contrast(
-    correct: Mapping[str, np.ndarray],
-    mask: Bool[np.ndarray, "n"],
-    labels: Int[np.ndarray, "n"],
-    classes: tuple[str, ...],
-) -> list[Result]:
-    """Return accuracies on SCUBA and SCUFO, and contrasted accuracy, of the videos with a mask.
-
-    Contrasted: correct on SCUBA and wrong on SCUFO. It is 0 for a constant prediction, which is
-    correct on both or on neither.
-    """
-    scuba, scufo, labels = correct["scuba"][mask], correct["scufo"][mask], labels[mask]
-    contrasted = frame_order.summarize_accuracy(scuba & ~scufo, labels, classes)
-    contrasted |= {"metric": "contrasted accuracy", "chance": 0.0}
+    """Return the results of a layer with its name and its effective rank, without classes."""
+    features = test.views["order/ordered"][~test.unreadable]
+    rank = {
+        "name": "rank/effective",
+        "label": "clips",
+        "value": collapse.collapse_metrics(features)["effective_rank"],
+        "metric": "effective rank",
+        "width": features.shape[1],
+    }
     return [
-        {"name": "scuba", **frame_order.summarize_accuracy(scuba, labels, classes)},
-        {"name": "scufo", **frame_order.summarize_accuracy(scufo, labels, classes)},
-        {"name": "contrasted", **contrasted},
+        {
+            "layer": PIXELS if result["name"].startswith("floor/") else layer,
+            **{key: entry for key, entry in result.items() if "per_class" not in key},
+        }
+        for result in [*results, *(each for group, _ in described for each in group), rank]
+        if not result["name"].startswith("leakage/")
     ]
 
 
+def _part_banks(features: ViewFeatures) -> dict[str, FeatureBank]:
+    """Return the parts of ordered clips by name."""
+    return {
+        name: FeatureBank(view, features.labels, features.unreadable)
+        for name, view in label_accuracy.strip_prefix("part", features.views).items()
+    }
+
+
 def _units_by_pairs(
-    extractor: ViewExtractor,
-    test: ViewFeatures,
-    twins: tuple[VideoDataset, VideoDataset] | None,
-    threshold: float,
+    test: ViewFeatures, twins: Mapping[str, ViewFeatures], threshold: float
 ) -> list[tuple[list[Result], Arrays]]:
     """Return units from shuffled and restyled clips, and from twins with known factors."""
     shuffled = [view for name, view in test.views.items() if name.startswith("order/shuffled")]
     parts = [_units(test, shuffled, test.views["style/restyled"], "restyled", threshold)]
-    if twins is not None:
-        moved, restyled = (extractor.extract_ordered(one).views["order/ordered"] for one in twins)
+    if twins:
+        moved, restyled = (twins[name].views["order/ordered"] for name in ("dynamic", "static"))
         parts.append(_units(test, [moved], restyled, "known factors", threshold))
     return parts
 
@@ -241,20 +270,6 @@ def _units(
     counts = units.unit_shares(static, dynamic, threshold)
     arrays = {f"units/{pairs}/static": static, f"units/{pairs}/dynamic": dynamic}
     return [{"label": pairs, **result} for result in counts], arrays
-
-
-def _has_mask(test: ViewFeatures) -> Bool[np.ndarray, "n"]:
-    """Return for which videos a mask marks any foreground."""
-    return test.views.get("mask/share", np.zeros((len(test.unreadable), 1)))[:, 0] > 0
-
-
-def _with_prefix(prefix: str, views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the views with a prefix, under names without it."""
-    return {
-        view.removeprefix(f"{prefix}/"): array
-        for view, array in views.items()
-        if view.startswith(f"{prefix}/")
-    }
 
 
 def _by_video(

@@ -14,17 +14,19 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from vrl_jax import check
 from vrl_jax.probes import linear_probe
+from vrl_jax.probes.attentive_probe import AttentiveProbe, fit_attentive
+from vrl_jax.probes.bootstrap import describe_interval
 from vrl_jax.probes.linear_probe import LinearProbe
 from vrl_jax.probes.result_files import UNREADABLE, chance_level
 
-Views = Mapping[str, Float[np.ndarray, "n _"]]
+Views = Mapping[str, Float[np.ndarray, "n ..."]]
 
 
 class ViewFeatures(NamedTuple):
     """Features of several views of a dataset's videos.
 
     Attributes:
-      views: one row per video, by the name of the view.
+      views: one row per video, by the name of the view; of "tokens/ordered" f32[n t s d].
       labels: class numbers by label name.
       unreadable: whether the video could not be read.
     """
@@ -80,6 +82,7 @@ def predict_views(
     *,
     train_view: str,
     group: str,
+    cluster: str = "",
     settings: LinearProbe,
 ) -> dict[str, Int[np.ndarray, "n"]]:
     """Train a probe on one view and return its predictions on other views of the test videos.
@@ -94,6 +97,7 @@ def predict_views(
       views: views of the test videos.
       train_view: the view to train on.
       group: see `probe_folds`.
+      cluster: see `ProbeSuite`.
       settings: of the probe.
     """
     predictions = {view: np.full(len(test.unreadable), UNREADABLE) for view in views}
@@ -105,11 +109,37 @@ def predict_views(
             np.tile(test.labels[label][rows], len(views)),
             num_classes=classes,
             settings=settings,
-            groups=train.labels[group] if group else None,
+            groups=train.labels[group or cluster] if group or cluster else None,
             mask=train_mask,
         )
         for view, part in zip(views, np.split(probe.predictions, len(views)), strict=True):
             predictions[view][rows] = part
+    return predictions
+
+
+def predict_attentive(
+    train: ViewFeatures,
+    test: ViewFeatures,
+    label: str,
+    classes: int,
+    *,
+    group: str,
+    settings: AttentiveProbe,
+) -> Int[np.ndarray, "n"]:
+    """Train an attentive probe on the tokens of ordered clips and return its predictions.
+
+    Arguments are those of `predict_views`.
+    """
+    predictions = np.full(len(test.unreadable), UNREADABLE)
+    for train_mask, rows in probe_folds(train, test, group):
+        predictions[rows] = fit_attentive(
+            train.views["tokens/ordered"],
+            train.labels[label],
+            test.views["tokens/ordered"][rows],
+            num_classes=classes,
+            settings=settings,
+            mask=train_mask,
+        )
     return predictions
 
 
@@ -166,16 +196,19 @@ def summarize_accuracy(
     correct: Float[np.ndarray, "n"] | Bool[np.ndarray, "n"],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
+    clusters: Int[np.ndarray, "n"] | None = None,
 ) -> dict[str, Any]:
     """Return accuracy, chance level, and the accuracy of each class that occurs.
 
-    Chance is the accuracy of always predicting the most frequent class.
+    Chance is the accuracy of always predicting the most frequent class. With `clusters` there is
+    an interval as well, see `describe_interval`.
     """
     by_class = {name: correct[labels == number] for number, name in enumerate(classes)}
     return {
         "value": float(correct.mean()),
         "metric": "top-1 accuracy",
         "chance": chance_level(labels),
+        **describe_interval(correct, clusters),
         "per_class": {name: float(part.mean()) for name, part in by_class.items() if len(part)},
     }
 
@@ -184,17 +217,19 @@ def compare_orders(
     correct: Mapping[str, Bool[np.ndarray, "n"]],
     labels: Int[np.ndarray, "n"],
     classes: tuple[str, ...],
+    clusters: Int[np.ndarray, "n"] | None = None,
 ) -> list[dict[str, Any]]:
     """Return accuracies on ordered, shuffled, reversed, frozen and held clips.
 
     Shuffled is the mean over permutations. A drop is relative to the accuracy on ordered clips.
+    `clusters` are those of `summarize_accuracy`.
     """
     shuffled = [array for name, array in correct.items() if name.startswith("shuffled")]
     averaged = {**correct, "shuffled": np.mean(shuffled, axis=0)}
-    ordered = summarize_accuracy(averaged["ordered"], labels, classes)
+    ordered = summarize_accuracy(averaged["ordered"], labels, classes, clusters)
     results = [{"name": "order/ordered", **ordered}]
     for name in ("shuffled", "reversed", "frozen", "held"):
-        summary = summarize_accuracy(averaged[name], labels, classes)
+        summary = summarize_accuracy(averaged[name], labels, classes, clusters)
         drops = {c: ordered["per_class"][c] - part for c, part in summary["per_class"].items()}
         drop = ordered["value"] - summary["value"]
         results.append({"name": f"order/{name}", **summary, "drop": drop, "drop_per_class": drops})

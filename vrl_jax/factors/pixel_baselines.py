@@ -17,6 +17,21 @@ def motion_pixels(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m
     return _shrink(np.abs(np.diff(grey, axis=1)).mean(1))
 
 
+def ordered_motion_pixels(
+    clips: UInt8[np.ndarray, "m t h w 3"], segments: int
+) -> Float[np.ndarray, "m d"]:
+    """Describe each clip by `motion_pixels` of consecutive segments, in order.
+
+    Raises:
+      ValueError: fewer differences of frames than segments.
+    """
+    if clips.shape[1] <= segments:
+        raise ValueError(f"segments must be below {clips.shape[1]}, the frames, got {segments}")
+    grey = clips.astype(np.float32).mean(-1)
+    parts = np.array_split(np.abs(np.diff(grey, axis=1)), segments, axis=1)
+    return np.concatenate([_shrink(part.mean(1)) for part in parts], axis=1)
+
+
 def _shrink(images: Float[np.ndarray, "m h w"]) -> Float[np.ndarray, "m d"]:
     """Downsample to 32 x 32 by area averaging, and flatten."""
     rows, columns = (_areas(side) for side in images.shape[1:])

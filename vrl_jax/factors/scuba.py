@@ -27,6 +27,7 @@ from vrl_jax.data.video_dataset import (
     VideoError,
     VideoHandle,
     VideoList,
+    copy_list,
 )
 
 
@@ -166,4 +167,4 @@ def _with_media(dataset: VideoDataset, media: list[VideoHandle]) -> VideoList:
     videos = [dataset[index] for index in range(len(dataset))]
     paired = zip(videos, media, strict=True)
     replaced = tuple(Video(video.id, other, video.labels) for video, other in paired)
-    return VideoList(replaced, dataset.classes, dataset.mirror_safe)
+    return copy_list(dataset, replaced)

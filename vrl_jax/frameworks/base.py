@@ -60,15 +60,16 @@ class KeysFn(Protocol):
     def __call__(
         self, state: Tree, embed: EmbedFn, clips: Float[Array, "b v t h w 3"]
     ) -> tuple[Slots | None, Tree]:
-        """Return keys without gradient, and what `update` needs.
+        """Return keys without gradient, and the state with the statistics of these views.
 
         Args:
           state: the framework's.
           embed: turns views into slots, given weights.
-          clips: the views of the global batch.
+          clips: the views of the global batch, or of a micro-batch; then `state` is what the
+            micro-batch before it returned.
 
         Returns:
-          (keys, aux); keys are None where queries are compared with each other.
+          (keys, state); keys are None where queries are compared with each other.
         """
         ...
 
@@ -97,14 +98,14 @@ class FrameworkUpdateFn(Protocol):
     """Updates teachers, queues and prototypes after the optimiser's step."""
 
     def __call__(
-        self, params: Tree, state: Tree, aux: Tree, weights: Weights, step: Int[Array, ""]
+        self, params: Tree, state: Tree, keys: Slots | None, weights: Weights, step: Int[Array, ""]
     ) -> tuple[Tree, Tree]:
         """Return the framework's parameters and state for the next step.
 
         Args:
           params: the framework's, after the optimiser's step.
-          state: the framework's during the step.
-          aux: what `keys` returned.
+          state: what `keys` returned with the last keys.
+          keys: of the global batch.
           weights: the network's after the step.
           step: number of the step, from 0.
         """
@@ -175,38 +176,58 @@ def no_comparison() -> Framework:
     """Return the framework of a method that makes its own comparisons: it compares no slot."""
     return Framework(
         init=lambda key, weights, videos: ({}, {}),
-        keys=lambda state, embed, clips: (None, {}),
+        keys=lambda state, embed, clips: (None, state),
         compare=lambda params, state, queries, keys, step: {},
-        update=lambda params, state, aux, weights, step: (params, state),
+        update=lambda params, state, keys, weights, step: (params, state),
         queries=frozenset(),
     )
 
 
+def teacher_slots(state: Tree, embed: EmbedFn, clips: Array) -> tuple[Slots, Tree]:
+    """Return a teacher's slots without gradient, and the state with its new batch statistics.
+
+    Args:
+      state: has the teacher's `Weights`, as a dictionary, under "teacher".
+      embed: turns views into slots, given weights.
+      clips: the views that `embed` takes, f32[b v t h w 3].
+    """
+    slots, stats = jax.lax.stop_gradient(embed(Weights(**state["teacher"]), clips))
+    return slots, {**state, "teacher": {**state["teacher"], "stats": stats}}
+
+
 class ProjectionHead(nn.Module):
-    """A perceptron on the last axis: Linear - (BatchNorm) - ReLU, and a last Linear with bias.
+    """A perceptron on the last axis: Linear - (BatchNorm) - ReLU, and a last Linear.
 
     Attributes:
       hidden: width of the hidden layers.
       dim: outputs.
       layers: linear layers.
       norm: batch normalisation after the hidden layers.
+      last_bias: a bias in the last layer. It is a component that all frames of all clips share,
+        with eigenvalue 1 in an operator that is fitted to the outputs.
+      fan_in: initial weights are uniform with variance 1 / inputs, as in Caffe2's "Xavier"; else
+        with variance 2 / (inputs + outputs), Glorot's.
     """
 
     hidden: int
     dim: int
     layers: int = 2
     norm: bool = True
+    last_bias: bool = True
+    fan_in: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b d"]:
         """Project vectors; batch statistics are over all axes but the last."""
         xavier = nn.initializers.xavier_uniform()
+        if self.fan_in:
+            xavier = nn.initializers.lecun_uniform()
         for _ in range(self.layers - 1):
             x = nn.Dense(self.hidden, use_bias=not self.norm, kernel_init=xavier)(x)
             if self.norm:
                 x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False)(x)
             x = nn.relu(x)
-        return nn.Dense(self.dim, kernel_init=xavier)(x)
+        return nn.Dense(self.dim, use_bias=self.last_bias, kernel_init=xavier)(x)
 
 
 def draw_rows(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "k d"]:

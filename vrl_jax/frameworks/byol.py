@@ -12,11 +12,11 @@ from vrl_jax.frameworks.base import (
     Framework,
     Pairs,
     ProjectionHead,
-    Weights,
     cosine_momentum,
     ema_update,
     first_side,
     reject_negatives,
+    teacher_slots,
 )
 from vrl_jax.losses import normalize
 from vrl_jax.types import Slot, TrainLength
@@ -34,12 +34,16 @@ class BYOL:
       layers: linear layers of a head, with batch normalisation between them.
       predictor_layers: linear layers of a predictor.
       momentum: EMA coefficient of the teacher at the first step; it rises to 1 along a half cosine.
+      sum_pairs: see `MoCo`.
+      fan_in: see `ProjectionHead`.
     """
 
     hidden: int = 4096
     layers: int = 2
     predictor_layers: int = 2
     momentum: float = 0.996
+    sum_pairs: bool = False
+    fan_in: bool = False
 
     def __post_init__(self):
         check.at_least(1, hidden=self.hidden, layers=self.layers)
@@ -48,11 +52,11 @@ class BYOL:
 
     def head(self, dim: int) -> nn.Module:
         """Return a projection head with `dim` outputs."""
-        return ProjectionHead(self.hidden, dim, self.layers)
+        return ProjectionHead(self.hidden, dim, self.layers, fan_in=self.fan_in)
 
     def predictor(self, dim: int) -> nn.Module:
         """Return a predictor with `dim` inputs and outputs."""
-        return ProjectionHead(self.hidden, dim, self.predictor_layers)
+        return ProjectionHead(self.hidden, dim, self.predictor_layers, fan_in=self.fan_in)
 
     def build(self, slots: Mapping[str, Slot], pairs: Pairs, horizon: TrainLength) -> Framework:
         """Return the functions; both orders of a pair count where both are listed.
@@ -67,8 +71,7 @@ class BYOL:
             return {}, {"teacher": jax.tree.map(jnp.array, weights)._asdict()}
 
         def keys(state, embed, clips):
-            slots, stats = embed(Weights(**state["teacher"]), clips[:, jnp.array(targets)])
-            return jax.lax.stop_gradient(slots), {"stats": jax.lax.stop_gradient(stats)}
+            return teacher_slots(state, embed, clips[:, jnp.array(targets)])
 
         def compare(params, state, queries, keys, step):
             def loss(name, slot):
@@ -76,13 +79,14 @@ class BYOL:
                 if slot.unit:
                     query, key = normalize(query), normalize(key)
                 errors = [query[:, i] - key[:, targets.index(j)] for i, j in pairs]
-                return jnp.mean(jnp.sum(jnp.square(jnp.stack(errors)), axis=-1))
+                pairs_counted = len(errors) if self.sum_pairs else 1
+                return pairs_counted * jnp.mean(jnp.sum(jnp.square(jnp.stack(errors)), axis=-1))
 
             return {name: loss(name, slot) for name, slot in slots.items()}
 
-        def update(params, state, aux, weights, step):
+        def update(params, state, keys, weights, step):
             momentum = cosine_momentum(step, self.momentum, horizon.steps)
             teacher = ema_update(state["teacher"]["params"], weights.params, momentum)
-            return params, {"teacher": {"params": teacher, "stats": aux["stats"]}}
+            return params, {"teacher": {**state["teacher"], "params": teacher}}
 
         return Framework(init, keys, compare, update, first_side(pairs))

@@ -12,10 +12,10 @@ from vrl_jax.frameworks.base import (
     Framework,
     Pairs,
     ProjectionHead,
-    Weights,
     cosine_momentum,
     ema_update,
     first_side,
+    teacher_slots,
 )
 from vrl_jax.losses import info_nce, normalize
 from vrl_jax.types import Slot, TrainLength
@@ -37,6 +37,9 @@ class MoCo:
       queue: length of the queue per slot, a multiple of the keys that one step makes.
       momentum: EMA coefficient of the teacher at the first step.
       anneal: raise the momentum to 1 along a half cosine; the original keeps it constant.
+      sum_pairs: sum the losses of a video's ordered pairs, as the code of the large-scale study
+        does; else average them.
+      fan_in: see `ProjectionHead`.
     """
 
     hidden: int = 2048
@@ -45,6 +48,8 @@ class MoCo:
     queue: int = 65536
     momentum: float = 0.994
     anneal: bool = True
+    sum_pairs: bool = False
+    fan_in: bool = False
 
     def __post_init__(self):
         check.at_least(1, hidden=self.hidden, layers=self.layers, queue=self.queue)
@@ -52,7 +57,7 @@ class MoCo:
 
     def head(self, dim: int) -> nn.Module:
         """Return a projection head with `dim` outputs."""
-        return ProjectionHead(self.hidden, dim, self.layers, self.norm)
+        return ProjectionHead(self.hidden, dim, self.layers, self.norm, fan_in=self.fan_in)
 
     def predictor(self, dim: int) -> None:
         """Return None: queries and keys are computed alike."""
@@ -75,13 +80,12 @@ class MoCo:
             return {}, {"teacher": teacher._asdict(), "queue": rows, "pushed": jnp.int32(0)}
 
         def keys(state, embed, clips):
-            embedded, stats = embed(Weights(**state["teacher"]), clips[:, jnp.array(list(column))])
-            embedded = {
+            embedded, state = teacher_slots(state, embed, clips[:, jnp.array(list(column))])
+            keys = {
                 name: normalize(embedded[name]) if slot.unit else embedded[name]
                 for name, slot in slots.items()
             }
-            embedded = jax.lax.stop_gradient(embedded)
-            return embedded, {"keys": embedded, "stats": jax.lax.stop_gradient(stats)}
+            return keys, state
 
         def compare(params, state, queries, keys, step):
             def loss(name, slot):
@@ -97,28 +101,28 @@ class MoCo:
                     )
                     for i, j in pairs
                 ]
-                return sum(terms) / len(terms)
+                return sum(terms) / (1 if self.sum_pairs else len(terms))
 
             return {name: loss(name, slot) for name, slot in slots.items()}
 
-        def update(params, state, aux, weights, step):
+        def update(params, state, keys, weights, step):
             momentum = jnp.float32(self.momentum)
             if self.anneal:
                 momentum = cosine_momentum(step, self.momentum, horizon.steps)
             teacher = ema_update(state["teacher"]["params"], weights.params, momentum)
             start = state["pushed"] % self.queue
             newest = {
-                name: keys[:, : len(positives)].reshape(-1, keys.shape[-1])
-                for name, keys in aux["keys"].items()
+                name: each[:, : len(positives)].reshape(-1, each.shape[-1])
+                for name, each in keys.items()
             }
             rows = {
-                name: jax.lax.dynamic_update_slice_in_dim(state["queue"][name], keys, start, axis=0)
-                for name, keys in newest.items()
+                name: jax.lax.dynamic_update_slice_in_dim(state["queue"][name], each, start, axis=0)
+                for name, each in newest.items()
             }
             # Bounded, so that it cannot overflow in a long run; the queue still counts as full.
             pushed = state["pushed"] + len(next(iter(newest.values())))
             pushed = jnp.where(pushed >= 2 * self.queue, pushed - self.queue, pushed)
-            teacher = {"params": teacher, "stats": aux["stats"]}
+            teacher = {**state["teacher"], "params": teacher}
             return params, {"teacher": teacher, "queue": rows, "pushed": pushed}
 
         return Framework(init, keys, compare, update, first_side(pairs))

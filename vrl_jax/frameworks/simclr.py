@@ -20,18 +20,22 @@ class SimCLR:
       hidden: width of the head's hidden layers.
       layers: linear layers of the head.
       norm: batch normalisation after the head's hidden layers.
+      last_bias: a bias in the head's last layer.
+      fan_in: see `ProjectionHead`.
     """
 
     hidden: int = 2048
     layers: int = 3
     norm: bool = True
+    last_bias: bool = True
+    fan_in: bool = False
 
     def __post_init__(self):
         check.at_least(1, hidden=self.hidden, layers=self.layers)
 
     def head(self, dim: int) -> nn.Module:
         """Return a projection head with `dim` outputs."""
-        return ProjectionHead(self.hidden, dim, self.layers, self.norm)
+        return ProjectionHead(self.hidden, dim, self.layers, self.norm, self.last_bias, self.fan_in)
 
     def predictor(self, dim: int) -> None:
         """Return None: both sides learn."""
@@ -59,8 +63,8 @@ class SimCLR:
 
         return Framework(
             init=lambda key, weights, videos: ({}, {}),
-            keys=lambda state, embed, clips: (None, {}),
+            keys=lambda state, embed, clips: (None, state),
             compare=compare,
-            update=lambda params, state, aux, weights, step: (params, state),
+            update=lambda params, state, keys, weights, step: (params, state),
             queries=both_sides(pairs),
         )

@@ -36,6 +36,7 @@ class SwAV:
       epsilon: entropy regularisation of the assignment; smaller is sharper.
       iterations: Sinkhorn-Knopp iterations of the assignment.
       freeze_epochs: epochs during which the prototypes keep their initial values.
+      fan_in: see `ProjectionHead`.
     """
 
     hidden: int = 2048
@@ -44,6 +45,7 @@ class SwAV:
     epsilon: float = 0.05
     iterations: int = 3
     freeze_epochs: float = 1.0
+    fan_in: bool = False
 
     def __post_init__(self):
         check.at_least(1, hidden=self.hidden, layers=self.layers, iterations=self.iterations)
@@ -53,7 +55,7 @@ class SwAV:
 
     def head(self, dim: int) -> nn.Module:
         """Return a projection head with `dim` outputs."""
-        return ProjectionHead(self.hidden, dim, self.layers)
+        return ProjectionHead(self.hidden, dim, self.layers, fan_in=self.fan_in)
 
     def predictor(self, dim: int) -> None:
         """Return None: predictions are made from the scores against prototypes."""
@@ -108,7 +110,7 @@ class SwAV:
 
             return {name: loss(name, slot) for name, slot in slots.items()}
 
-        def update(params, state, aux, weights, step):
+        def update(params, state, keys, weights, step):
             frozen = self._frozen(step, horizon)  # undoes weight decay as well
             rows = {
                 name: jnp.where(frozen, state["initial"][name], normalize(updated))
@@ -117,7 +119,7 @@ class SwAV:
             return rows, state
 
         def keys(state, embed, clips):
-            return None, {}
+            return None, state
 
         return Framework(init, keys, compare, update, both_sides(pairs))
 

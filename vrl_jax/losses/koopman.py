@@ -17,12 +17,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.losses import koopman_eig
 from vrl_jax.losses.explicit_axes import with_auto_axes
-from vrl_jax.losses.linear_solve import ridge_map, solve_batch
+from vrl_jax.losses.linear_solve import invert_batch, ridge_map, solve_batch
 from vrl_jax.losses.similarity import safe_norm
 
 POOLINGS = ("mean", "rms")
@@ -38,19 +39,21 @@ class Operator(NamedTuple):
       matrix: S, whose eigenvalues are the non-zero ones of K; or K itself, in full.
       past: unit frames 1 .. T-1 as rows (P'); None for an operator in full.
       future: unit frames 2 .. T as rows (Q'); or the columns of K as rows, in full.
+      inverse: `(P'P + ridge I)^-1`; None for an operator in full.
       ridge: Tikhonov term on the diagonal of the Gram matrix.
     """
 
     matrix: Float[Array, "*b n n"]
     past: Float[Array, "*b n d"] | None
     future: Float[Array, "*b n d"]
+    inverse: Float[Array, "*b n n"] | None
     ridge: float
 
     def coordinates(self, vectors: Float[Array, "*b m d"]) -> Float[Array, "*b n m"]:
         """Return `(P'P + ridge I)^-1 P' v` for each vector; Q maps it to the forecast `K v`."""
         if self.past is None:
             return jnp.swapaxes(vectors, -1, -2)
-        return _ridge_fit(self.past, vectors, self.ridge)
+        return _ridge_fit(self.past, vectors, self.inverse, self.ridge)
 
     def forecast(self, vectors: Float[Array, "*b m d"]) -> Float[Array, "*b m d"]:
         """Return `K v` for each vector."""
@@ -77,7 +80,9 @@ class Split(NamedTuple):
     spectral_radius: Float[Array, "*b"]
 
 
-def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, scope: str = "clip") -> Operator:
+def fit(
+    frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, scope: str = "clip", delay: int = 1
+) -> Operator:
     """Fit the operator that maps each unit frame vector to the next, by least squares.
 
     Args:
@@ -87,24 +92,51 @@ def fit(frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, scope: str = "cl
       scope: transitions that an operator is fitted to. "clip": those of each clip; "video": those
         of all clips of a video, the third axis from the end; "batch": those of all clips, with the
         full d x d matrix, which needs more transitions than features.
+      delay: consecutive frames in a state, see `stack_delays`.
 
     Raises:
-      ValueError: fewer than three frames, a ridge that is not positive, or an unknown scope.
+      ValueError: fewer than three states, a ridge that is not positive, or an unknown scope.
     """
     check.one_of(SCOPES, scope=scope)
     check.at_least(2, **{"the number of axes of frames": frames.ndim})
-    check.at_least(3, **{"the number of frames": frames.shape[-2]})
+    unit = _unit_states(frames, delay)
+    check.at_least(3, **{"the number of frames": unit.shape[-2]})
     check.positive(ridge=ridge)
-    unit = _unit(frames)
     past, future = unit[..., :-1, :], unit[..., 1:, :]
     if scope == "batch":
         return _fit_whole(past, future, ridge)
     if scope == "video":
         check.at_least(3, **{"the number of axes of frames of videos": frames.ndim})
         past, future = _pool_clips(past), _pool_clips(future)
-    return Operator(_ridge_fit(past, future, ridge), past, future, ridge)
+    inverse = invert_batch(_products(past, past) + ridge * jnp.eye(past.shape[-2]))
+    return Operator(_ridge_fit(past, future, inverse, ridge), past, future, inverse, ridge)
 
 
+def stack_delays(frames: Float[Array, "*b t d"], delay: int) -> Float[Array, "*b n m"]:
+    """Return states of `delay` consecutive frame vectors each, n = t - delay + 1, m = delay * d.
+
+    A standing oscillation moves along one direction, so that an operator of single frames sees the
+    real eigenvalue cos w, which is near 1 where the oscillation is slow. With a delay of 2 or more
+    it sees e^(+-iw). Source: delay coordinates, Takens 1981; in dynamic mode decomposition, Tu et
+    al., arXiv 1312.0041.
+
+    Args:
+      frames: frame vectors in order.
+      delay: frames in a state.
+
+    Raises:
+      ValueError: fewer frames than a state has.
+
+    >>> stack_delays(jnp.arange(4.0)[:, None], 2).astype(int).tolist()
+    [[0, 1], [1, 2], [2, 3]]
+    """
+    check.at_least(1, delay=delay)
+    check.at_least(delay, **{"the number of frames": frames.shape[-2]})
+    states = frames.shape[-2] - delay + 1
+    return jnp.concatenate([frames[..., i : i + states, :] for i in range(delay)], axis=-1)
+
+
+@jax.named_scope("koopman")
 @with_auto_axes
 def split(
     frames: Float[Array, "*b t d"],
@@ -117,6 +149,7 @@ def split(
     filter: str = "soft",
     scope: str = "clip",
     projector: str = "oblique",
+    delay: int = 1,
 ) -> Split:
     """Split clips into a time-invariant and a time-variant part with Koopman operators.
 
@@ -138,6 +171,8 @@ def split(
       scope: transitions that an operator is fitted to, see `fit`.
       projector: "oblique" is f(S). "orthogonal" projects the forecast onto the range of `Q f(S)`,
         which cannot amplify it.
+      delay: consecutive frames in a state of the operator, see `stack_delays`. Parts are averaged
+        over the frames of a state as well.
 
     Raises:
       ValueError: an argument outside its range.
@@ -150,19 +185,19 @@ def split(
     check.one_of(POOLINGS, pooling=pooling)
     check.one_of(FILTERS, filter=filter)
     check.one_of(PROJECTORS, projector=projector)
-    if filter == "eig-qr" and (scope, projector) != ("clip", "oblique"):
+    if filter == "eig-qr" and (scope, projector, delay) != ("clip", "oblique", 1):
         raise ValueError(
             f"filter='eig-qr' is the released code, one clip at a time: it requires "
-            f"scope='clip' and projector='oblique', got {scope!r} and {projector!r}"
+            f"scope='clip', projector='oblique' and delay=1, got {scope!r}, {projector!r}, {delay}"
         )
-    operator = fit(frames, ridge=ridge, scope=scope)
+    operator = fit(frames, ridge=ridge, scope=scope, delay=delay)
     matrix = jax.lax.stop_gradient(operator.matrix) if stop_filter else operator.matrix
     if filter == "soft":
         keep = disc_filter(matrix, radius=radius, order=order)
     else:
         keep = koopman_eig.hard_filter(matrix, radius=radius)
     frames = frames.astype(jnp.float32)
-    coordinates = operator.coordinates(frames)
+    coordinates = operator.coordinates(stack_delays(frames, delay))
     if filter == "eig-qr":
         maps = koopman_eig.released_code_operators(_unit(frames), radius=radius)
         static_frames, dynamic_frames = (
@@ -176,6 +211,10 @@ def split(
         static_coordinates = jnp.matmul(keep, coordinates, precision="highest")
         dynamic_frames = _combine(coordinates - static_coordinates, operator.future)
         static_frames = _combine(static_coordinates, operator.future)
+    if delay > 1:  # from states to frames
+        static_frames, dynamic_frames = (
+            x.reshape(*x.shape[:-2], -1, frames.shape[-1]) for x in (static_frames, dynamic_frames)
+        )
     static, dynamic = jnp.mean(static_frames, axis=-2), _pool(dynamic_frames, pooling)
     whole = safe_norm(jnp.mean(frames, axis=-2))[..., 0]
     return Split(
@@ -193,8 +232,10 @@ def disc_filter(
 ) -> Float[Array, "*b n n"]:
     """Return `f(S) = (I + ((S - I) / radius)^order)^-1`, a soft projector on eigenvalues near 1.
 
-    The power factorises over the reals into `order / 2` quadratics with zeros on the edge of the
-    disc, away from the real axis. One solve for each is well conditioned, a single inverse is not.
+    In partial fractions, with `x = (S - I) / radius` and `c_k = cos(pi (2k - 1) / order)`, it is
+    the sum of `2 / order (1 - c_k x) / (x^2 - 2 c_k x + 1)` over k = 1 .. order / 2. The zeros of
+    the quadratics lie on the edge of the disc, away from the real axis. Their inverses, computed as
+    one batch, are well conditioned; that of the power is not.
 
     Args:
       matrix: S.
@@ -207,19 +248,19 @@ def disc_filter(
     check.positive(radius=radius)
     if order < 4 or order % 4:
         raise ValueError(f"order must be a multiple of 4, got {order!r}")
+    cosine = np.cos(np.pi * np.arange(1, order, 2, np.float32) / order)[:, None, None]
     eye = jnp.eye(matrix.shape[-1])
-    offset = (matrix - eye) / radius
+    offset = ((matrix - eye) / radius)[..., None, :, :]
     square = jnp.matmul(offset, offset, precision="highest")
-    result = jnp.broadcast_to(eye, matrix.shape)
-    for k in range(1, order // 2 + 1):
-        cosine = math.cos(math.pi * (2 * k - 1) / order)
-        result = solve_batch(square - 2 * cosine * offset + eye, result)
-    return result
+    inverse = invert_batch(square - 2 * cosine * offset + eye)
+    terms = jnp.matmul(inverse, eye - cosine * offset, precision="highest")
+    return jnp.sum(terms, axis=-3) * 2 / order
 
 
+@jax.named_scope("koopman")
 @with_auto_axes
 def forecast_residual(
-    frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, held_out: int = 2
+    frames: Float[Array, "*b t d"], *, ridge: float = 1e-3, held_out: int = 2, delay: int = 1
 ) -> Float[Array, ""]:
     """Return the forecast error on a clip's last transitions: the loss of the inner level.
 
@@ -229,9 +270,10 @@ def forecast_residual(
     if d is at least t - 1. Constant frames give about 0, so combine it with a contrastive loss.
 
     Args:
-      frames: frame vectors in order, at least `held_out + 3`.
+      frames: frame vectors in order, at least `held_out + delay + 2`.
       ridge: see `fit`.
       held_out: number of transitions left out of the fit, at least 1.
+      delay: see `fit`; only the newest frame of a state is a target, as the others are known.
 
     Raises:
       ValueError: too few frames.
@@ -241,31 +283,70 @@ def forecast_residual(
     0.000
     """
     check.at_least(1, held_out=held_out)
-    check.at_least(held_out + 3, **{"the number of frames": frames.shape[-2]})
-    unit = _unit(frames)
+    check.at_least(held_out + delay + 2, **{"the number of frames": frames.shape[-2]})
+    unit = _unit_states(frames, delay)
     operator = fit(unit[..., :-held_out, :], ridge=ridge)
     targets = unit[..., -held_out:, :]
     errors = operator.forecast(unit[..., -held_out - 1 : -1, :]) - targets
-    return jnp.mean(jnp.sum(errors**2, axis=(-2, -1))) / held_out
+    newest = errors[..., -frames.shape[-1] :]
+    return delay * jnp.mean(jnp.sum(newest**2, axis=(-2, -1))) / held_out
 
 
 @with_auto_axes
-def mean_residual_split(frames: Float[Array, "*b t d"]) -> Split:
-    """Split without an operator, as control: temporal mean, and root mean square around it.
+def mean_residual_split(
+    frames: Float[Array, "*b t d"], *, degree: int = 0, unit: bool = False
+) -> Split:
+    """Split without an operator, as control: temporal mean, and root mean square of the residual.
 
     `split` must beat it to show that the operator separates the parts rather than the pooling. The
     statistics of the operator are zero.
+
+    Args:
+      frames: frame vectors in order.
+      degree: of the polynomial in time that is subtracted before the residual is pooled: 0 is the
+        mean, 1 a linear trend, 2 a quadratic one.
+      unit: scale frames to unit length first, so that their gain does not count; `split` fits its
+        operator to such frames.
+
+    Raises:
+      ValueError: a degree below 0, or not below the number of frames.
 
     >>> parts = mean_residual_split(jnp.ones((8, 16)))
     >>> print(f"{parts.static.mean():.3f} {abs(parts.dynamic).max():.3f}")
     1.000 0.000
     """
-    frames = frames.astype(jnp.float32)
+    check.at_least(0, degree=degree)
+    check.at_least(degree + 1, **{"the number of frames": frames.shape[-2]})
+    frames = _unit(frames) if unit else frames.astype(jnp.float32)
     static = jnp.mean(frames, axis=-2)
-    dynamic = _pool(frames - static[..., None, :], "rms")
+    residual = frames - static[..., None, :]
+    if degree:
+        powers = np.vander(np.linspace(-1, 1, frames.shape[-2]), degree + 1, increasing=True)
+        trend = jnp.asarray(np.linalg.qr(powers)[0][:, 1:].T, jnp.float32)  # the mean is gone
+        weights = jnp.einsum("kt,...td->...kd", trend, residual, precision="highest")
+        residual -= jnp.einsum("kt,...kd->...td", trend, weights, precision="highest")
+    dynamic = _pool(residual, "rms")
     share = safe_norm(dynamic)[..., 0] / safe_norm(static)[..., 0]
     none = jnp.zeros_like(share)
     return Split(static, dynamic, none, none + 1, share, none)
+
+
+def slowest_standing_rate(radius: float) -> float:
+    """Return the rate, in radians per frame, below which a radius counts standing waves as static.
+
+    An oscillation along one direction has the eigenvalue cos w in an operator of single frames, and
+    |cos w - 1| is at most the radius up to w = arccos(1 - radius).
+
+    >>> print(f"{slowest_standing_rate(0.3):.3f}")
+    0.795
+    """
+    return math.acos(max(1 - radius, -1.0))
+
+
+def _unit_states(frames: Float[Array, "*b t d"], delay: int) -> Float[Array, "*b n m"]:
+    """Return states of unit frames, see `stack_delays`, scaled to unit length."""
+    unit = _unit(frames)
+    return _unit(stack_delays(unit, delay)) if delay > 1 else unit
 
 
 def _unit(frames: Float[Array, "*b t d"]) -> Float[Array, "*b t d"]:
@@ -281,17 +362,19 @@ def _unit(frames: Float[Array, "*b t d"]) -> Float[Array, "*b t d"]:
 
 
 def _ridge_fit(
-    past: Float[Array, "*b n d"], targets: Float[Array, "*b m d"], ridge: float
+    past: Float[Array, "*b n d"],
+    targets: Float[Array, "*b m d"],
+    inverse: Float[Array, "*b n n"],
+    ridge: float,
 ) -> Float[Array, "*b n m"]:
     """Return `(P'P + ridge I)^-1 P' w` for targets w, with one step of iterative refinement.
 
-    The Gram matrix halves the accurate digits. The second solve acts on a residual computed from
+    The Gram matrix halves the accurate digits. The second product acts on a residual computed from
     the frames (corrected semi-normal equations: Bjorck 1987).
     """
-    gram = _products(past, past) + ridge * jnp.eye(past.shape[-2])
-    estimate = solve_batch(gram, _products(past, targets))
+    estimate = jnp.matmul(inverse, _products(past, targets), precision="highest")
     residual = _products(past, targets - _combine(estimate, past)) - ridge * estimate
-    return estimate + solve_batch(gram, residual)
+    return estimate + jnp.matmul(inverse, residual, precision="highest")
 
 
 def _pool_clips(rows: Float[Array, "*b v n d"]) -> Float[Array, "*b v m d"]:
@@ -305,7 +388,7 @@ def _fit_whole(past: Float[Array, "*b n d"], future: Float[Array, "*b n d"], rid
     clips = math.prod(past.shape[:-2])
     past, future = (rows.reshape(-1, rows.shape[-1]) for rows in (past, future))
     columns = ridge_map(past, future, clips * ridge)
-    return Operator(columns.T, None, columns, ridge)
+    return Operator(columns.T, None, columns, None, ridge)
 
 
 def _project(
@@ -344,10 +427,12 @@ def _pool(frames: Float[Array, "*b t d"], pooling: str) -> Float[Array, "*b d"]:
 def _spectral_radius(matrix: Float[Array, "*b n n"]) -> Float[Array, "*b"]:
     """Return `|S^32|^(1/32)`, an estimate of the largest |eigenvalue|, without overflow."""
     matrix = jax.lax.stop_gradient(matrix)
-    log_size = jnp.zeros(matrix.shape[:-2])
-    for doubling in range(6):
+
+    def double(doubling, carry):
+        matrix, log_size = carry
         size = jnp.sqrt(jnp.sum(matrix**2, axis=(-2, -1))) + 1e-30
-        log_size += jnp.log(size) / 2**doubling
         matrix = matrix / size[..., None, None]
-        matrix = jnp.matmul(matrix, matrix, precision="highest")
-    return jnp.exp(log_size)
+        log_size += jnp.log(size) / 2.0**doubling
+        return jnp.matmul(matrix, matrix, precision="highest"), log_size
+
+    return jnp.exp(jax.lax.fori_loop(0, 6, double, (matrix, jnp.zeros(matrix.shape[:-2])))[1])

@@ -7,5 +7,15 @@ from vrl_jax.methods.hdc import HDC
 from vrl_jax.methods.instance import Instance
 from vrl_jax.methods.mean_residual import MeanResidual
 from vrl_jax.methods.sdc import SDC
+from vrl_jax.methods.shared_forecast import SharedForecast
 
-__all__ = ["BOD", "HDC", "SDC", "DualVar", "Instance", "MeanResidual", "ReleasedBOD"]
+__all__ = [
+    "BOD",
+    "HDC",
+    "SDC",
+    "DualVar",
+    "Instance",
+    "MeanResidual",
+    "ReleasedBOD",
+    "SharedForecast",
+]

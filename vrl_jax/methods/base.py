@@ -7,9 +7,12 @@ hand, or put together by `vrl_jax.methods.compose.compose` from heads, slots and
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.video_dataset import Splits
 from vrl_jax.frameworks.base import FrameworkConfig
+from vrl_jax.methods.micro_batches import Clips
 from vrl_jax.methods.network import EncoderConfig, Outputs
 from vrl_jax.types import Features, TrainLength, View
 
@@ -33,15 +36,25 @@ class Operators(NamedTuple):
 class InitFn(Protocol):
     """Creates parameters and state."""
 
-    def __call__(self, key: PRNGKeyArray, clips: Float[Array, "b v t h w 3"]) -> tuple[Tree, Tree]:
+    def __call__(
+        self,
+        key: PRNGKeyArray,
+        clips: Float[Array, "b v t h w 3"],
+        encoder: dict[str, Tree] | None = None,
+    ) -> tuple[Tree, Tree]:
         """Return what the optimiser updates, and everything else that the next step reads.
 
         Args:
           key: random key.
           clips: views of a batch, of which only the shape may matter.
+          encoder: variables that the encoder and its teachers start from, as `EncoderFn` returns
+            them; random by default.
 
         Returns:
           (params, state), two trees of arrays.
+
+        Raises:
+          ValueError: `encoder` has other arrays than the encoder.
         """
         ...
 
@@ -54,7 +67,7 @@ class LossFn(Protocol):
         self,
         params: Tree,
         state: Tree,
-        clips: Float[Array, "b v t h w 3"],
+        clips: Clips,
         key: PRNGKeyArray,
         step: Int[Array, ""],
     ) -> tuple[Float[Array, ""], tuple[Tree, Scalars]]:
@@ -63,7 +76,8 @@ class LossFn(Protocol):
         Args:
           params: the parameters.
           state: the state, constant in the gradient.
-          clips: the augmented views of the global batch, in the order of `Method.views`.
+          clips: the augmented views of the global batch f32[b v t h w 3], in the order of
+            `Method.views`, or micro-batches of them: see `embed_videos`.
           key: random key of this step.
           step: number of the step, from 0.
 
@@ -122,8 +136,35 @@ class OperatorsFn(Protocol):
 
 
 @runtime_checkable
+class PartsFn(Protocol):
+    """Computes the embeddings of clips that a method makes besides the encoder's features."""
+
+    def __call__(
+        self, params: Tree, state: Tree, clips: Float[Array, "n t h w 3"]
+    ) -> Mapping[str, Float[Array, "n d"]]:
+        """Return the embeddings by name, such as "static", with fixed batch statistics."""
+        ...
+
+
+@runtime_checkable
 class InnerLossFn(Protocol):
     """Computes the loss of the lower level, differentiable in `params`."""
+
+    def __call__(
+        self,
+        params: Tree,
+        state: Tree,
+        clips: Clips,
+        key: PRNGKeyArray,
+        step: Int[Array, ""],
+    ) -> Float[Array, ""]:
+        """Return the loss; arguments as of `LossFn`."""
+        ...
+
+
+@runtime_checkable
+class JointLossFn(Protocol):
+    """Computes the loss of either level, differentiable in `params`."""
 
     def __call__(
         self,
@@ -132,8 +173,12 @@ class InnerLossFn(Protocol):
         clips: Float[Array, "b v t h w 3"],
         key: PRNGKeyArray,
         step: Int[Array, ""],
-    ) -> Float[Array, ""]:
-        """Return the loss; arguments as of `LossFn`."""
+        is_lower: Bool[Array, ""],
+    ) -> tuple[Float[Array, ""], tuple[Tree, Scalars]]:
+        """Return the loss of the level, with `aux` and metrics of `LossFn` for the upper level.
+
+        Arguments are as of `LossFn`; `is_lower` selects the level.
+        """
         ...
 
 
@@ -155,12 +200,15 @@ class Inner(NamedTuple):
       learning_rate: of those steps.
       hypergradient: "none" takes the upper gradient where the lower steps end; "maml1" multiplies
         it by (I - learning_rate * H), "betty" by (I - H), H the Hessian of `loss`.
+      joint: the losses of both levels, which embed views alike; None where they do not. A step
+        then compiles the network once, not once for each level.
     """
 
     loss: InnerLossFn
     steps: int
     learning_rate: ScheduleFn
     hypergradient: str = "none"
+    joint: JointLossFn | None = None
 
 
 class Method(NamedTuple):
@@ -174,6 +222,8 @@ class Method(NamedTuple):
       encode: encodes clips for evaluation.
       encoder: selects the encoder that checkpoints keep.
       operators: fits an operator for each clip; None where the method has none.
+      parts: computes the embeddings that the method makes, such as a static and a dynamic one; None
+        where there are only the encoder's features.
       inner: the lower level; None where there is one level.
     """
 
@@ -184,6 +234,7 @@ class Method(NamedTuple):
     encode: EncodeFn
     encoder: EncoderFn
     operators: OperatorsFn | None = None
+    parts: PartsFn | None = None
     inner: Inner | None = None
 
     @property
@@ -208,6 +259,21 @@ class MethodConfig(Protocol):
 
         Raises:
           ValueError: components that do not go together.
+        """
+        ...
+
+
+@runtime_checkable
+class HasDataWarnings(Protocol):
+    """A `MethodConfig` that knows which data it does not suit."""
+
+    def data_warnings(self, data: Splits, sampling: Sampling) -> list[str]:
+        """Return a sentence for each property of the data that defeats the method's purpose.
+
+        Args:
+          data: the data set. `standing_rate`, where it has it, is the rate of the slowest motion
+            to and fro in its videos, in radians per frame.
+          sampling: which frames make a clip.
         """
         ...
 
@@ -239,8 +305,8 @@ class ExtraLossFn(Protocol):
         Args:
           params: the network's parameters.
           state: what `init` or the last `update` returned.
-          outputs: the network's, for all views of the global batch.
-          context: what `prepare` returned with the views; see `compose`.
+          outputs: the network's that are kept, for all views of the global batch.
+          context: what was drawn for the views; see `compose`.
           key: random key of this step.
           step: number of the step, from 0.
 

@@ -3,14 +3,15 @@
 Published: unit frames, one least-squares operator per clip, static eigenvalues within a radius of
 1, both parts averaged over time, equal weights, and a lower level that makes features linearly
 predictable. Ours, because nothing usable is published: the ridge, the soft filter instead of a hard
-mask, `split_at`, `grid`, `reversed_negatives`, `pooling`, `stop_filter`, and the lower level's
-learning rate and loss. The published loss is zero for any features that are wider than the clip is
-long; `vrl_jax.losses.forecast` explains the alternatives. `forecast_weight` adds the lower level's
-loss to the upper level.
+mask, `delay`, `split_at`, `grid`, `reversed_negatives`, `pooling`, `stop_filter`, and the lower
+level's learning rate and loss. The published loss is zero for any features that are wider than the
+clip is long; `vrl_jax.losses.forecast` explains the alternatives. `forecast_weight` adds the lower
+level's loss to the upper level.
 
 `ReleasedBOD` has the options of the released code and of ablations.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +20,8 @@ import optax
 from jaxtyping import Array, Float
 
 from vrl_jax import check
+from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.data.video_dataset import Splits
 from vrl_jax.encoders.layers import pool_to_grid
 from vrl_jax.frameworks.base import FrameworkConfig
 from vrl_jax.losses import forecast, koopman
@@ -45,6 +48,8 @@ class BOD:
         the same appearance and a different motion.
       radius: eigenvalues at most this far from 1 are static.
       ridge: Tikhonov term on the Gram matrix of the unit frames.
+      delay: consecutive frames in a state of the operator: with 1, as in the paper, an oscillation
+        along one direction has a real eigenvalue, which the radius may cover; with 2 it has not.
       pooling: "mean" or "rms", over time, of the dynamic part.
       stop_filter: no gradient through the choice of modes.
       forecast: loss of the lower level. "held_out": see `koopman.forecast_residual`; "cross": see
@@ -66,6 +71,7 @@ class BOD:
     reversed_negatives: bool = False
     radius: float = 0.1
     ridge: float = 1e-3
+    delay: int = 1
     pooling: str = "mean"
     stop_filter: bool = False
     forecast: str = "held_out"
@@ -92,9 +98,22 @@ class BOD:
         check.positive(dim=self.dim, radius=self.radius, ridge=self.ridge)
         check.positive(static_temperature=self.static_temperature)
         check.positive(dynamic_temperature=self.dynamic_temperature)
+        check.at_least(1, delay=self.delay)
         check.at_least(1, grid=self.grid, forecast_grid=self.forecast_grid, ahead=self.ahead)
         check.at_least(0, forecast_weight=self.forecast_weight, inner_steps=self.inner_steps)
         check.at_least(0, inner_learning_rate=self.inner_learning_rate)
+
+    def data_warnings(self, data: Splits, sampling: Sampling) -> list[str]:
+        """Return a warning where the radius covers motions to and fro; see `HasDataWarnings`."""
+        rate = sampling.stride * getattr(data, "standing_rate", 0.0)
+        limit = koopman.slowest_standing_rate(self.radius)
+        if self.delay > 1 or not 0 < rate < limit:
+            return []
+        return [
+            f"method.radius={self.radius} counts oscillations along one direction as static up to "
+            f"{limit:.2f} radians per frame, and the data have them from {rate:.2f}: use "
+            f"method.delay=2, or a radius below {1 - math.cos(rate):.2f}"
+        ]
 
     def build(
         self, encoder: EncoderConfig, framework: FrameworkConfig | None, horizon: TrainLength
@@ -117,7 +136,9 @@ class BOD:
             "project": self._project,
             "horizon": horizon,
             "prepare": append_reversed if self.reversed_negatives else keep_views,
+            "keep": self._keep,
             "operators": self._operators,
+            "parts": lambda outputs: self._parts(outputs.projected["frames"])[0],
             "terms": ExtraLosses(self._forecast_term) if self.forecast_weight else ExtraLosses(),
             "inner": self._inner(horizon) if self.inner_steps else None,
         }
@@ -146,20 +167,21 @@ class BOD:
             inputs["forecast"] = pool_to_grid(features, self.forecast_grid)
         return inputs, diagnostics
 
-    def _frames(self, outputs):
-        """Return the frame vectors to split, f32[b v t d]."""
+    def _keep(self, params, outputs, step):
+        """Keep the heads' outputs and, under "frames", the frame vectors to split, f32[b v t d]."""
+        projected = outputs.projected
         if self.split_at == "backbone":
-            return pool_to_grid(outputs.features, self.grid)
-        return outputs.projected["frames"]
+            projected = {**projected, "frames": pool_to_grid(outputs.features, self.grid)}
+        return outputs._replace(features=None, projected=projected)
 
     def _operators(self, outputs):
-        matrix = koopman.fit(self._frames(outputs), ridge=self.ridge).matrix
+        matrix = koopman.fit(outputs.projected["frames"], ridge=self.ridge, delay=self.delay).matrix
         return Operators(matrix, self.radius)
 
     def _project(self, outputs):
         """Return the slots: at the head, split the frame vectors and scale both parts."""
         if self.split_at == "backbone":
-            return outputs.projected, {}
+            return {name: outputs.projected[name] for name in self._slots()}, {}
         frames = outputs.projected["frames"].astype(jnp.float32)
         floor = self.floor * safe_norm(jnp.mean(frames, axis=-2))
         parts, diagnostics = self._parts(frames)
@@ -177,15 +199,16 @@ class BOD:
             ridge=self.ridge,
             pooling=self.pooling,
             stop_filter=self.stop_filter,
+            delay=self.delay,
         )
 
     def _diagnostics(self, parts):
         return {
-            "koopman/static_share": jnp.mean(parts.static_share),
-            "koopman/dynamic_share": jnp.mean(parts.dynamic_share),
-            "koopman/static_rank": jnp.mean(parts.static_rank),
-            "koopman/spectral_radius": jnp.mean(parts.spectral_radius),
-            "koopman/no_static_mode": jnp.mean(parts.static_rank < 0.5),
+            "koopman/static_share": parts.static_share,
+            "koopman/dynamic_share": parts.dynamic_share,
+            "koopman/static_rank": parts.static_rank,
+            "koopman/spectral_radius": parts.spectral_radius,
+            "koopman/no_static_mode": parts.static_rank < 0.5,
         }
 
     def _forecast(self, outputs):
@@ -193,10 +216,11 @@ class BOD:
         if self.forecast == "shared":
             result = forecast.shared_forecast(outputs.projected["forecast"], ahead=self.ahead)
             return result.loss, {"forecast/accuracy": result.accuracy}
-        frames = self._frames(outputs)
+        frames = outputs.projected["frames"]
         if self.forecast == "cross":
             return forecast.cross_forecast(frames[:, 0], frames[:, 1], ridge=self.ridge), {}
-        return koopman.forecast_residual(frames, ridge=self.ridge, held_out=self.held_out), {}
+        settings = {"ridge": self.ridge, "held_out": self.held_out, "delay": self.delay}
+        return koopman.forecast_residual(frames, **settings), {}
 
     def _forecast_term(self, params, state, outputs, context, key, step):
         loss, metrics = self._forecast(outputs)

@@ -29,7 +29,8 @@ class ReleasedBOD(BOD):
       clips: clips of a video, at least 2; all ordered pairs of them are compared.
       order: steepness of the soft filter at the radius, a multiple of 4.
       filter: "soft", or for parity "eig-hard" and "eig-qr": see `koopman.split`.
-      scope: clips that share an operator in the split: "clip", "video" or "batch".
+      scope: clips that share an operator in the split: "clip", "video" or "batch", with
+        `split_at="backbone"` the micro-batch where there are micro-batches.
       projector: "oblique" or "orthogonal": see `koopman.split`.
       floor: a part split at the head that is shorter than this fraction of the mean frame vector
         keeps a length below 1.
@@ -127,9 +128,10 @@ class ReleasedBOD(BOD):
             filter=self.filter,
             scope=self.scope,
             projector=self.projector,
+            delay=self.delay,
         )
 
     def _forecast(self, outputs):
         if self.forecast == "literal":
-            return forecast.released_code_residual(self._frames(outputs)), {}
+            return forecast.released_code_residual(outputs.projected["frames"]), {}
         return super()._forecast(outputs)

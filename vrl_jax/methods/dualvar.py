@@ -106,20 +106,19 @@ class DualVar:
             project=self._project,
             horizon=horizon,
             pairs=((CLIP, OTHER), (OTHER, CLIP)) if symmetric else ((CLIP, OTHER),),
-            prepare=self._prepare,
+            draw=self._draw,
+            prepare=insert_shuffled,
             passes=((CLIP, REDRAWN, OTHER), (SHUFFLED,))
             if symmetric
             else ((CLIP,), (REDRAWN, SHUFFLED)),
             terms=ExtraLosses(self._rank),
         )
 
-    def _prepare(self, key, clips):
-        """Add the second view with its segments in random order, and return that order."""
+    def _draw(self, key, videos):
+        """Draw an order of the segments for each video, i32[b s]."""
         orders = np.array(list(itertools.permutations(range(self.segments))))
         orders = orders if self.allow_identity else orders[1:]
-        order = jnp.array(orders)[jax.random.randint(key, len(clips), 0, len(orders))]
-        shuffled = shuffle_segments(clips[:, 1], order)
-        return jnp.stack([clips[:, 0], clips[:, 1], shuffled, clips[:, 2]], axis=1), order
+        return jnp.array(orders)[jax.random.randint(key, videos, 0, len(orders))]
 
     def _segments(self, outputs):
         """Return the unit embeddings of all segments, f32[b v s d]."""
@@ -139,6 +138,12 @@ class DualVar:
         accuracy = shuffle_rank_accuracy(segments[:, REDRAWN], restored)
         metrics = {"loss/shuffle_rank": loss, "shuffle_rank/accuracy": accuracy}
         return self.rank_weight * loss, metrics, {}
+
+
+def insert_shuffled(clips: jax.Array, order: jax.Array) -> jax.Array:
+    """Insert the second view with its segments in another order as third view, f32[b 4 t h w 3]."""
+    shuffled = shuffle_segments(clips[:, 1], order)
+    return jnp.stack([clips[:, 0], clips[:, 1], shuffled, clips[:, 2]], axis=1)
 
 
 def shuffle_segments(clips: jax.Array, order: jax.Array) -> jax.Array:

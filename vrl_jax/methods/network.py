@@ -32,12 +32,12 @@ class Outputs(NamedTuple):
     """A network's outputs for views: every array begins with the axes b, v.
 
     Attributes:
-      features: the encoder's.
+      features: the encoder's; None where losses read them, see `KeepFn`.
       projected: every head's output, by name.
-      diagnostics: scalars to log, by name; these have no axes.
+      diagnostics: f32[b v] by name, whose mean is logged.
     """
 
-    features: Features
+    features: Features | None
     projected: Arrays
     diagnostics: Arrays
 

@@ -30,7 +30,7 @@ from vrl_jax.losses import (
 )
 from vrl_jax.methods.base import ExtraLosses, Method, reject_framework
 from vrl_jax.methods.compose import compose, keep_views
-from vrl_jax.methods.network import EncoderConfig, Outputs
+from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.methods.sdc_network import ConceptNet, select_scores
 from vrl_jax.types import TrainLength, View
 
@@ -122,8 +122,9 @@ class SDC:
             views=views,
             horizon=horizon,
             prepare=self._prepare if "difference" in self.streams else keep_views,
+            keep=partial(self._keep, network, horizon.steps_per_epoch),
             terms=ExtraLosses(
-                partial(self._loss, network, horizon.steps_per_epoch),
+                partial(self._loss, horizon.steps_per_epoch),
                 self._init,
                 partial(self._update, horizon.steps_per_epoch),
             ),
@@ -139,18 +140,36 @@ class SDC:
     def _kinds(self):
         return ("clip", *self.streams)
 
-    def _prepare(self, key, clips):
-        return append_differences(clips, self.wrap), None
+    def _prepare(self, clips, context):
+        return append_differences(clips, self.wrap)
 
-    def _loss(self, network, epoch, params, state, outputs, context, key, step):
+    def _local_begun(self, epoch, step):
+        return step >= round(self.local_epochs * epoch)
+
+    def _keep(self, network, epoch, params, outputs, step):
+        """Keep the clip vector and the vectors of all concepts, zeros before the local contrast."""
+
+        def locate(params, maps):
+            return network.apply({"params": params}, maps, method="locate")
+
+        def skip(params, maps):
+            return jax.tree.map(jnp.zeros_like, jax.eval_shape(locate, params, maps))
+
+        features = outputs.features
+        located = jax.lax.cond(
+            self._local_begun(epoch, step), locate, skip, params, features.stages[-1]
+        )
+        concepts = {f"concepts/{kind}": vectors for kind, vectors in located.items()}
+        projected = {**outputs.projected, "feature": features.clip, **concepts}
+        return outputs._replace(features=None, projected=projected)
+
+    def _loss(self, epoch, params, state, outputs, context, key, step):
         scores = {kind: outputs.projected[f"scores/{kind}"] for kind in self._kinds}
         losses = {
             **concept_contrasts(outputs.projected, self.streams, self.temperature),
             **self._concepts(scores, state["queue"], step >= round(self.queue_epochs * epoch)),
-            **reconstruction_losses(outputs, self._kinds),
-            "local": self._local(
-                network, params, outputs, scores, step >= round(self.local_epochs * epoch)
-            ),
+            **reconstruction_losses(outputs.projected, self._kinds),
+            "local": self._local(outputs.projected, scores, self._local_begun(epoch, step)),
         }
         weights = {
             "clip": self.clip_weight,
@@ -194,11 +213,10 @@ class SDC:
             entropy += negative_entropy(unrelated, temperature=self.concept_temperature)
         return {"alignment": alignment, "entropy": entropy}
 
-    def _local(self, network, params, outputs, scores, begun):
+    def _local(self, projected, scores, begun):
         """Return the local contrast of all kinds; before it starts, 0 without computing it."""
 
-        def contrast(params, maps):
-            vectors = network.apply({"params": params}, maps, method="locate")
+        def contrast(vectors):
             total = 0.0
             for kind in self._kinds:
                 relevant = select_scores(kind, jax.lax.stop_gradient(scores[kind]))
@@ -207,8 +225,8 @@ class SDC:
                 total += local_contrast(*pair, mask, margin=self.margin)
             return total
 
-        maps = outputs.features.stages[-1]
-        return jax.lax.cond(begun, contrast, lambda *_: jnp.float32(0), params, maps)
+        vectors = {kind: projected[f"concepts/{kind}"] for kind in self._kinds}
+        return jax.lax.cond(begun, contrast, lambda _: jnp.float32(0), vectors)
 
     def _init(self, key, videos):
         check.at_least(videos, **{"method.queue, which holds the scores of a step": self.queue})
@@ -266,11 +284,13 @@ def concept_contrasts(
     return losses
 
 
-def reconstruction_losses(outputs: Outputs, kinds: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
+def reconstruction_losses(
+    projected: dict[str, Array], kinds: tuple[str, ...]
+) -> dict[str, Float[Array, ""]]:
     """Return the negative cosine between features and their reconstructions, summed over kinds."""
-    target = jax.lax.stop_gradient(outputs.features.clip)
+    target = jax.lax.stop_gradient(projected["feature"])
     terms = [
-        negative_cosine(outputs.projected[f"decoded/{kind}"], target[:, 2 * k : 2 * k + 2])
+        negative_cosine(projected[f"decoded/{kind}"], target[:, 2 * k : 2 * k + 2])
         for k, kind in enumerate(kinds)
     ]
     return {"reconstruction": sum(terms)}

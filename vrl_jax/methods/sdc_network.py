@@ -13,7 +13,8 @@ from vrl_jax.losses import dot_products, normalize
 from vrl_jax.methods.network import Outputs, split_views
 from vrl_jax.types import Features
 
-_layer_norm = partial(nn.LayerNorm, use_fast_variance=False)  # two passes, which keep all digits
+# PyTorch's epsilon, and two passes, which keep all digits.
+_layer_norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 
 KINDS = ("clip", "still", "difference")  # the order of the views, two of each
 # (kind, the kind it is contrasted with); each has its own head.

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Complex
 
-from vrl_jax import atomic_files
+from vrl_jax import atomic_files, run_files
 from vrl_jax.augment.clip_views import center_view
 from vrl_jax.data.data_loader import eval_row
-from vrl_jax.data.video_dataset import VideoDataset, check_disjoint, take_subset
+from vrl_jax.data.video_dataset import MissingPart, VideoDataset, check_disjoint, take_subset
 from vrl_jax.evaluation.eval_protocol import EvalInput
 from vrl_jax.evaluation.feature_extraction import compile_sharded, extract_bank, host_eval_batches
 from vrl_jax.evaluation.neighbour_gallery import find_neighbours
@@ -25,17 +26,17 @@ from vrl_jax.evaluation.result_stamp import (
 )
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.base import Method
-from vrl_jax.pretrained import from_run
-from vrl_jax.probes import result_files
+from vrl_jax.pretrained import MethodParts, add_ordered, from_run, method_parts
+from vrl_jax.probes import leakage, result_files
 from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.probe_suite import check_group, run_probes, summarize_probes
 from vrl_jax.probes.result_files import Result
-from vrl_jax.report import run_files
 from vrl_jax.train.quarantine import Quarantine
-from vrl_jax.train.sharding import replicated_sharding
+from vrl_jax.train.sharding import gather, gather_on_hosts, replicated_sharding
 from vrl_jax.train.train_step import TrainState
 
 SPECTRUM_CLIPS = 64
+HELD_OUT = ("held_out_accuracy", "held_out_precision")  # scores of results
 
 
 def join_spectra(
@@ -51,43 +52,79 @@ def join_spectra(
     )
 
 
+def _find_parts(
+    experiment: Experiment, videos: VideoDataset
+) -> tuple[VideoDataset, VideoDataset, str]:
+    """Return the training and the test videos of probes, and why there is nothing to predict."""
+    try:
+        test = experiment.data.test()
+    except MissingPart as error:
+        return videos, videos, str(error)
+    if not test.classes:
+        return test, test, "the test videos have no labels"
+    if experiment.evaluate.group:  # needs no training videos, and opening a data set takes a while
+        return test, test, ""
+    try:
+        train = experiment.data.train()
+    except MissingPart as error:
+        return test, test, str(error)
+    if absent := set(test.classes).difference(train.classes):
+        return test, test, f"the training videos have no label {min(absent)!r}"
+    return train, test, ""
+
+
 class OnlineProbes:
     """Evaluates train states of one run, and writes the results that the report shows.
+
+    Without labelled training and test videos, only indicators of collapse and the spectrum are
+    recorded, on the test videos or, without any, on those of pretraining.
 
     Args:
       experiment: the run, whose `evaluate` has the settings of the probes.
       method: functions of the method.
       mesh: devices that encode.
       workdir: gets `spectrum.npz`, and at the end `results/` and `neighbours.npz`.
+      videos: the videos of pretraining.
 
     Raises:
       ValueError: more neighbours than training videos, groups of an unknown label, or test videos
         among the training videos.
 
     Attributes:
+      nothing: why no probe can be fitted; "" if probes can.
       quarantine: list of unreadable videos; set it before the first evaluation.
     """
 
     quarantine: Quarantine
 
-    def __init__(self, experiment: Experiment, method: Method, mesh: Mesh, workdir: pathlib.Path):
+    def __init__(
+        self,
+        experiment: Experiment,
+        method: Method,
+        mesh: Mesh,
+        workdir: pathlib.Path,
+        videos: VideoDataset,
+    ):
         self._experiment, self._method, self._workdir = experiment, method, workdir
-        self._test = experiment.data.test()
         evaluate = experiment.evaluate
-        check_group("evaluate.group", evaluate.group, tuple(self._test.classes))
-        # Leaving groups out needs no training videos, and opening a data set may take a while.
-        self._train = self._test if evaluate.group else experiment.data.train()
-        evaluate.check_data("evaluate", tuple(self._test.classes), len(self._train))
-        if not evaluate.group:
-            check_disjoint(self._train, self._test)
-        train = None if evaluate.group else self._train
+        self._train, self._test, self.nothing = _find_parts(experiment, videos)
+        self._labels = {} if self.nothing else self._test.classes
+        check_group("evaluate.group", evaluate.group, tuple(self._labels))
+        if not self.nothing:
+            evaluate.check_data("evaluate", tuple(self._labels), len(self._train))
+            if not evaluate.group:
+                check_disjoint(self._train, self._test)
+        train = None if self._train is self._test else self._train
         self._data = describe_data(experiment.data, self._test, train)
         sampling = replace(experiment.sampling, clips=evaluate.clips)
         self._input = EvalInput(sampling, experiment.resize, experiment.augment.size)
         self._encode = compile_sharded(self._clip_features, mesh)
+        self._encode_parts, self._mesh = None, mesh
         everywhere = replicated_sharding(mesh)
         self._operators = jax.jit(
-            self._clip_operators, in_shardings=everywhere, out_shardings=everywhere
+            lambda weights, clips: self._clip_operators(gather(weights, mesh), clips),
+            in_shardings=(None, everywhere),
+            out_shardings=everywhere,
         )
         self._last: tuple[tuple[int, int], FeatureBank, FeatureBank, list[Result]] | None = None
 
@@ -97,8 +134,9 @@ class OnlineProbes:
         _, test, results = self._probe(state, videos)
         if self._method.operators:
             self._add_spectrum(state, take_subset(self._test, videos), test)
-        held_out = [r["held_out_accuracy"] for r in results if "held_out_accuracy" in r]
-        return {**summarize_probes(results, test), "score": float(np.mean(held_out))}
+        held_out = [r[key] for r in results for key in HELD_OUT if key in r]
+        score = np.mean(held_out) if held_out else state.step  # without probes the newest is best
+        return {**summarize_probes(results, test), "score": float(score)}
 
     def finish(self, state: TrainState, untrained: TrainState | None) -> None:
         """Write the results of the last state, and its nearest neighbours.
@@ -107,9 +145,15 @@ class OnlineProbes:
           state: the last one.
           untrained: the state before training, whose results are listed as well; None for none.
         """
+        if self.nothing:
+            if not jax.process_index():  # an empty folder: nothing is missing
+                result_files.write_results(self._workdir / "results", [])
+            return
         train, test, all_results = self._probe(state, 0)
+        all_results = all_results + self._probe_parts(state)
         if untrained is not None:
             all_results = all_results + self._probe(untrained, 0, "untrained")[2]
+            all_results = all_results + self._probe_parts(untrained, "untrained")
         if jax.process_index():
             return
         result_files.write_results(self._workdir / "results", all_results, self._test)
@@ -134,16 +178,67 @@ class OnlineProbes:
             test = self._bank(state, "test", take_subset(self._test, videos))
             train = (
                 test
-                if config.group
+                if self._train is self._test
                 else self._bank(state, "train", take_subset(self._train, videos))
             )
             unreadable = {"train": int(train.unreadable.sum()), "test": int(test.unreadable.sum())}
             stamp = self._stamp(state, init, unreadable)
-            probed = run_probes(train, test, self._test.classes, config, stamp)
+            probed = run_probes(train, test, self._labels, config, stamp)
             self._last = key, train, test, probed
         return self._last[1:]
 
-    def _bank(self, state: TrainState, part: str, source: VideoDataset) -> FeatureBank:
+    def _parts(self, state: TrainState) -> MethodParts | None:
+        """Return the embeddings that are probed besides the features; None for none."""
+        config, method = self._experiment.evaluate, self._method
+        variables = method.encoder(state.params, state.state)
+        model = from_run(self._experiment, int(state.step), variables)
+        if config.parts and method.parts:
+            model = replace(model, parts=method_parts(method, state.params, state.state))
+        return (add_ordered(model, config.segments) if config.segments else model).parts
+
+    def _probe_parts(self, state: TrainState, init: str = "") -> list[Result]:
+        """Return what the parts hold in all videos, if they are to be probed; see `leakage`."""
+        parts = self._parts(state)
+        if parts is None or self.nothing:
+            return []
+        if self._encode_parts is None:
+
+            def joined(weights, clips):
+                return parts.joined(weights, center_view(clips, self._experiment.augment))
+
+            self._encode_parts = compile_sharded(joined, self._mesh)
+        config, side, frames = (
+            self._experiment.evaluate,
+            self._input.size,
+            self._input.sampling.frames,
+        )
+        widths = parts.widths((1, frames, side, side, 3))
+        encode = functools.partial(self._encode_parts, parts.weights)
+
+        def banks(part: str, source: VideoDataset) -> dict[str, FeatureBank]:
+            return leakage.split_bank(self._bank(state, part, source, encode), widths)
+
+        test = banks("test", self._test)
+        train = test if self._train is self._test else banks("train", self._train)
+        twins = self._test.twins() if hasattr(self._test, "twins") else {}
+        changed = {factor: banks("test", twin) for factor, twin in twins.items()}
+        counts = {
+            name: int(next(iter(part.values())).unreadable.sum())
+            for name, part in (("train", train), ("test", test))
+        }
+        stamp = self._stamp(state, init, counts)
+        results = leakage.probe_parts(train, test, self._labels, config, stamp)
+        return results + [
+            {**stamp, **result} for result in leakage.measure_responses(test, changed)
+        ]
+
+    def _bank(
+        self,
+        state: TrainState,
+        part: str,
+        source: VideoDataset,
+        encode: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> FeatureBank:
         experiment = self._experiment
         batches = host_eval_batches(
             source,
@@ -153,7 +248,7 @@ class OnlineProbes:
             experiment.loader,
         )
         return extract_bank(
-            functools.partial(self._encode, (state.params, state.state)),
+            encode or functools.partial(self._encode, (state.params, state.state)),
             batches,
             source,
             part=part,
@@ -211,7 +306,7 @@ class OnlineProbes:
             "knn": config.knn,
             "linear": asdict(config.linear),
         }
-        variables = self._method.encoder(state.params, state.state)
+        variables = gather_on_hosts(self._method.encoder(state.params, state.state))
         model = from_run(experiment, int(state.step), variables)
         return stamp_result(
             protocol, {**describe_model(model), "init": init}, self._data, unreadable

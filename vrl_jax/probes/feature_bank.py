@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vrl_jax.data.video_dataset import VideoDataset
+from vrl_jax.data.video_dataset import VideoDataset, label_array
 
 
 class FeatureBank(NamedTuple):
@@ -14,12 +14,12 @@ class FeatureBank(NamedTuple):
 
     Attributes:
       features: one row per video.
-      labels: class numbers by label name.
+      labels: class numbers by label name; masks of the classes where a video may have several.
       unreadable: whether the video could not be read, so that its features are meaningless.
     """
 
     features: Float[np.ndarray, "n d"]
-    labels: Mapping[str, Int[np.ndarray, "n"]]
+    labels: Mapping[str, Int[np.ndarray, "n"] | Bool[np.ndarray, "n c"]]
     unreadable: Bool[np.ndarray, "n"]
 
     def readable(self) -> "FeatureBank":
@@ -60,7 +60,5 @@ def extract_features(
         features.append(np.moveaxis(by_host, 0, 1).reshape(rows, -1))  # videos alternate by host
         if batch:
             unreadable[batch["index"]] = batch["failures"] != ""
-    labels = {
-        name: np.array([dataset[i].labels[name] for i in range(total)]) for name in dataset.classes
-    }
+    labels = {name: label_array(dataset, name) for name in dataset.classes}
     return FeatureBank(np.concatenate(features)[:total], labels, unreadable)

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vrl_jax import atomic_files
-from vrl_jax.report import run_files
+from vrl_jax import atomic_files, run_files
 
 ABOUT = "about"
 SUFFIXES = (".npz", ".parquet")

@@ -13,6 +13,11 @@ from vrl_jax import check
 from vrl_jax.probes import collapse, knn, linear_probe, retrieval
 from vrl_jax.probes.feature_bank import FeatureBank
 from vrl_jax.probes.linear_probe import LinearProbe
+from vrl_jax.probes.multilabel_probe import (
+    chance_precision,
+    fit_multilabel_probe,
+    mean_average_precision,
+)
 from vrl_jax.probes.result_files import Result, chance_level, expand_predictions
 
 
@@ -23,6 +28,8 @@ class ProbeSuite:
     Attributes:
       group: label for leave-one-group-out evaluation on the test videos, such as the person; ""
         trains on the training videos and tests on the test videos.
+      cluster: label whose videos are held out together where the settings of the linear probe are
+        chosen, such as the source video of clips; it is not predicted. "" holds out single videos.
       center: mean subtracted before cosines in retrieval and kNN: "none", "train" or "each".
       ks: numbers of neighbours k of the retrieval recall R@k.
       knn: number of neighbours of the kNN classifier.
@@ -30,6 +37,7 @@ class ProbeSuite:
     """
 
     group: str = ""
+    cluster: str = ""
     center: str = "none"
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
     knn: int = 20
@@ -48,6 +56,7 @@ class ProbeSuite:
           train_videos: number of training videos.
         """
         check_group(f"{prefix}.group", self.group, labels)
+        check_group(f"{prefix}.cluster", self.cluster, labels)
         if not self.group:  # neighbours of left-out groups are not searched
             check_neighbours(prefix, {"ks": max(self.ks), "knn": self.knn}, train_videos)
 
@@ -63,6 +72,10 @@ class ProbeConfig(ProbeSuite):
         training; 0 uses all. The final results always use all.
       untrained: also evaluate the encoder before training in the final results.
       neighbours: test videos with their nearest neighbours in the report; 0 for none.
+      parts: in the final results, also probe the embeddings that the method makes, such as a static
+        and a dynamic part; see `vrl_jax.probes.leakage`.
+      segments: likewise, the frame vectors in order, averaged over this many segments of a clip; 0
+        for none.
     """
 
     clips: int = 1
@@ -70,11 +83,14 @@ class ProbeConfig(ProbeSuite):
     probe_videos: int = 2048
     untrained: bool = True
     neighbours: int = 6
+    parts: bool = False
+    segments: int = 0
 
     def __post_init__(self):
         super().__post_init__()
         check.at_least(1, clips=self.clips, batch=self.batch)
         check.at_least(0, neighbours=self.neighbours, probe_videos=self.probe_videos)
+        check.at_least(0, segments=self.segments)
 
     def check_data(self, prefix: str, labels: tuple[str, ...], train_videos: int) -> None:
         """Raise `ValueError` as `ProbeSuite` does, for the probes during training as well."""
@@ -115,6 +131,9 @@ def run_probes(
 ) -> list[Result]:
     """Return the result of every probe on every label.
 
+    Where videos have several classes, the linear probe is measured by mean average precision, and
+    there is no nearest-neighbour probe.
+
     Unreadable test videos count as wrong; unreadable training videos are left out.
 
     Args:
@@ -126,14 +145,24 @@ def run_probes(
     """
     results = []
     for label, names in classes.items():
-        if label == config.group:
+        if label in (config.group, config.cluster):
             continue
-        if config.group:
+        several = test.labels[label].ndim == 2
+        if several and config.group:
+            raise ValueError(
+                f"label {label!r} has several classes per video: evaluate it without leaving out "
+                f"groups of {config.group!r}"
+            )
+        if several:
+            by_probe = [_rank_classes(train.readable(), test, label, config)]
+        elif config.group:
             by_probe = _leave_groups_out(test, label, len(names), config)
         else:
             by_probe = _train_and_test(train.readable(), test, label, len(names), config)
             by_probe = [_with_unreadable_wrong(result, test.unreadable) for result in by_probe]
-        chance = chance_level(test.labels[label])
+        chance = (
+            chance_precision(test.labels[label]) if several else chance_level(test.labels[label])
+        )
         results += [_stamped(result, label, chance, stamp) for result in by_probe]
     return results
 
@@ -155,7 +184,10 @@ def summarize_probes(results: list[Result], test: FeatureBank) -> dict[str, floa
 def _train_and_test(train, test, label, count, config) -> list[Result]:
     readable = test.readable()
     data = (train.features, train.labels[label], readable.features, readable.labels[label])
-    probe = linear_probe.fit_probe(*data, num_classes=count, settings=config.linear)
+    clusters = train.labels[config.cluster] if config.cluster else None
+    probe = linear_probe.fit_probe(
+        *data, num_classes=count, settings=config.linear, groups=clusters
+    )
     accuracy = knn.knn_accuracy(*data, k=config.knn, center=config.center)
     recall = retrieval.recall_at(
         readable.features,
@@ -180,6 +212,30 @@ def _train_and_test(train, test, label, count, config) -> list[Result]:
         {"name": "knn", "value": accuracy, "metric": "top-1 accuracy"},
         {"name": "retrieval", "values": {str(k): v for k, v in recall.items()}, "metric": "recall"},
     ]
+
+
+def _rank_classes(train, test, label, config) -> Result:
+    """Return the mean average precision of a linear probe where videos have several classes."""
+    readable = test.readable()
+    truth = train.labels[label]
+    result = fit_multilabel_probe(
+        train.features,
+        truth,
+        readable.features,
+        groups=train.labels[config.cluster] if config.cluster else np.arange(len(truth)),
+        score=lambda logits, mask: mean_average_precision(logits, truth[mask]),
+        settings=config.linear,
+    )
+    # Unreadable videos are ranked last: those of a class count as missed.
+    logits = np.full(test.labels[label].shape, -np.inf, np.float32)
+    logits[~test.unreadable] = result.logits
+    return {
+        "name": "linear",
+        "value": mean_average_precision(logits, test.labels[label]),
+        "metric": "mean average precision",
+        "held_out_precision": result.held_out_score,
+        "chosen": {"learning_rate": result.learning_rate, "weight_decay": result.weight_decay},
+    }
 
 
 def _leave_groups_out(test, label, count, config) -> list[Result]:

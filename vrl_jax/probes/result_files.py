@@ -18,7 +18,8 @@ from vrl_jax.probes.feature_bank import FeatureBank
 Result = dict[str, Any]
 UNREADABLE = -1
 NUMBERS = (
-    *("value", "values", "top5", "mean_class_accuracy", "held_out_accuracy", "chance"),
+    *("value", "values", "top5", "mean_class_accuracy", "chance"),
+    *("held_out_accuracy", "held_out_precision"),
     *("drop", "per_class", "drop_per_class"),
 )  # entries of a result that can be averaged over splits
 
@@ -61,15 +62,16 @@ def top_accuracies(name: str, probabilities: FeatureBank, label: str) -> Result:
     }
 
 
-def average_splits(by_split: Mapping[int, list[Result]]) -> list[Result]:
-    """Return the mean over official splits of the results that all splits have.
+def average_splits(by_split: Mapping[str, list[Result]]) -> list[Result]:
+    """Return the mean over official splits, or over draws, of the results that all of them have.
 
-    Numbers are averaged, also per class and per k; other entries are dropped.
+    Keys are splits and draws such as "1", "draw 0" or "1 draw 0". Numbers are averaged, also per
+    class and per k; other entries are dropped.
     """
     by_stem = {split: {_stem(one): one for one in results} for split, results in by_split.items()}
     first, *others = by_stem.values()
     return [
-        _mean_of({str(split): results[stem] for split, results in by_stem.items()})
+        _mean_of({split: results[stem] for split, results in by_stem.items()})
         for stem in first
         if all(stem in results for results in others)
     ]
@@ -80,10 +82,13 @@ def _mean_of(splits: Mapping[str, Result]) -> Result:
     first = results[0]
     mean = {key: first[key] for key in ("name", "label", "metric", "model", "commit")}
     mean["protocol"] = {**first["protocol"], "split": f"mean of {', '.join(splits)}"}
+    if subset := dict(first["protocol"].get("subset", {})):
+        del subset["draw"]
+        mean["protocol"]["subset"] = subset
     for key in ("data", "unreadable"):
         mean[key] = {split: result[key] for split, result in splits.items()}
     mean["unreadable"] = {
-        f"{part} of split {split}": count
+        f"{part} of {_name_split(split)}": count
         for split, parts in mean["unreadable"].items()
         for part, count in parts.items()
     }
@@ -94,6 +99,10 @@ def _mean_of(splits: Mapping[str, Result]) -> Result:
         values = {split: result["value"] for split, result in splits.items()}
         mean |= {"std": float(np.std(list(values.values()))), "splits": values}
     return mean
+
+
+def _name_split(split: str) -> str:
+    return split if split.startswith("draw") else f"split {split}"
 
 
 def _mean(values: list[Any]) -> Any:

@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 
 from vrl_jax.experiment import Experiment
 from vrl_jax.profiling import xla_costs
-from vrl_jax.profiling.device_specs import Chip
+from vrl_jax.profiling.device_specs import Chip, describe_limits
 from vrl_jax.profiling.xla_costs import Costs, Memory, Times
+from vrl_jax.train.sharding import device_bytes
 
 GIB = 2**30
 
@@ -40,6 +41,7 @@ class StepReport:
       chips: number of chips that share the batch.
       kind: JAX's name of the chip.
       batch: global batch size in videos.
+      microbatch: videos that are embedded at a time; 0 for all.
       dtype: of the encoder's computation; "" where not configurable.
       remat: whether the encoder rematerialises activations; None where not configurable.
       state: bytes per chip that do not depend on the batch size.
@@ -53,6 +55,7 @@ class StepReport:
     chips: int
     kind: str
     batch: int
+    microbatch: int
     dtype: str
     remat: bool | None
     state: int
@@ -71,7 +74,10 @@ class StepReport:
 
     @property
     def largest_per_chip(self) -> int:
-        """Videos per chip that fit, if all memory except the state is proportional to them."""
+        """Videos per chip that fit, if all memory except the state is proportional to them.
+
+        That is so without micro-batches.
+        """
         per_video = (self.memory.total - self.state) / (self.batch / self.chips)
         return max(0, math.floor((self.capacity - self.state) / per_video))
 
@@ -91,7 +97,7 @@ def analyze_step(
     try:
         step = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        arguments = tree_bytes(program.state) + tree_bytes(program.clips) // mesh.size
+        arguments = device_bytes((program.state, program.clips))
         memory, costs = xla_costs.memory_from_error(error, arguments), None
     else:
         memory, costs = xla_costs.compiled_memory(step), xla_costs.compiled_costs(step, mesh.size)
@@ -99,9 +105,10 @@ def analyze_step(
         chips=mesh.size,
         kind=mesh.devices.flat[0].device_kind,
         batch=experiment.train.batch,
+        microbatch=experiment.train.microbatch,
         dtype=getattr(experiment.encoder, "dtype", ""),
         remat=getattr(experiment.encoder, "remat", None),
-        state=tree_bytes(program.state) + memory.code,
+        state=device_bytes(program.state) + memory.code,
         memory=memory,
         capacity=chip.memory if chip else None,
         seconds=time.perf_counter() - began,
@@ -131,6 +138,7 @@ def format_report(report: StepReport) -> str:
         lines += _cost_rows(report.costs)
     if report.times:
         lines += ["", _format_times(report.times)]
+    lines += describe_limits(report.kind, report.dtype)
     return "\n".join([*lines, "", format_verdict(report)])
 
 
@@ -143,6 +151,13 @@ def _cost_rows(costs: Costs) -> list[str]:
         _row("operations", costs.flops / 1e9, "GFLOP per step"),
         _row("memory traffic", costs.traffic / 1e6, "MB per step"),
     ]
+    if layouts := costs.layouts:
+        last, first = (
+            sum(each.values()) for each in (layouts.channels_last, layouts.channels_first)
+        )
+        rows.append(f"  {'convolutions':18}{last:9} channels-last, {first} channels-first")
+        note = f"MB per step, {layouts.transposes} kernels"
+        rows.append(_row("transposes", layouts.transposed / 1e6, note))
     for collective in costs.collectives:
         note = f"MB in, {collective.sent / 1e6:,.2f} MB sent, {collective.count} operations"
         rows.append(_row(collective.kind, collective.operands / 1e6, note))
@@ -164,9 +179,12 @@ def format_verdict(report: StepReport) -> str:
         return f"No verdict: the memory of {report.kind} is unknown."
     if report.fits:
         free, largest = report.capacity - report.memory.total, report.largest_per_chip
+        text = f"Fits: {free / GIB:.2f} of {report.capacity / GIB:.2f} GiB are free."
+        if report.microbatch:
+            return text
         return (
-            f"Fits: {free / GIB:.2f} of {report.capacity / GIB:.2f} GiB are free. About {largest} "
-            f"videos per chip would fit, --config.train.batch={largest * report.chips}."
+            f"{text} About {largest} videos per chip would fit, "
+            f"--config.train.batch={largest * report.chips}."
         )
     if report.capacity is None:
         reason = "the compiler ran out of device memory"
@@ -181,11 +199,16 @@ def _options(report: StepReport) -> list[str]:
     options = ["--config.encoder.dtype=bfloat16"] if report.dtype == "float32" else []
     if report.remat is False:
         options.append("--config.encoder.remat=True")
-    if report.capacity is None:
+    if report.microbatch:
+        options.append("a smaller --config.train.microbatch")
+    if report.microbatch or report.capacity is None:
         return [*options, "a smaller --config.train.batch", "more chips for the same batch"]
     largest, chips = report.largest_per_chip, report.chips
     if not largest:
         return [*options, "chips with more memory", "a smaller encoder: not one video fits"]
+    sizes = [n for n in range(chips, largest * chips + 1, chips) if report.batch % n == 0]
+    if sizes:
+        options.append(f"--config.train.microbatch={sizes[-1]} (at 1.3 times the cost)")
     while report.batch > largest * chips:
         chips *= 2
     batch = f"--config.train.batch={largest * report.chips} (about {largest} videos per chip)"

@@ -1,7 +1,8 @@
 """Memory, operations and communication of a compiled program, without running it.
 
-Operations and bytes are the compiler's counts for the program of one chip; a loop of unknown length
-counts once.
+Operations and bytes are the compiler's counts for the program of one chip, where it has any; GPU
+compilers have none, and they are counted from the program's text. A loop of unknown length counts
+once.
 """
 
 import math
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 
 import jax
 
+from vrl_jax.profiling import hlo_costs
 from vrl_jax.profiling.device_specs import Chip
+from vrl_jax.profiling.hlo_costs import Layouts
+from vrl_jax.profiling.hlo_program import HloArray, HloProgram, parse_program
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\((.*)")
-_ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 # The TPU compiler's messages for programs that do not fit, with their temporaries or total memory.
 _TEMPORARIES = r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds"
 _TOTAL = r"Used ([\d.]+)([KMGT]?) of"
@@ -69,14 +71,16 @@ class Costs:
     """Costs of one run of the program, per chip.
 
     Attributes:
-      flops: arithmetic operations.
+      flops: arithmetic operations; on GPU those of convolutions and matrix products.
       traffic: bytes between memory and cores.
       collectives: communication with other chips, by kind.
+      layouts: of the convolutions; None except on GPU.
     """
 
     flops: float
     traffic: float
     collectives: tuple[Collective, ...]
+    layouts: Layouts | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,15 @@ def compiled_memory(compiled: jax.stages.Compiled) -> Memory:
 
 def compiled_costs(compiled: jax.stages.Compiled, chips: int) -> Costs:
     """Return the costs of a program, per chip."""
-    analysis = compiled.cost_analysis()
-    return Costs(
-        analysis["flops"], analysis["bytes accessed"], list_collectives(compiled.as_text(), chips)
-    )
+    program, analysis = parse_program(compiled.as_text()), compiled.cost_analysis()
+    collectives = list_collectives(program, chips)
+    flops, traffic = hlo_costs.count_flops(program), hlo_costs.count_traffic(program)
+    if not analysis:
+        return Costs(flops, traffic, collectives, hlo_costs.find_layouts(program))
+    # The compiler counts the body of every loop once.
+    flops += analysis["flops"] - hlo_costs.count_flops(program, loops=False)
+    traffic += analysis["bytes accessed"] - hlo_costs.count_traffic(program, loops=False)
+    return Costs(flops, traffic, collectives)
 
 
 def estimate_times(costs: Costs, chip: Chip) -> Times:
@@ -128,23 +137,30 @@ def estimate_times(costs: Costs, chip: Chip) -> Times:
     )
 
 
-def list_collectives(text: str, chips: int) -> tuple[Collective, ...]:
-    """Return the collectives in a program's text; one that is split into parts counts once.
+def list_collectives(program: HloProgram, chips: int) -> tuple[Collective, ...]:
+    """Return the collectives of a program; one that is split into parts counts once.
 
     Args:
-      text: of the compiled program, `jax.stages.Compiled.as_text`.
+      program: the compiled program.
       chips: number of chips that run it.
     """
     by_channel = {}
-    for index, (result, kind, start, rest) in enumerate(_COLLECTIVE.findall(text)):
-        channel = re.search(r"channel_id=(\d+)", rest)  # shared by the parts of a collective
-        size = _result_bytes(result, kind if start else "")
-        moved = _moved_bytes(kind, size, _group_size(rest, chips))
-        by_channel[channel[0] if channel else index] = kind, *moved
+    for kernel, times in program.executed():
+        for instruction in program.inside(kernel):
+            kind = instruction.opcode.removesuffix("-start")
+            if kind in KINDS:
+                rest, started = instruction.attributes, kind != instruction.opcode
+                channel = re.search(
+                    r"channel_id=(\d+)", rest
+                )  # shared by the parts of a collective
+                size = _result_bytes(instruction.outputs, kind if started else "")
+                moved = _moved_bytes(kind, size, _group_size(rest, chips))
+                name = channel[0] if channel else len(by_channel)
+                by_channel[name] = kind, times, *(times * each for each in moved)
     return tuple(
-        Collective(kind, len(members), sum(o for o, _ in members), sum(s for _, s in members))
+        Collective(kind, *map(sum, zip(*members, strict=True)))
         for kind in KINDS
-        if (members := [moved for name, *moved in by_channel.values() if name == kind])
+        if (members := [each for name, *each in by_channel.values() if name == kind])
     )
 
 
@@ -172,19 +188,14 @@ def _moved_bytes(kind: str, result: int, n: int) -> tuple[float, float]:
     return operands, operands * factor.get(kind, (n - 1) / n)
 
 
-def _result_bytes(shapes: str, started: str) -> int:
+def _result_bytes(outputs: tuple[HloArray, ...], started: str) -> int:
     """Return the size of a result; that of an asynchronous start also lists the operands first."""
-    sizes = [_bytes(dtype, dims) for dtype, dims in _ARRAY.findall(shapes)]
+    sizes = [array.bytes for array in outputs]
     if started == "collective-permute":
         return sizes[1]
     if started and started != "all-reduce":  # all-reduce-start lists its results only
         return sum(sizes[len(sizes) // 2 :])
     return sum(sizes)
-
-
-def _bytes(dtype: str, dims: str) -> int:
-    bits = 8 if dtype == "pred" else int(re.search(r"\d+", dtype)[0])
-    return math.prod(int(dim) for dim in dims.split(",") if dim) * bits // 8
 
 
 def _group_size(rest: str, chips: int) -> int:

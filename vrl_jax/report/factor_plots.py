@@ -30,6 +30,10 @@ DESCRIPTIONS = {
         "order, shuffled (mean over permutations), reversed, frozen (the middle frame repeated) "
         "and held (every second frame shown twice).",
     ),
+    "attentive": (
+        "Attentive probe",
+        "A learned query attends to tokens of ordered clips, with positions in time.",
+    ),
     "arrow": ("Arrow of time", "Linear probe that separates forward from backward clips."),
     "floor": (
         "Pixel baselines",

@@ -71,7 +71,7 @@ def write_report(workdir: Path) -> Path:
     tables = result_table.build_tables(plain)
     classes = confusion_matrix.confusion_matrices(plain)
     clips, agreement = neighbour_strips.build_gallery(run.neighbours)
-    return _render(
+    return render_page(
         run.folder / "report.html",
         title=run.name,
         subtitle=summary_cards.run_subtitle(run),
@@ -119,7 +119,7 @@ def write_comparison(workdirs: list[Path], out: Path) -> Path:
     plain = [result for result in results if not result.prefix]
     probes = plot_panels.overlay_runs({name: run.probes for name, run in runs.items()})
     metrics = plot_panels.overlay_runs({name: run.metrics for name, run in runs.items()})
-    return _render(
+    return render_page(
         out,
         title=f"Comparison of {len(runs)} runs",
         subtitle="",
@@ -193,7 +193,7 @@ def _differences(runs: dict[str, run_reader.Run]) -> result_table.Grid | None:
     return result_table.Grid(["setting", *runs], rows) if rows else None
 
 
-def _render(out: Path, sections: list[Section], **content: Any) -> Path:
+def render_page(out: Path, sections: list[Section], **content: Any) -> Path:
     """Fill the template and move the file into place, so that readers never see half a page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

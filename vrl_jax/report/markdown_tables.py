@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from vrl_jax.report import factor_plots, result_table, run_reader
+from vrl_jax.report.result_files import Result
 
 
 def format_markdown(workdirs: list[Path]) -> str:
@@ -11,7 +12,12 @@ def format_markdown(workdirs: list[Path]) -> str:
     Raises:
       ValueError: a folder is not a run's, or one of its files is damaged.
     """
-    results = [result for run in run_reader.read_runs(workdirs).values() for result in run.results]
+    runs = run_reader.read_runs(workdirs).values()
+    return format_results([result for run in runs for result in run.results])
+
+
+def format_results(results: list[Result]) -> str:
+    """Return the tables of results as Markdown, one for each protocol and data set."""
     groups = {
         "": [result for result in results if not result.prefix],
         **factor_plots.group_by_prefix(results),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vrl_jax.report import run_files
+from vrl_jax import run_files
 
 MORE = {"top5": "top-5 accuracy", "mean_class_accuracy": "mean class accuracy"}
 PARTS = ("splits", "groups")  # a result may be a mean over one of these

@@ -183,6 +183,12 @@ def flatten_dict(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def format_duration(seconds: float) -> str:
+    """Return seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 def format_number(value: int | float | None, percent: bool = False) -> str:
     """Return a number as text: 0.9713 as 97.1 %, 12345 as 12,345."""
     if value is None:

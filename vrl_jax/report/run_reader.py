@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vrl_jax.report import run_files
+from vrl_jax import run_files
 from vrl_jax.report.result_files import Result, load_result
-from vrl_jax.report.run_files import Record
+from vrl_jax.run_files import Record
 
 CLOCKS = ("step", "epoch", "wall_seconds")  # measures of time, which are not plotted
 

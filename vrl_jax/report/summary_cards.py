@@ -45,9 +45,7 @@ def training_cards(metrics: list[run_reader.Record]) -> list[Card]:
         cards.append(Card("last logged loss", result_table.format_number(loss), note))
     total = last_value(metrics, "wall_seconds")
     if total is not None:
-        minutes, seconds = divmod(round(total), 60)
-        text = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-        cards.append(Card("wall time", text, "h:mm:ss"))
+        cards.append(Card("wall time", result_table.format_duration(total), "h:mm:ss"))
     return cards
 
 

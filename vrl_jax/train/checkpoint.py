@@ -7,6 +7,7 @@ data, so nothing else needs saving.
 
 import contextlib
 import functools
+import gc
 import inspect
 import json
 import logging
@@ -184,6 +185,42 @@ def restore_encoder(folder: AnyPath, step: int | None = None) -> tuple[int, dict
         return step, {"batch_stats": {}, **_read_arrays(path / "encoder")}
 
 
+def restore_weights(folder: AnyPath, step: int, like: Any) -> Any:
+    """Read the parameters and the state of a method from a checkpoint.
+
+    Args:
+      folder: of the checkpoints.
+      step: of the checkpoint, which exists.
+      like: tree (params, state) of a method, for its structure.
+
+    Returns:
+      The tree with NumPy arrays.
+
+    Raises:
+      DamagedCheckpoint: a file of the checkpoint is missing or has other content.
+      ConfigMismatch: the checkpoint lacks an array.
+    """
+    path = _absolute(folder) / str(step)
+    with _explain_damage(folder):
+        stored = _read_arrays(path / "state")
+    stored = stored["params"], stored["state"]
+
+    def find(keys, leaf):
+        node = stored
+        try:
+            for key in keys:
+                key = getattr(key, "key", getattr(key, "name", getattr(key, "idx", None)))
+                node = node[key]
+        except (KeyError, IndexError, TypeError):
+            raise ConfigMismatch(
+                f"{path} has no array {jax.tree_util.keystr(keys)}: it was written with another "
+                "config"
+            ) from None
+        return node
+
+    return jax.tree_util.tree_map_with_path(find, like)
+
+
 def _drop_locations(identity: dict[str, Any]) -> dict[str, Any]:
     """Return an identity without the locations of data and weights, whose hashes it has as well."""
     settings = dict(identity.get("config", {}))
@@ -217,7 +254,7 @@ def _explain_damage(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Ite
       folder: of the checkpoints.
       trees: items of arrays that a good checkpoint has.
     """
-    hook = sys.unraisablehook
+    hook, damaged = sys.unraisablehook, []
 
     def report(event: Any) -> None:
         # Orbax abandons its other reads at the first error; their tracebacks would follow ours.
@@ -227,11 +264,11 @@ def _explain_damage(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Ite
     sys.unraisablehook = report
     try:
         yield
-        sys.unraisablehook = hook
     except Exception as error:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it reports such reads as well
         steps = list_steps(folder)
         damaged = [step for step in steps if not _is_good(_absolute(folder) / str(step), trees)]
+        gc.collect()  # deletes the abandoned reads while their tracebacks are withheld
         if not damaged:
             raise
         good = max(set(steps) - set(damaged), default=None)
@@ -245,6 +282,9 @@ def _explain_damage(folder: AnyPath, trees: tuple[str, ...] = ("state",)) -> Ite
         raise DamagedCheckpoint(
             f"damaged checkpoint {names}: {remedy} ({_first_line(error)})"
         ) from error
+    finally:
+        if not damaged:  # otherwise abandoned reads can end later, until the process does
+            sys.unraisablehook = hook
 
 
 def _is_good(path: AnyPath, trees: tuple[str, ...]) -> bool:

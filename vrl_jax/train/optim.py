@@ -22,14 +22,17 @@ class Optimizer(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then cosine decay to 0 or step decay; settings that all optimisers share.
+    """Linear warm-up, then cosine decay or step decay; settings that all optimisers share.
 
     Attributes:
-      learning_rate: peak learning rate, reached at the end of the warm-up.
+      learning_rate: peak learning rate, reached at the end of the warm-up; see `whole_cosine`.
       reference_batch: videos per step for `learning_rate`, which scales linearly with the batch; 0
         disables scaling.
       warmup: duration of the warm-up, as a fraction of the run.
       start: learning rate at the beginning of the warm-up, scaled likewise.
+      end: learning rate at the end of the cosine, scaled likewise.
+      whole_cosine: the cosine spans the whole run, and the warm-up ends at its value there, as in
+        the large-scale study (arXiv 2104.14558); else the cosine begins after the warm-up.
       drops: times of step decay, as fractions of the run; () decays by a cosine.
       drop_factor: factor of the learning rate at each drop.
       weight_decay: coefficient, for parameters with at least two axes.
@@ -41,6 +44,8 @@ class Schedule:
     reference_batch: int = 0
     warmup: float = 0.1
     start: float = 0.0
+    end: float = 0.0
+    whole_cosine: bool = False
     drops: tuple[float, ...] = ()
     drop_factor: float = 0.1
     weight_decay: float = 1e-4
@@ -51,17 +56,25 @@ class Schedule:
         check.positive(learning_rate=self.learning_rate, drop_factor=self.drop_factor)
         check.fraction(warmup=self.warmup, **{f"drops[{i}]": x for i, x in enumerate(self.drops)})
         check.at_least(0, reference_batch=self.reference_batch, weight_decay=self.weight_decay)
-        check.at_least(0, clip_norm=self.clip_norm, start=self.start)
+        check.at_least(0, clip_norm=self.clip_norm, start=self.start, end=self.end)
+        if self.whole_cosine and self.drops:
+            raise ValueError(f"whole_cosine needs drops=(), got {self.drops}")
+        if self.end and self.drops:
+            raise ValueError(f"end={self.end} needs a cosine, drops=(), got {self.drops}")
         if early := [drop for drop in self.drops if drop < self.warmup]:
             raise ValueError(f"drops must come after the warm-up ({self.warmup}), got {early[0]}")
 
     def schedule(self, batch: int, total_steps: int) -> optax.Schedule:
         """Return the learning rate as a function of the step."""
         scale = batch / self.reference_batch if self.reference_batch else 1.0
-        start, peak = self.start * scale, self.learning_rate * scale
+        start, peak, end = self.start * scale, self.learning_rate * scale, self.end * scale
         warmup = min(round(self.warmup * total_steps), total_steps - 1)
+        if self.whole_cosine:
+            cosine = optax.cosine_decay_schedule(peak, total_steps, end / peak)
+            rise = optax.linear_schedule(start, float(cosine(warmup)), max(warmup, 1))
+            return lambda step: jnp.where(step < warmup, rise(step), cosine(step))
         if not self.drops:
-            return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps)
+            return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps, end)
         factors = collections.defaultdict(lambda: 1.0)
         for drop in self.drops:
             factors[round(drop * total_steps) - warmup] *= self.drop_factor
@@ -159,7 +172,8 @@ class LARS(SGD):
             update = grad + decay * weight
             if weight.ndim < 2:
                 return update
-            grad_norm, norm = jnp.linalg.norm(grad), jnp.linalg.norm(weight)
+            # As in the metrics of a step, so that XLA computes a gradient's norm once.
+            grad_norm, norm = optax.tree.norm(grad), optax.tree.norm(weight)
             ratio = self.trust * norm / jnp.where(grad_norm > 0, grad_norm + decay * norm, 1.0)
             return jnp.where(grad_norm > 0, jnp.where(norm > 0, ratio, 1.0) * update, 0.0)
 

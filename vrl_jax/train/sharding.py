@@ -1,11 +1,17 @@
 """Data parallelism: the mesh of devices, shardings of state and batch, and compiler options."""
 
 import functools
+import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Tree = Any
+MIN_SHARDED = 2**14  # elements of an array below which a collective costs more than it saves
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -22,6 +28,58 @@ def replicated_sharding(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays that are split along their first axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def state_sharding(mesh: Mesh, state: Tree) -> Tree:
+    """Return shardings that split a state over the devices of a mesh.
+
+    An array is split along the largest axis that the number of devices divides, the first of equal
+    ones. It is replicated if it has fewer than `MIN_SHARDED` elements or no such axis.
+
+    Args:
+      mesh: devices.
+      state: tree of arrays or shapes.
+    """
+
+    def sharding(x) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0]
+        if math.prod(x.shape) < MIN_SHARDED or not axes:
+            return replicated_sharding(mesh)
+        axis = max(axes, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+
+    return jax.tree.map(sharding, state)
+
+
+def gather(tree: Tree, mesh: Mesh) -> Tree:
+    """Return a tree, inside `jit`, with every array whole on every device."""
+    return jax.lax.with_sharding_constraint(tree, replicated_sharding(mesh))
+
+
+def gather_params(mesh: Mesh, layout: Tree) -> Callable[[Tree], Tree]:
+    """Return `gather` for parameters that are split by `layout`; their gradients are split alike.
+
+    The transpose of a sharding constraint is the same constraint, which would make every gradient
+    whole on every device.
+    """
+
+    @jax.custom_vjp
+    def gather_all(params: Tree) -> Tree:
+        return gather(params, mesh)
+
+    def split(_: None, grads: Tree) -> tuple[Tree]:
+        return (jax.lax.with_sharding_constraint(grads, layout),)
+
+    gather_all.defvjp(lambda params: (gather(params, mesh), None), split)
+    return gather_all
+
+
+def device_bytes(tree: Tree) -> int:
+    """Return the bytes that arrays, or shapes with shardings, occupy on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
@@ -51,6 +109,11 @@ def _cpu_options() -> dict[str, str]:
 def shard_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
     """Return the global array, split along its first axis, from the `rows` of this process."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
+
+
+def gather_on_hosts(tree: Tree) -> Tree:
+    """Return whole arrays, as NumPy arrays on every host; every host must call it."""
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def any_process(flags: np.ndarray) -> np.ndarray:

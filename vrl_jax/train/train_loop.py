@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,10 @@ class Train:
     Attributes:
       batch: videos per step, over all devices; with two levels, those of the upper level: each step
         of the lower level reads as many more.
+      microbatch: videos, over all devices, that are augmented and embedded at a time, so that a
+        large batch fits on few devices; it divides `batch`. The loss is still that of the whole
+        batch, but batch normalisation uses the statistics of a micro-batch, and its running
+        statistics move once for each. 0 embeds all videos together.
       steps: length of the run; 0 takes `epochs`.
       epochs: passes over the pretraining videos; used where `steps` is 0.
       seed: of parameters, augmentation and data order.
@@ -32,9 +36,13 @@ class Train:
       probe_every: steps between probes of the representation; 0 probes at the ends only.
       save_every: steps between checkpoints.
       keep: number of latest checkpoints to keep, besides the best.
+      shard_state: split parameters, teacher and optimiser state over the devices, for encoders
+        whose state fills a device. The arrays are gathered where the loss needs them. Numbers
+        change by rounding alone, so a run may be resumed with another value.
     """
 
     batch: int = 64
+    microbatch: int = 0
     steps: int = 0
     epochs: float = 100.0
     seed: int = 0
@@ -42,11 +50,14 @@ class Train:
     probe_every: int = 0
     save_every: int = 1000
     keep: int = 2
+    shard_state: bool = False
 
     def __post_init__(self):
         check.at_least(1, batch=self.batch, log_every=self.log_every, keep=self.keep)
         check.at_least(1, save_every=self.save_every)
         check.at_least(0, steps=self.steps, probe_every=self.probe_every)
+        check.at_least(0, microbatch=self.microbatch)
+        check.multiple_of("microbatch", self.microbatch, batch=self.batch)
         if not self.steps:
             check.positive(epochs=self.epochs)
 
@@ -64,7 +75,7 @@ class MetricsReader:
       config: cadence, and videos per step.
       videos: videos per epoch.
       learning_rate: step -> learning rate.
-      unreadable: () -> number of unreadable videos so far.
+      counts: step -> numbers to log, such as that of unreadable videos so far.
     """
 
     def __init__(
@@ -73,9 +84,9 @@ class MetricsReader:
         config: Train,
         videos: int,
         learning_rate: Callable[[int], float],
-        unreadable: Callable[[], int],
+        counts: Callable[[int], Mapping[str, int]],
     ):
-        self._log, self._config, self._unreadable = log, config, unreadable
+        self._log, self._config, self._counts = log, config, counts
         self._videos, self._learning_rate = videos, learning_rate
         self._began = time.perf_counter() - log.elapsed  # earlier sessions count
         self._seconds, self._steps, self._since, self._idle = 0.0, 0, None, 0.0
@@ -111,7 +122,7 @@ class MetricsReader:
                 "videos_per_second": speed,
                 "waiting_for_data": self._idle / self._seconds if self._seconds else 0.0,
                 "wall_seconds": now - self._began,
-                "unreadable_videos": self._unreadable(),
+                **self._counts(number),
                 **values,
             }
             self._log.metrics(number, record)

@@ -1,7 +1,7 @@
 """One training run in its folder: restore or start, train, save, and finish."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ def run_session(
     open_log: Callable[[int], Log | NullLog],
     quarantine: Quarantine,
     probe: Callable[[TrainState], dict[str, float]] | None = None,
+    count_videos: Callable[[int], Mapping[str, int]] = lambda step: {},
 ) -> TrainState:
     """Train from the newest checkpoint, or from the start, to `total_steps` or a signal.
 
@@ -49,6 +50,7 @@ def run_session(
       open_log: step -> log that continues there.
       quarantine: list of unreadable videos.
       probe: evaluates a state during training, see `run_loop`.
+      count_videos: step -> videos read so far by kind, for the log.
 
     Raises:
       ConfigMismatch: the checkpoint lies beyond `total_steps`.
@@ -68,7 +70,11 @@ def run_session(
         log.info(f"workdir {workdir.path}: step {start} of {total_steps}")
         if start == total_steps:
             return state
-        reader = MetricsReader(log, config, clips_per_epoch, schedule, lambda: len(quarantine))
+
+        def counts(step: int) -> dict[str, int]:
+            return {"unreadable_videos": len(quarantine), **count_videos(step)}
+
+        reader = MetricsReader(log, config, clips_per_epoch, schedule, counts)
         return run_loop(
             state,
             make_step(log.info),

@@ -14,7 +14,7 @@ from vrl_jax.data.datasets.benchmarks import (
     read_kinetics,
     read_ucf101,
 )
-from vrl_jax.data.datasets.file_lists import read_list
+from vrl_jax.data.datasets.text_lists import read_list
 from vrl_jax.data.video_dataset import Listing
 
 
@@ -33,7 +33,8 @@ def test_ucf101_lists_have_the_official_counts(ucf_lists, split, train, test):
     assert (len(rows), len(tested)) == (train, test)
     assert not {path for path, _ in rows} & {path for path, _ in tested}
     # The list's own labels, from 1, agree with the folders'.
-    assert read_list(ucf_lists / f"trainlist0{split}.txt", 1) == rows
+    labelled = read_list(ucf_lists / f"trainlist0{split}.txt")
+    assert [(path, label - 1) for path, label in labelled] == rows
     assert {label for _, label in tested} == set(range(101))
 
 
@@ -104,6 +105,7 @@ def test_hmdb51_finds_odd_names(tmp_path):
         data.train()
 
 
+@pytest.mark.slow
 def test_diving48_has_the_official_counts(videos, tmp_path):
     (tmp_path / "rgb").mkdir()
     data = Diving48(str(tmp_path), str(videos / "annotations" / "diving48"))
@@ -123,6 +125,7 @@ def test_diving48_has_the_official_counts(videos, tmp_path):
         Diving48(str(tmp_path), data.annotations, folder="flow").train()
 
 
+@pytest.mark.slow
 def test_something_has_the_official_counts(videos, tmp_path):
     data = SomethingSomethingV2(str(tmp_path), str(videos / "annotations" / "ssv2"))
     test = data.list_part("test")
@@ -160,6 +163,7 @@ def test_something_finds_either_release(tmp_path, stem):
         data.train()
 
 
+@pytest.mark.slow
 def test_kinetics_has_the_official_counts(videos, tmp_path):
     path = videos / "annotations" / "kinetics400" / "kinetics_val.csv"
     rows = read_kinetics(path)

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import io
 import json
@@ -14,11 +15,13 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from tests.data.video.test_video_decoder import draw, read_numbers, write_clip
-from vrl_jax.data.datasets.file_lists import expand_pattern, list_shards
-from vrl_jax.data.datasets.record_shards import SequenceExamples, TfdsFolder, WebDataset
+from vrl_jax.data.datasets.sequence_examples import SequenceExamples
+from vrl_jax.data.datasets.shard_paths import expand_pattern, list_shards
+from vrl_jax.data.datasets.tar_shards import WebDataset
+from vrl_jax.data.datasets.tfds_folders import TfdsFolder
 from vrl_jax.data.video import tfrecord
 from vrl_jax.data.video.media_containers import ZippedFrames
-from vrl_jax.data.video_dataset import Listing, VideoError
+from vrl_jax.data.video_dataset import Listing, MissingPart, VideoError
 
 Example, SequenceExample = tfrecord.MESSAGES["Example"], tfrecord.MESSAGES["SequenceExample"]
 
@@ -120,9 +123,14 @@ def test_tars_are_samples_by_key(tmp_path, clips):
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        ({"a.mp4": b"1"}, "bad.tar: sample a has no label"),
-        ({"a.mp4": b"1", "a.json": '{"label": "dog"}'}, "bad.tar: sample a has no label"),
-        ({"a.mp4": b"1", "a.cls": "dog"}, "bad.tar, at a: a.cls must be an integer, got 'dog'"),
+        (
+            {"a.mp4": b"1", "b.mp4": b"1", "b.cls": 0},
+            "bad.tar: sample bad.tar/a has no label, but others have",
+        ),
+        (
+            {"a.mp4": b"1", "a.cls": "dog", "b.mp4": b"1", "b.cls": 3},
+            "bad.tar: sample bad.tar/b: the data set has no class 3",
+        ),
         ({"a.mp4": b"1", "a.cls": 1, "b.cls": 1}, "bad.tar: sample b has no video"),
         ({"a.mp4": b"1", "a.json": "{"}, "bad.tar, at a: "),
         ({"a.mp4": b"1", "a.json": "[1]"}, r"bad.tar, at a: a.json must be an object, got \[1\]"),
@@ -201,7 +209,7 @@ def test_a_tfds_folder_holds_video_files(tmp_path, clips, kind):
         assert numbers_of(source[number]) == ([[3, 11], [0, 3]], {number})
     with pytest.raises(ValueError, match="has no feature 'video', but .*'clip', 'label'"):
         TfdsFolder(str(tmp_path), label="class").train()
-    with pytest.raises(ValueError, match="/0 in .*: class must be one int, got "):
+    with pytest.raises(ValueError, match="/0 in .*: class must be one int or bytes, got "):
         TfdsFolder(str(tmp_path), video="clip", label="class").train()
 
 
@@ -232,7 +240,7 @@ def test_classes_without_names_are_counted_over_all_splits(tmp_path):
 
 def test_what_a_tfds_folder_lacks_is_named(tmp_path):
     data = TfdsFolder(str(tmp_path))
-    with pytest.raises(ValueError, match="no shards of train in .*-train.tfrecord-00000-of-00001"):
+    with pytest.raises(ValueError, match="no shards of train in .*-train.tfrecord-00000-of"):
         data.train()
     write_tfds(tmp_path, "array_record", [[example(0, encode(0))], [example(0, encode(0))]])
     path = tmp_path / "ucf101-train.array_record-00001-of-00002"
@@ -277,18 +285,18 @@ def test_sequence_examples_take_their_classes_from_a_file(tmp_path, monkeypatch)
     classes = write_sequences(tmp_path, clip_label_index=[2, 1])
     source = SequenceExamples(str(tmp_path), str(tmp_path), classes).test()
     assert [video.labels["class"] for video in source.videos] == [1, 0]
-    with pytest.raises(ValueError, match="--config.data.classes="):
+    with pytest.raises(ValueError, match="such as 1, differently .*--config.data.classes="):
         SequenceExamples(str(tmp_path)).train()
 
 
 def test_a_sequence_example_without_a_class_is_named(tmp_path):
     classes = write_sequences(tmp_path, clip_label_text=[b"walk", b"swim"])
-    with pytest.raises(ValueError, match="train_1-00001-of-00002, record 0.*no class 'swim'"):
+    with pytest.raises(ValueError, match="train_1-00001-of-00002/0: .*no class 'swim'"):
         SequenceExamples(str(tmp_path), "", classes).train()
     write_sequences(tmp_path, clip_label_index=[1, 3])
     with pytest.raises(ValueError, match="train_1-00001-of-00002.* must be 1 to 2, got 3"):
         SequenceExamples(str(tmp_path), "", classes).train()
-    write_sequences(tmp_path)
+    write_sequences(tmp_path, clip_label_index=[b"walk", 1])
     with pytest.raises(ValueError, match="record 0: clip/label/index must be one int, got "):
         SequenceExamples(str(tmp_path), "", classes).train()
 
@@ -452,12 +460,88 @@ def test_a_compressed_tar_is_said_to_be_one(tmp_path, module, end):
         WebDataset(str(tmp_path)).train()
 
 
-@pytest.mark.parametrize("label", [b"-1", b'{"label": "3"}', b'{"label": 1.0}', b'{"cls": true}'])
-def test_a_label_that_is_no_class_number_is_shown(tmp_path, label):
-    kind = "json" if label.startswith(b"{") else "cls"
-    write_tar(tmp_path / "x.tar", **{"a.mp4": b"1", f"a.{kind}": label})
-    with pytest.raises(ValueError, match=r"x.tar.* got (-1|'3'|1.0|True)$"):
+@pytest.mark.parametrize("label", ['{"label": [3]}', '{"label": 1.0}', '{"cls": true}'])
+def test_a_label_that_is_no_class_is_shown(tmp_path, label):
+    write_tar(tmp_path / "x.tar", **{"a.mp4": b"1", "a.json": label})
+    with pytest.raises(ValueError, match=r"x.tar.* a number or a name, got (\[3\]|1.0|True)$"):
         WebDataset(str(tmp_path)).train()
+
+
+def classes_of(source):
+    return [source.classes["class"][video.labels["class"]] for video in source.videos]
+
+
+def test_labels_of_tars_may_be_names(tmp_path):
+    write_tar(
+        tmp_path / "a.tar",
+        **{"x.mp4": b"1", "x.cls": "play guitar\n", "y.mp4": b"1"},
+        **{"y.json": '{"label": "a_walk"}'},
+    )
+    write_tar(tmp_path / "b.tar", **{"z.mp4": b"1", "z.cls": "run"})
+    data = WebDataset(str(tmp_path / "a.tar"), str(tmp_path / "b.tar"))
+    assert data.train().classes == {"class": ("a walk", "play guitar", "run")}
+    assert classes_of(data.train()) == ["play guitar", "a walk"]
+    assert classes_of(data.test()) == ["run"]
+    (tmp_path / "names.txt").write_text("1 run\n2 play_guitar\n3 a walk\n")
+    named = dataclasses.replace(data, classes=str(tmp_path / "names.txt"))
+    assert [video.labels["class"] for video in named.train().videos] == [1, 2]
+    (tmp_path / "names.txt").write_text("run\na walk\n")
+    with pytest.raises(ValueError, match="a.tar/x: .*names.txt has no class 'play guitar'"):
+        named.train()
+
+
+def assert_unlabelled(source, count):
+    assert source.classes == {} and len(source) == count
+    assert all(source[number].labels == {} for number in range(count))
+
+
+@pytest.mark.parametrize("label", [{}, {"a.cls": "-1", "b.json": "{}", "c.json": '{"label": -1}'}])
+def test_tars_without_labels_serve_for_pretraining(tmp_path, label):
+    write_tar(tmp_path / "x.tar", **{f"{key}.mp4": b"1" for key in "abc"}, **label)
+    data = WebDataset(str(tmp_path / "x.tar"))
+    assert_unlabelled(data.pretrain(), 3)
+    with pytest.raises(MissingPart, match="test_shards must be a folder"):
+        data.test()
+    write_tar(tmp_path / "y.tar", **{"d.mp4": b"1", "d.cls": "1"})
+    data = WebDataset(str(tmp_path / "x.tar"), str(tmp_path / "y.tar"))
+    assert_unlabelled(data.pretrain(), 3)
+    assert classes_of(data.test()) == ["1"]
+
+
+def test_records_without_labels_serve_for_pretraining(tmp_path):
+    def unlabelled(*values):
+        message = Example()
+        add(message.features, "video", *values)
+        return message.SerializeToString()
+
+    write_tfds(tmp_path / "tfds", "tfrecord", [[unlabelled(encode(0)), unlabelled(encode(1))]])
+    data = TfdsFolder(str(tmp_path / "tfds"))
+    for _ in range(2):  # the second time from the cache
+        assert_unlabelled(data.pretrain(), 2)
+    with pytest.raises(MissingPart, match="no shards of test in .*, but of train"):
+        data.test()
+    with pytest.raises(ValueError, match="no shards of dev") as error:
+        TfdsFolder(str(tmp_path / "tfds"), test_split="dev").test()
+    assert not isinstance(error.value, MissingPart)  # somebody asked for it
+    write_tfds(tmp_path / "tfds", "tfrecord", [[unlabelled(encode(0)), example(1, encode(1))]])
+    with pytest.raises(ValueError, match="/0 has no label, but others have"):
+        data.pretrain()
+    write_sequences(tmp_path)
+    data = SequenceExamples(str(tmp_path / "train_1@2"))
+    assert_unlabelled(data.pretrain(), 2)
+    with pytest.raises(MissingPart):
+        data.test()
+
+
+def test_names_in_records_are_classes(tmp_path):
+    records = [example(label, encode(0)) for label in (b"walk", b"run")]
+    write_tfds(tmp_path / "tfds", "tfrecord", [records])
+    (tmp_path / "tfds/label.labels.txt").unlink()
+    assert classes_of(TfdsFolder(str(tmp_path / "tfds")).train()) == ["walk", "run"]
+    write_sequences(tmp_path, clip_label_text=[b"play guitar", b"walk"])
+    source = SequenceExamples(str(tmp_path / "train_1@2")).train()
+    assert source.classes == {"class": ("play guitar", "walk")}
+    assert classes_of(source) == ["play guitar", "walk"]
 
 
 def write_frames(path, *names):

@@ -3,7 +3,9 @@ import pickle
 import numpy as np
 import pytest
 
-from vrl_jax.data.datasets.synthetic import MOTIONS, SHAPES, Scene, Synthetic, shape_centre
+from vrl_jax.data.datasets import wave_patterns
+from vrl_jax.data.datasets.scene_rendering import SHAPES, Scene, shape_centre
+from vrl_jax.data.datasets.synthetic import MOTIONS, Synthetic
 from vrl_jax.data.video_dataset import HasMasks, HasTwins, VideoList, fingerprint
 
 FRAMES = np.arange(16)[None]
@@ -106,7 +108,9 @@ def test_rendered_videos_have_masks_and_twins_and_lists_have_not():
 
 def test_masks_and_twins_are_of_the_same_videos():
     source = Synthetic(test_videos=40, classes=5).test()
-    moved, dressed = source.twins()
+    twins = source.twins()
+    moved, dressed = twins["dynamic"], twins["static"]
+    assert set(twins) == {"static", "dynamic", "phase"}
     for number in range(40):
         video, mask = source[number], source.masks()[number]
         assert mask.id == video.id and mask.labels == video.labels
@@ -129,7 +133,94 @@ def test_masks_and_twins_are_of_the_same_videos():
     assert len(np.unique(classes[:, 1])) == 5
 
 
+def read(source, videos):
+    """Return videos in [-0.5, 0.5], long enough for averages over time."""
+    shown = [source[i].media.read(np.arange(200)[None], (12, 12))[0] for i in range(videos)]
+    return np.stack(shown) / 255 - 0.5
+
+
+@pytest.mark.parametrize("motion, rank", [("travelling", 2), ("standing", 1)])
+def test_gratings_move_in_few_dimensions_and_at_known_rates(motion, rank):
+    data = Synthetic(motion=motion)
+    for i, video in enumerate(read(data.test(), videos=4)):
+        moves = (video - video.mean(0)).mean(-1).reshape(len(video), -1)
+        values, images = np.linalg.eigh(moves.T @ moves)
+        energy = values[::-1] / np.sum(values)
+        assert energy[:rank].sum() > 0.98 and energy[:rank].min() > 0.3 * energy[0]
+        scene = data.test()[i].media
+        weight = np.abs(np.fft.rfft(moves @ images[:, -1]))
+        rate = 2 * np.pi * weight.argmax() / len(video)
+        rates = (0.75, 0.75) if motion == "travelling" else (0.5, 0.85)
+        assert rate == pytest.approx(rates[scene.dynamic % 2] * scene.speed, abs=0.02)
+    slow, fast = data.standing_rate, 0.8 * 0.5
+    assert slow == (pytest.approx(fast) if motion == "standing" else 0)
+
+
+@pytest.mark.parametrize("standing", [False, True])
+def test_one_frame_does_not_reveal_which_grating_moves(standing):
+    axis = (np.arange(16) + 0.5) / 16
+    grid = axis[None], axis[:, None]
+    waves = np.stack([
+        np.exp(2j * np.pi * wave_patterns.CYCLES * (a * grid[0] + b * grid[1]))
+        for a, b in wave_patterns.DIRECTIONS[:2]
+    ])  # fmt: skip
+    rng, sizes = np.random.default_rng(0), []
+    for _ in range(400):
+        phases, levels = map(tuple, rng.random((2, 4)).tolist())
+        frame = wave_patterns.draw_gratings(phases, levels, 0, 1.0, standing, np.array([9]), grid)
+        sizes.append(np.abs((frame * waves).mean((1, 2))))
+    moving, resting = np.sort(sizes, axis=0).T  # of two distributions, all quantiles agree
+    assert np.abs(moving - resting).mean() < 0.05 * resting.mean()
+
+
+@pytest.mark.parametrize("motion", ["shapes", "travelling", "standing"])
+def test_a_drift_changes_pixels_as_often_as_asked_as_much_as_the_motion(motion):
+    still, drifts = (
+        read(Synthetic(motion=motion, drift=drift).test(), videos=16) for drift in (0.0, 2.0)
+    )
+    drift = 3 * drifts - still  # contrasts are shrunk by 1 + drift
+    effects = [np.sqrt((x - x.mean(1, keepdims=True)).var()) for x in (drift, still)]
+    assert effects[0] == pytest.approx(2 * effects[1], rel=0.2)
+    assert np.abs(drifts).max() < 0.5  # nothing is clipped
+
+
+def test_a_drift_is_slow_shared_by_a_video_and_independent_of_the_other_factors():
+    data = Synthetic(motion="travelling", drift=1.0, pretrain_videos=2000, train_videos=2000)
+    for source in (data.pretrain(), data.train()):
+        labels = [source[i].labels for i in range(len(source))]
+        for other in ("static", "dynamic"):
+            pairs = np.histogram2d(*np.array([[v["drift"], v[other]] for v in labels]).T, bins=8)[0]
+            assert pairs.min() > 0.3 * pairs.mean() and pairs.max() < 2 * pairs.mean()
+    rates = [data.test()[i].media.drift.rate for i in range(200)]
+    assert 0.1 <= min(rates) < 0.11 and 0.24 < max(rates) <= 0.25
+    fixed = Synthetic(drift=1.0, drift_rate=0.2).test()
+    assert fixed[0].media.drift.rate == 0.2 and fixed[0].labels.keys() == fixed.classes.keys()
+    # Every other draw is that of the same video without a drift.
+    plain = Synthetic().test()
+    for i in range(9):
+        assert vars(fixed[i].media) == {**vars(plain[i].media), "drift": fixed[i].media.drift}
+
+
+def test_twins_of_gratings_and_drifts_differ_in_one_factor():
+    source = Synthetic(motion="standing", drift=1.0).test()
+    changed = {"static": {"static", "hues"}, "dynamic": {"dynamic"}}
+    changed |= {"drift": {"drift"}, "phase": {"gratings"}}
+    for factor, twin in source.twins().items():
+        one, other = vars(source[5].media), vars(twin[5].media)
+        assert {name for name in one if one[name] != other[name]} == changed.pop(factor)
+    assert not changed
+    moved = vars(Synthetic().test().twins()["phase"][5].media)
+    assert {k for k, v in vars(Synthetic().test()[5].media).items() if v != moved[k]} == {"start"}
+    assert (source.masks()[0].media.read(FRAMES, (8, 8)) == 255).all()  # all of it moves
+
+
 def test_bad_settings_are_refused():
+    with pytest.raises(
+        ValueError, match="motion must be one of 'shapes', 'travelling', 'standing'"
+    ):
+        Synthetic(motion="waves")
+    with pytest.raises(ValueError, match="drift must be at least 0"):
+        Synthetic(drift=-1.0)
     with pytest.raises(ValueError, match="cooccurrence must lie in"):
         Synthetic(cooccurrence=1.2)
     with pytest.raises(ValueError, match="classes must be at most 8, got 9"):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.data.video.test_video_decoder import write_clip
 from vrl_jax.data.datasets.dataset_lookup import build_dataset
-from vrl_jax.data.datasets.record_shards import Tfds, TfdsFolder
+from vrl_jax.data.datasets.tfds_folders import Tfds, TfdsFolder
 from vrl_jax.data.video_dataset import Listing
 
 HEIGHT, WIDTH, VIDEOS = 16, 20, 5
@@ -224,7 +224,7 @@ def test_what_is_not_prepared_is_named(root):
             data.train()
     with pytest.raises(ValueError, match="has no feature 'clip', but .*'label', 'video'"):
         Tfds("images", str(folder), video="clip", train_split="train[:2]").train()
-    with pytest.raises(ValueError, match="/0 in .*: class must be one int, got "):
+    with pytest.raises(ValueError, match="/0 in .*: class must be one int or bytes, got "):
         Tfds("images", str(folder), label="class", train_split="train[:2]").train()
 
 

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import os
 import re
 
@@ -7,10 +8,11 @@ import pytest
 
 from tests.data.video.test_video_decoder import write_clip
 from vrl_jax.data.datasets.benchmarks import read_kinetics
-from vrl_jax.data.datasets.file_lists import read_classes, read_list
+from vrl_jax.data.datasets.class_names import read_classes
+from vrl_jax.data.datasets.text_lists import read_list
 from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile, Weizmann
 from vrl_jax.data.video.media_containers import ZippedFrames
-from vrl_jax.data.video_dataset import Listing, Splits, fingerprint
+from vrl_jax.data.video_dataset import Listing, MissingPart, Splits, fingerprint
 
 AWKWARD = [
     "a dog/-name that begins with a dash.mp4",
@@ -53,7 +55,7 @@ def test_class_folders_number_the_spaced_names(tmp_path):
     assert [test[i].labels["class"] for i in range(3)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("separator", [" ", "  ", "\t", ",", ", ", "::"])
+@pytest.mark.parametrize("separator", [" ", "  ", "\t", ",", ", ", ";", "::"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", " \r\n", "\n\n"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_lists_are_read_as_people_write_them(tmp_path, separator, end, first):
@@ -61,23 +63,125 @@ def test_lists_are_read_as_people_write_them(tmp_path, separator, end, first):
     lines = [f"{a}{separator}{b + first}{end}" for a, b in zip(AWKWARD, labels, strict=True)]
     path = tmp_path / "list.txt"
     path.write_bytes("".join(lines).encode())
-    assert read_list(path, first) == list(zip(AWKWARD, labels, strict=True))
+    rows = [(a, b + first) for a, b in zip(AWKWARD, labels, strict=True)]
+    assert read_list(path) == rows
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("a.mp4", "line 2: must be 'path label', got 'a.mp4'"),
-        ("a.mp4 dog", "line 2: must be 'path label'"),
+        ("a b", "line 2: must be 'path label', got 'a b': .*columns=path"),
+        ("a.mp4", "line 2 has no label, but others have"),
+        ("a.mp4 -1", "line 2 has no label, but others have"),
+        ("a.mp4 dog", "line 1: the data set has no class 1"),
         ("a.mp4 0.5", "line 2: must be 'path label'"),
-        ("a.mp4 0", "line 2: label must be at least 1, got 0"),
+        ("a.mp4 0", "line 2: label must be 1 to 1, got 0"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, says):
     path = tmp_path / "list.txt"
     path.write_text(f"ok.mp4 1\n{line}\n")
-    with pytest.raises(ValueError, match=re.escape(says)):
-        read_list(path, 1)
+    with pytest.raises(ValueError, match=f"list.txt, {says}"):
+        ListFile(str(tmp_path), str(path), first_label=1).train()
+
+
+@pytest.mark.parametrize(
+    ("lines", "rows"),
+    [
+        (
+            "a dog/x.mp4,walk\nb.MKV, play_guitar",
+            [("a dog/x.mp4", "walk"), ("b.MKV", "play_guitar")],
+        ),
+        ("34870;Drumming Fingers", [("34870", "Drumming Fingers")]),
+        ('a, b/x.mp4,"run, fast"', [("a, b/x.mp4", "run, fast")]),
+        ("a dog/x.avi play guitar", [("a dog/x.avi", "play guitar")]),
+        ("a/x::walk\tfast", [("a/x::walk", "fast")]),
+        ("a dog/x, y.mp4\nb.zip", [("a dog/x, y.mp4", None), ("b.zip", None)]),
+        ('"a dog/x.mp4",\nb.mp4 -1', [("a dog/x.mp4", None), ("b.mp4", -1)]),
+    ],
+)
+def test_labels_may_be_names_or_absent(tmp_path, lines, rows):
+    (tmp_path / "list.txt").write_text(lines)
+    assert read_list(tmp_path / "list.txt") == rows
+
+
+def test_names_in_lists_are_classes(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "train.csv").write_text("a.mp4,walk\nb.mp4,play_guitar\n")
+    (tmp_path / "test.csv").write_text("c.mp4,run\n")
+    data = ListFile(str(tmp_path), str(tmp_path / "train.csv"), str(tmp_path / "test.csv"))
+    assert data.train().classes == data.test().classes
+    assert data.train().classes == {"class": ("play guitar", "run", "walk")}
+    assert labels_of(data.train()) == {"a.mp4": "walk", "b.mp4": "play guitar"}
+    (tmp_path / "names.txt").write_text("walk\nplay guitar\nrun\n")
+    named = dataclasses.replace(data, classes=str(tmp_path / "names.txt"))
+    assert [video.labels["class"] for video in named.train().videos] == [0, 1]
+    (tmp_path / "test.csv").write_text("\nc.mp4,swim\n")
+    with pytest.raises(ValueError, match="test.csv, line 2: .*names.txt has no class 'swim'"):
+        named.train()
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns"),
+    [
+        ("a dog/x.mp4\nb/y.avi\n", "path label"),
+        ("a dog/x.mp4 -1\nb/y.avi,-1\n", "path label"),
+        ("a dog/x.mp4 0 -1\nb/y.avi 0 -1\n", "path frames label"),  # as VideoMAE V2 lists them
+        ("a dog/x\nb/y\n", "path"),
+    ],
+)
+def test_lists_without_labels_serve_for_pretraining(tmp_path, lines, columns):
+    touch(tmp_path, "a dog/x.mp4", "b/y.avi", "z.mp4")
+    (tmp_path / "train.txt").write_text(lines)
+    data = ListFile(str(tmp_path), str(tmp_path / "train.txt"), columns=columns)
+    source = data.pretrain()
+    assert source.classes == {} and [video.labels for video in source.videos] == [{}, {}]
+    assert source[0].media.path == str(tmp_path / "a dog/x.mp4")
+    with pytest.raises(MissingPart, match="--config.data.test_list="):
+        data.test()
+    (tmp_path / "test.txt").write_text("z.mp4 1 1\n" if "frames" in columns else "z.mp4 1\n")
+    if columns != "path":
+        data = dataclasses.replace(data, test_list=str(tmp_path / "test.txt"))
+        assert data.train().classes == {} and labels_of(data.test()) == {"z.mp4": "1"}
+
+
+def test_a_missing_list_is_an_error_where_it_was_set(tmp_path):
+    for test_list in ("", "absent.txt"):
+        with pytest.raises(ValueError) as error:
+            ListFile(str(tmp_path), test_list=test_list).test()
+        assert isinstance(error.value, MissingPart) == (not test_list)
+
+
+def test_folders_need_no_classes_and_no_test_part(tmp_path, capsys):
+    touch(tmp_path, "flat/train/a.mp4", "flat/train/b.avi", "flat/train/notes.txt")
+    flat = ClassFolders(str(tmp_path / "flat"))
+    assert flat.pretrain().classes == {} and [v.id for v in flat.train().videos] == [
+        "a.mp4",
+        "b.avi",
+    ]
+    assert "left out files of other kinds (1, such as notes.txt)" in capsys.readouterr().err
+    with pytest.raises(
+        MissingPart, match="must have a folder 'val', got train: pass --config.data"
+    ):
+        flat.test()
+    with pytest.raises(ValueError, match="must have a folder 'dev'") as error:
+        dataclasses.replace(flat, test_folder="dev").test()
+    assert not isinstance(error.value, MissingPart)
+    touch(tmp_path, "flat/val/walk/c.mp4")
+    assert labels_of(flat.test()) == {"walk/c.mp4": "walk"} and flat.train().classes == {}
+    touch(
+        tmp_path, "whole/x.mp4", "classes/run/x.mp4", "classes/walk/y.mp4", "deep/some/train/z.mp4"
+    )
+    assert [v.id for v in ClassFolders(str(tmp_path / "whole")).pretrain().videos] == ["x.mp4"]
+    classes = ClassFolders(str(tmp_path / "classes"))
+    assert labels_of(classes.pretrain()) == {"run/x.mp4": "run", "walk/y.mp4": "walk"}
+    with pytest.raises(MissingPart):
+        classes.test()
+    with pytest.raises(ValueError, match="must have a folder 'train', got some"):
+        ClassFolders(str(tmp_path / "deep")).pretrain()
+    touch(tmp_path, "whole/val/v/x.mp4")  # then the rest is no training part
+    with pytest.raises(ValueError, match="must have a folder 'train', got val"):
+        ClassFolders(str(tmp_path / "whole")).pretrain()
 
 
 def test_a_list_becomes_a_source(tmp_path):
@@ -143,9 +247,9 @@ def test_classes_come_from_a_file(tmp_path):
     assert labels("from1.txt", classes=ind) == ([0, 1], names)
     assert labels("from0.txt", classes=ind, first_label=0) == ([0, 1], names)
     assert labels("from0.txt", classes=str(plain)) == ([0, 1], ("play guitar", "run"))
-    with pytest.raises(ValueError, match="line 1: label must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="line 1: label must be 1 to 2, got 0"):
         labels("from0.txt", classes=ind)
-    with pytest.raises(ValueError, match="names.txt has 2 classes, but not 2"):
+    with pytest.raises(ValueError, match="line 2: label must be 0 to 1, got 2"):
         labels("from1.txt", classes=str(plain))
     numbered.write_text("1 run\n3 walk\n")
     with pytest.raises(ValueError, match="classInd.txt: classes must be numbered without gaps"):
@@ -166,7 +270,7 @@ def test_a_class_may_be_the_folder(tmp_path):
     assert source.classes == {"class": ("run", "play_guitar")}
     assert [source[i].labels["class"] for i in range(2)] == [0, 1]
     (tmp_path / "classInd.txt").write_text("1 run\n")
-    with pytest.raises(ValueError, match="has 1 classes, but not 'play guitar'"):
+    with pytest.raises(ValueError, match="has no class 'play guitar'"):
         data.train()
     with pytest.raises(ValueError, match="columns must be one of 'path label'"):
         ListFile(columns="label path")
@@ -308,7 +412,7 @@ def test_what_class_folders_leave_out_is_counted(tmp_path, capsys):
     )
     for name in ("a/x.mp4", "b/v.mp4"):
         (tmp_path / "train" / name).unlink()
-    with pytest.raises(ValueError, match=r"<video>.mp4, got videos outside .* such as a/deep/y"):
+    with pytest.raises(ValueError, match=r"<video>.mp4, got videos in folders .* such as a/deep/y"):
         ClassFolders(str(tmp_path)).train()
 
 
@@ -402,7 +506,7 @@ def test_a_label_outside_the_classes_is_named_with_its_line(tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("1 run\n2 walk\n")
     data = ListFile(str(tmp_path), str(train), str(test), classes=str(names))
-    with pytest.raises(ValueError, match="test.txt, line 4: .*names.txt has 2 classes, but not 3"):
+    with pytest.raises(ValueError, match="test.txt, line 4: label must be 1 to 2, got 3"):
         data.train()
     names.write_text("run\nnan\n")
     with pytest.raises(ValueError, match="names.txt: 'nan' stands for a missing value"):

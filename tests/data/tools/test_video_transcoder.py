@@ -58,7 +58,8 @@ def test_every_frame_is_the_original_one(manifest_dir, tmp_path, capsys):
     data = Prepared(str(tmp_path))
     assert isinstance(data, Splits)
     train, test = data.train(), data.test()
-    assert train.classes == test.classes == {"class": ("a", "b")} and not train.mirror_safe
+    assert train.classes == test.classes == {"class": ("a", "b")}
+    assert not train.mirror_safe and not train.reverse_safe
     videos = [*train.videos, *test.videos]
     assert len(train) == 2 and data.pretrain() == train
     for number, video in zip(READABLE, videos, strict=True):
@@ -284,7 +285,9 @@ def test_a_rotated_video_becomes_upright(videos, tmp_path):
     assert np.abs(gap).mean() < 6
 
 
-def check_kills(tmp_path, rng, kills, videos):
+@pytest.mark.slow
+def test_killing_changes_nothing(tmp_path, rng):
+    kills, videos = 10, 75
     lines = [f"{'train' if n % 3 else 'test'},{n % 2},{n}.mp4" for n in range(videos)]
     root = write_set(tmp_path / "set", lines, frames=90)
     video_index.index_videos(Named(str(root)), tmp_path / "index")
@@ -301,12 +304,3 @@ def check_kills(tmp_path, rng, kills, videos):
     assert shards(once) >= videos // 2
     assert kill_and_repeat([*command, f"--out={out}"], out, shards, rng, kills) == kills
     assert files(once) == files(out)
-
-
-def test_killing_changes_nothing(tmp_path, rng):
-    check_kills(tmp_path, rng, kills=2, videos=12)
-
-
-@pytest.mark.slow
-def test_killing_often_changes_nothing(tmp_path, rng):
-    check_kills(tmp_path, rng, kills=20, videos=150)

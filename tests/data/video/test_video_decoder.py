@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import gc
 import io
 import pathlib
 import pickle
@@ -119,6 +120,7 @@ def decode_in_order(path, numbers):
     return images
 
 
+@pytest.mark.slow
 def test_real_files_decode_exactly_or_say_why_not(videos, rng):
     damaged_inside = "diverse/decord/corrupted.mp4"  # 50 frames are stored, 28 decode
     # Its stream 3 has larger frames than the first, which the manifest describes.
@@ -265,6 +267,26 @@ def test_a_frame_whose_side_data_pyav_does_not_know_is_rotated():
     with contextlib.suppress(ValueError):
         frame.side_data.get("DISPLAYMATRIX")  # "31 is not a valid Type" before some release
     assert video_decoder.frame_orientation(frame) == (False, -90)
+
+
+def test_frames_are_freed_without_garbage_collection(tmp_path):
+    media = VideoFile(write_clip(tmp_path / "x.mp4", frames=12))
+    with collected():
+        with media.open() as reader:
+            reader.read(np.arange(12)[None], (64, 128))
+        del reader
+        assert not any(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+
+
+@contextlib.contextmanager
+def collected():
+    """Collect garbage, and no more until the end."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def write_streams(path, *streams):

@@ -15,17 +15,9 @@ from typing import Any, ClassVar
 
 from vrl_jax import check
 from vrl_jax.data import remote_paths
-from vrl_jax.data.datasets.file_lists import (
-    Listed,
-    is_hidden,
-    is_video_name,
-    locate_videos,
-    read_class_numbers,
-    read_lines,
-    require_file,
-    require_folder,
-    underscores_to_spaces,
-)
+from vrl_jax.data.datasets.class_names import read_class_numbers, read_lines, underscores_to_spaces
+from vrl_jax.data.datasets.file_lists import Listed, locate_videos, require_file, require_folder
+from vrl_jax.data.datasets.folder_contents import is_hidden, is_video_name
 from vrl_jax.data.remote_paths import AnyPath, to_text
 from vrl_jax.data.video_dataset import VideoList
 

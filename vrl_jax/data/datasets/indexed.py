@@ -20,10 +20,10 @@ from vrl_jax.data import remote_paths
 from vrl_jax.data.datasets.file_lists import PARTS, Listed, require_folder
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video.video_decoder import VideoFile
-from vrl_jax.data.video_dataset import Video, VideoList
+from vrl_jax.data.video_dataset import MissingPart, Video, VideoList
 
 MANIFEST, DATASET = "manifest.jsonl", "dataset.json"
-JSON_TYPES = {tuple[str, ...]: list, Mapping[str, int]: dict, float: (int, float)}
+JSON_TYPES = {tuple[str, ...]: list, Mapping[str, int | tuple[int, ...]]: dict, float: (int, float)}
 T = TypeVar("T")
 
 
@@ -36,7 +36,7 @@ class Row:
       splits: the parts it belongs to, of "pretrain", "train" and "test".
       path: absolute path.
       relative: path relative to the root of the data set.
-      labels: label name to class number.
+      labels: label name to class number, or to several.
       frames: number of frames.
       fps: frames per second.
       height: height of the upright frames, pixels.
@@ -55,7 +55,7 @@ class Row:
     splits: tuple[str, ...]
     path: str
     relative: str
-    labels: Mapping[str, int]
+    labels: Mapping[str, int | tuple[int, ...]]
     frames: int = 0
     fps: float = 0.0
     height: int = 0
@@ -96,11 +96,12 @@ class Indexed(Listed):
             for row in rows
             if row.ok and part in row.splits
         )
-        if not videos:
-            raise ValueError(f"{self.manifest} has no readable {part} video")
         left_out = sum(not row.ok and part in row.splits for row in rows)
-        classes = read_classes(about)
-        return VideoList(videos, classes, about["mirror_safe"], about["hash"], left_out)
+        if not videos:
+            raise (ValueError if left_out else MissingPart)(
+                f"{self.manifest} has no readable {part} video"
+            )
+        return list_stored(videos, about, left_out)
 
 
 def load_manifest(folder: AnyPath) -> tuple[list[Row], dict[str, Any]]:
@@ -145,7 +146,11 @@ def parse_row(where: str, line: str, kind: type[T]) -> T:
     with _explain_damage(where):
         values = json.loads(line)
         _check_types(values, {name: types[name] for name in values})
-        return kind(**values | {"splits": tuple(values["splits"])})
+        labels = {  # JSON has no tuples
+            name: tuple(label) if isinstance(label, list) else label
+            for name, label in values["labels"].items()
+        }
+        return kind(**values | {"splits": tuple(values["splits"]), "labels": labels})
 
 
 def read_about(path: AnyPath, **types: type) -> dict[str, Any]:
@@ -211,6 +216,13 @@ def count_splits(rows: Iterable[Any]) -> dict[str, int]:
     return {part: counts[part] for part in PARTS}
 
 
-def read_classes(about: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the class names in the content of a `dataset.json`."""
-    return {label: tuple(names) for label, names in about["classes"].items()}
+def list_stored(videos: tuple[Video, ...], about: Mapping[str, Any], left_out: int) -> VideoList:
+    """Return the videos of a part, at least one, with the content of a `dataset.json`."""
+    return VideoList(
+        videos,
+        {label: tuple(about["classes"][label]) for label in videos[0].labels},
+        about["mirror_safe"],
+        about["hash"],
+        left_out,
+        about.get("reverse_safe", True),  # not in folders of earlier versions
+    )

@@ -6,23 +6,25 @@ have the same speed and uniformly distributed positions, so that no single frame
 Hues vary slightly; sizes, speeds, starts and phases vary freely. Mirroring a video changes its
 dynamic class.
 
+Two settings make the videos harder to take apart. With another `motion` the shape rests, and one of
+four gratings moves: motion of low rank in time. `drift` adds a third factor, a slow change of the
+whole frame that all clips of a video share.
+
 All factors are known, so the same videos are also available with one factor changed, and as masks
-of the shape.
+of what moves.
 """
 
-import contextlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
 
 from vrl_jax import check
+from vrl_jax.data.datasets import wave_patterns
+from vrl_jax.data.datasets.scene_rendering import SHAPES, SHUTTLE, Drift, Gratings, Scene
 from vrl_jax.data.video_dataset import Video
 
-SHAPES = ("disc", "square", "triangle", "ring", "cross", "diamond", "bar", "heart")
 MOTIONS = (
     "right",
     "left",
@@ -33,10 +35,15 @@ MOTIONS = (
     "to and fro",
     "up and down",
 )
-SPEED = 0.06  # per frame, as a fraction of the canvas side
-TURN = 0.12  # radius of circles and half-length of shuttles, as a fraction of the canvas side
+SLOWEST, FASTEST = 0.8, 1.2  # factors of the speed
 PURPOSES = ("pretrain", "train", "test")
-VARIANTS = ("videos", "masks", "another static", "another dynamic")
+MOTION_CLASSES = {
+    "shapes": MOTIONS,
+    "travelling": wave_patterns.TRAVELLING,
+    "standing": wave_patterns.STANDING,
+}
+FACTORS = ("static", "dynamic", "drift", "phase")
+VARIANTS = ("videos", "masks", *(f"another {factor}" for factor in FACTORS))
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,12 @@ class Synthetic:
         static class; 1 / classes makes them independent.
       frames: length of a video.
       seed: seed of the data set.
+      motion: what moves. "shapes": the shape, on trajectories; "travelling" and "standing": one of
+        four gratings, which travels or swells in place (see `vrl_jax.data.datasets.wave_patterns`).
+      drift: amplitude of the slow change of a video relative to that of its motion, in effect on
+        pixels; 0 has none. With a drift, videos have the label "drift", its kind and sense,
+        independent of the other two in all parts.
+      drift_rate: of the drift, in radians per frame; 0 draws it for each video from 0.1 to 0.25.
     """
 
     benchmark: ClassVar[str] = ""
@@ -63,14 +76,29 @@ class Synthetic:
     cooccurrence: float = 0.9
     frames: int = 40
     seed: int = 0
+    motion: str = "shapes"
+    drift: float = 0.0
+    drift_rate: float = 0.0
 
     def __post_init__(self):
+        check.one_of(tuple(MOTION_CLASSES), motion=self.motion)
+        check.at_least(0, drift=self.drift, drift_rate=self.drift_rate)
         check.at_least(2, classes=self.classes, frames=self.frames)
         check.at_least(1, pretrain_videos=self.pretrain_videos, test_videos=self.test_videos)
         check.at_least(1, train_videos=self.train_videos)
         check.fraction(cooccurrence=self.cooccurrence)
         if self.classes > len(MOTIONS):
             raise ValueError(f"classes must be at most {len(MOTIONS)}, got {self.classes}")
+
+    @property
+    def standing_rate(self) -> float:
+        """The rate of the slowest motion to and fro, in radians per frame; 0 where there is none.
+
+        Operators of single frames see its cosine.
+        """
+        if self.motion == "shapes":
+            return SLOWEST * SHUTTLE * (self.classes > MOTIONS.index("to and fro"))
+        return SLOWEST * wave_patterns.STANDING_RATES[0] * (self.motion == "standing")
 
     def pretrain(self) -> "Scenes":
         """Return the videos to pretrain on, factors correlated."""
@@ -95,7 +123,8 @@ class Scenes:
       length: number of videos.
       cooccurrence: see `Synthetic`.
       mirror_safe: see `VideoDataset`.
-      variant: "videos", "masks", or one factor changed: "another static", "another dynamic".
+      variant: "videos", "masks", or "another" and one of `FACTORS`, in which alone the videos
+        differ.
     """
 
     config: Synthetic
@@ -111,9 +140,13 @@ class Scenes:
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the class names of both factors."""
-        count = self.config.classes
-        return {"static": SHAPES[:count], "dynamic": MOTIONS[:count]}
+        """Return the class names of all factors."""
+        config = self.config
+        classes = {
+            "static": SHAPES[: config.classes],
+            "dynamic": MOTION_CLASSES[config.motion][: config.classes],
+        }
+        return classes | {"drift": wave_patterns.DRIFTS} if config.drift else classes
 
     def __len__(self) -> int:
         """Return the number of videos."""
@@ -134,62 +167,44 @@ class Scenes:
             frames=self.config.frames,
             start=tuple(rng.random(2).tolist()),
             phase=float(rng.random()),
-            speed=float(rng.uniform(0.8, 1.2)),
+            speed=float(rng.uniform(SLOWEST, FASTEST)),
             radius=float(rng.uniform(0.15, 0.2)),
             hues=tuple(((static / count + rng.normal(0, 0.03, 2)) % 1).tolist()),
         )
-        scene = _make_variant(scene, self.variant, int(rng.integers(1, count)), count)
+        step = int(rng.integers(1, count))
+        scene = _add_patterns(scene, self.config, rng)
+        scene = _make_variant(scene, self.variant, step, count)
         labels = {"static": scene.static, "dynamic": scene.dynamic}
+        if scene.drift:
+            labels["drift"] = scene.drift.kind
         return Video(f"{self.purpose}-{index:06d}", scene, labels)
 
     def masks(self) -> "Scenes":
-        """Return the masks of the shapes as videos, white on the shape."""
+        """Return masks as videos, white on what moves: on the shape, or everywhere."""
         return replace(self, variant="masks")
 
-    def twins(self) -> tuple["Scenes", "Scenes"]:
-        """Return the videos with another dynamic class, then those with another static class."""
-        return replace(self, variant="another dynamic"), replace(self, variant="another static")
+    def twins(self) -> dict[str, "Scenes"]:
+        """Return the videos with one factor changed, by factor."""
+        factors = [factor for factor in FACTORS if factor != "drift" or self.config.drift]
+        return {factor: replace(self, variant=f"another {factor}") for factor in factors}
 
     def __repr__(self) -> str:
         """Return a short, stable name: grain prints it in its errors."""
         return f"Scenes({self.purpose}, {self.length} videos)"
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Parameters of one video: lengths in canvas sides, angles and phases in turns.
-
-    A masked scene renders the coverage of each pixel by the shape.
-    """
-
-    static: int
-    dynamic: int
-    frames: int
-    start: tuple[float, float]
-    phase: float
-    speed: float
-    radius: float
-    hues: tuple[float, float]
-    fps: float = 25.0
-    masked: bool = False
-
-    @property
-    def num_frames(self) -> int:
-        """Return the length of the video."""
-        return self.frames
-
-    @contextlib.contextmanager
-    def open(self):
-        """Open for reading: a scene reads itself."""
-        yield self
-
-    def read(
-        self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
-    ) -> UInt8[np.ndarray, "k t h w 3"]:
-        """Render frames at (height, width) `size`."""
-        flat = frames.reshape(-1)
-        clip = (render_mask if self.masked else render_frames)(self, flat, size)
-        return clip.reshape(*frames.shape, *clip.shape[1:])
+def _add_patterns(scene: Scene, config: Synthetic, rng: np.random.Generator) -> Scene:
+    """Draw the gratings and the drift of a scene, where the data set has them."""
+    if config.motion != "shapes":
+        phases, levels = (tuple(rng.random(4).tolist()) for _ in range(2))
+        gratings = Gratings(phases, levels, config.motion == "standing")
+        scene = replace(scene, gratings=gratings)
+    if config.drift:
+        kind = int(rng.integers(len(wave_patterns.DRIFTS)))
+        rate, phase = rng.uniform(*wave_patterns.DRIFT_RATES), float(rng.random())
+        drift = Drift(kind, config.drift, config.drift_rate or float(rate), phase)
+        scene = replace(scene, drift=drift)
+    return scene
 
 
 def _make_variant(scene: Scene, variant: str, step: int, count: int) -> Scene:
@@ -202,117 +217,13 @@ def _make_variant(scene: Scene, variant: str, step: int, count: int) -> Scene:
         case "another static":
             hues = tuple((hue + step / count) % 1 for hue in scene.hues)
             return replace(scene, static=(scene.static + step) % count, hues=hues)
+        case "another drift":
+            kind = (scene.drift.kind + step) % len(wave_patterns.DRIFTS)
+            return replace(scene, drift=replace(scene.drift, kind=kind))
+        case "another phase" if scene.gratings:
+            phases = list(scene.gratings.phases)
+            phases[scene.dynamic // 2] += 0.5
+            return replace(scene, gratings=replace(scene.gratings, phases=tuple(phases)))
+        case "another phase":
+            return replace(scene, start=tuple((x + 0.5) % 1 for x in scene.start))
     return scene
-
-
-def shape_centre(scene: Scene, frames: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t 2"]:
-    """Return the center of the shape (x right, y down) on the unit torus in each frame."""
-    way = scene.speed * SPEED * frames
-    angle = way / TURN + math.tau * scene.phase
-    shuttle = TURN * (np.abs(4 * ((way / (4 * TURN) + scene.phase) % 1) - 2) - 1)
-    none = np.zeros_like(way)
-    offset = (
-        (way, none),
-        (-way, none),
-        (none, -way),
-        (none, way),
-        (TURN * np.cos(angle), TURN * np.sin(angle)),
-        (TURN * np.cos(angle), -TURN * np.sin(angle)),
-        (shuttle, none),
-        (none, shuttle),
-    )[scene.dynamic]
-    return (np.stack(offset, -1) + scene.start) % 1
-
-
-def render_frames(
-    scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "t h w 3"]:
-    """Draw frames: the shape with soft edges over the background."""
-    u, v = _shape_grid(scene, frames, size)
-    cover = _cover(scene, u, v, size)[..., None]
-    ink = _colour(scene.hues[0], 0.9) * _texture(scene.static, u, v)[..., None]
-    picture = _backdrop(scene, *_pixels(size)) * (1 - cover) + ink * cover
-    return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-
-
-def render_mask(
-    scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "t h w 3"]:
-    """Draw the mask of `render_frames`: the shape white on black."""
-    cover = _cover(scene, *_shape_grid(scene, frames, size), size)
-    return np.repeat(np.round(255 * cover).astype(np.uint8)[..., None], 3, axis=-1)
-
-
-def _pixels(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates of pixel centers: a row of x and a column of y."""
-    height, width = size
-    y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
-    x = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, :]
-    return x, y
-
-
-def _shape_grid(
-    scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates of pixels relative to the shape, with center 0 and radius 1."""
-    x, y = _pixels(size)
-    centre = shape_centre(scene, frames).astype(np.float32)
-    across = (x - centre[:, 0, None, None] + 0.5) % 1 - 0.5
-    down = (y - centre[:, 1, None, None] + 0.5) % 1 - 0.5
-    return across / scene.radius, down / scene.radius  # columns and rows: they broadcast
-
-
-def _cover(scene: Scene, u: np.ndarray, v: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the coverage of each pixel by the shape."""
-    edge = 1.5 / (min(size) * scene.radius)
-    return np.clip(0.5 - _distance(scene.static, u, v) / edge, 0, 1)
-
-
-def _distance(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return a signed distance to the outline, negative inside; the shape fits the unit disc."""
-    across, down = np.abs(u), np.abs(v)
-    match SHAPES[shape]:
-        case "disc":
-            return np.sqrt(u * u + v * v) - 0.9
-        case "square":
-            return np.maximum(across, down) - 0.8
-        case "triangle":
-            return np.maximum(v - 0.6, 0.87 * across - 0.5 * v - 0.45)
-        case "ring":
-            return np.abs(np.sqrt(u * u + v * v) - 0.7) - 0.25
-        case "cross":
-            return np.maximum(np.maximum(across, down) - 0.95, np.minimum(across, down) - 0.3)
-        case "diamond":
-            return 0.71 * (across + down) - 0.68
-        case "bar":
-            return np.maximum(across - 0.35, down - 1.0)
-        case "heart":
-            w = v + 0.55 * np.sqrt(across + 0.01) - 0.15
-            return np.sqrt(1.2 * u * u + 1.4 * w * w) - 0.75
-
-
-def _texture(kind: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return the brightness of the shape's surface: plain, striped or checkered."""
-    match kind % 4:
-        case 0:
-            return np.ones_like(u)
-        case 1:
-            return 0.7 + 0.3 * np.sign(np.sin(7 * u))
-        case 2:
-            return 0.7 + 0.3 * np.sign(np.sin(7 * v))
-        case 3:
-            return 0.7 + 0.3 * np.sign(np.sin(7 * u)) * np.sign(np.sin(7 * v))
-
-
-def _backdrop(scene: Scene, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return a still, dim wave pattern in the complementary hue of the shape."""
-    cycles_x, cycles_y = divmod(scene.static + 1, 3)
-    wave = np.sin(math.tau * (cycles_x * x + cycles_y * y + scene.phase))
-    mix = (0.5 + 0.25 * wave)[..., None]
-    return mix * _colour(scene.hues[1] + 0.5, 0.6)
-
-
-def _colour(hue: float, value: float) -> np.ndarray:
-    """Return an RGB color of moderate saturation."""
-    wheel = 0.5 + 0.5 * np.cos(math.tau * (hue - np.array([0.0, 1 / 3, 2 / 3])))
-    return (value * (0.35 + 0.65 * wheel)).astype(np.float32)

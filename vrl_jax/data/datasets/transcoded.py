@@ -19,14 +19,14 @@ from vrl_jax.data.datasets.file_lists import PARTS, Listed, require_folder
 from vrl_jax.data.datasets.indexed import (
     DATASET,
     hash_rows,
+    list_stored,
     read_about,
-    read_classes,
     read_rows,
 )
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video.media_containers import ArrayRecord, require_local
 from vrl_jax.data.video.video_decoder import VideoBytes
-from vrl_jax.data.video_dataset import FrameReader, Video, VideoError, VideoList
+from vrl_jax.data.video_dataset import FrameReader, MissingPart, Video, VideoError, VideoList
 
 VIDEOS = "videos.jsonl"
 
@@ -38,7 +38,7 @@ class Entry:
     Attributes:
       id: id of the video.
       splits: the parts it belongs to, of "pretrain", "train" and "test".
-      labels: label name to class number.
+      labels: label name to class number, or to several.
       frames: number of frames.
       fps: frames per second.
       height: height of the frames, pixels.
@@ -50,7 +50,7 @@ class Entry:
 
     id: str
     splits: tuple[str, ...]
-    labels: Mapping[str, int]
+    labels: Mapping[str, int | tuple[int, ...]]
     frames: int
     fps: float
     height: int
@@ -119,11 +119,10 @@ class Prepared(Listed):
             for entry in entries
             if part in entry.splits
         )
-        if not videos:
-            raise ValueError(f"{root} has no {part} video")
         left_out = about.get("left_out", {}).get(part, 0)
-        classes = read_classes(about)
-        return VideoList(videos, classes, about["mirror_safe"], about["hash"], left_out)
+        if not videos:
+            raise (ValueError if left_out else MissingPart)(f"{root} has no {part} video")
+        return list_stored(videos, about, left_out)
 
 
 def open_record(root: AnyPath, entry: Entry) -> PreparedVideo:

@@ -5,47 +5,56 @@ Nothing here imports JAX.
 
 import os
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 from vrl_jax import check
 from vrl_jax.data import frame_sampling
+from vrl_jax.data.datasets.class_names import (
+    ClassNumbers,
+    Label,
+    number_classes,
+    underscores_to_spaces,
+    warn_about_order,
+    warn_once,
+)
 from vrl_jax.data.datasets.file_lists import (
-    COLUMNS,
     PARTS,
-    Contents,
     Listed,
-    cite_line,
+    locate_videos,
+    open_handle,
+    part_error,
+    require_file,
+    require_folder,
+)
+from vrl_jax.data.datasets.folder_contents import (
+    Contents,
     has_videos,
     holds_images,
     list_contents,
     list_folders,
     list_video_files,
-    locate_videos,
-    open_handle,
-    read_classes,
-    read_list,
-    require_file,
-    require_folder,
-    underscores_to_spaces,
-    warn_about_order,
-    warn_once,
 )
+from vrl_jax.data.datasets.text_lists import COLUMNS, cite_line, read_list
 from vrl_jax.data.remote_paths import AnyPath, is_folder, to_text
 from vrl_jax.data.video.video_decoder import Excerpt, VideoFile
-from vrl_jax.data.video_dataset import Video, VideoDataset, VideoList
+from vrl_jax.data.video_dataset import MissingPart, Video, VideoDataset, VideoList
 
 
 @dataclass(frozen=True)
 class ClassFolders(Listed):
-    """Videos in one folder per class, the layout of Kinetics-400.
+    """Videos in one folder per class, the layout of Kinetics-400, or in one folder without labels.
 
     Classes are numbered alphabetically. Underscores in class names count as spaces. A class may be
-    missing in one of the two splits; a folder without videos is no class. Hidden files are skipped,
-    and a warning counts what else is left out: videos elsewhere and files of other kinds.
+    missing in one of the two splits; a folder without videos is no class. Videos without class
+    folders have no labels. A `root` with neither of the splits contains the training videos itself.
+    Hidden files are skipped, and a warning counts what else is left out: videos elsewhere and files
+    of other kinds.
 
     Attributes:
       root: folder with the two splits.
       train_folder: folder of the training videos in `root`, `<train_folder>/<class>/<video>`.
-      test_folder: folder of the test videos in `root`.
+      test_folder: folder of the test videos in `root`; without `val` there are none.
     """
 
     root: str = ""
@@ -55,17 +64,17 @@ class ClassFolders(Listed):
     def list_videos(self, part: str) -> VideoList:
         """Return the video files in the part's folder."""
         root = require_folder("root", self.root)
-        key = f"{part}_folder"
-        split = root / getattr(self, key)
-        if not is_folder(split):
-            folders = ", ".join(to_text(folder.name) for folder in list_folders(root))
-            raise ValueError(
-                f"{root} must have a folder {split.name!r}, got {folders or 'none'}: pass "
-                f"--config.data.{key}=<name>"
-            )
+        split = self._find_split(root, part)
         other = root / (self.train_folder if part == "test" else self.test_folder)
         contents = {folder: list_contents(folder) for folder in list_folders(split)}
         folders = [folder for folder, inside in contents.items() if inside.videos]
+        unlabelled = [] if folders else list_contents(split).videos
+        left_out, misplaced = _describe_left_out(split, contents, labelled=not unlabelled)
+        if left_out and (folders or (unlabelled and not misplaced)):
+            warn_once(f"{split}: left out {left_out}")
+        if unlabelled and not misplaced:
+            paths = ((to_text(name), os.path.join(split, name)) for name in unlabelled)
+            return VideoList(tuple(Video(name, open_handle(path), {}) for name, path in paths), {})
         elsewhere = [folder for folder in list_folders(other) if has_videos(folder)]
         classes = sorted({_class_name(folder) for folder in (*folders, *elsewhere)})
         numbers = {name: number for number, name in enumerate(classes)}
@@ -75,34 +84,50 @@ class ClassFolders(Listed):
             for label in ({"class": numbers[_class_name(folder)]},)
             for name in contents[folder].videos
         )
-        left_out, misplaced = _describe_left_out(split, contents)
         if not videos:
             raise ValueError(
                 f"no video in {split}: expected files like {split}/<class>/<video>.mp4, got "
                 f"{left_out or 'nothing'}"
             )
-        if left_out:
-            warn_once(f"{split}: left out {left_out}")
         warn_about_order(str(root), classes)
         return VideoList(videos, {"class": tuple(classes)}, left_out=misplaced)
+
+    def _find_split(self, root: AnyPath, part: str) -> AnyPath:
+        """Return the folder of a part; raises `MissingPart` or `ValueError` if there is none."""
+        key, folders = f"{part}_folder", list_folders(root)
+        split, error = root / getattr(self, key), part_error(self, key)
+        if is_folder(split):
+            return split
+        whole = part == "train" and error is MissingPart and not is_folder(root / self.test_folder)
+        if whole and any(has_videos(folder) for folder in (root, *folders)):
+            return root
+        names = ", ".join(to_text(folder.name) for folder in folders)
+        raise error(
+            f"{root} must have a folder {split.name!r}, got {names or 'none'}: pass "
+            f"--config.data.{key}=<name>"
+        )
 
 
 @dataclass(frozen=True)
 class ListFile(Listed):
     """Videos listed in text files, one per line, the format of most repositories.
 
-    Numbers come last, after spaces, tabs, a comma or `::`, so paths may contain spaces. Line ends
-    of any system, trailing blanks and empty lines are accepted. Paths may lack the extension, and
-    files may have another one. Without `classes`, the class names are the numbers.
+    Labels come last, after spaces, tabs, a comma, a semicolon or `::`, so paths may contain spaces.
+    They are class numbers, or class names, of which all are named or none. -1 is no label, and
+    lines may be paths alone: lists without labels serve for pretraining. Line ends of any system,
+    trailing blanks and empty lines are accepted. Paths may lack the extension, and files may have
+    another one. Without `classes`, named classes are in alphabetical order, and the names of others
+    are their numbers.
 
     Attributes:
       root: folder that paths are relative to (`/` for absolute paths).
       train_list: file that lists the training videos.
-      test_list: file that lists the test videos.
+      test_list: file that lists the test videos; "" for none.
       first_label: number of the first class in the lists; -1: as in `classes`, or 0.
       mirror_safe: whether labels are invariant to a horizontal flip (not if left and right matter).
-      columns: "path label", "path frames label", or "path frames" where a video's folder is its
-        class; the number of frames is not used.
+      columns: "path label", "path frames label", "path", or "path frames" where a video's folder is
+        its class; the number of frames is not used. Paths alone need "path" only if they have no
+        extension of a video.
       classes: file of lines `name` or `number name` with the names of the classes, in order.
     """
 
@@ -122,53 +147,48 @@ class ListFile(Listed):
     def list_videos(self, part: str) -> VideoList:
         """Return the videos of the list."""
         root = require_folder("root", self.root)
-        names, first = (), 0
-        if self.classes:
-            names, first = read_classes(require_file("classes", self.classes))
-        if self.first_label >= 0:
-            first = self.first_label
 
-        def read(key: str, path: str) -> list[tuple[str, int | str]]:
-            return read_list(require_file(key, path), first, self.columns)
+        def read(key: str, path: str) -> list[tuple[str, Label]]:
+            return read_list(require_file(key, path), self.columns)
 
         rows = self._both(part, "list", read)
-        labels = {label for part_rows in rows.values() for _, label in part_rows}
-        if self.columns == "path frames":
-            if not names:
-                names = tuple(sorted(labels))
-                warn_about_order(getattr(self, f"{part}_list"), names)
-            numbers = {underscores_to_spaces(name): number for number, name in enumerate(names)}
-        else:
-            names = names or self._number_classes(labels, first)
-            numbers = {number: number for number in range(len(names))}
-        for key, part_rows in rows.items():
-            for row, (_, label) in enumerate(part_rows):
-                if label not in numbers:
-                    label = label if isinstance(label, str) else label + first
-                    raise ValueError(
-                        f"{cite_line(require_file(key, getattr(self, f'{key}_list')), row)}: "
-                        f"{self.classes} has {len(names)} classes, but not {label!r}"
-                    )
+        labels = {key: [label for _, label in each] for key, each in rows.items()}
+        classes = self._number_classes(list(chain(*labels.values())), part)
+        numbers = {
+            key: classes.number_labels(each, partial(self._cite, key))
+            for key, each in labels.items()
+        }[part]
+        paths = [path for path, _ in rows[part]]
         candidates = (
-            (path, numbers[label], (path, path.replace("\\", "/"))) for path, label in rows[part]
+            (path, number, (path, path.replace("\\", "/")))
+            for path, number in zip(paths, numbers or [None] * len(paths), strict=True)
         )
-        return locate_videos(root, candidates, names, self.mirror_safe)
+        return locate_videos(root, candidates, classes.names if numbers else (), self.mirror_safe)
 
-    def _number_classes(self, labels: set[int], first: int) -> tuple[str, ...]:
-        """Return the numbers of the classes as names.
+    def _number_classes(self, labels: list[Label], part: str) -> ClassNumbers:
+        """Return the classes.
 
         Raises:
           ValueError: most classes have no video, as where a column counts frames.
         """
-        count = 1 + max(labels)
-        if len(labels) < count / 2 or not labels & {0, 1}:
+        file = require_file("classes", self.classes) if self.classes else None
+        first = None if self.first_label < 0 else self.first_label
+        classes = number_classes(labels, file, first)
+        stored, numbers = list(classes.numbers), set(labels).intersection(classes.numbers)
+        numbered = numbers and not file and isinstance(stored[0], int)
+        if numbered and (len(numbers) < len(stored) / 2 or not numbers.intersection(stored[:2])):
             raise ValueError(
-                f"{self.train_list or self.test_list}: only {len(labels)} of the labels {first} to "
-                f"{first + count - 1} occur: if the column counts frames, pass "
+                f"{self.train_list or self.test_list}: only {len(numbers)} of the labels "
+                f"{stored[0]} to {stored[-1]} occur: if the column counts frames, pass "
                 "--config.data.columns='path frames'; if the other classes have no video, pass "
                 "--config.data.classes=/path/to/names"
             )
-        return tuple(str(number + first) for number in range(count))
+        if self.columns == "path frames" and not file:
+            warn_about_order(getattr(self, f"{part}_list"), classes.names)
+        return classes
+
+    def _cite(self, key: str, row: int) -> str:
+        return cite_line(require_file(f"{key}_list", getattr(self, f"{key}_list")), row)
 
 
 @dataclass(frozen=True)
@@ -241,9 +261,13 @@ def _class_name(folder: AnyPath) -> str:
     return to_text(underscores_to_spaces(folder.name))
 
 
-def _describe_left_out(split: AnyPath, contents: dict[AnyPath, Contents]) -> tuple[str, int]:
-    """Return what a split has besides videos in class folders, "" for nothing, and its videos."""
+def _describe_left_out(
+    split: AnyPath, contents: dict[AnyPath, Contents], labelled: bool = True
+) -> tuple[str, int]:
+    """Return what a split has besides its videos, "" for nothing, and the videos among that."""
     above = list_contents(split)
+    if not labelled:
+        above = above._replace(videos=[])
     frames, below = [], []
     for folder, inside in contents.items():
         for name in inside.folders:

@@ -36,7 +36,7 @@ from vrl_jax.data.video.video_decoder import (
     open_video,
     upright_size,
 )
-from vrl_jax.data.video_dataset import Listing, Splits, Video, VideoError
+from vrl_jax.data.video_dataset import Listing, MissingPart, Splits, Video, VideoError
 
 PART = "manifest.part.jsonl"  # the settings, then the rows written so far
 MISSING = "missing"
@@ -134,8 +134,15 @@ def summarize_index(rows: list[Row], about: Mapping[str, Any]) -> str:
             f"  {several} with several video streams: the one with the largest frames is read"
         )
     for label, names in about["classes"].items():
-        readable = collections.Counter(row.labels[label] for row in rows if row.ok)
-        unreadable = collections.Counter(row.labels[label] for row in rows if not row.ok)
+        readable, unreadable = (
+            collections.Counter(
+                number
+                for row in rows
+                if row.ok == ok and label in row.labels
+                for number in np.atleast_1d(row.labels[label]).tolist()
+            )
+            for ok in (True, False)
+        )
         counts = sorted(readable[number] for number in range(len(names)))
         median = statistics.median(counts)
         lines.append(
@@ -148,10 +155,14 @@ def summarize_index(rows: list[Row], about: Mapping[str, Any]) -> str:
 
 
 def _list_rows(source: Listing) -> tuple[list[Row], list[VideoFile], dict[str, Any]]:
-    """Return unchecked rows, their media, and the class names and `mirror_safe`."""
-    rows, media, repeated = {}, {}, 0
+    """Return unchecked rows, their media, and what `VideoList` has of classes and safety."""
+    rows, media, classes, repeated = {}, {}, {}, 0
     for part in ("train", "test", "pretrain"):
-        videos = source.list_part(part)
+        try:
+            videos = source.list_part(part)
+        except MissingPart:
+            continue
+        classes |= videos.classes
         for video in videos.videos:
             row = _row(video, getattr(source, "root", ""))
             key = _key(row)
@@ -161,7 +172,13 @@ def _list_rows(source: Listing) -> tuple[list[Row], list[VideoFile], dict[str, A
             media[key] = video.media
     if repeated:
         print(f"{repeated} videos are listed twice in one part: kept once", file=sys.stderr)
-    about = {"classes": dict(videos.classes), "mirror_safe": videos.mirror_safe}
+    if not rows:
+        source.list_part("pretrain")  # says what is missing
+    about = {
+        "classes": classes,
+        "mirror_safe": videos.mirror_safe,
+        "reverse_safe": videos.reverse_safe,
+    }
     return list(rows.values()), list(media.values()), about
 
 

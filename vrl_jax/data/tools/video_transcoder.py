@@ -86,7 +86,9 @@ def transcode_videos(
                 progress.update(len(shard))
             else:
                 _write_shard(pool, path, shard, short_side, progress)
-    inherited = {key: about[key] for key in ("classes", "mirror_safe")}
+    inherited = {
+        key: about[key] for key in ("classes", "mirror_safe", "reverse_safe") if key in about
+    }
     return _finish(out, paths, rows, {**inherited, **settings})
 
 

@@ -16,6 +16,11 @@ from typing import Any
 from vrl_jax import check
 from vrl_jax.data.video_dataset import VideoError
 
+MAIN_GUARD = (
+    "a script needs `if __name__ == '__main__':` around the call that starts workers, and one from "
+    "stdin needs"
+)
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -109,9 +114,8 @@ class Pool:
         exitcode = self._remove(connection)
         if not ready:
             raise ChildProcessError(
-                f"a worker ended with exit code {exitcode} before its first task: a script needs "
-                "`if __name__ == '__main__':` around the call that starts workers, and one from "
-                "stdin needs workers=0"
+                f"a worker ended with exit code {exitcode} before its first task: {MAIN_GUARD} "
+                "workers=0"
             )
         if exitcode == -signal.SIGALRM:
             return Failure(f"not done within {self._time_limit:g} s")

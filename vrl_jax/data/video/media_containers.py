@@ -87,12 +87,12 @@ def open_array_record(path: str) -> ArrayRecordDataSource:
     return ArrayRecordDataSource([path])
 
 
-def require_local(folder: AnyPath) -> None:
-    """Raise `ValueError` if a folder of ArrayRecord files is on an object store."""
+def require_local(folder: AnyPath, kind: str = "ArrayRecord") -> None:
+    """Raise `ValueError` if a folder of ArrayRecord or Arrow files is on an object store."""
     if remote_paths.is_remote(folder):
         raise ValueError(
-            f"{folder}: ArrayRecord files must be on a local disk; only video files, tars and "
-            f"TFRecords may be on object stores. Copy it: gcloud storage cp -r {folder} /data"
+            f"{folder}: {kind} files must be on a local disk; only video files, tars, TFRecords "
+            f"and Parquet may be on object stores. Copy it: gcloud storage cp -r {folder} /data"
         )
 
 
@@ -121,7 +121,7 @@ class StoredVideo(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with _damage_errors(self.name):
+        with damage_errors(self.name):
             data = self.data.read()
         with VideoBytes(self.name, data).open() as reader:
             yield reader
@@ -144,7 +144,7 @@ class StoredExample(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with _damage_errors(self.name):
+        with damage_errors(self.name):
             values = tfrecord.parse_example(self.data.read()).get(self.feature, [])
         if len(values) == 1 and not values[0].startswith((b"\xff\xd8", b"\x89PNG")):
             with VideoBytes(self.name, values[0]).open() as reader:
@@ -170,7 +170,7 @@ class StoredSequence(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with _damage_errors(self.name):
+        with damage_errors(self.name):
             values = tfrecord.parse_sequence(self.data.read()).get(self.feature, [])
         yield _ImageReader(self.name, len(values), lambda number: values[number][0], self.fps)
 
@@ -190,13 +190,13 @@ class ZippedFrames:
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`, also if the images form several sequences."""
-        with _damage_errors(self.path):
+        with damage_errors(self.path):
             remote = remote_paths.is_remote(self.path)
             archive = zipfile.ZipFile(
                 io.BytesIO(remote_paths.read_remote(self.path)) if remote else self.path
             )
         with archive:
-            with _damage_errors(self.path):
+            with damage_errors(self.path):
                 names = sort_frames(archive.namelist())
             yield _ImageReader(
                 self.path, len(names), lambda number: archive.read(names[number]), 0.0
@@ -258,7 +258,7 @@ class _ImageReader:
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         check_frames_exist(self._name, frames, self.num_frames)
         numbers, inverse = np.unique(frames, return_inverse=True)
-        with _damage_errors(self._name):
+        with damage_errors(self._name):
             images = [self._decode(number, size) for number in numbers.tolist()]
         return np.stack(images)[inverse]
 
@@ -273,7 +273,7 @@ class _ImageReader:
 
 
 @contextmanager
-def _damage_errors(name: str) -> Iterator[None]:
+def damage_errors(name: str) -> Iterator[None]:
     """Convert errors of damaged files, archives, records and images to `VideoError`."""
     damage = (OSError, ValueError, IndexError, SyntaxError, EOFError, DecodeError, RuntimeError)
     try:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Int, UInt8
@@ -394,7 +395,9 @@ def frame_orientation(frame: av.VideoFrame) -> tuple[bool, int]:
     The rotation is in degrees counter-clockwise.
     """
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        # Not `frame.side_data`, which refers to the frame and is stored in it: the cycle would keep
+        # the frame's memory until Python's garbage collection.
+        matrix = SideDataContainer(frame).get("DISPLAYMATRIX")
     except ValueError:  # PyAV fails on frames with a kind of side data that it does not know
         return False, frame.rotation
     if matrix is None:

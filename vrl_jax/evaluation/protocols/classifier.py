@@ -11,13 +11,17 @@ import numpy as np
 from jaxtyping import Array
 
 from vrl_jax import check, config
+from vrl_jax.augment.mixing import Mix
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.evaluation.classifier_trainer import ClassifierTrainer
 from vrl_jax.evaluation.eval_protocol import EvalInput, TrainInput, match_pretrained_input
 from vrl_jax.evaluation.eval_task import EvalTask
-from vrl_jax.evaluation.supervised_step import LinearHead
+from vrl_jax.evaluation.supervised_step import AVERAGE
+from vrl_jax.evaluation.train_subset import TrainSubset
+from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import result_files
+from vrl_jax.probes.classifier_heads import LinearHead
 from vrl_jax.probes.result_files import Result
 from vrl_jax.train.optim import Optimizer
 from vrl_jax.train.sharding import check_batch
@@ -37,6 +41,7 @@ class ClassifierEval:
       dropout: probability of dropping a feature before the classifier.
       normed: scale features to unit length and batch-normalise them before the classifier.
       published: `module:function[:benchmark]` of the published recipe; "" for none.
+      subset: random part of the training videos, for few labels.
     """
 
     test: EvalInput
@@ -47,10 +52,16 @@ class ClassifierEval:
     dropout: float = 0.0
     normed: bool = False
     published: str = ""
+    subset: TrainSubset = TrainSubset()
 
     task: ClassVar[str] = "classifier"
     frozen: ClassVar[bool] = True
     encoder_rate: ClassVar[float] = 1.0
+    microbatch: ClassVar[int] = 0
+    layer_decay: ClassVar[float] = 1.0
+    mix: ClassVar[Mix] = Mix()
+    smoothing: ClassVar[float] = 0.0
+    average: ClassVar[float] = 0.0
 
     def __post_init__(self):
         check.positive(epochs=self.epochs)
@@ -60,6 +71,10 @@ class ClassifierEval:
     def group(self) -> str:
         """No groups are left out."""
         return ""
+
+    def encoder_module(self, encoder: EncoderConfig) -> nn.Module:
+        """Return the network that is trained, or read."""
+        return encoder.module()
 
     def head(self, classes: int) -> nn.Module:
         """Return the classifier, a module `(inputs, train) -> logits f32[b classes]`."""
@@ -86,15 +101,17 @@ class ClassifierEval:
 
     def check(self, task: EvalTask) -> None:
         """Raise `ValueError` for an unknown label or a batch that the devices cannot share."""
-        check.one_of(tuple(task.test.classes), label=task.evaluation.label)
+        task.require_one_class(task.evaluation.label)
         check_batch(task.mesh, "protocol.batch", self.batch)
+        if self.microbatch:
+            check_batch(task.mesh, "protocol.microbatch", self.microbatch)
 
     def stamp(self, task: EvalTask) -> dict[str, Any]:
         """Return how the classifier is trained."""
         augment = match_pretrained_input(self.train.augment, task.model.augment)
         used = replace(self, train=replace(self.train, augment=augment))
         settings = json.loads(config.describe(used).to_json())
-        del settings["test"], settings["published"]
+        del settings["test"], settings["published"], settings["subset"]
         return {"fit": settings, "seed": task.evaluation.seed}
 
     def evaluate(self, task: EvalTask) -> list[Result] | None:
@@ -108,12 +125,22 @@ class ClassifierEval:
             require_unchanged(task.model.variables, state.state["frozen"])
 
         def probabilities(weights, views):
-            scores = jax.nn.softmax(classifier.score(*weights, views))
+            scores = [jax.nn.softmax(classifier.score(*each, views)) for each in weights]
+            scores = jnp.concatenate(scores, axis=1)
             return jnp.repeat(scores, len(views) // len(scores), axis=0)  # one row per clip
 
-        bank = task.bank(probabilities, (state.params, state.state), "test")
-        accuracies = result_files.top_accuracies(self.task, bank, task.evaluation.label)
-        return [{**task.stamp("class probabilities", test=bank), **accuracies}]
+        weights, names = [(state.params, state.state)], [self.task]
+        if self.average:
+            averaged = state.state[AVERAGE]
+            weights.append((averaged["params"], averaged["state"]))
+            names.append(f"{self.task}_{AVERAGE}")
+        bank = task.bank(probabilities, weights, "test")
+        stamp = task.stamp("class probabilities", test=bank)
+        parts = np.split(bank.features, len(names), axis=1)
+        return [
+            {**stamp, **result_files.top_accuracies(name, each, task.evaluation.label)}
+            for name, each in zip(names, (bank._replace(features=x) for x in parts), strict=True)
+        ]
 
 
 def reject_mirrored_crops(test: EvalInput) -> None:

@@ -12,6 +12,7 @@ from vrl_jax.evaluation.eval_protocol import EvalInput
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.neighbour_gallery import GALLERY, find_neighbours
 from vrl_jax.evaluation.protocols.classifier import reject_mirrored_crops
+from vrl_jax.evaluation.train_subset import TrainSubset
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import retrieval
 from vrl_jax.probes.feature_bank import FeatureBank
@@ -30,6 +31,7 @@ class Retrieval:
       ks: numbers of neighbours.
       neighbours: test videos shown with their neighbours in the report; 0 shows none.
       published: `module:function[:benchmark]` of the published recipe; "" for none.
+      subset: random part of the training videos, for few labels.
     """
 
     test: EvalInput
@@ -37,6 +39,7 @@ class Retrieval:
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)
     neighbours: int = 6
     published: str = ""
+    subset: TrainSubset = TrainSubset()
 
     task: ClassVar[str] = "retrieval"
 
@@ -62,7 +65,7 @@ class Retrieval:
 
     def check(self, task: EvalTask) -> None:
         """Raise `ValueError` for an unknown label, or more neighbours than training videos."""
-        check.one_of(tuple(task.test.classes), label=task.evaluation.label)
+        task.require_one_class(task.evaluation.label)
         check_neighbours("protocol", {"ks": max(self.ks)}, len(task.train))
 
     def stamp(self, task: EvalTask) -> dict[str, Any]:

@@ -14,3 +14,4 @@ def drop_at(total: float, *epochs: float) -> tuple[float, ...]:
 
 
 TORCH_SGD = {"warmup": 0.0, "decay_all": True, "nesterov": False}  # PyTorch's SGD, no schedule
+RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"  # of VideoMAE and of V-JEPA 2

@@ -71,5 +71,37 @@ def fit_multilabel_probe(
     return MultiLabelResult(logits, *grid[best], float(scores[best]))
 
 
+def mean_average_precision(
+    scores: Float[np.ndarray, "m c"], labels: Bool[np.ndarray, "m c"]
+) -> float:
+    """Return the mean over classes of the average precision; classes without items are left out.
+
+    The average precision of a class is the sum over its items, in the order of their scores, of
+    1 / (number of its items) times the fraction of its items among those of at least that score.
+
+    Args:
+      scores: of each item for each class, such as logits.
+      labels: the classes of each item.
+
+    Raises:
+      ValueError: no class has an item.
+    """
+    precisions = []
+    for score, mask in zip(scores.T, labels.T, strict=True):
+        if mask.any():
+            ordered = np.sort(score)
+            above = len(score) - np.searchsorted(ordered, score[mask])
+            hits = mask.sum() - np.searchsorted(np.sort(score[mask]), score[mask])
+            precisions.append(np.mean(hits / above))
+    if not precisions:
+        raise ValueError("average precision needs items of at least one class")
+    return float(np.mean(precisions))
+
+
+def chance_precision(labels: Bool[np.ndarray, "m c"]) -> float:
+    """Return the expected precision of a random order: the mean share of items of a class."""
+    return float(labels.mean(0)[labels.any(0)].mean())
+
+
 def _cross_entropy(logits: Array, targets: Array) -> Array:
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(1)

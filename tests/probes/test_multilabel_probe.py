@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import sklearn.metrics
 
-from vrl_jax.detection import multilabel_probe
+from vrl_jax.probes import multilabel_probe
 from vrl_jax.probes.linear_probe import LinearProbe
 
 
@@ -95,3 +96,16 @@ def test_what_cannot_work_is_refused(rng):
     train[3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         multilabel_probe.fit_multilabel_probe(train, labels, train, groups=np.arange(20), **options)
+
+
+def test_average_precision_is_that_of_scikit_learn(rng):
+    labels = rng.random((30, 5)) < [0.5, 0.1, 0.0, 1.0, 0.3]
+    scores = rng.integers(0, 8, (30, 5)).astype(float)  # with ties
+    present = labels.any(0)
+    expected = sklearn.metrics.average_precision_score(labels[:, present], scores[:, present])
+    got = multilabel_probe.mean_average_precision(scores, labels)
+    assert got == pytest.approx(expected, abs=1e-12) and 0.2 < got < 0.9
+    chance = multilabel_probe.chance_precision(labels)
+    assert chance == pytest.approx(labels[:, present].mean())
+    with pytest.raises(ValueError, match="items of at least one class"):
+        multilabel_probe.mean_average_precision(scores, np.zeros_like(labels))

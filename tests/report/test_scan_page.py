@@ -1,0 +1,100 @@
+"""The card of a scan, its page, and the comparison of cards."""
+
+import json
+import re
+
+import pytest
+
+from vrl_jax.report import scan_card, scan_page
+
+
+def entry(layer, name, label, value, metric="top-1 accuracy", **more):
+    return {"layer": layer, "name": name, "label": label, "value": value, "metric": metric, **more}
+
+
+def layers(motion, init="runs/a", **protocol):
+    """Return the file of one task, with a motion accuracy for each of two layers."""
+    results = [
+        entry(layer, "order/ordered", "way", value, chance=0.5, interval=[value - 0.1, value])
+        for layer, value in zip(("stage 0", "stage 1"), motion, strict=True)
+    ]
+    results += [entry("stage 1", "units/static", "restyled", 0.25, "share of units")]
+    results += [entry("stage 1", "rank/effective", "clips", 3.5, "effective rank", width=8)]
+    results += [entry("pixels", "floor/motion", "way", 0.6, chance=0.5, interval=[0.5, 0.7])]
+    return {
+        "protocol": {"split": "train, test", "clips": 1, "frames": 8, "resolution": "8 x 8"}
+        | protocol,
+        "model": {"encoder": "Tiny", "parameters": 42, "init": init},
+        "data": {"set": "Synthetic", "test": "abc"},
+        "layers": ["stage 0", "stage 1"],
+        "skipped": {"scuba": "there are no masks", "koopman": "no frames"},
+        "results": results,
+    }
+
+
+@pytest.fixture
+def write_card(tmp_path):
+    def write(name, *parts):
+        files = {}
+        for part, content in zip(("trained", "untrained"), parts, strict=False):
+            files[part] = tmp_path / f"{name}-{part}.json"
+            files[part].write_text(json.dumps(content))
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(scan_card.make_card(name, files)))
+        return path
+
+    return write
+
+
+def test_a_page_has_every_layer_the_untrained_encoder_and_pixels(write_card, tmp_path):
+    card = scan_card.read_card(write_card("a", layers((0.7, 0.9)), layers((0.55, 0.5))))
+    header, rows = scan_page.layer_grid(card, "way")
+    assert header == ["layer", "order/ordered", "floor/motion"]
+    assert rows == [
+        ["stage 0", "70.0 % (60.0 to 70.0)", "—"],
+        ["stage 1", "90.0 % (80.0 to 90.0)", "—"],
+        ["pixels", "—", "60.0 % (50.0 to 70.0)"],
+        ["stage 0, untrained", "55.0 % (45.0 to 55.0)", "—"],
+        ["stage 1, untrained", "50.0 % (40.0 to 50.0)", "—"],
+    ]
+    drawn = scan_page.draw_layers(card, "way")
+    assert [line.label for line in drawn.legend] == ["order/ordered", "order/ordered, untrained"]
+    assert [list(line.values) for line in drawn.legend] == [[0.7, 0.9], [0.55, 0.5]]
+    page = scan_page.write_scan(card, tmp_path / "scan.html").read_text()
+    assert "not measured: scuba (there are no masks)" in page and "koopman" not in page
+    assert "Effective rank" in page and "3.5" in page
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', page)  # offline
+
+
+def test_cards_are_sorted_and_protocols_are_not_mixed(write_card, tmp_path):
+    worse = write_card("worse", layers((0.95, 0.6)), layers((0.5, 0.4)))
+    better = write_card("better", layers((0.7, 0.9), resolution="16 x 16"))
+    other = write_card("other", layers((0.7, 0.8), frames=16))
+    cards = [scan_card.read_card(path) for path in (worse, better, other)]
+    assert cards[0].measure == cards[1].measure != cards[2].measure
+    page = scan_page.write_comparison(cards, tmp_path / "scans.html", "order/ordered way")
+    tables = re.findall(r"<table>.*?</table>", page.read_text(), re.S)
+    names = [re.findall(r'scope="row" class="name">(.*?)<', table) for table in tables]
+    assert names == [["better", "worse", "worse, untrained"], ["other"]]
+    assert "stage 0: 95.0 % (85.0 to 95.0)" in tables[0]  # the best layer of the worse encoder
+    assert "2 protocols, which are not comparable" in page.read_text()
+    assert "better" in scan_page.write_comparison(cards[1:2], page).read_text()
+    with pytest.raises(ValueError, match="--sort must be one of order/ordered way, .*'rank'"):
+        scan_page.write_comparison(cards, page, "rank")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "must be a card of version 1, as `vrl scan` writes it"),
+        ({"card": 1, "name": "a"}, "lacks model, protocol, data, layers, skipped, results"),
+        (
+            {"card": 1, "name": "a", **layers((0, 0)), "results": [{"layer": "x"}]},
+            "has a damaged result: KeyError\\('value'\\)",
+        ),
+    ],
+)
+def test_what_is_no_card_is_refused(tmp_path, content, message):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"a.json {message}"):
+        scan_card.read_card(tmp_path / "a.json")

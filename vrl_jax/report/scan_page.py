@@ -1,0 +1,236 @@
+"""Pages of scanned encoders: one encoder layer by layer, and several encoders side by side."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from vrl_jax.report import html_page, result_table, svg_plots
+from vrl_jax.report.plot_panels import Group
+from vrl_jax.report.result_table import Grid
+from vrl_jax.report.scan_card import OWN_INPUT, LayerResult, ScanCard
+from vrl_jax.report.summary_cards import Card
+
+PIXELS = "pixels"
+NOT_SCANNED = ("leakage", "koopman")  # parts of the report on factors that have no layers
+DRAWN = (  # results that a drawing shows, at most as many as there are colours
+    *("order/ordered", "attentive/ordered", "order/shuffled", "order/reversed", "order/frozen"),
+    *("scuba/scuba", "conflict/moving"),
+    *("arrow/forward-backward", "rank/effective"),
+    *("units/static", "units/dynamic", "units/joint", "units/residual"),
+)
+TITLES = {
+    "direction": "Arrow of time",
+    "restyled": "Units, from restyled and shuffled clips",
+    "known factors": "Units, from videos with one factor changed",
+    "clips": "Effective rank",
+}
+NOTES = {
+    "direction": "Linear probe that separates forward from backward clips.",
+    "restyled": "Shares of channels that respond to appearance (static), to motion (dynamic), to "
+    "both (joint) or to neither (residual).",
+    "clips": "Exponential of the entropy of the singular values of centred features: the number of "
+    "directions that are in use.",
+}
+NOTES["known factors"] = NOTES["restyled"]
+LABEL_NOTE = (
+    "Linear probe on the features of every layer, averaged over time and space, trained on ordered "
+    "clips. order: frames in order, shuffled, reversed, one frame repeated (frozen), every second "
+    "frame shown twice (held). attentive: attentive probe on tokens, with positions in time. "
+    "scuba: the foreground on stripes, scuba-stills: on stills of other videos; scufo: with one "
+    "frame repeated; contrasted: correct on scuba and wrong on scufo. conflict: on stripes beside "
+    "the still foreground of another video; moving: predicted as the moving one; still: as the "
+    "still one. floor: linear probe on pixels. In parentheses 95 % intervals. "
+    "Dashed lines are the untrained encoder, dotted lines chance."
+)
+
+
+def write_scan(card: ScanCard, out: Path) -> Path:
+    """Write the page of one encoder and return its path."""
+    labels = list(dict.fromkeys(result.label for result in card.results))
+    sections = [
+        html_page.Section(TITLES.get(label, f"Label {label}") + suffix, macro, content, "", note)
+        for label in labels
+        for suffix, macro, content, note in (
+            ("", "plots", [Group("", [draw_layers(card, label)])], NOTES.get(label, LABEL_NOTE)),
+            (", all results", "grid", layer_grid(card, label), ""),
+        )
+    ]
+    settings = {"Protocol": card.protocol | {"data": card.data}, "Encoder": card.model}
+    sections += [
+        html_page.Section(title, "settings", result_table.flatten_dict(tree), "")
+        for title, tree in settings.items()
+    ]
+    return html_page.render_page(
+        out,
+        title=f"Scan of {card.name}",
+        subtitle=f"{result_table.encoder_name(card.model)} · {_describe_data(card)}",
+        cards=[_headline(result) for result in card.results if _is_headline(card, result)],
+        warnings=[
+            f"not measured: {name} ({text})"
+            for name, text in card.skipped.items()
+            if name not in NOT_SCANNED
+        ],
+        legend=[],
+        sections=sections,
+    )
+
+
+def write_comparison(cards: list[ScanCard], out: Path, sort: str = "") -> Path:
+    """Write one page with a table for every protocol and return its path.
+
+    Args:
+      cards: of the encoders.
+      out: the page.
+      sort: result and label whose value orders the encoders, such as "order/ordered dynamic"; ""
+        keeps their order.
+
+    Raises:
+      ValueError: no card has the result of `sort`.
+    """
+    name, _, label = sort.partition(" ")
+    columns = dict.fromkeys(f"{r.name} {r.label}" for card in cards for r in card.results)
+    if sort and sort not in columns:
+        raise ValueError(f"--sort must be one of {', '.join(columns)}, got {sort!r}")
+    groups: dict[str, list[ScanCard]] = {}
+    for card in cards:
+        groups.setdefault(card.measure, []).append(card)
+    sections = []
+    for members in groups.values():
+        if sort:
+            members.sort(key=lambda card: -_last_value(card, name, label))
+        title = _describe_data(members[0])
+        grid = compare_grid(members, name, label)
+        protocol = {k: v for k, v in members[0].protocol.items() if k not in OWN_INPUT}
+        stamp = result_table.flatten_dict(protocol | {"data": members[0].data})
+        sections += [
+            html_page.Section(f"Last layer, {title}", "grid", grid, ""),
+            html_page.Section(f"Protocol: {title}", "settings", stamp, ""),
+        ]
+    return html_page.render_page(
+        out,
+        title=f"Comparison of {len(cards)} scans",
+        subtitle=f"by {sort}" if sort else "",
+        cards=[],
+        warnings=[f"{len(groups)} protocols, which are not comparable"] * (len(groups) > 1),
+        legend=[],
+        sections=sections,
+    )
+
+
+def layer_grid(card: ScanCard, label: str) -> Grid:
+    """Return the results of one label: a row per layer, also untrained, and one of pixels."""
+    names = list(dict.fromkeys(r.name for r in card.results if r.label == label))
+    rows = []
+    for untrained in (False, True):
+        for layer in [*card.layers, *[PIXELS] * (not untrained)]:
+            cells = [card.find_result(layer, name, label, untrained) for name in names]
+            if any(cells):
+                rows.append([layer + ", untrained" * untrained, *map(format_result, cells)])
+    return Grid(["layer", *names], rows)
+
+
+def compare_grid(cards: list[ScanCard], name: str, label: str) -> Grid:
+    """Return a row per encoder with the values of its last layer, the untrained one below it.
+
+    The first column of numbers is the best layer in the result that orders the rows, if one does.
+    """
+    keys = dict.fromkeys((r.name, r.label) for card in cards for r in card.results)
+    keys = [key for key in keys if not key[0].startswith("floor/")]
+    rows = []
+    for card in cards:
+        for untrained in (False, True):
+            layer = card.layers[-1]
+            cells = [card.find_result(layer, *key, untrained) for key in keys]
+            if not any(cells):
+                continue
+            layers = [card.find_result(each, name, label, untrained) for each in card.layers]
+            best = max(filter(None, layers), key=lambda result: result.value, default=None)
+            rows.append(
+                [
+                    card.name + ", untrained" * untrained,
+                    result_table.encoder_name(card.model),
+                    str(card.protocol.get("resolution", "")),
+                    *[f"{best.layer}: {format_result(best)}" if best else "—"] * bool(name),
+                    *map(format_result, cells),
+                ]
+            )
+    best_title = [f"best layer in {name} {label}"] * bool(name)
+    titles = [f"{key[0]} {key[1]}" for key in keys]
+    return Grid(["scan", "encoder", "resolution", *best_title, *titles], rows)
+
+
+def format_result(result: LayerResult | None) -> str:
+    """Return a number with its interval as text."""
+    if result is None:
+        return html_page.ABSENT
+    percent = result_table.is_fraction(result.metric)
+    text = result_table.format_number(result.value, percent)
+    if result.interval is None:
+        return text
+    low, high = (result_table.format_number(v, percent).removesuffix(" %") for v in result.interval)
+    return f"{text} ({low} to {high})"
+
+
+def draw_layers(card: ScanCard, label: str) -> svg_plots.Plot:
+    """Draw the results of one label over the layers, with bands for intervals."""
+    own = [r for r in card.results if r.label == label and r.layer in card.layers]
+    names = [name for name in DRAWN if any(r.name == name for r in own)]
+    lines, bands = [], []
+    for number, name in enumerate(names):
+        for untrained in (False, True):
+            results = [r for r in own if r.name == name and r.untrained == untrained]
+            if not results or (untrained and number and not name.startswith("units/")):
+                continue  # of the untrained encoder, only the first accuracy is drawn
+            at = np.array([card.layers.index(r.layer) for r in results])
+            values = np.array([r.value for r in results])
+            color, dash = svg_plots.curve_style(number)[0], "dashed" if untrained else "solid"
+            lines.append(svg_plots.Line(name + ", untrained" * untrained, at, values, color, dash))
+            if not untrained and results[0].interval:
+                bands.append((at, *np.array([r.interval for r in results]).T, color))
+    chance = next((r.chance for r in own if r.name == names[0] and r.chance is not None), None)
+    percent = result_table.is_fraction(own[0].metric)
+    with matplotlib.rc_context(svg_plots.STYLE):
+        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            axes.plot(line.steps, line.values, color=line.color, ls=line.dash, marker="o", ms=3)
+        for at, low, high, color in bands:
+            axes.fill_between(at, low, high, color=color, alpha=0.12, lw=0)
+        if chance is not None:
+            axes.axhline(chance, color="#000000", ls="dotted", lw=1.1)
+        shown = range(0, len(card.layers), -(-len(card.layers) // 12))
+        axes.set_xticks([*shown], [card.layers[index] for index in shown])
+        axes.set_xlim(-0.5, len(card.layers) - 0.5)
+        if percent:
+            axes.set_ylim(-0.02, 1.02)
+            axes.yaxis.set_major_formatter(svg_plots.format_percent)
+        drawing = svg_plots.figure_svg(figure, f"{card.name} {label}")
+    texts = (f"{n.label} {n.values[-1]:.3g} at the last layer" for n in lines)
+    return svg_plots.Plot("", drawing, f"{label} by layer: {', '.join(texts)}", tuple(lines), True)
+
+
+def _last_value(card: ScanCard, name: str, label: str) -> float:
+    result = card.find_result(card.layers[-1], name, label)
+    return result.value if result else -np.inf
+
+
+def _is_headline(card: ScanCard, result: LayerResult) -> bool:
+    names = ("order/ordered", "arrow/forward-backward", "rank/effective")
+    return result.name in names and result.layer == card.layers[-1] and not result.untrained
+
+
+def _headline(result: LayerResult) -> Card:
+    percent = result_table.is_fraction(result.metric)
+    title = result.label if result.name.startswith("order/") else result.name
+    text = result_table.format_number(result.value, percent)
+    if result.chance is None:
+        return Card(title, text, "")
+    return Card(title, text, f"chance {result_table.format_number(result.chance, percent)}")
+
+
+def _describe_data(card: ScanCard) -> str:
+    protocol = card.protocol
+    clips = f"{protocol.get('clips')} x {protocol.get('frames')} frames"
+    return f"{card.data.get('set')}, {protocol.get('split')}, {clips}"
