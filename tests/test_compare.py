@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.test_main import COLOURLESS, ENVIRONMENT, ROOT, SMALL, records
+from tests.test_main import COLOURLESS, EIGHT_DEVICES, ENVIRONMENT, ROOT, SMALL, records
 from vrl_jax import compare
 from vrl_jax.run_queue import Failure
 
@@ -236,7 +236,7 @@ def test_jobs_have_their_devices_and_are_logged(tmp_path, monkeypatch, undrawn):
 
 
 @pytest.mark.slow
-def test_runs_at_the_same_time_are_stopped_and_resumed(tmp_path):
+def test_runs_at_the_same_time_are_stopped_and_resumed_on_eight_devices(tmp_path):
     settings = {**SMALL, **COLOURLESS, "train.steps": 60, "train.probe_every": 60}
     overrides = [f"--config.{key}={value}" for key, value in settings.items()]
     line = ["-m", "vrl_jax.compare", "configs/synthetic_simclr.py", "--seeds=0,1", "--jobs=2"]
@@ -251,7 +251,7 @@ def test_runs_at_the_same_time_are_stopped_and_resumed(tmp_path):
         sweep.send_signal(signal.SIGTERM)
         lines = sweep.communicate(timeout=300)[0]
     assert sweep.returncode == 143 and "stopped" in lines and not (tmp_path / "table.md").exists()
-    with start() as sweep:
+    with start(env={**ENVIRONMENT, **EIGHT_DEVICES}) as sweep:
         assert "failed" not in sweep.communicate(timeout=300)[0]
     assert sweep.returncode == 0 and "| synthetic_simclr |" in (tmp_path / "table.md").read_text()
     logs = [(workdir / "output.log").read_text() for workdir in workdirs]

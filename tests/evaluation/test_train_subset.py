@@ -3,6 +3,7 @@
 import collections
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.evaluation.protocols.probes import Probes
 from vrl_jax.evaluation.train_subset import TrainSubset
 from vrl_jax.probes.linear_probe import LinearProbe
+from vrl_jax.train import sharding
 
 COUNTS = (10, 4, 0, 26)
 
@@ -76,7 +78,10 @@ def test_what_cannot_be_drawn_is_refused(source):
         TrainSubset(percent=101.0)
 
 
-def test_results_are_means_over_draws_and_say_so(tmp_path):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_results_are_means_over_draws_and_say_so(tmp_path, monkeypatch, devices):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
     data = Synthetic(train_videos=60, test_videos=12, frames=12)
     subset = TrainSubset(per_class=2, draws=2, seed=5)
     protocol = Probes(

@@ -1,4 +1,4 @@
-"""A run on a mixture of Parquet, a tar and a list without labels, killed and resumed."""
+"""A run on a mixture of Parquet, a tar and a list without labels: killed, and on eight devices."""
 
 import re
 import signal
@@ -10,7 +10,8 @@ import pytest
 from tests.data.datasets.test_record_shards import write_tar
 from tests.data.datasets.test_table_shards import make_table, write_parquet
 from tests.data.video.test_video_decoder import write_clip
-from tests.test_main import finish, launch, records, weights
+from tests.profiling.test_step_trace import read_steps
+from tests.test_main import EIGHT_DEVICES, finish, launch, records, weights
 
 VIDEOS = 12
 SETTINGS = {
@@ -38,10 +39,11 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_mixture_killed_and_resumed_is_bit_exact(data, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    text = finish(launch("folders_bod", whole, data, **SETTINGS))
+def test_a_mixture_killed_and_resumed_is_bit_exact_and_eight_devices_do_the_same(data, tmp_path):
+    whole, killed, eight = tmp_path / "whole", tmp_path / "killed", tmp_path / "eight"
+    text = finish(launch("folders_bod", whole, data, "--profile=2:3", **SETTINGS))
     assert "no probes of labels: " in text and "has no split 'test', but train" in text
+    assert read_steps(whole / "profile") == {"2", "3"}
     process = launch("folders_bod", killed, data, **SETTINGS)
     deadline = time.time() + 400
     while time.time() < deadline and process.poll() is None:
@@ -55,9 +57,12 @@ def test_a_mixture_killed_and_resumed_is_bit_exact(data, tmp_path):
     for one, other in zip(weights(whole, 8), weights(killed, 8), strict=True):
         np.testing.assert_array_equal(one, other)
     names = ("step", "loss", "videos/parquet", "videos/tar", "videos/list")
+    finish(launch("folders_bod", eight, data, environment=EIGHT_DEVICES, **SETTINGS))
     logs = [
-        [[r[name] for name in names] for r in records(w / "metrics.jsonl")] for w in (whole, killed)
+        [[r[name] for name in names] for r in records(workdir / "metrics.jsonl")]
+        for workdir in (whole, killed, eight)
     ]
     assert logs[0] == logs[1]
+    np.testing.assert_allclose(logs[0], logs[2], rtol=1e-3)
     assert [sum(row[2:]) for row in logs[0]] == [8 * step for step in range(1, 9)]
     np.testing.assert_allclose(logs[0][-1][2:], np.array([2, 1, 3]) / 6 * 64, atol=2)
