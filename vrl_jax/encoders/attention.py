@@ -1,8 +1,9 @@
-"""Parts that video transformers share: tubelets, self-attention and pre-norm blocks."""
+"""Parts that video transformers share: tubelets, attention and pre-norm blocks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -169,9 +170,10 @@ def dense(dtype: str, width: int, name: str, bias: bool = True) -> nn.Dense:
     return nn.Dense(width, use_bias=bias, dtype=dtype, kernel_init=init, name=name)
 
 
-def layer_norm(dtype: str, epsilon: float, name: str) -> nn.LayerNorm:
+def layer_norm(dtype: str, epsilon: float, name: str, bias: bool = True) -> nn.LayerNorm:
     """Return a normalisation over channels, with the variance in two passes."""
-    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+    options = {"use_bias": bias, "use_fast_variance": False}
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, name=name, **options)
 
 
 def perceptron(
@@ -183,7 +185,15 @@ def perceptron(
 
 
 def self_attention(
+    x: Float[Array, "b n d"], heads: int, dtype: str, **options: Any
+) -> Float[Array, "b n d"]:
+    """Attend among tokens and project the result; the options are those of `cross_attention`."""
+    return cross_attention(x, x, heads, dtype, **options)
+
+
+def cross_attention(
     x: Float[Array, "b n d"],
+    context: Float[Array, "b m d"],
     heads: int,
     dtype: str,
     *,
@@ -192,10 +202,11 @@ def self_attention(
     rotation: Rotation | None = None,
     cap: float = 0.0,
 ) -> Float[Array, "b n d"]:
-    """Attend among tokens and project the result; called inside a compact module.
+    """Attend from tokens to a context and project the result; called inside a compact module.
 
     Args:
-      x: the tokens, normalised.
+      x: the tokens that give the queries, normalised.
+      context: the tokens that give keys and values.
       heads: attention heads.
       dtype: of the computation; logits and softmax are float32.
       prefix: of the names of the four linear layers.
@@ -204,11 +215,14 @@ def self_attention(
       cap: logits are cap * tanh(logits / cap); 0 leaves them as they are.
     """
 
-    def project(name: str, bias: bool = True) -> Float[Array, "b n heads _"]:
-        y = dense(dtype, x.shape[-1], f"{prefix}{name}", bias)(x)
-        return y.reshape(*x.shape[:2], heads, -1)
+    def project(
+        tokens: Float[Array, "b k d"], name: str, bias: bool = True
+    ) -> Float[Array, "b k heads _"]:
+        y = dense(dtype, x.shape[-1], f"{prefix}{name}", bias)(tokens)
+        return y.reshape(*tokens.shape[:2], heads, -1)
 
-    query, key, value = project("query"), project("key", key_bias), project("value")
+    query = project(x, "query")
+    key, value = project(context, "key", key_bias), project(context, "value")
     if rotation is not None:
         query, key = rotate(query, *rotation), rotate(key, *rotation)
     if cap:
