@@ -23,6 +23,7 @@ from vrl_jax import config, embed, export, model_card, pretrained
 from vrl_jax.augment.clip_views import Augment, center_view
 from vrl_jax.data.datasets.video_folders import ClassFolders
 from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.encoders.four_ds import FourDS
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.timesformer import TimeSformer
 from vrl_jax.encoders.tiny import Tiny
@@ -205,6 +206,7 @@ MORE = (
     VideoPrism(**SIZED, time_depth=2),
     ViViT(**SIZED),
     TimeSformer(**SIZED),
+    FourDS(**SIZED),
 )
 
 

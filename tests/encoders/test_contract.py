@@ -15,6 +15,7 @@ from vrl_jax.encoders.attention import Transformer
 from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
+from vrl_jax.encoders.rvm import RVM
 from vrl_jax.encoders.s3d import S3D
 from vrl_jax.encoders.slowonly import SlowOnly
 from vrl_jax.encoders.tiny import Tiny
@@ -34,6 +35,7 @@ CONFIGS = [
     S3D(gated=True, temporal_stride=1, conv="native"),
     VideoMAE(width=12, depth=2, heads=2, temporal_stride=1, patch=2),
     VJEPA2(width=16, depth=2, heads=2, temporal_stride=1, patch=2, version="2.1"),
+    RVM(width=12, depth=1, heads=2, patch=2, core_depth=1),
     ViT(width=14, depth=4, heads=2, temporal_stride=1, patch=2),
 ]
 GATED = [config for config in CONFIGS if config != S3D(conv="native")]  # S3D and more
@@ -118,7 +120,7 @@ def test_bfloat16_is_near_float32(rng, config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config", [R3D(blocks=SHALLOW), SlowOnly(blocks=SHALLOW), CONFIGS[-1]], ids=repr
+    "config", [R3D(blocks=SHALLOW), SlowOnly(blocks=SHALLOW), *CONFIGS[-2:]], ids=repr
 )
 def test_what_is_computed_again_for_the_gradient_is_the_same(rng, config):
     variables, x = jax.tree.map(jnp.asarray, draw(rng, config))

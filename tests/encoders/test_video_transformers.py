@@ -1,4 +1,4 @@
-"""Published video transformers; `tests/convert/test_transformers.py` compares their tokens."""
+"""Published video transformers; `tests/convert` compares their tokens."""
 
 import math
 from dataclasses import replace
@@ -12,6 +12,8 @@ from flax.errors import InvalidRngError
 
 from tests.encoders.reference import count, fill, shapes_of
 from vrl_jax.encoders.attention import drop_path, drop_rates
+from vrl_jax.encoders.four_ds import FourDS
+from vrl_jax.encoders.rvm import RVM
 from vrl_jax.encoders.timesformer import TimeSformer
 from vrl_jax.encoders.videomae import VideoMAE, sine_table
 from vrl_jax.encoders.videoprism import VideoPrism
@@ -27,6 +29,8 @@ CONFIGS = [
     VideoPrism(**FIXED, time_depth=3),
     ViViT(**FIXED),
     TimeSformer(**FIXED),
+    FourDS(**FIXED),
+    RVM(**SMALL, core_depth=2),
 ]
 
 
@@ -38,16 +42,17 @@ CONFIGS = [
         (VideoPrism(), (1, 16, 288, 288, 3), 114_365_184),
         (ViViT(), (1, 32, 224, 224, 3), 88_646_400),
         (TimeSformer(), (1, 8, 224, 224, 3), 121_258_752),
+        (FourDS(), (1, 16, 224, 224, 3), 87_439_104),
+        (RVM(), (1, 4, 256, 256, 3), 374_483_968),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_parameters_and_maps(config, shape, total):
     features, variables = shapes_of(config.module(), shape)
     assert count(variables["params"]) == total
-    depth = config.depth + getattr(config, "time_depth", 0)
     times, side = shape[1] // config.temporal_stride, shape[2] // config.patch
     expected = (1, times, side, side, config.width)
-    assert [stage.shape for stage in features.stages] == [expected] * depth
+    assert [stage.shape for stage in features.stages] == [expected] * len(config.blocks())
     assert features.clip.shape == (1, config.dim)
 
 
@@ -62,7 +67,7 @@ def test_bfloat16_and_remat_keep_variables_in_float32(config):
 
 @pytest.mark.parametrize(
     "config",
-    [ViT(**{**SMALL, "depth": 4}), *CONFIGS[1:3], CONFIGS[-1]],
+    [ViT(**{**SMALL, "depth": 4}), *CONFIGS[1:3], CONFIGS[4], CONFIGS[-1]],
     ids=lambda config: type(config).__name__,
 )
 def test_paths_are_dropped_in_training_only(config):
@@ -104,6 +109,8 @@ def test_learning_rates_fall_from_layer_to_layer():
     names = ["space_positions", "block1", "space_norm", "time_block0", "time_block2", "norm"]
     rates = VideoPrism(**FIXED, time_depth=3).layer_rates(names, 0.5)
     assert rates == dict(zip(names, [2**-6, 2**-4, 2**-4, 2**-3, 0.5, 1], strict=True))
+    rates = RVM(**SMALL).layer_rates(["class_token", "block1", "frame_norm", "core"], 0.5)
+    assert list(rates.values()) == [2**-4, 2**-2, 2**-2, 0.5]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
@@ -157,7 +164,7 @@ def test_the_mean_of_tokens_is_normalised_after_fine_tuning(rng):
     np.testing.assert_allclose(features.clip, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", CONFIGS[2:], ids=repr)
+@pytest.mark.parametrize("config", CONFIGS[2:-1], ids=repr)
 def test_clips_of_another_size_than_learned_positions_are_refused(config):
     with pytest.raises(ValueError, match="clips must be 4 x 8 x 8, .* positions, got 6 x 8 x 12"):
         shapes_of(config.module(), (1, 6, 8, 12, 3))
@@ -177,6 +184,7 @@ def test_clips_of_another_size_than_learned_positions_are_refused(config):
         (VideoPrism, {"size": 280}, "size must be a multiple of patch 18, got 280"),
         (ViViT, {"frames": 0}, "frames"),
         (TimeSformer, {"temporal_stride": 2}, "temporal_stride must be 1, got 2"),
+        (FourDS, {"frames": 0}, "frames"),
     ],
 )
 def test_refuses(kind, wrong, message):

@@ -1,8 +1,10 @@
 """Encoders: f32[b t h w 3] to `Features`."""
 
 from vrl_jax.encoders.c3d import C3D
+from vrl_jax.encoders.four_ds import FourDS
 from vrl_jax.encoders.r2plus1d import R2plus1D
 from vrl_jax.encoders.r3d import R3D
+from vrl_jax.encoders.rvm import RVM
 from vrl_jax.encoders.s3d import S3D
 from vrl_jax.encoders.slowonly import SlowOnly
 from vrl_jax.encoders.timesformer import TimeSformer
@@ -15,8 +17,10 @@ from vrl_jax.encoders.vjepa2 import VJEPA2
 
 __all__ = [
     "C3D",
+    "FourDS",
     "R2plus1D",
     "R3D",
+    "RVM",
     "S3D",
     "SlowOnly",
     "TimeSformer",
