@@ -1,7 +1,7 @@
 """Conversion of weights: `python -m vrl_jax.convert r3d_18.pth --out=r3d_18.safetensors`.
 
 The source is a weight file with the parameter names of torchvision, pytorchvideo, DualVar or SDC
-(see `weight_layouts`), or of VideoMAE, V-JEPA 2, VideoPrism, ViViT or TimeSformer (see
+(see `weight_layouts`), or of VideoMAE, V-JEPA 2, VideoPrism, ViViT, TimeSformer, 4DS or RVM (see
 `transformer_layouts`), also inside a checkpoint; a folder of `transformers` with `config.json` and
 weights; the folder of a run; or a file written by this command. By default the result is a
 `.safetensors` file for `pretrained.load`; `--to=torchvision --out=x.pth` (or `.safetensors`) writes

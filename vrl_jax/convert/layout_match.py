@@ -70,8 +70,9 @@ def from_torch(
     }
     layout.check({short: arrays[name] for name, short in inside.items()})
     inside = {name: short for name, short in inside.items() if not f"{short}.".startswith(heads)}
-    used = layout.prepare({short: arrays[name] for name, short in inside.items()})
-    encoder = layout.encoder(used, config or {})
+    stored = {short: arrays[name] for name, short in inside.items()}
+    used = layout.prepare(stored)
+    encoder = layout.encoder(used, {**layout.settings(stored), **(config or {})})
     expected = torch_arrays(encoder, layout)
     _check(used, {array.name: array.shape for array in expected.values()}, encoder)
     flat = {

@@ -3,11 +3,13 @@
 | family | networks | source of the names |
 |---|---|---|
 | transformers | VideoMAE, V-JEPA 2, VideoPrism, ViViT, TimeSformer | its code, version 5.24 |
-| released | VideoMAE, v2, V-JEPA 2, 2.1, TimeSformer (`.pth`), VideoPrism (`.npz`) | their code |
+| released | VideoMAE, v2, V-JEPA 2, 2.1, TimeSformer (`.pth`) | their code |
+| released | VideoPrism, 4DS, RVM (`.npz`) | their code |
 
 `transformers` writes the names of its older versions, so that files of both have the same. Names
 and shapes determine everything but the number of heads: it is that of `config.json` where there is
-one, else that of the published encoder of the same width.
+one, else that of the published encoder of the same width. Projections in files of 4DS and RVM have
+an axis of heads.
 """
 
 import re
@@ -20,6 +22,8 @@ import numpy as np
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.convert.weight_layouts import HEADS, IMAGENET, Arrays, Layout
 from vrl_jax.data.frame_sampling import Sampling
+from vrl_jax.encoders.four_ds import FourDS
+from vrl_jax.encoders.rvm import RVM
 from vrl_jax.encoders.timesformer import TimeSformer
 from vrl_jax.encoders.videomae import VideoMAE
 from vrl_jax.encoders.videoprism import VideoPrism
@@ -123,13 +127,41 @@ _VIDEOPRISM_NPZ: Names = {
     r"\.(kernel|scale|w)$": ".weight",
     r"\.b$": ".bias",
 }
+# Of kauldron's modules
+_FLAX: Names = {
+    r"attention\.(query|key|value|out)\.": r"\1.",
+    r"mlp\.dense_in": "expand",
+    r"mlp\.dense_out": "contract",
+    "mlp_norm": "perceptron_norm",
+    r"\.(kernel|scale)$": ".weight",
+}
+_FOUR_DS: Names = {
+    r"^encoder\.patch_embedding\.Conv_0": "embed",
+    r"^encoder\.posenc\.embeddings": "positions.weight",
+    r"^processor\.layers_": "block",
+    **_FLAX,
+}
+_RVM: Names = {
+    r"^tokenizer\.patch_embedding\.Conv_0": "embed",
+    "^cls_token": "class_token.weight",
+    r"^encoder\.layers_": "block",
+    r"^encoder\.LayerNorm_0": "frame_norm",
+    r"^rnn_core\.transformer\.xa_blocks_": "core.block",
+    r"^rnn_core\.transformer\.output_norm": "core.norm",
+    r"^rnn_core\.": "core.",
+    "state_layer_norm": "state_norm",
+    "ca_attention_norm": "cross_norm",
+    r"ca_attention\.(query|key|value|out)\.": r"cross_\1.",
+    **_FLAX,
+}
+_RVM_DECODER = ("decoder", "decoder_embedder", "delta_embedder", "detokenizer", "mask_token")
 
 
 def rename_arrays(names: Names, arrays: Arrays) -> dict[str, np.ndarray]:
     """Return the arrays by the names of our layers, in the shapes that those have in PyTorch.
 
     Joint projections `qkv` are split, kernels of 2-d convolutions get an axis of time, and tables
-    lose the axis of clips.
+    have one row for each token.
 
     Raises:
       ValueError: two arrays get the same name.
@@ -150,7 +182,7 @@ def rename_arrays(names: Names, arrays: Arrays) -> dict[str, np.ndarray]:
                 for part, x in zip(("query", "key", "value"), parts, strict=True)
             }
         elif name.endswith(("positions.weight", "class_token.weight", "modality.weight")):
-            result[name] = array.reshape(array.shape[-2:])
+            result[name] = array.reshape(-1, array.shape[-1])
         elif name == "embed.weight" and array.ndim == 4:
             result[name] = array[:, :, None]
         else:
@@ -188,6 +220,22 @@ def _to_torch(name: str, x: np.ndarray) -> np.ndarray:
         side = round((len(x) / 3) ** 0.5)
         return x.reshape(1, side, side, 3, -1).transpose(4, 3, 0, 1, 2)
     return x.T if layer in ("expand", "contract") else x
+
+
+def transpose_flax(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Return Flax arrays in PyTorch's shapes, those of attention without the axis of heads."""
+    result = {}
+    for name, x in arrays.items():
+        if name.endswith(".bias"):
+            x = x.reshape(-1)
+        elif name.endswith(".kernel") and x.ndim > 3:  # (time height width i o)
+            x = np.moveaxis(x, (-1, -2), (0, 1))
+        elif name.endswith(".out.kernel"):  # (heads channels d)
+            x = x.reshape(-1, x.shape[-1]).T
+        elif name.endswith(".kernel"):
+            x = x.reshape(len(x), -1).T
+        result[name] = x
+    return result
 
 
 def _chain(*steps: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
@@ -296,13 +344,62 @@ def _timesformer(arrays: Arrays, config: Config) -> TimeSformer:
     return TimeSformer(**fields, frames=frames, size=side * fields["patch"])
 
 
-def _layout(family: str, names: Names, *steps: Callable[[Arrays], Arrays], **fields: Any) -> Layout:
-    """Return a layout that is read by renaming, and not written."""
+def _four_ds(arrays: Arrays, config: Config) -> FourDS:
+    fields = _fields(arrays, config, {**NUM_HEADS, 1792: 16}, "positions")
+    times, height, width = config["grid"]
+    if height != width:
+        raise ValueError(f"positions must be those of square clips, got {height} x {width} patches")
+    frames = times * fields["temporal_stride"]
+    return FourDS(**fields, frames=frames, size=height * fields["patch"])
+
+
+def _rvm(arrays: Arrays, config: Config) -> RVM:
+    fields = _fields(arrays, config, NUM_HEADS)
+    core_heads = config.get("core_heads", 0)
+    hidden = len(arrays.get("core.block0.expand.bias", ()))
+    return RVM(
+        **fields,
+        core_depth=max(1, _count(arrays, r"core\.block")),
+        core_heads=0 if core_heads == fields["heads"] else core_heads,
+        core_hidden=0 if hidden == 4 * fields["width"] else hidden,
+    )
+
+
+def _four_ds_settings(arrays: Arrays) -> dict[str, Any]:
+    """Return the number of heads, and the grid of positions, from the shapes of Flax arrays."""
+    settings = _heads_of(arrays, num_attention_heads="processor.layers_0.attention.query.kernel")
+    positions = arrays.get("encoder.posenc.embeddings")
+    return settings if positions is None else {**settings, "grid": positions.shape[:-1]}
+
+
+def _rvm_settings(arrays: Arrays) -> dict[str, Any]:
+    """Return the numbers of heads, of a frame and of the core, from the shapes of Flax arrays."""
+    return _heads_of(
+        arrays,
+        num_attention_heads="encoder.layers_0.attention.query.kernel",
+        core_heads="rnn_core.transformer.xa_blocks_0.attention.query.kernel",
+    )
+
+
+def _heads_of(arrays: Arrays, **kernels: str) -> dict[str, int]:
+    """Return the axis of heads of kernels (d heads channels), where the kernels exist."""
+    shapes = {name: arrays[kernel].shape for name, kernel in kernels.items() if kernel in arrays}
+    return {name: shape[1] for name, shape in shapes.items() if len(shape) == 3}
+
+
+def _layout(
+    family: str,
+    names: Names,
+    *steps: Callable[[Arrays], Arrays],
+    before: Callable[[Arrays], Arrays] = dict,
+    **fields: Any,
+) -> Layout:
+    """Return a layout that is read by renaming, between other steps, and not written."""
     return Layout(
         family=family,
         rename=lambda path: path.replace("/", "."),
         fits=lambda encoder: False,
-        prepare=_chain(partial(rename_arrays, names), *steps),
+        prepare=_chain(before, partial(rename_arrays, names), *steps),
         **fields,
     )
 
@@ -402,5 +499,28 @@ TRANSFORMER_LAYOUTS = (
         add_one,
         **_VIDEOPRISM_INPUT,
         anchor="spatial_pos_emb.emb_var",
+    ),
+    _layout(
+        "released",
+        _FOUR_DS,
+        before=transpose_flax,
+        settings=_four_ds_settings,
+        network="4DS",
+        encoder=_four_ds,
+        inputs=Augment(size=224, **PLAIN),
+        sampling=Sampling(frames=16, stride=1),
+        anchor="encoder.posenc.embeddings",
+    ),
+    _layout(
+        "released",
+        _RVM,
+        before=transpose_flax,
+        settings=_rvm_settings,
+        network="RVM",
+        encoder=_rvm,
+        inputs=Augment(size=256, **PLAIN),
+        sampling=Sampling(frames=16, stride=1),
+        heads=_RVM_DECODER,
+        anchor="rnn_core.state_layer_norm.scale",
     ),
 )

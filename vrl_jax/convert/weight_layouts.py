@@ -53,6 +53,11 @@ def _accept(arrays: Arrays) -> None:
     """Accept all arrays."""
 
 
+def _no_settings(arrays: Arrays) -> dict[str, Any]:
+    """Read no settings."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Layout:
     """The parameter names of one kind of encoder in one code base.
@@ -74,6 +79,8 @@ class Layout:
       prepare: the arrays of a file to those that `rename` names, where names alone do not do.
       check: raises `ValueError` for arrays of another encoder with the same names.
       sampling: the default clips of such weights, where they were published.
+      settings: the arrays of a file, as they are in it, to settings that their shapes determine, by
+        the names of config.json.
     """
 
     family: str
@@ -89,6 +96,7 @@ class Layout:
     prepare: Callable[[Arrays], Arrays] = dict
     check: Callable[[Arrays], None] = _accept
     sampling: Sampling | None = None
+    settings: Callable[[Arrays], dict[str, Any]] = _no_settings
 
 
 def _blocks(pattern: str, names: Collection[str], first: int = 1) -> tuple[int, ...]:
