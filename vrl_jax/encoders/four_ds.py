@@ -22,8 +22,8 @@ class FourDS(Transformer):
 
     Joint space-time attention with all biases, without a class token. Learned positions have the
     size of the pretraining clips; other clips are refused. `Features.stages` are the token maps
-    after every block. No normalisation follows the last block. The readout of the released code
-    reads a block before the last.
+    after every block. No normalisation follows the last block. The released code of B reads
+    stages 9 and 10.
 
     | | width | depth | heads | hidden |
     |---|---|---|---|---|
