@@ -178,3 +178,5 @@ def test_bad_settings_are_refused():
         HDC(spatial_weights=(1.0,))
     with pytest.raises(ValueError, match="share_heads requires inputs of equal width"):
         HDC(share_heads=True, steps="flatten")
+    with pytest.raises(ValueError, match=r"stages of the encoder, which has 3, got \(-4, 2\)"):
+        build(levels=(-4, 2))

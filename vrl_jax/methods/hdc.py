@@ -119,7 +119,11 @@ class HDC:
 
     def _read(self, features):
         """Return the heads' inputs: maps averaged over space, f32[b v t c], or time as well."""
-        inputs = {}
+        inputs, count = {}, len(features.stages)
+        if not all(-count <= level < count for level in self.levels):
+            raise ValueError(
+                f"method.levels must be stages of the encoder, which has {count}, got {self.levels}"
+            )
         for k, level in enumerate(self.levels):
             steps = features.stages[level].mean((-3, -2), dtype=jnp.float32)
             pooled = steps.mean(-2)
