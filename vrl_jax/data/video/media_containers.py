@@ -8,9 +8,10 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 
 import av
 import numpy as np
@@ -18,7 +19,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from av.video.reformatter import VideoReformatter
 from google.protobuf.message import DecodeError
 from jaxtyping import Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vrl_jax.data import remote_paths
 from vrl_jax.data.remote_paths import AnyPath
@@ -28,6 +29,7 @@ from vrl_jax.data.video_dataset import FrameReader, VideoError
 
 _ZEROS = str.maketrans("123456789", "0" * 9)
 _NUMBERS = re.compile(r"([0-9]+)")
+_DECIMALS = re.compile(r"([0-9]+(?:\.[0-9]+)?)")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
@@ -216,11 +218,13 @@ def sort_frames(names: Iterable[str]) -> list[str]:
         spans = [match.span() for match in re.finditer("0+", shape)]
         if any(len({name[a:b] for name in images}) == len(images) for a, b in spans):
             return sorted(images)
-    parts = {  # text and numbers in turn
-        name: _NUMBERS.split(name[: name.rindex(".")])
+    stems = {
+        name: name[: name.rindex(".")]
         for name in images
         if "/." not in f"/{name}" and "__MACOSX/" not in name
     }
+    pattern = _number_pattern(stems.values())
+    parts = {name: pattern.split(stem) for name, stem in stems.items()}  # text and numbers in turn
     numbered = [name for name, pieces in parts.items() if len(pieces) > 1 and "/" not in pieces[-1]]
     if numbered and len(numbered) < len(parts):  # the others are thumbnails
         parts = {name: parts[name] for name in numbered}
@@ -230,7 +234,7 @@ def sort_frames(names: Iterable[str]) -> list[str]:
             f"the images must be one series of numbered frames, got {len(series)}, such as "
             f"{' and '.join(sorted(series.values())[:2])}: keep one series in the zip"
         )
-    numbers = {name: [int(text) for text in pieces[1::2]] for name, pieces in parts.items()}
+    numbers = {name: [Decimal(text) for text in pieces[1::2]] for name, pieces in parts.items()}
     frames = sorted(parts, key=numbers.get)
     columns = zip(*numbers.values(), strict=True)
     if len(frames) > 1 and all(len(set(column)) < len(frames) for column in columns):
@@ -239,6 +243,17 @@ def sort_frames(names: Iterable[str]) -> list[str]:
             "keep one series in the zip"
         )
     return frames
+
+
+def _number_pattern(stems: Collection[str]) -> re.Pattern:
+    """Return the pattern of numbers in names, with decimals where frames are named by seconds.
+
+    Digits after a point are decimals if one with a leading zero is longer than another, as in 0.04
+    and 0.2. A count, as in `take.2.010`, has leading zeros only up to its least length.
+    """
+    texts = [text for stem in stems for text in re.findall(r"[0-9]\.([0-9]+)", stem)]
+    padded = max((len(text) for text in texts if text[0] == "0"), default=0)
+    return _DECIMALS if padded > min(map(len, texts), default=0) else _NUMBERS
 
 
 class _ImageReader:
@@ -265,11 +280,28 @@ class _ImageReader:
     def _decode(self, number: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         try:
             with Image.open(io.BytesIO(self._fetch(number))) as image:
-                pixels = np.asarray(image.convert("RGB"))
+                if image.mode in ("I", "F"):
+                    raise ValueError(
+                        f"frame {number} has pixels of 32 bits, which have no known range (mode "
+                        f"{image.mode!r}): save images of 8 or 16 bits"
+                    )
+                pixels = _upright_rgb(image)
         except UnidentifiedImageError as error:  # its message has an address in memory
             raise ValueError(f"frame {number} is not an image that Pillow reads") from error
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         return convert_frame(frame, size, self._reformatter)
+
+
+def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of an image, turned as its Exif orientation states.
+
+    Of 16 bits the upper 8 are kept; Pillow's own conversion would clip them to white.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)
+    return np.asarray(image.convert("RGB"))
 
 
 @contextmanager
