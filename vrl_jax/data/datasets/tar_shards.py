@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from vrl_jax.data import remote_paths
-from vrl_jax.data.datasets.class_names import parse_label
+from vrl_jax.data.datasets.class_names import parse_label, warn_once
 from vrl_jax.data.datasets.file_lists import Listed
 from vrl_jax.data.datasets.folder_contents import EXTENSIONS
 from vrl_jax.data.datasets.record_rows import Row, index_shards, make_list, number_rows
@@ -20,6 +20,7 @@ from vrl_jax.data.remote_paths import AnyPath, to_text
 from vrl_jax.data.video.media_containers import ByteRange, StoredVideo
 from vrl_jax.data.video_dataset import VideoList
 
+END_BYTES = 10_752  # zeros at the end of a tar: a record, after an incomplete one
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -63,8 +64,8 @@ def index_tar(path: AnyPath, shard: str) -> list[Row]:
       shard: its name in ids.
 
     Raises:
-      ValueError: the tar is compressed, damaged or truncated, a sample has no video, or two members
-        give the same.
+      ValueError: the tar is compressed, damaged or truncated, a sample has no video, two members
+        give the same, or a member is a link.
     """
     videos, labels, members, key = {}, {}, {}, "no member"
 
@@ -81,15 +82,23 @@ def index_tar(path: AnyPath, shard: str) -> list[Row]:
             for member in tar:
                 folder, name = os.path.split(member.name)
                 stem, _, kind = name.partition(".")
+                if (member.islnk() or member.issym()) and _is_read(name):
+                    raise ValueError(
+                        f"{member.name} is a link to {member.linkname}: pack files, for example "
+                        "with tar --dereference --hard-dereference"
+                    )
                 if not member.isfile() or not stem:
                     continue
                 key, kind = os.path.join(folder, stem), kind.rpartition(".")[2].lower()
+                if member.issparse():
+                    raise ValueError(f"{member.name} is sparse: pack without --sparse")
                 if f".{kind}" in EXTENSIONS:
                     claim("video")
                     videos[key] = ByteRange(str(path), member.offset_data, member.size)
                 elif kind == "cls":
                     claim("class")
-                    text = tar.extractfile(member).read().decode("utf-8-sig", "replace")
+                    data = tar.extractfile(member).read()
+                    text = to_text(data.decode("utf-8-sig", "surrogateescape"))
                     labels[key] = parse_label(text)
                 elif kind == "json":
                     about = json.load(tar.extractfile(member))
@@ -104,6 +113,15 @@ def index_tar(path: AnyPath, shard: str) -> list[Row]:
                             )
                         labels.setdefault(key, parse_label(str(label)))
                 videos.setdefault(key, None)
+            file.seek(tar.offset)
+            end = file.read(END_BYTES)
+            if not end:
+                warn_once(f"{path} lacks the zeros at the end of a tar: it may be incomplete")
+            if end.strip(b"\0"):
+                raise ValueError(
+                    f"byte {tar.offset} must be the end or a further member, got other data: the "
+                    "tar is damaged, or joined from several"
+                )
     except (tarfile.TarError, ValueError) as error:
         if compression := _find_compression(path):
             raise ValueError(
@@ -117,6 +135,12 @@ def index_tar(path: AnyPath, shard: str) -> list[Row]:
     return [
         Row(name, StoredVideo(name, videos[key]), labels.get(key)) for key, name in names.items()
     ]
+
+
+def _is_read(name: str) -> bool:
+    """Return whether a member with this file name is a video or may have a label."""
+    kind = os.path.splitext(name)[1].lower()
+    return not name.startswith(".") and (kind in EXTENSIONS or kind in (".cls", ".json"))
 
 
 def _find_compression(path: AnyPath) -> str:
