@@ -395,6 +395,22 @@ def test_an_encoder_is_not_judged_on_videos_that_it_was_pretrained_on():
         check_no_test_leakage(mixture, Split(split=1))
 
 
+@dataclass(frozen=True)
+class FirstVideo(Split):
+    """Data with one training video."""
+
+    def train(self):
+        whole = super().train()
+        return VideoList((whole[0],), whole.classes)
+
+
+def test_classes_without_training_videos_are_named(tmp_path, capsys):
+    data = FirstVideo(train_videos=16, test_videos=16, frames=12)
+    EvaluationRun(evaluation(("dualvar", "finetune"), change={"batch": 8}, data=data), tmp_path)
+    says = capsys.readouterr().err
+    assert "warning: dynamic: " in says and "classes of the test videos have no training" in says
+
+
 def test_groups_of_the_training_videos_may_be_left_out(tmp_path):
     protocol = Probes(group="dynamic", ks=(1,), knn=3, test=INPUT)
     EvaluationRun(evaluation(protocol, data=Twice(train_videos=16)), tmp_path)

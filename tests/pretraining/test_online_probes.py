@@ -101,6 +101,19 @@ def test_probes_say_what_they_lack():
     assert find(labelled, unlabelled)[2] == "the training videos have no label 'dynamic'"
 
 
+def test_classes_without_training_videos_are_named(capsys):
+    experiment = config.build(synthetic_bod.get_config())
+    test = experiment.data.test()
+    absent = test[0].labels["dynamic"]
+    videos = (test[number] for number in range(64))
+    train = VideoList(
+        tuple(video for video in videos if video.labels["dynamic"] != absent), test.classes
+    )
+    _find_parts(dataclasses.replace(experiment, data=Parts(test, train)), train)
+    says = f"no training video, such as {test.classes['dynamic'][absent]!r}"
+    assert says in capsys.readouterr().err
+
+
 @dataclasses.dataclass(frozen=True)
 class Parts:
     """A data set with parts that may be missing."""

@@ -12,6 +12,7 @@ import jax
 
 from vrl_jax import pretrained
 from vrl_jax.augment.clip_views import Augment
+from vrl_jax.data.datasets.class_names import warn_about_untrained
 from vrl_jax.data.datasets.mixture import Mixture
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video_dataset import Splits, check_disjoint
@@ -135,6 +136,8 @@ class EvaluationRun:
         if not test.classes or not train.classes:
             part = "training" if test.classes else "test"
             raise ValueError(f"an evaluation needs labels, but the {part} videos have none")
+        if not (protocol.group or jax.process_index()):
+            warn_about_untrained(train, test)
         if draw >= 0:
             if protocol.group:
                 raise ValueError(

@@ -14,6 +14,7 @@ from jaxtyping import Complex
 from vrl_jax import atomic_files, run_files
 from vrl_jax.augment.clip_views import center_view
 from vrl_jax.data.data_loader import eval_row
+from vrl_jax.data.datasets.class_names import warn_about_untrained
 from vrl_jax.data.video_dataset import MissingPart, VideoDataset, check_disjoint, take_subset
 from vrl_jax.evaluation.eval_protocol import EvalInput
 from vrl_jax.evaluation.feature_extraction import compile_sharded, extract_bank, host_eval_batches
@@ -70,6 +71,8 @@ def _find_parts(
         return test, test, str(error)
     if absent := set(test.classes).difference(train.classes):
         return test, test, f"the training videos have no label {min(absent)!r}"
+    if not jax.process_index():
+        warn_about_untrained(train, test)
     return train, test, ""
 
 

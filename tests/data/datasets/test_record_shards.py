@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.data.video.test_video_decoder import draw, read_numbers, write_clip
 from vrl_jax.data.datasets.sequence_examples import SequenceExamples
@@ -129,7 +129,7 @@ def test_tars_are_samples_by_key(tmp_path, clips):
         ),
         (
             {"a.mp4": b"1", "a.cls": "dog", "b.mp4": b"1", "b.cls": 3},
-            "bad.tar: sample bad.tar/b: the data set has no class 3",
+            "bad.tar: sample bad.tar/b: label must be a name, as 'dog' is, got the number 3",
         ),
         ({"a.mp4": b"1", "a.cls": 1, "b.cls": 1}, "bad.tar: sample b has no video"),
         ({"a.mp4": b"1", "a.json": "{"}, "bad.tar, at a: "),
@@ -152,6 +152,39 @@ def test_a_tar_cut_off_is_named(tmp_path):
         path.write_bytes(data[:size])
         with pytest.raises(ValueError, match=f"cut.tar, at {key}: "):
             WebDataset(str(path)).train()
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_links_in_a_tar_are_refused(tmp_path, kind):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("a.mp4", "b.mp4"):
+            member = tarfile.TarInfo(name)
+            if name == "b.mp4":
+                member.type, member.linkname = kind, "a.mp4"
+            tar.addfile(member)
+    with pytest.raises(ValueError, match="b.mp4 is a link to a.mp4: pack files"):
+        WebDataset(str(tmp_path)).train()
+
+
+def test_sparse_files_in_a_tar_are_refused(tmp_path):
+    member = tarfile.TarInfo("a.mp4")
+    member.pax_headers = {"GNU.sparse.size": "4096", "GNU.sparse.map": "0,0"}
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member)
+    with pytest.raises(ValueError, match="a.mp4 is sparse: pack without --sparse"):
+        WebDataset(str(tmp_path)).train()
+
+
+def test_a_tar_goes_on_to_its_end(tmp_path, capsys):
+    write_tar(tmp_path / "x.tar", **{"a.mp4": b"1", "b.mp4": b"1"})
+    data = (tmp_path / "x.tar").read_bytes()
+    for damaged in (data + data, data[:1024] + b"?" * 512 + data[1536:], data[:1224]):
+        (tmp_path / "x.tar").write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged, or joined from several"):
+            WebDataset(str(tmp_path)).train()
+    (tmp_path / "x.tar").write_bytes(data[:1024])
+    assert len(WebDataset(str(tmp_path)).train()) == 1
+    assert "x.tar lacks the zeros at the end of a tar" in capsys.readouterr().err
 
 
 def test_shards_are_named_by_patterns(tmp_path):
@@ -490,6 +523,25 @@ def test_labels_of_tars_may_be_names(tmp_path):
         named.train()
 
 
+def test_names_in_tars_may_have_any_encoding(tmp_path):
+    members = {"a.mp4": b"1", "a.cls": b"caf\xe8", "b.mp4": b"1", "b.cls": b"caf\xe9"}
+    write_tar(tmp_path / "x.tar", **members)
+    assert classes_of(WebDataset(str(tmp_path)).train()) == [r"caf\xe8", r"caf\xe9"]
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("nan", "'nan' stands for a missing value"),
+        (1_700_000_000, "must be 0 to 999999, got 1700000000"),
+    ],
+)
+def test_a_label_that_no_class_has_is_refused(tmp_path, label, says):
+    write_tar(tmp_path / "x.tar", **{"a.mp4": b"1", "a.cls": label})
+    with pytest.raises(ValueError, match=f"x.tar/a: .*{says}"):
+        WebDataset(str(tmp_path)).train()
+
+
 def assert_unlabelled(source, count):
     assert source.classes == {} and len(source) == count
     assert all(source[number].labels == {} for number in range(count))
@@ -562,6 +614,9 @@ def write_frames(path, *names):
         [f"{i:03}_{1.5 * i}.png" for i in range(12)],
         [f"{i}.{'jpg' if i % 2 else 'png'}" for i in range(12)],
         [f"{i}.webp" for i in range(12)],
+        [f"{i / 30}.png" for i in range(12)],
+        [f"t{i / 25}s.png" for i in range(12)],
+        [f"shot1.{i:02}.png" for i in range(95, 107)],
     ],
 )
 def test_zipped_frames_are_in_the_order_of_their_numbers(tmp_path, names):
@@ -569,6 +624,33 @@ def test_zipped_frames_are_in_the_order_of_their_numbers(tmp_path, names):
     with media.open() as reader:
         frames = read_numbers(reader.read(np.arange(12)[None], (64, 128)))[0]
         assert reader.num_frames == 12 and frames.tolist() == [list(range(12))]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_images_are_upright(tmp_path, orientation):
+    image = Image.open(io.BytesIO(encode(5, 3, "PNG")))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    turned = image.rotate({1: 0, 3: 180, 6: 90}[orientation], expand=True)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        turned.save(tmp_path / "x.png", exif=exif)
+        archive.write(tmp_path / "x.png", "1.png")
+    with ZippedFrames(str(tmp_path / "x.zip")).open() as reader:
+        clip = reader.read(np.array([[0]]), (64, 128))
+    np.testing.assert_array_equal(clip[0, 0], np.asarray(image))
+
+
+def test_images_of_16_bits_keep_their_shades(tmp_path):
+    shades = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for number, pixels in enumerate((shades, shades.astype(np.float32))):
+            Image.fromarray(pixels).save(tmp_path / "x.tif")
+            archive.write(tmp_path / "x.tif", f"{number}.tif")
+    with ZippedFrames(str(tmp_path / "x.zip")).open() as reader:
+        clip = reader.read(np.array([[0]]), (64, 64))
+        np.testing.assert_array_equal(clip[0, 0], np.stack([shades // 256] * 3, -1))
+        with pytest.raises(VideoError, match="frame 1 has pixels of 32 bits"):
+            reader.read(np.array([[1]]), (64, 64))
 
 
 def test_a_zip_has_more_than_frames(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.video.test_video_decoder import write_clip
 from vrl_jax.data.datasets.benchmarks import read_kinetics
-from vrl_jax.data.datasets.class_names import read_classes
+from vrl_jax.data.datasets.class_names import read_classes, warn_about_untrained
 from vrl_jax.data.datasets.text_lists import read_list
 from vrl_jax.data.datasets.video_folders import ClassFolders, ListFile, Weizmann
 from vrl_jax.data.video.media_containers import ZippedFrames
@@ -73,7 +73,7 @@ def test_lists_are_read_as_people_write_them(tmp_path, separator, end, first):
         ("a b", "line 2: must be 'path label', got 'a b': .*columns=path"),
         ("a.mp4", "line 2 has no label, but others have"),
         ("a.mp4 -1", "line 2 has no label, but others have"),
-        ("a.mp4 dog", "line 1: the data set has no class 1"),
+        ("a.mp4 dog", "line 1: label must be a name, as 'dog' is, got the number 1"),
         ("a.mp4 0.5", "line 2: must be 'path label'"),
         ("a.mp4 0", "line 2: label must be 1 to 1, got 0"),
     ],
@@ -529,3 +529,64 @@ def test_folders_of_frames_are_to_be_packed(tmp_path):
     (tmp_path / "list.txt").write_text("a/x.avi 0\na/y 1\n")
     with pytest.raises(ValueError, match=r"2 of 2 .* missing: .*/a/x is a folder: pack its frames"):
         ListFile(str(tmp_path), str(tmp_path / "list.txt")).train()
+
+
+def test_accents_of_macos_are_those_of_other_systems(tmp_path):
+    touch(tmp_path, "train/caf\u00e9/a.mp4", "val/cafe\u0301/b.mp4")
+    data = ClassFolders(str(tmp_path))
+    assert data.train().classes == data.test().classes == {"class": ("caf\u00e9",)}
+
+
+def test_links_to_nothing_are_left_out_by_name(tmp_path, capsys):
+    touch(tmp_path, "train/run/a.mp4", "train/run/note.txt")
+    (tmp_path / "train/walk").symlink_to(tmp_path / "absent")
+    assert len(ClassFolders(str(tmp_path)).train()) == 1
+    says = capsys.readouterr().err
+    assert "links to files or folders that do not exist (1, such as walk); files of other" in says
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("a.mp4 1\na.mp4 1700000000", "only 2 of the labels 0 to 999999 occur"),
+        ("a.mp4 nan", "line 2: 'nan' stands for a missing value, not for a class"),
+        ("video,label", "line 1: label must be a name, as 'label' is, got the number 0"),
+    ],
+)
+def test_a_label_that_is_none_is_refused(tmp_path, line, says):
+    touch(tmp_path, "a.mp4")
+    path = tmp_path / "list.txt"
+    path.write_text(f"a.mp4 0\n{line}\n")
+    with pytest.raises(ValueError, match=f"{path}.*{says}"):
+        ListFile(str(tmp_path), str(path)).train()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("walk 1\nrun 0\n", ("run", "walk")),
+        ("walk,2\nrun,1\n", ("run", "walk")),
+        ("take 0\ntake 1\n", ("take 0", "take 1")),
+        ("walk 10\nrun 20\n", ("walk 10", "run 20")),
+    ],
+)
+def test_numbers_of_classes_may_come_last(tmp_path, text, names):
+    path = tmp_path / "classes.txt"
+    path.write_text(text)
+    assert read_classes(path)[0] == names
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    (tmp_path / "classes.txt").write_text("long_jump\nrun\nlong jump\n")
+    with pytest.raises(ValueError, match="two classes have the same name, 'long jump'"):
+        read_classes(tmp_path / "classes.txt")
+
+
+def test_test_classes_without_training_videos_are_named(tmp_path, capsys):
+    touch(tmp_path, "train/run/a.mp4", "train/walk/a.mp4", "val/Run/b.mp4", "val/walk/b.mp4")
+    data = ClassFolders(str(tmp_path))
+    warn_about_untrained(data.train(), data.test())
+    says = "class: 1 of 2 classes of the test videos have no training video, such as 'Run'"
+    assert says in capsys.readouterr().err
+    warn_about_untrained(data.test(), data.test())
+    assert not capsys.readouterr().err

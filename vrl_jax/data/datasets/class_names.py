@@ -7,11 +7,15 @@ import functools
 import itertools
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from vrl_jax.data import remote_paths
 from vrl_jax.data.remote_paths import AnyPath
+from vrl_jax.data.video_dataset import VideoDataset, label_array
 
 # Neighbours in official lists that sorted names of class folders exchange: UCF101's list ignores
 # case, and Kinetics' list has brackets, which folders often lack.
@@ -40,24 +44,48 @@ def read_classes(path: AnyPath) -> tuple[tuple[str, ...], int]:
 
 
 def read_class_numbers(path: AnyPath) -> dict[int, str]:
-    """Return the class names by number, ascending; lines without numbers count from 0."""
+    """Return the class names by number, ascending; lines without numbers count from 0.
+
+    The number may also come last, if the numbers are consecutive and the names before them differ.
+    """
     lines = [line for _, line in read_lines(path)]
     rows = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
     names = {int(row[1]): row[2] for row in rows} if all(rows) else dict(enumerate(lines))
     if len(names) < len(lines):
         raise ValueError(f"{path}: two classes have the same number")
-    if "nan" in names.values():
+    if not all(rows):
+        names = _numbers_last(lines) or names
+    spellings = set()
+    for name in names.values():
+        if (spelling := underscores_to_spaces(name)) in spellings:
+            raise ValueError(f"{path}: two classes have the same name, {name!r}")
+        spellings.add(spelling)
+    if MISSING in names.values():
         raise ValueError(f"{path}: 'nan' stands for a missing value, not for a class")
     return dict(sorted(names.items()))
 
 
+def _numbers_last(lines: Sequence[str]) -> dict[int, str]:
+    """Return the names by number of lines `name number`; empty if they are not of that form."""
+    rows = [re.fullmatch(r"(.+?)[\s,]+(\d+)", line) for line in lines]
+    names = {int(row[2]): row[1] for row in rows} if all(rows) else {}
+    first = min(names, default=0)
+    consecutive = first < 2 and sorted(names) == list(range(first, first + len(lines)))
+    return names if consecutive and len(set(names.values())) == len(lines) else {}
+
+
 def underscores_to_spaces(name: str) -> str:
-    """Return a class name with underscores replaced by spaces."""
-    return name.replace("_", " ")
+    """Return a class name with spaces for underscores, and accents as on other systems than macOS.
+
+    Copies by macOS write an accent as a character of its own.
+    """
+    return unicodedata.normalize("NFC", name.replace("_", " "))
 
 
 Label = int | str | None  # as stored: a number, a name, or none
 UNLABELLED = (None, -1)
+MISSING = "nan"  # an empty field of a table
+MAX_CLASSES = 1_000_000  # larger numbers, such as times and ids, are no classes
 
 
 class ClassNumbers(NamedTuple):
@@ -90,13 +118,20 @@ class ClassNumbers(NamedTuple):
         return [self._number(label, cite, row) for row, label in enumerate(labels)]
 
     def _number(self, label: Label, cite: Callable[[int], str], row: int) -> int:
+        if label == MISSING:
+            raise ValueError(f"{cite(row)}: 'nan' stands for a missing value, not for a class")
         number = self.numbers.get(_spaced(label))
         if number is not None:
             return number
         if label in UNLABELLED:
             raise ValueError(f"{cite(row)} has no label, but others have: label all or none")
         integers = [each for each in self.numbers if isinstance(each, int)]
-        if isinstance(label, str) or not integers:
+        if not integers and isinstance(label, int):
+            raise ValueError(
+                f"{cite(row)}: label must be a name, as {self.names[0]!r} is, got the number "
+                f"{label}: if {self.names[0]!r} is the name of a column, remove its line"
+            )
+        if isinstance(label, str):
             raise ValueError(f"{cite(row)}: {self.file or 'the data set'} has no class {label!r}")
         raise ValueError(
             f"{cite(row)}: label must be {min(integers)} to {max(integers)}, got {label}"
@@ -119,11 +154,11 @@ def number_classes(
     if file is not None:
         names, own = read_classes(file)
         return name_classes(names, own if first is None else first, str(file))
-    distinct = set(labels).difference(UNLABELLED)
+    distinct = set(labels).difference((*UNLABELLED, MISSING))
     texts = sorted({_spaced(label) for label in distinct if isinstance(label, str)})
     if texts:
         return ClassNumbers(tuple(texts), {name: number for number, name in enumerate(texts)})
-    stored = range(first or 0, 1 + max(distinct, default=(first or 0) - 1))
+    stored = range(first or 0, min(1 + max(distinct, default=(first or 0) - 1), MAX_CLASSES))
     return ClassNumbers(tuple(map(str, stored)), {label: n for n, label in enumerate(stored)})
 
 
@@ -148,6 +183,24 @@ def _spaced(label: Label) -> Label:
 def warn_once(text: str) -> None:
     """Print a warning to standard error, once in a process: the parts of a data set repeat it."""
     print(f"warning: {text}", file=sys.stderr)
+
+
+def warn_about_untrained(train: VideoDataset, test: VideoDataset) -> None:
+    """Warn where classes of the test videos have no training video, so that none is recognised."""
+    for label in sorted(set(test.classes).intersection(train.classes)):
+        names = test.classes[label]
+        seen, present = (_classes_present(source, label) for source in (train, test))
+        if absent := sorted(present - seen):
+            warn_once(
+                f"{label}: {len(absent)} of {len(present)} classes of the test videos have no "
+                f"training video, such as {names[absent[0]]!r}: check that both parts spell or "
+                "number their classes alike"
+            )
+
+
+def _classes_present(source: VideoDataset, label: str) -> set[int]:
+    values = label_array(source, label)
+    return set((np.flatnonzero(values.any(0)) if values.ndim > 1 else np.unique(values)).tolist())
 
 
 def warn_about_order(origin: str, classes: Sequence[str]) -> None:

@@ -128,7 +128,7 @@ class ListFile(Listed):
       columns: "path label", "path frames label", "path", or "path frames" where a video's folder is
         its class; the number of frames is not used. Paths alone need "path" only if they have no
         extension of a video.
-      classes: file of lines `name` or `number name` with the names of the classes, in order.
+      classes: file of lines `name`, `number name` or `name number` with the names of the classes.
     """
 
     root: str = ""
@@ -279,11 +279,14 @@ def _describe_left_out(
     others = above.others + [
         f"{folder.name}/{name}" for folder, inside in contents.items() for name in inside.others
     ]
+    broken = [path for path in others if os.path.islink(split / path)]
+    broken = [path for path in broken if not os.path.exists(split / path)]
     rows = (
         ("videos outside of class folders", above.videos),
         ("videos in folders below the classes", below),
         ("folders of frames, which belong into one .zip file each", frames),
-        ("files of other kinds", others),
+        ("links to files or folders that do not exist", broken),
+        ("files of other kinds", [path for path in others if path not in broken]),
         (
             "folders without videos",
             [path.name for path, inside in contents.items() if not inside.videos],
