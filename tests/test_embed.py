@@ -266,3 +266,24 @@ def test_a_folder_is_read_without_what_is_hidden(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     assert [video.id for video in embed._list_folder(tmp_path).videos] == ["a.mp4", "b/c.MTS"]
+
+
+def test_a_folder_is_read_through_links(tmp_path):
+    (tmp_path / "run").mkdir(parents=True)
+    (tmp_path / "far").mkdir()
+    for name in ("run/a.mp4", "far/b.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "run/far").symlink_to(tmp_path / "far")
+    (tmp_path / "run/again").symlink_to(tmp_path / "run")
+    names = [video.id for video in embed._list_folder(tmp_path / "run").videos]
+    assert names == ["a.mp4", "far/b.mp4"]
+
+
+def test_features_that_are_not_finite_have_a_reason(tmp_path):
+    model = make_model()
+    variables = jax.tree.map(lambda x: x * np.nan, model.variables)
+    pretrained.save(tmp_path / "nan.safetensors", replace(model, variables=variables))
+    out = tmp_path / "x.npz"
+    data = ["Synthetic", "test_videos=3", "frames=20"]
+    run(str(tmp_path / "nan.safetensors"), *data, f"--out={out}", *CUT)
+    assert set(np.load(out)["unreadable"]) == {embed.NOT_FINITE}

@@ -4,8 +4,9 @@
 the test videos. The data may also be a folder of videos without classes, and `--out=test.parquet`
 writes Parquet. The file has `id`, `features` (the mean over the clips of a video, or all clips with
 `--per-clip`), the class number `label_<name>` of each label, and `unreadable`: "" or the reason why
-a video could not be read, in which case its features are NaN. `--parts` adds each embedding that
-the run's method makes, such as `part_static`. `about` has the settings as JSON.
+a video could not be read or has no finite features, in which case its features are NaN. `--parts`
+adds each embedding that the run's method makes, such as `part_static`. `about` has the settings as
+JSON.
 After any interruption, even `kill -9`, the same command resumes.
 """
 
@@ -48,6 +49,8 @@ from vrl_jax.evaluation.result_stamp import describe_model
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
 from vrl_jax.train.compilation import enable_cache
+
+NOT_FINITE = "its features are not finite: the encoder has diverged, or a value overflows"
 
 
 def write_features(
@@ -153,6 +156,8 @@ def _add_parts(
             for number, reason in failed_videos(rows):
                 row = number - int(rows["index"][0])
                 features[row], reasons[row] = np.nan, remote_paths.to_text(reason)
+            for row in np.flatnonzero(~np.isfinite(features).reshape(count, -1).all(-1)):
+                reasons[row] = reasons[row] or NOT_FINITE
             columns = np.split(features, np.cumsum(list(widths.values()))[:-1], axis=-1)
             parts.add(**dict(zip(widths, columns, strict=True)), unreadable=reasons.astype(str))
             progress.update(count)
@@ -167,12 +172,19 @@ def _id_columns(source: VideoDataset) -> dict[str, np.ndarray]:
 
 def _list_folder(root: Path) -> VideoList:
     """Return all videos below a folder with their paths as ids, hashed with their file sizes."""
-    paths = [
-        os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root)
-        for name in names
-        if is_video_name(name)
-    ]
+    paths, visited = [], set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link to a folder above, or a second one to the same folder
+            folders.clear()
+            continue
+        visited.add(real)
+        folders.sort()
+        paths += [
+            os.path.relpath(os.path.join(folder, name), root)
+            for name in names
+            if is_video_name(name)
+        ]
     paths = [path for path in paths if not any(map(is_hidden, Path(path).parts))]
     if not paths:
         raise ValueError(f"no video in {root}")
