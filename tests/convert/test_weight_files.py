@@ -137,6 +137,14 @@ def test_what_is_written_is_what_pytorch_expects(tmp_path, torch):
     assert float(state["stem.0.weight"][3, 1, 2, 4, 5]) == kernel[2, 4, 5, 1, 3]
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    _, arrays = small(tmp_path / "a.safetensors")
+    arrays["layer1.0.conv1.0.weight"][0] = np.nan
+    save_file(arrays, tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="must be finite, got NaN or infinity in layer1.0.conv1.0"):
+        weight_files.read_weights(tmp_path / "b.safetensors")
+
+
 def test_a_number_beside_the_weights_is_no_weight(tmp_path, torch):
     wrote, arrays = small(tmp_path / "a.safetensors")
     state = {name: torch.from_numpy(x) for name, x in arrays.items()}

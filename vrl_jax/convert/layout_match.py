@@ -59,7 +59,8 @@ def from_torch(
       config: the config.json beside it, if there is one.
 
     Raises:
-      ValueError: arrays are missing, belong to no layer of the encoder, or have another shape.
+      ValueError: arrays are missing, belong to no layer of the encoder, have another shape or are
+        not finite.
     """
     heads = tuple(f"{head}." for head in layout.heads)
     outside = tuple(f"{part}." for part in layout.outside)
@@ -79,6 +80,12 @@ def from_torch(
         path: np.asarray(used[array.name], np.float32).transpose(np.argsort(array.axes))
         for path, array in expected.items()
     }
+    damaged = [expected[path].name for path, array in flat.items() if not np.isfinite(array).all()]
+    if damaged:
+        raise ValueError(
+            f"arrays must be finite, got NaN or infinity in {shorten_names(damaged)}: the network "
+            "has diverged, or its values overflow 16 bits"
+        )
     unused = sorted(name for name in arrays.keys() - inside if not name.endswith(COUNTER))
     return encoder, unflatten_dict(flat, sep="/"), unused
 
