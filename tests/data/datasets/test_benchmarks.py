@@ -392,3 +392,17 @@ def test_a_bad_row_of_kinetics_is_named(tmp_path, row):
     (tmp_path / "list.csv").write_text(f"label,youtube_id,time_start,time_end\nx,b,0,10\n{row}\n")
     with pytest.raises(ValueError, match="list.csv, line 3: must have a label and times in whole"):
         read_kinetics(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("vocabulary", [{"0": ["Back"]}, [], 3, [["Back"], 1]])
+def test_a_vocabulary_that_is_no_list_of_names_is_refused(tmp_path, vocabulary):
+    data = write_diving(tmp_path, '[{"vid_name": "a", "label": 0}]', vocabulary)
+    with pytest.raises(ValueError, match="Diving48_vocab.json.* must be"):
+        data.train()
+
+
+@pytest.mark.parametrize("labels", [5, {}, ["a [x]", "a x"], {"a [x]": "0", "a x": "1"}])
+def test_labels_of_something_are_distinct_names(tmp_path, labels):
+    data = write_something(tmp_path, labels, {"id": "1", "template": "a x"})
+    with pytest.raises(ValueError, match="labels.json.*(must be|two classes)"):
+        data.train()

@@ -47,7 +47,7 @@ def test_ntu_is_split_by_persons_or_cameras(tmp_path, capsys):
         for person, action in ((1, 1), (3, 60), (38, 2))
     ]
     touch(tmp_path, *names[:5], *(f"nturgb+d_rgb/{name}" for name in names[5:]))
-    touch(tmp_path, "S018C001P041R001A061_rgb.avi")
+    touch(tmp_path, "S018C001P041R001A061_rgb.avi", "S001C001P001R001A000_rgb.avi")
     data = NTU60(str(tmp_path))
     assert isinstance(data, Listing)
     train, test = data.train(), data.test()
@@ -56,7 +56,7 @@ def test_ntu_is_split_by_persons_or_cameras(tmp_path, capsys):
     assert len(train.classes["class"]) == 60 and train[0].labels == {
         "class": 0, "person": 0, "camera": 0
     }  # fmt: skip
-    assert train.left_out == 1 and "left out 1 videos that are not" in capsys.readouterr().err
+    assert train.left_out == 2 and "left out 2 videos that are not" in capsys.readouterr().err
     view = NTU60(str(tmp_path), protocol="xview")
     assert len(view.train()) == 6 and {v.labels["camera"] for v in view.test().videos} == {0}
     assert [video.id for video in view.test().videos] == [name[:24] for name in sorted(names)[:3]]
@@ -116,3 +116,12 @@ def test_lists_of_jester_are_read_by_list_file(tmp_path):
     assert labels_of(data.train()) == {"34870": "Drumming Fingers", "56557": "Swiping Left"}
     assert [video.labels["class"] for video in data.test().videos] == [1]
     assert not data.train().mirror_safe
+
+
+def test_actions_of_charades_that_run_together_are_refused(tmp_path):
+    touch(tmp_path, "46GP8.mp4")
+    lists = write_charades(tmp_path / "lists")
+    rows = 'id,actions\n46GP8,"c000 1.0 2.0, c001 0.0 3.0"\n'
+    (tmp_path / "lists/Charades_v1_train.csv").write_text(rows)
+    with pytest.raises(ValueError, match="line 2: actions must be like .*, got 'c000 1.0 2.0, c"):
+        Charades(str(tmp_path), lists).train()

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -100,10 +100,7 @@ class Diving48(Listed):
         """Return the videos of the V2 annotations."""
         root = require_folder("folder", str(require_folder("root", self.root) / self.folder))
         lists = require_folder("annotations", self.annotations)
-        classes = [
-            parts if isinstance(parts, str) else " ".join(parts)
-            for parts in _read_json(lists / "Diving48_vocab.json")
-        ]
+        classes = _read_vocabulary(lists / "Diving48_vocab.json")
         candidates = []
         for where, entry in _read_entries(lists / f"Diving48_V2_{part}.json"):
             name, label = _read_name(where, entry, "vid_name"), _read_class(where, entry, classes)
@@ -291,17 +288,40 @@ def _without_brackets(template: Any) -> str:
     return str(template).replace("[", "").replace("]", "")
 
 
+def _read_vocabulary(path: AnyPath) -> list[str]:
+    """Return the class names of Diving48, each stored as text or as a list of parts."""
+    entries = _read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path} must be a list of classes, got {str(entries)[:50]}")
+    names = [parts if isinstance(parts, list) else [parts] for parts in entries]
+    for number, parts in enumerate(names):
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"{path}, class {number}: must be text or a list of it, got {parts}")
+    return list(map(" ".join, names))
+
+
 def _read_templates(path: AnyPath) -> list[str]:
     """Return the class names of Something-Something in the order of their numbers."""
     labels = _read_json(path)
+    if not isinstance(labels, dict | list) or not labels:
+        raise ValueError(f"{path} must be an object or a list of classes, got {str(labels)[:50]}")
     if isinstance(labels, list):
-        return list(map(_without_brackets, labels))
+        return _distinct(path, map(_without_brackets, labels))
     numbers = {}
     for name, number in labels.items():
         if not str(number).isdecimal() or int(number) in numbers:
             raise ValueError(f"{path}: {name!r} must have a number of its own, got {number!r}")
         numbers[int(number)] = name
-    return [_without_brackets(numbers[number]) for number in sorted(numbers)]
+    return _distinct(path, (_without_brackets(numbers[number]) for number in sorted(numbers)))
+
+
+def _distinct(path: AnyPath, names: Iterable[str]) -> list[str]:
+    """Return the class names of a file; raises `ValueError` if two are the same."""
+    names = list(names)
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ValueError(f"{path}: two classes have the same name, {name!r}")
+    return names
 
 
 def _read_entries(path: AnyPath) -> Iterator[tuple[str, Mapping[str, Any]]]:

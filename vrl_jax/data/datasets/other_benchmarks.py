@@ -89,7 +89,7 @@ class NTU60(Listed):
         videos, others = [], []
         for path in sorted(paths, key=lambda path: path.name):
             match = NTU_NAME.fullmatch(path.name)
-            if not match or int(match[3]) > NTU_CLASSES:
+            if not match or not 1 <= int(match[3]) <= NTU_CLASSES:
                 others.append(path)
                 continue
             camera, person, action = (int(text) for text in match.groups()[:3])
@@ -156,7 +156,13 @@ def _read_actions(
     if missing := [name for name in ("id", "actions") if name not in (table.fieldnames or ())]:
         raise ValueError(f"{path} has no column {', '.join(missing)}: got {table.fieldnames}")
     for row in table:
-        codes = {text.split()[0] for text in (row["actions"] or "").split(";") if text.strip()}
+        actions = [text.split() for text in (row["actions"] or "").split(";") if text.strip()]
+        if any(len(action) not in (1, 3) for action in actions):
+            raise ValueError(
+                f"{path}, line {table.line_num}: actions must be like 'c092 11.90 21.20;c147 0.00 "
+                f"12.60', got {row['actions']!r}"
+            )
+        codes = {action[0] for action in actions}
         if unknown := sorted(codes.difference(numbers)):
             raise ValueError(f"{path}, line {table.line_num}: there is no class {unknown[0]!r}")
         yield row["id"], tuple(sorted(numbers[code] for code in codes))
