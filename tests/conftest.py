@@ -7,6 +7,7 @@ import pathlib
 
 from tests import quick_xla
 
+gc.set_threshold(100_000, 20, 20)  # imports and traces make many objects, and little garbage
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")

@@ -1,6 +1,7 @@
 import doctest
 import functools
 import importlib
+import inspect
 import math
 import pathlib
 
@@ -139,10 +140,20 @@ MODULES = [
 ]
 
 
+def takes_arrays(function):
+    parameters = inspect.signature(function).parameters.values()
+    positional = [each for each in parameters if each.kind is not each.KEYWORD_ONLY]
+    return all("Array" in str(each.annotation) for each in positional)
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_examples_in_docstrings_run(module):
-    names = {"jnp": jnp, "jax": jax}
-    failed, attempted = doctest.testmod(module, extraglobs=names)
+    compiled = {
+        name: jitted(function)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if ">>>" in (function.__doc__ or "") and takes_arrays(function)
+    }
+    failed, attempted = doctest.testmod(module, extraglobs={"jnp": jnp, "jax": jax, **compiled})
     assert attempted and not failed
 
 
