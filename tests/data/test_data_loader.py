@@ -95,24 +95,24 @@ def test_the_seed_decides(source):
     )
 
 
-def test_batch_k_does_not_depend_on_start_workers_or_threads(source):
+def test_batch_k_does_not_depend_on_start_or_threads(source):
     batches = train(source, 6)
     assert_same(train(source, 2, start=4), batches[4:])
     assert_same(train(source, 6, loader=Loader(threads=1, buffer=1)), batches)
-    assert_same(train(source, 4, start=2, loader=Loader(workers=2)), batches[2:])
 
 
-def test_a_signal_to_all_of_a_run_leaves_its_workers_feeding_it(source):
-    batches = train_batches(
-        source, SAMPLING, SIZE, batch=4, seed=3, loader=Loader(workers=1, buffer=1)
-    )
+def test_workers_make_the_same_batches_and_outlive_a_signal_to_all_of_a_run(source):
+    loader = Loader(workers=2, buffer=1)
+    batches = train_batches(source, SAMPLING, SIZE, batch=4, seed=3, start=2, loader=loader)
     first = next(batches)
-    (worker,) = multiprocessing.active_children()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker.pid, number)
-    assert_same([first, *take(batches, 7)], train(source, 8))
-    worker.join(10)
-    assert not worker.is_alive()
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid, number)
+    assert_same([first, *take(batches, 13)], train(source, 16)[2:])
+    for worker in workers:
+        worker.join(10)
+    assert len(workers) == 2 and not any(worker.is_alive() for worker in workers)
 
 
 def test_one_video_is_read_as_evaluation_reads_it(source):
@@ -140,10 +140,8 @@ def test_a_batch_may_exceed_the_set(source):
     assert train(one, 1)[0]["index"].tolist() == [0] * 4
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_evaluation_sees_each_video_once_in_order(source, workers):
-    loader = Loader(workers=workers)
-    batches = take(eval_batches(source, SAMPLING, SIZE, batch=3, loader=loader), None)
+def test_evaluation_sees_each_video_once_in_order(source):
+    batches = take(eval_batches(source, SAMPLING, SIZE, batch=3), None)
     assert [len(batch["index"]) for batch in batches] == [3, 3, 1]
     index = np.concatenate([batch["index"] for batch in batches])
     assert index.tolist() == list(range(VIDEOS))
@@ -151,18 +149,6 @@ def test_evaluation_sees_each_video_once_in_order(source, workers):
         frames, videos = read_numbers(batch["clips"])
         assert (videos == batch["index"][:, None, None]).all()
         assert (frames == uniform_clips(FRAMES, 25.0, SAMPLING)).all()
-
-
-def test_workers_leave_no_shared_memory(source):
-    names, batch = [], None
-    for batch in eval_batches(source, SAMPLING, SIZE, batch=3, loader=Loader(workers=1)):
-        names += [array.shm.name for array in batch.values()]
-    del batch
-    paths = [worker_batches.SHARED_MEMORY / name for name in names]
-    deadline = time.monotonic() + 10  # it is removed by a thread
-    while any(path.exists() for path in paths) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(paths) == 9 and not any(path.exists() for path in paths)
 
 
 def test_shared_memory_too_small_for_the_workers_is_refused(source, monkeypatch):
@@ -241,10 +227,9 @@ def failing(**options):
     return Loader(time_limit=1.5, **options)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_in_training_another_video_takes_the_place_and_nothing_else_moves(source, damaged, workers):
+def test_in_training_another_video_takes_the_place_and_nothing_else_moves(source, damaged):
     whole = train(source, 4)
-    batches = train(damaged, 4, loader=failing(workers=workers))
+    batches = train(damaged, 4, loader=failing(workers=1))
     failures = [failure for batch in batches for failure in failed_videos(batch)]
     assert {number for number, _ in failures} == {2, 5}
     assert {reason.split(": ", 1)[1] for _, reason in failures} == {
@@ -280,12 +265,19 @@ def test_in_evaluation_nothing_takes_the_place(source, damaged, workers):
     whole = take(eval_batches(source, SAMPLING, SIZE, batch=3), None)
     loader = failing(workers=workers)
     batches = take(eval_batches(damaged, SAMPLING, SIZE, batch=3, loader=loader), None)
+    names = [array.shm.name for batch in batches for array in batch.values() if workers]
     assert [[number for number, _ in failed_videos(batch)] for batch in batches] == [[2], [5], []]
     for batch, other in zip(batches, whole, strict=True):
         bad = np.isin(batch["index"], (2, 5))
         np.testing.assert_array_equal(batch["index"], other["index"])
         np.testing.assert_array_equal(batch["clips"][~bad], other["clips"][~bad])
         assert not batch["clips"][bad].any()
+    del batches, batch
+    paths = [worker_batches.SHARED_MEMORY / name for name in names]
+    deadline = time.monotonic() + 10  # workers leave no shared memory: a thread removes it
+    while any(path.exists() for path in paths) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(paths) == 9 * workers and not any(path.exists() for path in paths)
 
 
 class Stopping:
