@@ -17,7 +17,7 @@ class Acting(VideoFile):
     def open(self):
         name = Path(self.path).name
         while "hang" in name:
-            pass
+            time.sleep(60)
         if "crash" in name:
             os._exit(3)
         if "slow" in name:
