@@ -10,7 +10,9 @@ import argparse
 import itertools
 import json
 import pathlib
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
@@ -47,11 +49,13 @@ def make_modes(motion: str) -> Float[Array, "r p t d"]:
 
 def dynamic_share(clips: Float[Array, "r p t d"], parts: koopman.Split) -> Float[np.ndarray, "r"]:
     """Return the length of the mode in the dynamic part, relative to the mode; median of phases."""
-    mode = jnp.sqrt(jnp.mean(clips[..., 1:] ** 2, axis=-2))
-    lengths = [jnp.linalg.norm(part, axis=-1) for part in (parts.dynamic[..., 1:], mode)]
+    mode = np.sqrt(np.mean(np.square(clips)[..., 1:], axis=-2))
+    dynamic = np.asarray(parts.dynamic)[..., 1:]
+    lengths = [np.linalg.norm(part, axis=-1) for part in (dynamic, mode)]
     return np.median(lengths[0] / lengths[1], axis=-1)
 
 
+@partial(jax.jit, static_argnames="unit")
 def split_clips(clips: Float[Array, "*b t d"], unit: bool = False) -> dict[str, koopman.Split]:
     """Return the parts by filter; `unit` scales frames first where there is no operator."""
     options = {"radius": RADIUS, "ridge": RIDGE, "pooling": "rms"}

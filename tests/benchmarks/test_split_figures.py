@@ -5,16 +5,14 @@ import json
 import numpy as np
 
 from benchmarks import split_figures
-from vrl_jax.losses import koopman
 
 
 def test_the_split_keeps_standing_modes_in_the_static_part_and_the_mean_does_not():
     clips = split_figures.make_modes("standing")
-    parts = koopman.split(clips, radius=0.3, ridge=1e-3, pooling="rms")
+    parts = split_figures.split_clips(clips)
     middle = np.searchsorted(split_figures.RATES, 0.5)
-    assert split_figures.dynamic_share(clips, parts)[middle] < 0.05
-    parts = koopman.mean_residual_split(clips)
-    assert abs(split_figures.dynamic_share(clips, parts)[middle] - 1) < 0.05
+    assert split_figures.dynamic_share(clips, parts["split"])[middle] < 0.05
+    assert abs(split_figures.dynamic_share(clips, parts["mean"])[middle] - 1) < 0.05
 
 
 def test_both_pictures_are_drawn_and_the_table_is_printed(tmp_path, capsys):
