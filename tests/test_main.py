@@ -151,7 +151,7 @@ def run(*arguments, cwd=ROOT):
 
 
 def test_a_dry_run_tells_what_would_be_and_leaves_nothing(tmp_path):
-    code, text = run(*command("synthetic_bod", tmp_path / "run")[3:], "--dry_run")
+    code, text = run(*command("synthetic_bod", tmp_path / "run", **COLOURLESS)[3:], "--dry_run")
     assert code == 0, text
     assert "8 steps, 1.6 epochs" in text and "u8[8, 2, 8, 32, 32, 3]" in text
     assert re.search(r"total memory +[\d.,]+ MiB", text)
@@ -282,7 +282,7 @@ def test_a_finished_run_lends_its_encoder(whole):
     video = encoder.experiment.data.test()[0]
     with video.media.open() as reader:
         clips = reader.read(np.arange(16, 24)[None], encoder.experiment.resize)
-    features = encoder(encoder.prepare(clips))
+    features = jax.jit(lambda views: encoder(views))(encoder.prepare(clips))
     assert features.clip.shape == (1, 8) and float(jnp.abs(features.clip).max()) > 0
     with pytest.raises(ValueError, match="is not a run"):
         pretrained.load(whole[0] / "results")

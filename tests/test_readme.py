@@ -3,6 +3,9 @@
 import pathlib
 import re
 
+from tests.jitted import jitted
+from vrl_jax import losses
+
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 CONFIGS = {path.name for path in (ROOT / "configs").glob("[a-z]*.py")}
@@ -13,7 +16,10 @@ def test_it_is_short():
     assert len(TEXT.splitlines()) <= MOST_LINES
 
 
-def test_python_examples_run():
+def test_python_examples_run(monkeypatch):
+    for module in (losses, losses.forecast, losses.koopman):
+        for name in re.findall(rf"{module.__name__.removeprefix('vrl_jax.')}\.(\w+)\(", TEXT):
+            monkeypatch.setattr(module, name, jitted(getattr(module, name)))
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     assert blocks
     for block in blocks:

@@ -98,7 +98,7 @@ class Pretrained:
 
     def prepare(self, clips: UInt8[np.ndarray, "b t h w 3"]) -> Float[Array, "b t s s 3"]:
         """Return the central square of decoded clips, resized and normalised as in evaluation."""
-        return center_view(jnp.asarray(clips), self.augment)
+        return _center_views(jnp.asarray(clips), self.augment)
 
     def count_parameters(self) -> int:
         """Return the number of trainable parameters, without running statistics."""
@@ -108,6 +108,9 @@ class Pretrained:
         """Return the hash of weights and statistics, as in results."""
         tree = {"params": self.variables["params"], "stats": self.variables["batch_stats"]}
         return provenance.weight_hash(tree)
+
+
+_center_views = jax.jit(center_view, static_argnames="augment")
 
 
 def init_untrained(

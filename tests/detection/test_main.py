@@ -41,6 +41,22 @@ def make_model():
     return pretrained.init_untrained(encoder, Augment(size=32), frames=4, seed=1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Compile each encoder for all commands at once."""
+    compile_encoder, compiled = box_features.compile_encoder, {}
+
+    def find(model, pick):
+        key = model.encoder, model.augment, model.weight_hash(), pick
+        if key not in compiled:
+            compiled[key] = compile_encoder(model, pick)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(box_features, "compile_encoder", find)
+        yield
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Return a folder with a model, videos and AVA's files; test has a video that is damaged."""
