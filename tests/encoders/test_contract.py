@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.encoders.reference import fill, shapes_of
-from vrl_jax.encoders import c3d, s3d
+from vrl_jax.encoders import c3d, r2plus1d, r3d, s3d, slowonly
 from vrl_jax.encoders.attention import Transformer
 from vrl_jax.encoders.c3d import C3D
 from vrl_jax.encoders.r2plus1d import R2plus1D
@@ -46,6 +46,8 @@ def narrow_networks(monkeypatch):
     """Leave of the networks whose layers are fixed what compiles quickly."""
     monkeypatch.setattr(c3d, "WIDTHS", ((4,), (4,), (4, 6), (6, 4), (8, 12)))
     monkeypatch.setattr(s3d, "STAGES", (((3, 4, 5, 3, 4, 2),),) * 3)
+    for module in (r3d, r2plus1d, slowonly):
+        monkeypatch.setattr(module, "WIDTHS", (4, 6, 8, 12))
 
 
 narrow = pytest.fixture(autouse=True)(narrow_networks)
