@@ -1,4 +1,5 @@
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import dump, dump_lines, fake_run, metrics, predictions, probe, result
-from vrl_jax.report import html_page, significance
+from vrl_jax.report import html_page, significance, svg_plots
 
 NASTY = '<script>alert("x")</script>'
 
@@ -35,8 +36,24 @@ def headings(page):
     return re.findall(r"<h2>(.*?)</h2>", page.read_text())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn():
+    """Curves by their values: those that pages have in common are drawn once."""
+    draw, plots = svg_plots.draw_curves, {}
+
+    def find(*args, **settings):
+        key = pickle.dumps((args, settings))
+        if key not in plots:
+            plots[key] = draw(*args, **settings)
+        return plots[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg_plots, "draw_curves", find)
+        yield plots
+
+
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def path(drawn, tmp_path_factory):
     """The report of a whole run, for tests that only look at it."""
     workdir = fake_run(tmp_path_factory.mktemp("runs") / "tiny_bod", np.random.default_rng(0))
     return html_page.write_report(workdir)
@@ -80,11 +97,12 @@ def test_every_picture_has_words_and_every_id_is_single(path):
     assert len(ids) == len(set(ids))
 
 
-def test_writing_again_gives_the_same_page_and_leaves_nothing_behind(bare_workdir, rng):
+def test_writing_again_gives_the_same_page_and_leaves_nothing_behind(bare_workdir, rng, drawn):
     workdir = bare_workdir
     dump_lines(workdir / "metrics.jsonl", [metrics(rng, 1), metrics(rng, 2)])
     before = {path.name for path in workdir.iterdir()} | {"report.html"}
     first = html_page.write_report(workdir).read_text()
+    drawn.clear()
     assert html_page.write_report(workdir).read_text() == first
     assert {path.name for path in workdir.iterdir()} == before
 
