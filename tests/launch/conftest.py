@@ -17,26 +17,33 @@ LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
 # Records its words, and as git packs one file; writes down the names of the files which it is given
 # to send; gives the next of its answers to a question, the last of them for ever.
-FAKE = """#!{python}
-import json, os, pathlib, sys, tarfile
-place = pathlib.Path({place!r})
+# Python does not look for site-packages, which takes longer than the program.
+FAKE = """#!{python} -IS
+import json, os, sys
+place = {place!r} + "/"
 words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
-with open(place / "calls", "a") as calls:
+with open(place + "calls", "a") as calls:
     calls.write(json.dumps(words) + "\\n")
 for word in words:
     if word.startswith("--output=") and words[0] == "git":
+        import tarfile
         with tarfile.open(word.removeprefix("--output="), "w:gz") as archive:
             archive.addfile(tarfile.TarInfo("committed"))
     elif word.startswith("--script-dir="):
-        (place / "sent").write_text(json.dumps(os.listdir(word.removeprefix("--script-dir="))))
+        with open(place + "sent", "w") as file:
+            json.dump(os.listdir(word.removeprefix("--script-dir=")), file)
     elif "scp" in words and os.path.isfile(word):
-        (place / "sent").write_text(json.dumps(tarfile.open(word).getnames()))
+        import tarfile
+        with open(place + "sent", "w") as file:
+            json.dump(tarfile.open(word).getnames(), file)
 said = " ".join(words)
-answers = json.loads((place / "answers").read_text())
+with open(place + "answers") as file:
+    answers = json.load(file)
 for part, queue in answers.items():
     if part in said:
         text, code = queue.pop(0) if len(queue) > 1 else queue[0]
-        (place / "answers").write_text(json.dumps(answers))
+        with open(place + "answers", "w") as file:
+            json.dump(answers, file)
         print(text, end="\\n" if text else "", file=sys.stderr if code else sys.stdout)
         sys.exit(code)
 """
