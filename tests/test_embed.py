@@ -15,6 +15,7 @@ from configs import synthetic_simclr
 from tests.data.misbehaving import LINES
 from tests.data.tools.test_video_index import write_set
 from tests.data.video.test_video_decoder import write_clip
+from tests.jitted import encoders_compiled_once
 from vrl_jax import config, embed, pretrained
 from vrl_jax.augment.clip_views import Augment, center_view
 from vrl_jax.data.datasets.synthetic import Synthetic
@@ -33,6 +34,12 @@ def make_model(seed=0):
     augment = Augment(size=16, mean=(0.4, 0.5, 0.6))
     model = pretrained.init_untrained(encoder, augment, frames=4, seed=seed)
     return replace(model, origin={"from": "a test"})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    with encoders_compiled_once(embed):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.jitted import encoders_compiled_once
 from vrl_jax import pretrained
 from vrl_jax.augment.clip_views import Augment, center_view
 from vrl_jax.detection import __main__, action_head, ava_boxes, box_features
@@ -43,17 +44,7 @@ def make_model():
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
-    """Compile each encoder for all commands at once."""
-    compile_encoder, compiled = box_features.compile_encoder, {}
-
-    def find(model, pick):
-        key = model.encoder, model.augment, model.weight_hash(), pick
-        if key not in compiled:
-            compiled[key] = compile_encoder(model, pick)
-        return compiled[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(box_features, "compile_encoder", find)
+    with encoders_compiled_once(box_features):
         yield
 
 
