@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from configs import synthetic_simclr
+from tests.arrays import load_arrays
 from tests.data.misbehaving import LINES
 from tests.data.tools.test_video_index import write_set
 from tests.data.video.test_video_decoder import write_clip
@@ -60,7 +61,7 @@ def test_every_row_is_the_mean_over_the_videos_clips(tmp_path, model, capsys):
     assert capsys.readouterr().out == f"{out}: 11 videos, 0 unreadable\n"
     encoder, source = pretrained.load(model), Synthetic(train_videos=11, frames=20).train()
     encode = jax.jit(lambda clips: encoder(center_view(clips, encoder.augment)).clip)
-    columns = np.load(out)
+    columns = load_arrays(out)
     for number in range(11):
         video = source[number]
         frames = uniform_clips(20, 25.0, Sampling(frames=4, stride=3, clips=3))
@@ -90,7 +91,7 @@ def test_parquet_says_the_same(tmp_path, model):
     for suffix in ("npz", "parquet"):
         run(model, *data, f"--out={tmp_path}/features.{suffix}")
     columns, table = (
-        np.load(tmp_path / "features.npz"),
+        load_arrays(tmp_path / "features.npz"),
         parquet.read_table(tmp_path / "features.parquet"),
     )
     assert columns["features"].shape == (3, 3, 6)
@@ -107,7 +108,7 @@ def test_what_cannot_be_read_has_a_row_that_says_why(tmp_path, model):
     (root / "more").mkdir()
     write_clip(root / "more" / "also.mp4", frames=9)
     run(model, root, f"--out={tmp_path}/loose.npz", *CUT)
-    columns = np.load(tmp_path / "loose.npz")
+    columns = load_arrays(tmp_path / "loose.npz")
     assert len(columns["id"]) == 7 and "more/also.mp4" in columns["id"]
     assert sorted(columns["id"]) == columns["id"].tolist()
     damaged = columns["id"] == "damaged.mp4"
@@ -293,4 +294,4 @@ def test_features_that_are_not_finite_have_a_reason(tmp_path):
     out = tmp_path / "x.npz"
     data = ["Synthetic", "test_videos=3", "frames=20"]
     run(str(tmp_path / "nan.safetensors"), *data, f"--out={out}", *CUT)
-    assert set(np.load(out)["unreadable"]) == {embed.NOT_FINITE}
+    assert set(load_arrays(out)["unreadable"]) == {embed.NOT_FINITE}

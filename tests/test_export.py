@@ -17,6 +17,7 @@ import pytest
 from safetensors.flax import load_file
 
 from tests import quick_xla
+from tests.arrays import load_arrays
 from tests.encoders.reference import fill
 from tests.encoders.test_contract import GATED, SHALLOW, narrow_networks
 from vrl_jax import config, embed, export, model_card, pretrained
@@ -98,7 +99,7 @@ def test_the_card_s_code_runs_without_this_library(model, folder, rng, tmp_path)
         text=True,
     )
     assert not done.returncode, done.stderr
-    features = np.load(tmp_path / "out.npz")
+    features = load_arrays(tmp_path / "out.npz")
     own = jax.jit(lambda clips: model(center_view(clips, model.augment)))(clips)
     np.testing.assert_allclose(features["clip"], own.clip, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(features["frames"], own.frames, rtol=1e-4, atol=1e-5)
@@ -248,7 +249,7 @@ def test_an_exported_run_is_embedded_as_the_run(tmp_path, capsys):
         out = tmp_path / f"{name}.npz"
         fields = ["Synthetic", "test_videos=5", "frames=12", "--clips=2", "--workers=0"]
         embed.main([str(tmp_path / name), *fields, "--batch=8", f"--out={out}"])
-        columns.append(np.load(out))
+        columns.append(load_arrays(out))
     np.testing.assert_array_equal(*(each["features"] for each in columns))
     assert str(columns[0]["about"]) == str(columns[1]["about"])
     assert columns[0]["features"].std(0).max() > 1e-3

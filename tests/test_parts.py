@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.arrays import load_arrays
 from vrl_jax import config, embed, pretrained
 from vrl_jax.augment.clip_views import Augment, center_view
 from vrl_jax.data.datasets.synthetic import Synthetic
@@ -124,7 +125,7 @@ def test_embed_writes_the_parts(run, tmp_path):
         [str(folder), "Synthetic", *fields, "--clips=2", "--parts", "--batch=8", "--workers=0",
          f"--out={out}"]
     )  # fmt: skip
-    columns = np.load(out)
+    columns = load_arrays(out)
     assert columns["part_static"].shape == columns["part_dynamic"].shape == (5, 5)
     assert columns["features"].shape == (5, 6)
     assert json.loads(str(columns["about"]))["protocol"]["embeddings"] == "features and parts"

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.arrays import load_arrays
 from tests.jitted import encoders_compiled_once
 from vrl_jax import pretrained
 from vrl_jax.augment.clip_views import Augment, center_view
@@ -111,7 +112,7 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
     assert result["protocol"]["boxes"] == "annotated" and result["protocol"]["frames"] == 4
     assert result["model"]["weights"] == pretrained.load(world / "model.safetensors").weight_hash()
     assert f"frame mAP {result['value']:.4f}" in capsys.readouterr().out
-    frames = np.load(tmp_path / "test-frames.npz")
+    frames = load_arrays(tmp_path / "test-frames.npz")
     unread = frames["video"] == "test4"
     assert ((frames["unreadable"] != "") == unread).all() and unread.sum() == 1
     assert "test4.mp4: Invalid data" in frames["unreadable"][unread][0]
@@ -121,7 +122,7 @@ def test_colours_are_told_apart_end_to_end(world, tmp_path, capsys):
 def test_a_boxes_features_are_cut_out_where_it_is(world, tmp_path):
     """The frame of 96 x 64 fits into 32 x 32 as 32 x 21, below five black rows."""
     run(world, tmp_path)
-    boxes, frames = np.load(tmp_path / "train-boxes.npz"), np.load(tmp_path / "train-frames.npz")
+    boxes, frames = (load_arrays(tmp_path / f"train-{name}.npz") for name in ("boxes", "frames"))
     model = pretrained.load(world / "model.safetensors")
 
     @jax.jit
@@ -166,10 +167,10 @@ def test_detected_boxes_take_the_place_of_annotated_ones(world, tmp_path):
     ava_boxes.write_predictions(tmp_path / "unsure.csv", unsure)
     options = f"--boxes={tmp_path}/unsure.csv", "--max-failed=0.5"
     run(world, tmp_path / "sure", *options)
-    sure = np.load(tmp_path / "sure/test-boxes.npz")["box"]
+    sure = load_arrays(tmp_path / "sure/test-boxes.npz")["box"]
     assert {tuple(box) for box in sure} == {tuple(box) for box in shifted.box[3:]}
     run(world, tmp_path / "all", *options, "--min-score=0.7")
-    assert len(np.load(tmp_path / "all/test-boxes.npz")["box"]) > len(sure)
+    assert len(load_arrays(tmp_path / "all/test-boxes.npz")["box"]) > len(sure)
     away = shifted._replace(box=shifted.box * 0.2)
     ava_boxes.write_predictions(tmp_path / "boxes.csv", away)
     assert run(world, tmp_path / "away", f"--boxes={tmp_path}/boxes.csv")["value"] == 0

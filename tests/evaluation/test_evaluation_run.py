@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from tests.arrays import load_arrays
 from tests.evaluation.shrink import shrink
 from vrl_jax import config, pretrained
 from vrl_jax.atomic_files import ConfigMismatch
@@ -113,11 +114,6 @@ def read(folder):
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("results/*.json")}
 
 
-def predicted(path):
-    with np.load(path) as kept:
-        return dict(kept)
-
-
 def by_hand(model, source, crops, clips=2, stride=4, size=16, resize=(18, 24)):
     """Return the mean feature over clips and crops of every video."""
 
@@ -197,7 +193,7 @@ def test_finetuning_averages_splits_and_keeps_what_was_predicted(tuned):
     parts = {}
     for split in (1, 2):
         (part,) = read(folder / f"untrained-split{split}").values()
-        kept = predicted(next((folder / f"untrained-split{split}").glob("results/*.npz")))
+        kept = load_arrays(next((folder / f"untrained-split{split}").glob("results/*.npz")))
         right = kept["predictions"] == kept["labels"]
         assert part["value"] == right.mean() and len(right) == 16
         assert part["mean_class_accuracy"] == pytest.approx(
@@ -248,7 +244,7 @@ def test_a_classifier_is_stored_with_the_names_of_its_classes(tuned):
         items = ocp.args.Composite(identity=ocp.args.JsonRestore())
         identity = manager.restore(8, args=items)["identity"]
     assert identity["classes"] == {str(number): name for number, name in enumerate(names)}
-    kept = predicted(next((folder / "untrained-split1").glob("results/*.npz")))
+    kept = load_arrays(next((folder / "untrained-split1").glob("results/*.npz")))
     assert kept["classes"].tolist() == list(names)
 
 
@@ -272,7 +268,7 @@ def test_a_linear_evaluation_learns_and_never_sees_the_test_labels(tmp_path):
             ("lss", "linear"), init=weights, change=change, data=replace(data, label_seed=labels)
         )
         assert EvaluationRun(wanted, tmp_path / name, quiet=True)()
-        kept[name] = predicted(tmp_path / name / "results" / "linear-static.npz")
+        kept[name] = load_arrays(tmp_path / name / "results" / "linear-static.npz")
     np.testing.assert_array_equal(kept["own"]["predictions"], kept["other"]["predictions"])
     share = {n: (k["predictions"] == k["labels"]).mean() for n, k in kept.items()}
     assert share["own"] > 0.4 and share["other"] < 0.3  # chance is 1/8
@@ -290,7 +286,7 @@ def test_a_video_that_cannot_be_read_is_wrong(tmp_path, weights):
     change = {"epochs": 1, "batch": 8}
     wanted = evaluation(("lss", "linear"), init=weights, data=data, change=change)
     EvaluationRun(wanted, tmp_path / "fit", quiet=True)()
-    kept = predicted(tmp_path / "fit" / "results" / "linear-static.npz")
+    kept = load_arrays(tmp_path / "fit" / "results" / "linear-static.npz")
     assert kept["predictions"].tolist()[:5] == [result_files.UNREADABLE] * 5
     found = read(tmp_path / "fit")["linear-static"]
     assert (

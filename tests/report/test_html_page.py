@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tests.arrays import load_arrays
 from tests.report.conftest import dump, dump_lines, fake_run, metrics, predictions, probe, result
 from vrl_jax.report import html_page, significance, svg_plots
 
@@ -69,7 +70,7 @@ def test_page_shows_the_numbers_of_the_files(path):
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     for text in (f"{last['loss']:.4g}", "0:01:40", "method bod · framework SimCLR", "0.10.2"):
         assert text in page.text
-    neighbours = np.load(workdir / "neighbours.npz")
+    neighbours = load_arrays(workdir / "neighbours.npz")
     for value in neighbours["similarity"].ravel():
         assert f"{value:.3f}" in page.text
     agreements = neighbours["same"]
@@ -116,7 +117,7 @@ def test_resumed_run_shows_the_later_record(bare_workdir):
 def test_classes_and_factors_have_sections(path):
     page = Page(path)
     assert headings(path)[:3] == ["Results", "Static and dynamic", "Classes"]
-    stored = np.load(path.parent / "results" / "linear_static.npz")
+    stored = load_arrays(path.parent / "results" / "linear_static.npz")
     right = stored["labels"] == stored["predictions"]
     for i, name in enumerate(stored["classes"]):
         own = stored["labels"] == i
@@ -196,10 +197,10 @@ def test_text_from_the_files_is_never_markup(workdir, rng):
     nasty |= {"protocol": {NASTY: NASTY}, "model": {NASTY: NASTY}}
     dump(workdir / "results" / "linear_static.json", content | nasty)
     dump(workdir / "results" / "order-ordered-static.json", content | {"name": f"order/{NASTY}"})
-    stored = dict(np.load(workdir / "results" / "linear_static.npz"))
+    stored = load_arrays(workdir / "results" / "linear_static.npz")
     stored["classes"] = np.array([NASTY, f"$x^2$ {NASTY}", "star"])
     np.savez(workdir / "results" / "linear_static.npz", **stored)
-    arrays = dict(np.load(workdir / "neighbours.npz"))
+    arrays = load_arrays(workdir / "neighbours.npz")
     arrays["query_labels"] = np.full(arrays["query_labels"].shape, f'">{NASTY}')
     arrays["label_names"] = np.array([NASTY, "dynamic"])
     np.savez(workdir / "neighbours.npz", **arrays)
@@ -230,7 +231,7 @@ def test_comparison_shows_both_runs(workdir, other_workdir, tmp_path):
 
 def test_comparison_tells_whether_runs_differ(workdir, other_workdir, tmp_path):
     files = [w / "results" / "linear_static.npz" for w in (workdir, other_workdir)]
-    first, other = (np.load(file) for file in files)
+    first, other = map(load_arrays, files)
     read = (first["predictions"] >= 0) & (other["predictions"] >= 0)
     right, also = (f["predictions"][read] == f["labels"][read] for f in (first, other))
     page = html_page.write_comparison([workdir, other_workdir], tmp_path / "both.html").read_text()
