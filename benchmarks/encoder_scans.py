@@ -2,14 +2,15 @@
 
 `python benchmarks/encoder_scans.py --out=runs/encoder-scans runs/mine other.safetensors` writes
 random weights of each encoder, scans them and the encoders that are named on rendered videos, and
-writes `encoders.html`, which orders them by the accuracy on motion. A card that is there is not
-made again.
+writes `encoders.html`, which orders them by the accuracy on motion. It prints a table of the last
+layers. A card that is there is not made again.
 """
 
 import argparse
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from benchmarks import rounds
 from vrl_jax import pretrained, scan
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.encoders.c3d import C3D
@@ -26,6 +27,8 @@ from vrl_jax.encoders.videoprism import VideoPrism
 from vrl_jax.encoders.vit import ViT
 from vrl_jax.encoders.vivit import ViViT
 from vrl_jax.encoders.vjepa2 import VJEPA2
+from vrl_jax.report import scan_card
+from vrl_jax.report.scan_card import ScanCard
 
 FRAMES, SIZE = 16, 32
 NARROW = {"width": 192, "depth": 4, "heads": 3, "patch": 8}  # transformers, for clips of this size
@@ -36,7 +39,15 @@ ENCODERS = (
     *(TimeSformer(**NARROW, **CLIP), VideoPrism(**NARROW, **CLIP, time_depth=2)),
     *(FourDS(**NARROW, **CLIP), RVM(**NARROW, core_depth=2)),
 )
-LABEL = "dynamic"
+MOTION = "order/ordered", "dynamic"  # orders the encoders
+COLUMNS = {
+    "appearance": ("order/ordered", "static"),
+    "motion": MOTION,
+    "motion, attentive": ("attentive/ordered", "dynamic"),
+    "motion, shuffled": ("order/shuffled", "dynamic"),
+    "motion, one frame": ("order/frozen", "dynamic"),
+    "arrow of time": ("arrow/forward-backward", "direction"),
+}
 
 
 def write_weights(folder: pathlib.Path, seed: int) -> Iterator[pathlib.Path]:
@@ -50,8 +61,19 @@ def write_weights(folder: pathlib.Path, seed: int) -> Iterator[pathlib.Path]:
         yield path
 
 
+def make_table(cards: Sequence[ScanCard]) -> str:
+    """Return the results of the last layers as Markdown, the best on motion first."""
+    found = {
+        card.name: [card.find_result(card.layers[-1], *column).value for column in COLUMNS.values()]
+        for card in cards
+    }
+    by_motion = sorted(found.items(), key=lambda entry: -entry[1][list(COLUMNS).index("motion")])
+    rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in by_motion]
+    return rounds.markdown_table(["encoder", *COLUMNS], rows)
+
+
 def main() -> None:
-    """Scan the encoders and write the page."""
+    """Scan the encoders, write the page and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("others", nargs="*", help="encoders as `vrl scan` takes them")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/encoder-scans"))
@@ -67,7 +89,8 @@ def main() -> None:
             scan.main([encoder, *options])
     cards = [str(folder / "card.json") for folder in folders]
     page = args.out / "encoders.html"
-    scan.main(["--compare", *cards, f"--sort=order/ordered {LABEL}", f"--out={page}"])
+    scan.main(["--compare", *cards, f"--sort={' '.join(MOTION)}", f"--out={page}"])
+    print(make_table([scan_card.read_card(pathlib.Path(card)) for card in cards]))
 
 
 if __name__ == "__main__":
