@@ -5,6 +5,9 @@ import gc
 import os
 import pathlib
 
+import numpy as np
+import pytest
+
 from tests import quick_xla
 
 gc.set_threshold(100_000, 20, 20)  # imports and traces make many objects, and little garbage
@@ -20,31 +23,35 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# JAX reads the variables above at import. What is first imported under the hook is compiled anew.
-import grain  # noqa: E402, F401
-import matplotlib.pyplot  # noqa: E402, F401
-import optax  # noqa: E402, F401
-import orbax.checkpoint  # noqa: E402, F401
-import tensorboardX  # noqa: E402, F401
-from jaxtyping import install_import_hook  # noqa: E402
-
-import tests.typecheck  # noqa: E402, F401  (the hook finds it by name)
-
-install_import_hook("vrl_jax", "tests.typecheck.check")
-
-from vrl_jax.train import provenance  # noqa: E402
-from vrl_jax.train.compilation import write_whole_entries  # noqa: E402
-
-write_whole_entries()  # the test processes share a cache
-
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from absl import flags  # noqa: E402
-
-if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags
-
 VIDEOS = pathlib.Path(__file__).parents[2] / "shared" / "videos"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare a process that runs tests; that which only distributes them imports nothing."""
+    if not config.getoption("numprocesses") or hasattr(config, "workerinput"):
+        _import_libraries()
+
+
+def _import_libraries() -> None:
+    # JAX reads the variables above at import. What is first imported under the hook is compiled
+    # anew.
+    import grain  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import optax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import tensorboardX  # noqa: F401
+    from absl import flags
+    from jaxtyping import install_import_hook
+
+    import tests.typecheck  # noqa: F401  (the hook finds it by name)
+
+    install_import_hook("vrl_jax", "tests.typecheck.check")
+
+    from vrl_jax.train.compilation import write_whole_entries
+
+    write_whole_entries()  # the test processes share a cache
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags
 
 
 def pytest_collection_finish() -> None:
@@ -69,6 +76,8 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session", autouse=True)
 def commit():
     """Ask Git once, and not for every result."""
+    from vrl_jax.train import provenance
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provenance, "source_commit", functools.cache(provenance.source_commit))
         yield
