@@ -79,6 +79,14 @@ def test_cards_are_sorted_and_protocols_are_not_mixed(write_card, tmp_path):
     assert "stage 0: 95.0 % (85.0 to 95.0)" in tables[0]  # the best layer of the worse encoder
     assert "2 protocols, which are not comparable" in page.read_text()
     assert "better" in scan_page.write_comparison(cards[1:2], page).read_text()
+    header, _ = scan_page.compare_grid(cards, "rank/effective", "clips")
+    best = "best layer in rank/effective clips"
+    assert header[3:] == [
+        best,
+        "rank/effective clips",
+        "order/ordered way",
+        "units/static restyled",
+    ]
     with pytest.raises(ValueError, match="--sort must be one of order/ordered way, .*'rank'"):
         scan_page.write_comparison(cards, page, "rank")
 

@@ -134,10 +134,11 @@ def layer_grid(card: ScanCard, label: str) -> Grid:
 def compare_grid(cards: list[ScanCard], name: str, label: str) -> Grid:
     """Return a row per encoder with the values of its last layer, the untrained one below it.
 
-    The first column of numbers is the best layer in the result that orders the rows, if one does.
+    If a result orders the rows, the first columns of numbers are its best layer and its values.
     """
     keys = dict.fromkeys((r.name, r.label) for card in cards for r in card.results)
     keys = [key for key in keys if not key[0].startswith("floor/")]
+    keys.sort(key=lambda key: key != (name, label))
     rows = []
     for card in cards:
         for untrained in (False, True):
