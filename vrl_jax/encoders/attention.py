@@ -67,6 +67,29 @@ class Transformer:
         layer = nn.remat(Block) if self.remat else Block
         return layer(self.heads, self.dtype, self.hidden, drop=drop, name=name, **options)
 
+    def apply_blocks(
+        self,
+        x: Float[Array, "b n d"],
+        rates: Sequence[float],
+        *inputs: object,
+        name: str = "block",
+        **options: object,
+    ) -> list[Float[Array, "b n d"]]:
+        """Return the tokens after each of a series of blocks; called inside a compact module.
+
+        Args:
+          x: the tokens before the first.
+          rates: at which each block drops paths.
+          inputs: that every block takes besides the tokens.
+          name: of the blocks, before their number.
+          options: of `Block`.
+        """
+        outputs = []
+        for number, drop in enumerate(rates):
+            x = self.block(f"{name}{number}", drop, **options)(x, *inputs)
+            outputs.append(x)
+        return outputs
+
     def blocks(self) -> list[str]:
         """Return the names of the blocks, first to last."""
         return [f"block{number}" for number in range(self.depth)]
@@ -86,6 +109,36 @@ class Transformer:
         """
         last = len(self.blocks()) + 1
         return {name: decay ** (last - self.layer_of(name)) for name in names}
+
+
+@dataclass(frozen=True)
+class FixedSizeTransformer(Transformer):
+    """Settings of video transformers whose learned positions fix the size of clips.
+
+    Attributes:
+      frames: frames in a clip.
+      size: height and width of a clip.
+    """
+
+    frames: int = 16
+    size: int = 224
+
+    def __post_init__(self):
+        super().__post_init__()
+        check.at_least(1, frames=self.frames, size=self.size)
+
+    def embed(self, clips: Float[Array, "b t h w c"]) -> Float[Array, "b _ _ _ d"]:
+        """Embed the tubelets of clips; called inside a compact module.
+
+        Raises:
+          ValueError: the clips have another size than the learned positions.
+        """
+        if clips.shape[1:4] != (self.frames, self.size, self.size):
+            raise ValueError(
+                f"clips must be {self.frames} x {self.size} x {self.size}, the size of the learned "
+                f"positions, got {' x '.join(map(str, clips.shape[1:4]))}"
+            )
+        return super().embed(clips)
 
 
 class TubeletEmbedding(nn.Module):
@@ -261,15 +314,6 @@ def cut_tubelets(
     x = clips.reshape(-1, t // frames, frames, h // patch, patch, w // patch, patch, c)
     x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
     return x.reshape(*x.shape[:4], -1)
-
-
-def check_clip(shape: Sequence[object], frames: int, size: int) -> None:
-    """Raise `ValueError` unless clips of a shape b t h w c fit learned positions; b is anything."""
-    if shape[1:4] != (frames, size, size):
-        raise ValueError(
-            f"clips must be {frames} x {size} x {size}, the size of the learned positions, got "
-            f"{' x '.join(map(str, shape[1:4]))}"
-        )
 
 
 def learned_positions(count: int, width: int, dtype: str, name: str) -> Float[Array, "n d"]:

@@ -98,16 +98,15 @@ class RVMNet(nn.Module):
     def __call__(self, clips: Float[Array, "b t h w 3"], train: bool) -> Features:
         """Encode `clips`; `train` drops paths."""
         config = self.config
-        x, maps = config.embed(clips), []
+        x = config.embed(clips)
         b, t, h, w, d = grid = x.shape
         x = x + resize_positions(h, w, d).astype(x.dtype)
         x = prepend_class(x.reshape(b * t, h * w, d), config.dtype)
         rates = drop_rates(self.drop_path * train, config.depth + config.core_depth)
-        for block in range(config.depth):
-            options = {"key_bias": True, "tanh_gelu": True}
-            x = config.block(f"block{block}", rates[block], **options)(x)
-            maps.append(x[:, 1:].reshape(grid))
-        x = layer_norm(config.dtype, 1e-6, "frame_norm")(x).reshape(b, t, 1 + h * w, d)
+        options = {"key_bias": True, "tanh_gelu": True}
+        outputs = config.apply_blocks(x, rates[: config.depth], **options)
+        maps = [x[:, 1:].reshape(grid) for x in outputs]
+        x = layer_norm(config.dtype, 1e-6, "frame_norm")(outputs[-1]).reshape(b, t, 1 + h * w, d)
         scan = nn.scan(
             RecurrentCore,
             variable_broadcast="params",

@@ -6,10 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vrl_jax import check
 from vrl_jax.encoders.attention import (
-    Transformer,
-    check_clip,
+    FixedSizeTransformer,
     dense,
     drop_path,
     drop_rates,
@@ -24,7 +22,7 @@ from vrl_jax.types import Features
 
 
 @dataclass(frozen=True)
-class TimeSformer(Transformer):
+class TimeSformer(FixedSizeTransformer):
     """TimeSformer (2102.05095) with divided space-time attention: TimeSformer-B by default.
 
     Each block attends among the frames at each place, then among the patches of each frame and the
@@ -32,19 +30,13 @@ class TimeSformer(Transformer):
     pretraining clips; other clips are refused. `Features.stages` are the token maps after every
     block, without the class token; the last is normalised. As for every encoder, the clip vector is
     the mean of the tokens.
-
-    Attributes:
-      frames: frames in a clip.
-      size: height and width of a clip.
     """
 
     temporal_stride: int = 1
     frames: int = 8
-    size: int = 224
 
     def __post_init__(self):
         super().__post_init__()
-        check.at_least(1, frames=self.frames, size=self.size)
         if self.temporal_stride != 1:
             raise ValueError(f"temporal_stride must be 1, got {self.temporal_stride}")
 
@@ -67,7 +59,6 @@ class TimeSformerNet(nn.Module):
           ValueError: the clips have another size than the learned positions.
         """
         config = self.config
-        check_clip(clips.shape, config.frames, config.size)
         x, maps = config.embed(clips), []
         b, t, h, w, d = grid = x.shape
         places = learned_positions(1 + h * w, d, config.dtype, "space_positions")

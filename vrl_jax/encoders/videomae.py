@@ -61,12 +61,11 @@ class VideoMAENet(nn.Module):
         config = self.config
         x = config.embed(clips)
         grid = x.shape
-        x, maps = x.reshape(x.shape[0], -1, config.width), []
+        x = x.reshape(x.shape[0], -1, config.width)
         x = x + jnp.asarray(sine_table(x.shape[1], config.width), x.dtype)
         rates = drop_rates(self.drop_path * train, config.depth)
-        for name, drop in zip(config.blocks(), rates, strict=True):
-            x = config.block(name, drop, epsilon=config.epsilon)(x)
-            maps.append(x.reshape(grid))
+        outputs = config.apply_blocks(x, rates, epsilon=config.epsilon)
+        maps = [x.reshape(grid) for x in outputs]
         if config.norm == "tokens":
             maps[-1] = layer_norm(config.dtype, config.epsilon, "norm")(maps[-1])
         features = pool_features(maps)

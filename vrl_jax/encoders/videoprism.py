@@ -7,8 +7,7 @@ from jaxtyping import Array, Float
 
 from vrl_jax import check
 from vrl_jax.encoders.attention import (
-    Transformer,
-    check_clip,
+    FixedSizeTransformer,
     drop_rates,
     layer_norm,
     learned_positions,
@@ -20,7 +19,7 @@ CAP = 50.0
 
 
 @dataclass(frozen=True)
-class VideoPrism(Transformer):
+class VideoPrism(FixedSizeTransformer):
     """The video encoder of VideoPrism (2402.13217), ViViT's "factorised encoder": B by default.
 
     `depth` blocks attend among the patches of each frame, then `time_depth` blocks among the frames
@@ -36,22 +35,19 @@ class VideoPrism(Transformer):
 
     Attributes:
       time_depth: number of blocks in time.
-      frames: frames in a clip.
-      size: height and width of a clip.
     """
 
     temporal_stride: int = 1
     patch: int = 18
-    time_depth: int = 4
-    frames: int = 16
     size: int = 288
+    time_depth: int = 4
 
     def __post_init__(self):
         super().__post_init__()
-        check.at_least(1, time_depth=self.time_depth, frames=self.frames)
+        check.at_least(1, time_depth=self.time_depth)
         if self.temporal_stride != 1:
             raise ValueError(f"temporal_stride must be 1, got {self.temporal_stride}")
-        if self.size < self.patch or self.size % self.patch:
+        if self.size % self.patch:
             raise ValueError(f"size must be a multiple of patch {self.patch}, got {self.size}")
 
     def module(self, drop_path: float = 0.0) -> nn.Module:
@@ -81,21 +77,18 @@ class VideoPrismNet(nn.Module):
           ValueError: the clips have another size than the learned positions.
         """
         config = self.config
-        check_clip(clips.shape, config.frames, config.size)
-        x, maps = config.embed(clips), []
+        x = config.embed(clips)
         b, t, h, w, d = x.shape
         x = x.reshape(b * t, h * w, d)
         x = x + learned_positions(h * w, d, config.dtype, "space_positions")
         rates = drop_rates(self.drop_path * train, config.depth + config.time_depth)
-        for block in range(config.depth):
-            x = config.block(f"block{block}", rates[block], key_bias=True, cap=CAP)(x)
-            maps.append(x.reshape(b, t, h, w, d))
-        x = layer_norm(config.dtype, 1e-6, "space_norm")(x)
+        options = {"key_bias": True, "cap": CAP}
+        outputs = config.apply_blocks(x, rates[: config.depth], **options)
+        maps = [x.reshape(b, t, h, w, d) for x in outputs]
+        x = layer_norm(config.dtype, 1e-6, "space_norm")(outputs[-1])
         x = x.reshape(b, t, h * w, d).swapaxes(1, 2).reshape(b * h * w, t, d)
         x = x + learned_positions(t, d, config.dtype, "time_positions")
-        for block in range(config.time_depth):
-            drop = rates[config.depth + block]
-            x = config.block(f"time_block{block}", drop, key_bias=True, cap=CAP)(x)
-            maps.append(x.reshape(b, h, w, t, d).transpose(0, 3, 1, 2, 4))
+        outputs = config.apply_blocks(x, rates[config.depth :], name="time_block", **options)
+        maps += [x.reshape(b, h, w, t, d).transpose(0, 3, 1, 2, 4) for x in outputs]
         maps[-1] = layer_norm(config.dtype, 1e-6, "norm")(maps[-1])
         return pool_features(maps)

@@ -59,12 +59,10 @@ class ViTNet(nn.Module):
         x = config.embed(clips)
         grid = x.shape
         x = x + jnp.asarray(sincos_positions(grid[1:-1], config.width), x.dtype)
-        x, maps = x.reshape(x.shape[0], -1, config.width), []
+        x = x.reshape(x.shape[0], -1, config.width)
         rates = drop_rates(self.drop_path * train, config.depth)
-        for block in range(config.depth):
-            x = config.block(f"block{block}", rates[block])(x)
-            if (block + 1) % (config.depth // STAGES) == 0:
-                maps.append(x.reshape(grid))
+        quarter = config.depth // STAGES
+        maps = [x.reshape(grid) for x in config.apply_blocks(x, rates)[quarter - 1 :: quarter]]
         maps[-1] = layer_norm(config.dtype, 1e-6, "norm")(maps[-1])
         return pool_features(maps)
 

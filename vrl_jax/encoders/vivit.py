@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from vrl_jax import check
 from vrl_jax.encoders.attention import (
-    Transformer,
-    check_clip,
+    FixedSizeTransformer,
     drop_rates,
     layer_norm,
     learned_positions,
@@ -19,25 +17,16 @@ from vrl_jax.types import Features
 
 
 @dataclass(frozen=True)
-class ViViT(Transformer):
+class ViViT(FixedSizeTransformer):
     """ViViT (2103.15691) with "spatio-temporal attention", its model 1: ViViT-B/16x2 by default.
 
     A class token attends with the tubelets. Learned positions have the size of the pretraining
     clips; other clips are refused. `Features.stages` are the token maps after every block, without
     the class token; the last is normalised. As for every encoder, the clip vector is the mean of
     the tokens.
-
-    Attributes:
-      frames: frames in a clip.
-      size: height and width of a clip.
     """
 
     frames: int = 32
-    size: int = 224
-
-    def __post_init__(self):
-        super().__post_init__()
-        check.at_least(1, frames=self.frames, size=self.size)
 
     def module(self, drop_path: float = 0.0) -> nn.Module:
         """Build the network; `drop_path` is the rate of its last block in training."""
@@ -58,15 +47,12 @@ class ViViTNet(nn.Module):
           ValueError: the clips have another size than the learned positions.
         """
         config = self.config
-        check_clip(clips.shape, config.frames, config.size)
         x = config.embed(clips)
         grid = x.shape
-        x, maps = x.reshape(x.shape[0], -1, config.width), []
-        x = prepend_class(x, config.dtype)
+        x = prepend_class(x.reshape(x.shape[0], -1, config.width), config.dtype)
         x = x + learned_positions(x.shape[1], config.width, config.dtype, "positions")
         rates = drop_rates(self.drop_path * train, config.depth)
-        for name, drop in zip(config.blocks(), rates, strict=True):
-            x = config.block(name, drop, key_bias=True, tanh_gelu=True)(x)
-            maps.append(x[:, 1:].reshape(grid))
+        outputs = config.apply_blocks(x, rates, key_bias=True, tanh_gelu=True)
+        maps = [x[:, 1:].reshape(grid) for x in outputs]
         maps[-1] = layer_norm(config.dtype, 1e-6, "norm")(maps[-1])
         return pool_features(maps)

@@ -72,14 +72,13 @@ class VJEPA2Net(nn.Module):
         config = self.config
         x = config.embed(clips)
         grid = x.shape
-        x, maps = x.reshape(x.shape[0], -1, config.width), []
+        x = x.reshape(x.shape[0], -1, config.width)
         if config.version == "2.1":
             x = x + nn.Embed(1, config.width, dtype=config.dtype, name="modality")(jnp.array([0]))
         rotation = rotary_waves(grid[1:-1], config.width // config.heads, config.version)
         rates = drop_rates(self.drop_path * train, config.depth)
-        for name, drop in zip(config.blocks(), rates, strict=True):
-            x = config.block(name, drop, key_bias=True)(x, rotation)
-            maps.append(x.reshape(grid))
+        outputs = config.apply_blocks(x, rates, rotation, key_bias=True)
+        maps = [x.reshape(grid) for x in outputs]
         maps[-1] = layer_norm(config.dtype, 1e-6, "norm")(maps[-1])
         return pool_features(maps)
 
