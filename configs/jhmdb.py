@@ -33,8 +33,8 @@ METHODS = {
 
 def small_run(name: str, sampling: Sampling):
     """Return the config of a method or an arm at 32 pixels, in clips of a sampling."""
-    known = METHODS.get(name)
-    described = known.get_config() if known else synthetic_split.get_config(name)
+    listed = name in METHODS
+    described = METHODS[name].get_config() if listed else synthetic_split.get_config(name)
     layout = "adjacent" if name == "sdc" and sampling.layout == "independent" else sampling.layout
     described.sampling = config.describe(sampling)
     described.sampling.layout = layout

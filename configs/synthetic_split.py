@@ -7,21 +7,14 @@ python -m vrl_jax.main --config=configs/synthetic_split.py:split-lower-delay \
 to an arm without a lower level. Takes minutes on two cores.
 """
 
+from configs import synthetic_bod
 from vrl_jax import config
-from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.datasets.synthetic import Synthetic
-from vrl_jax.data.frame_sampling import Sampling
-from vrl_jax.encoders.tiny import Tiny
-from vrl_jax.experiment import Experiment
-from vrl_jax.frameworks.simclr import SimCLR
 from vrl_jax.methods.bod import BOD
 from vrl_jax.methods.bod_released import ReleasedBOD
 from vrl_jax.methods.instance import Instance
 from vrl_jax.methods.mean_residual import MeanResidual
 from vrl_jax.methods.shared_forecast import SharedForecast
-from vrl_jax.probes.probe_suite import ProbeConfig
-from vrl_jax.train.optim import AdamW
-from vrl_jax.train.train_loop import Train
 
 SPLIT = {
     "dim": 64,
@@ -66,25 +59,11 @@ def build_method(arm: str):
 
 def get_config(arg: str = ""):
     method = build_method(arg or "split")
-    return config.describe(
-        Experiment(
-            data=Synthetic(motion="travelling", drift=2.0),
-            sampling=Sampling(frames=16, stride=1, clips=2),
-            resize=(32, 32),
-            augment=Augment(
-                size=32,
-                area=(0.5, 1.0),
-                flip=0.0,  # a flip reverses horizontal motion
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                blur=0.0,
-            ),
-            encoder=Tiny(),
-            framework=None if isinstance(method, SharedForecast) else SimCLR(hidden=128, layers=2),
-            method=method,
-            optim=AdamW(learning_rate=2e-3),
-            train=Train(batch=64, steps=200, log_every=10, probe_every=0, save_every=100),
-            evaluate=ProbeConfig(neighbours=0, parts=True, segments=4),
-        )
-    )
+    described = synthetic_bod.get_config()
+    described.data = config.describe(Synthetic(motion="travelling", drift=2.0))
+    described.method = config.describe(method)
+    if isinstance(method, SharedForecast):
+        described.framework = None
+    described.train.update(steps=200, probe_every=0)
+    described.evaluate.update(neighbours=0, parts=True, segments=4)
+    return described

@@ -292,7 +292,7 @@ def _videomae(arrays: Arrays, config: Config) -> VideoMAE:
     _require(config, hidden_act="gelu", qv_bias=True)
     norms = {"norm.weight": "tokens", "fc_norm.weight": "mean"}
     norm = next((kind for name, kind in norms.items() if name in arrays), "none")
-    epsilon = config.get("layer_norm_eps", 1e-6)
+    epsilon = config.get("layer_norm_eps", VideoMAE.epsilon)
     return VideoMAE(**_fields(arrays, config, VIDEOMAE_HEADS), norm=norm, epsilon=epsilon)
 
 
@@ -329,7 +329,7 @@ def _videoprism(arrays: Arrays, config: Config) -> VideoPrism:
 def _vivit(arrays: Arrays, config: Config) -> ViViT:
     _require(config, hidden_act="gelu_fast", qkv_bias=True, layer_norm_eps=1e-6)
     fields = _fields(arrays, config, NUM_HEADS, "positions")
-    size = config.get("image_size", 224)
+    size = config.get("image_size", ViViT.size)
     size = size if isinstance(size, int) else size[0]
     places = (len(arrays["positions.weight"]) - 1) // (size // fields["patch"]) ** 2
     return ViViT(**fields, frames=places * fields["temporal_stride"], size=size)
