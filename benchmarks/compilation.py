@@ -20,16 +20,14 @@ from absl import flags
 from vrl_jax.flags import config_from_flags, launch
 from vrl_jax.preflight import count_videos, resolve_convolutions, target_from_flags
 from vrl_jax.pretraining.train_program import make_program
+from vrl_jax.profiling.hlo_program import CONTROL, Instruction, parse_program
 
 _COMPILE = flags.DEFINE_boolean("compile", False, "Compile the step as well, and time it.")
 
 PARTS = ("augment", "encoder", "koopman", "hypergradient", "lower", "loss", "optimizer", "update")
 FREE = ("parameter", "constant", "tuple", "get-tuple-element")  # no operation in any compiler
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
-_OPERATION = re.compile(r"^  .*? = .*? ([a-z][\w\-]*)\(")
 _NAME = re.compile(r'op_name="([^"]*)"')
-_CALLED = re.compile(r"(?:to_apply|body|condition|\w+_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 
 
 def count_operations(text: str) -> collections.Counter[str]:
@@ -39,38 +37,23 @@ def count_operations(text: str) -> collections.Counter[str]:
       text: of the program before optimisation, `jax.stages.Lowered.as_text("hlo",
         debug_info=True)`.
     """
-    computations, entry = _computations(text)
-    count = collections.Counter()
+    program, count = parse_program(text), collections.Counter()
 
     def add(computation: str, caller: str) -> None:
-        for line in computations[computation]:
-            kind = _OPERATION.match(line)[1]
-            part = _part(line) or caller
-            called = _CALLED.findall(line) if kind in ("call", "while", "conditional") else []
-            if branches := _BRANCHES.search(line):
-                called += [name.strip(" %") for name in branches[1].split(",")]
-            for name in called:
-                add(name, part)
-            count[part] += kind not in (*FREE, "call")
+        for instruction in program.computations[computation]:
+            part = _part(instruction) or caller
+            if instruction.opcode in CONTROL:
+                conditions = _CONDITION.findall(instruction.attributes)
+                for called in (*instruction.called, *conditions):
+                    add(called, part)
+            count[part] += instruction.opcode not in (*FREE, "call")
 
-    add(entry, "")
+    add(program.entry, "")
     return count
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Return the lines of every computation, and the name of the first one to run."""
-    computations, entry, lines = {}, "", []
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            lines = computations[match[2]] = []
-            entry = match[2] if match[1] else entry
-        elif _OPERATION.match(line):
-            lines.append(line)
-    return computations, entry
-
-
-def _part(line: str) -> str:
-    name = _NAME.search(line)
+def _part(instruction: Instruction) -> str:
+    name = _NAME.search(instruction.attributes)
     scopes = re.split(r"[/()]", name[1]) if name else []
     return next((scope for scope in reversed(scopes) if scope in PARTS), "")
 
