@@ -88,8 +88,8 @@ class HloProgram:
 
     def operands(self, instruction: Instruction) -> list[tuple[HloArray, ...]]:
         """Return the arrays of each operand."""
-        known = self.instructions
-        return [known[name].outputs for name in instruction.operands if name in known]
+        producers = map(self.instructions.get, instruction.operands)
+        return [producer.outputs for producer in producers if producer]
 
     def executed(self, loops: bool = True) -> Iterator[tuple[Instruction, int]]:
         """Yield each instruction that runs, with the number of times; a fusion is one instruction.
@@ -122,8 +122,8 @@ class HloProgram:
 
     def _trips(self, instruction: Instruction) -> int:
         """Return how often an instruction runs what it calls."""
-        if known := _TRIPS.search(instruction.attributes):
-            return int(known[1])
+        if trips := _TRIPS.search(instruction.attributes):
+            return int(trips[1])
         condition = _CONDITION.search(instruction.attributes)
         body = self.computations.get(condition[1], []) if condition else []
         limits = [_CONSTANT.match(each.attributes) for each in body if each.opcode == "constant"]
@@ -142,8 +142,8 @@ def parse_program(text: str) -> HloProgram:
         elif line.endswith("{") and (match := _COMPUTATION.match(line)):
             current = match[2]
             entry = current if match[1] else entry
-    every = (each for members in computations.values() for each in members)
-    return HloProgram(entry, computations, {each.name: each for each in every})
+    instructions = {each.name: each for body in computations.values() for each in body}
+    return HloProgram(entry, computations, instructions)
 
 
 def parse_arrays(text: str) -> tuple[HloArray, ...]:
