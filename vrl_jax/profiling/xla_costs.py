@@ -148,15 +148,14 @@ def list_collectives(program: HloProgram, chips: int) -> tuple[Collective, ...]:
     for kernel, times in program.executed():
         for instruction in program.inside(kernel):
             kind = instruction.opcode.removesuffix("-start")
-            if kind in KINDS:
-                rest, started = instruction.attributes, kind != instruction.opcode
-                channel = re.search(
-                    r"channel_id=(\d+)", rest
-                )  # shared by the parts of a collective
-                size = _result_bytes(instruction.outputs, kind if started else "")
-                moved = _moved_bytes(kind, size, _group_size(rest, chips))
-                name = channel[0] if channel else len(by_channel)
-                by_channel[name] = kind, times, *(times * each for each in moved)
+            if kind not in KINDS:
+                continue
+            rest, started = instruction.attributes, kind != instruction.opcode
+            size = _result_bytes(instruction.outputs, kind if started else "")
+            moved = _moved_bytes(kind, size, _group_size(rest, chips))
+            channel = re.search(r"channel_id=(\d+)", rest)  # shared by the parts of a collective
+            name = channel[0] if channel else len(by_channel)
+            by_channel[name] = kind, times, *(times * each for each in moved)
     return tuple(
         Collective(kind, *map(sum, zip(*members, strict=True)))
         for kind in KINDS
