@@ -79,7 +79,7 @@ CHIPS = {
 # float32, whose rate stands here. Memory, cores, clocks and caches of A100, H100, H200, B200 and
 # V100-16 are those of the target files in XLA's repository. For the other cards they are from the
 # papers, and memory is what CUDA reports as the total, rounded down.
-GPUS = {
+GPUS = {  # kind, capability, cores, clock, cache, memory, flops, bandwidth, links
     "v100-16": Gpu("Tesla V100-SXM2-16GB", (7, 0), 80, 1.53, 6, 15.77, 15.7, 900, 150),
     "v100-32": Gpu("Tesla V100-SXM2-32GB", (7, 0), 80, 1.53, 6, 31.7, 15.7, 900, 150),
     "t4": Gpu("Tesla T4", (7, 5), 40, 1.59, 4, 14.5, 8.1, 300, 16),
