@@ -239,14 +239,16 @@ def compose(
         stats = state["stats"].get("encoder", {})
         return {"params": params["network"]["encoder"], "batch_stats": stats}
 
-    def clip_operators(params, state, clips):
+    def clip_outputs(params, state, clips):
         outputs = network.apply(variables(params, state), clips[:, None], False)
-        fitted = operators(keep(params["network"], outputs, jnp.int32(0)))
+        return keep(params["network"], outputs, jnp.int32(0))
+
+    def clip_operators(params, state, clips):
+        fitted = operators(clip_outputs(params, state, clips))
         return fitted._replace(matrix=fitted.matrix[:, 0])
 
     def clip_parts(params, state, clips):
-        outputs = network.apply(variables(params, state), clips[:, None], False)
-        formed = parts(keep(params["network"], outputs, jnp.int32(0)))
+        formed = parts(clip_outputs(params, state, clips))
         return {name: part[:, 0] for name, part in formed.items()}
 
     def inner_loss(params, state, clips, key, step):
