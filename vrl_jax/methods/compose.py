@@ -291,26 +291,16 @@ def replace_encoder(weights: Weights, encoder: dict[str, Tree]) -> Weights:
       ValueError: arrays are missing, unknown or have another shape.
     """
     params, stats = encoder["params"], encoder["batch_stats"]
-    expected = {
-        "params": weights.params["encoder"],
-        "batch_stats": weights.stats.get("encoder", {}),
-    }
-    wanted, given = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-            for path, leaf in leaves
-        }
-        for leaves in map(
-            jax.tree_util.tree_leaves_with_path,
-            (expected, {"params": params, "batch_stats": stats}),
-        )
+    expected = _array_shapes(
+        {"params": weights.params["encoder"], "batch_stats": weights.stats.get("encoder", {})}
     )
-    problems = [f"{name} is missing" for name in sorted(wanted.keys() - given.keys())]
-    problems += [f"{name} is unknown" for name in sorted(given.keys() - wanted.keys())]
+    shapes = _array_shapes({"params": params, "batch_stats": stats})
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - shapes.keys())]
+    problems += [f"{name} is unknown" for name in sorted(shapes.keys() - expected.keys())]
     problems += [
-        f"{name} has shape {given[name]}, must have {wanted[name]}"
-        for name in sorted(wanted.keys() & given.keys())
-        if wanted[name] != given[name]
+        f"{name} has shape {shapes[name]}, must have {expected[name]}"
+        for name in sorted(expected.keys() & shapes.keys())
+        if expected[name] != shapes[name]
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -319,6 +309,14 @@ def replace_encoder(weights: Weights, encoder: dict[str, Tree]) -> Weights:
         )
     stats = {**weights.stats, "encoder": stats} if stats else weights.stats
     return Weights({**weights.params, "encoder": params}, stats)
+
+
+def _array_shapes(tree):
+    """Return the shapes of the arrays in a tree by path, such as "params/stem/kernel"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _apply(network, weights, clips, predict=True):
