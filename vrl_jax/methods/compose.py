@@ -1,13 +1,13 @@
 """A method composed of a network, the slots that a framework compares, and extra losses."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import permutations
 from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vrl_jax.frameworks.base import FrameworkConfig, Pairs, Weights, no_comparison
 from vrl_jax.methods.base import ExtraLosses, Inner, Method, Operators, Tree
@@ -108,6 +108,17 @@ def keep_projected(params: Tree, outputs: Outputs, step: Int[Array, ""]) -> Outp
     return outputs._replace(features=None)
 
 
+def unless(skip: Bool[Array, ""] | bool, compute: Callable[[], Tree]) -> Tree:
+    """Return what `compute` returns, or zeros of the same shapes if `skip`."""
+    if skip is False:
+        return compute()
+
+    def zeros():
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute))
+
+    return jax.lax.cond(skip, zeros, compute)
+
+
 def compose(
     *,
     network: nn.Module,
@@ -188,7 +199,7 @@ def compose(
             stats, compared = carry
             clips = prepare(clips, context)
             outputs, stats = _in_passes(network, Weights(network_params, stats), clips, passes)
-            keys, compared = _unless(is_lower, lambda: comparison.keys(compared, embed, clips))
+            keys, compared = unless(is_lower, lambda: comparison.keys(compared, embed, clips))
             return (stats, compared), (keep(network_params, outputs, step), keys)
 
         carry = state["stats"], state["framework"]
@@ -208,9 +219,9 @@ def compose(
             diagnostics = jax.tree.map(jnp.mean, {**outputs.diagnostics, **diagnostics})
             return total, extra, {**losses, **metrics, **diagnostics}
 
-        total, extra, metrics = _unless(is_lower, compare)
+        total, extra, metrics = unless(is_lower, compare)
         if is_lower is not False:
-            total += _unless(~is_lower, lambda: inner.loss(outputs))
+            total += unless(~is_lower, lambda: inner.loss(outputs))
         return total, (
             {"stats": stats, "framework": compared, "keys": keys, "losses": extra},
             metrics,
@@ -271,17 +282,6 @@ def compose(
         parts=clip_parts if parts else None,
         inner=inner._replace(loss=inner_loss, joint=joint) if inner else None,
     )
-
-
-def _unless(skip, compute):
-    """Return what `compute` returns, or zeros of the same shapes if `skip`."""
-    if skip is False:
-        return compute()
-
-    def zeros():
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute))
-
-    return jax.lax.cond(skip, zeros, compute)
 
 
 def replace_encoder(weights: Weights, encoder: dict[str, Tree]) -> Weights:

@@ -29,7 +29,7 @@ from vrl_jax.losses import (
     shared_activations,
 )
 from vrl_jax.methods.base import ExtraLosses, Method, reject_framework
-from vrl_jax.methods.compose import compose, keep_views
+from vrl_jax.methods.compose import compose, keep_views, unless
 from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.methods.sdc_network import ConceptNet, select_scores
 from vrl_jax.types import TrainLength, View
@@ -143,24 +143,19 @@ class SDC:
     def _prepare(self, clips, context):
         return append_differences(clips, self.wrap)
 
-    def _local_begun(self, epoch, step):
-        return step >= round(self.local_epochs * epoch)
+    def _before_local(self, epoch, step):
+        return step < round(self.local_epochs * epoch)
 
     def _keep(self, network, epoch, params, outputs, step):
         """Keep the clip vector and the vectors of all concepts, zeros before the local contrast."""
 
-        def locate(params, maps):
+        def locate():
+            maps = outputs.features.stages[-1]
             return network.apply({"params": params}, maps, method="locate")
 
-        def skip(params, maps):
-            return jax.tree.map(jnp.zeros_like, jax.eval_shape(locate, params, maps))
-
-        features = outputs.features
-        located = jax.lax.cond(
-            self._local_begun(epoch, step), locate, skip, params, features.stages[-1]
-        )
+        located = unless(self._before_local(epoch, step), locate)
         concepts = {f"concepts/{kind}": vectors for kind, vectors in located.items()}
-        projected = {**outputs.projected, "feature": features.clip, **concepts}
+        projected = {**outputs.projected, "feature": outputs.features.clip, **concepts}
         return outputs._replace(features=None, projected=projected)
 
     def _loss(self, epoch, params, state, outputs, context, key, step):
@@ -169,7 +164,9 @@ class SDC:
             **concept_contrasts(outputs.projected, self.streams, self.temperature),
             **self._concepts(scores, state["queue"], step >= round(self.queue_epochs * epoch)),
             **reconstruction_losses(outputs.projected, self._kinds),
-            "local": self._local(outputs.projected, scores, self._local_begun(epoch, step)),
+            "local": unless(
+                self._before_local(epoch, step), partial(self._local, outputs.projected, scores)
+            ),
         }
         weights = {
             "clip": self.clip_weight,
@@ -213,20 +210,15 @@ class SDC:
             entropy += negative_entropy(unrelated, temperature=self.concept_temperature)
         return {"alignment": alignment, "entropy": entropy}
 
-    def _local(self, projected, scores, begun):
-        """Return the local contrast of all kinds; before it starts, 0 without computing it."""
-
-        def contrast(vectors):
-            total = 0.0
-            for kind in self._kinds:
-                relevant = select_scores(kind, jax.lax.stop_gradient(scores[kind]))
-                mask = shared_activations(relevant[:, 0], relevant[:, 1], top=self.top)
-                pair = vectors[kind][:, 0], vectors[kind][:, 1]
-                total += local_contrast(*pair, mask, margin=self.margin)
-            return total
-
-        vectors = {kind: projected[f"concepts/{kind}"] for kind in self._kinds}
-        return jax.lax.cond(begun, contrast, lambda _: jnp.float32(0), vectors)
+    def _local(self, projected, scores):
+        """Return the local contrast of all kinds."""
+        total = 0.0
+        for kind in self._kinds:
+            relevant = select_scores(kind, jax.lax.stop_gradient(scores[kind]))
+            mask = shared_activations(relevant[:, 0], relevant[:, 1], top=self.top)
+            vectors = projected[f"concepts/{kind}"]
+            total += local_contrast(vectors[:, 0], vectors[:, 1], mask, margin=self.margin)
+        return total
 
     def _init(self, key, videos):
         check.at_least(videos, **{"method.queue, which holds the scores of a step": self.queue})
