@@ -74,9 +74,8 @@ def make_training_views(
 
         def randomize(keys: Array, clips: Array) -> Array:
             """Augment one clip after the other, so that only the drawn operations are computed."""
-            flat = clips.reshape(-1, *clips.shape[2:])
-            rows = keys.reshape(-1), flat
-            augmented = jax.lax.map(lambda row: rand_augment(*row, policy), rows)
+            flat = keys.reshape(-1), clips.reshape(-1, *clips.shape[2:])
+            augmented = jax.lax.map(lambda each: rand_augment(*each, policy), flat)
             return augmented.reshape(clips.shape)
 
         split = PartitionSpec(mesh.axis_names)
