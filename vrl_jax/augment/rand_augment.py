@@ -56,7 +56,7 @@ def parse_policy(text: str) -> RandAugment:
     first, *parts = text.split("-")
     matches = [PART.fullmatch(part) for part in parts]
     values = {match[1]: float(match[2]) for match in matches if match}
-    whole = all(values.get(name, 0).is_integer() for name in ("n", "inc") if name in values)
+    whole = all(values.get(name, 0.0).is_integer() for name in ("n", "inc"))
     valid = first == "rand" and all(matches) and len(values) == len(parts) and whole
     if not valid or values.get("m", 0) > MAX_LEVEL or values.get("inc", 0) > 1:
         raise ValueError(
