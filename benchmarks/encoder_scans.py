@@ -63,12 +63,15 @@ def write_weights(folder: pathlib.Path, seed: int) -> Iterator[pathlib.Path]:
 
 def make_table(cards: Sequence[ScanCard]) -> str:
     """Return the results of the last layers as Markdown, the best on motion first."""
-    found = {
-        card.name: [card.find_result(card.layers[-1], *column).value for column in COLUMNS.values()]
+    results = {
+        card.name: {
+            name: card.find_result(card.layers[-1], *column).value
+            for name, column in COLUMNS.items()
+        }
         for card in cards
     }
-    by_motion = sorted(found.items(), key=lambda entry: -entry[1][list(COLUMNS).index("motion")])
-    rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in by_motion]
+    by_motion = sorted(results.items(), key=lambda entry: -entry[1]["motion"])
+    rows = [[name, *(f"{value:.3f}" for value in row.values())] for name, row in by_motion]
     return rounds.markdown_table(["encoder", *COLUMNS], rows)
 
 
