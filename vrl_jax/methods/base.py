@@ -170,7 +170,7 @@ class JointLossFn(Protocol):
         self,
         params: Tree,
         state: Tree,
-        clips: Float[Array, "b v t h w 3"],
+        clips: Clips,
         key: PRNGKeyArray,
         step: Int[Array, ""],
         is_lower: Bool[Array, ""],
