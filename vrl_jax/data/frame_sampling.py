@@ -80,21 +80,15 @@ def uniform_clips(num_frames: int, fps: float, sampling: Sampling) -> Int[np.nda
     clip extends one stride past its last frame, as DualVar counts; with "segments" the clips take
     evenly spaced positions in every segment, and a single clip takes the middle.
     """
-    gaps = sampling.clips - 1
+    gaps = sampling.clips - 1 if sampling.reach_end else sampling.clips
     if sampling.layout == "segments":
-        if not sampling.reach_end:
-            positions = np.arange(sampling.clips) / sampling.clips
-        else:
-            positions = np.arange(sampling.clips) / gaps if gaps else np.full(1, 0.5)
+        positions = np.arange(sampling.clips) / gaps if gaps else np.full(1, 0.5)
         return _segment_frames(np.tile(positions[:, None], sampling.frames), num_frames)
     offsets = _offsets(fps, sampling)
     last = max(0, num_frames - 1 - offsets[-1])
     if sampling.layout == "centred":
         last = max(0, num_frames - math.floor(sampling.frames * _step(fps, sampling) + 0.5))
-    if not sampling.reach_end:
-        starts = np.arange(sampling.clips) * last // sampling.clips
-    else:
-        starts = np.arange(sampling.clips) * last // gaps if gaps else np.array([last // 2])
+    starts = np.arange(sampling.clips) * last // gaps if gaps else np.array([last // 2])
     return _clips(starts, offsets, num_frames)
 
 
