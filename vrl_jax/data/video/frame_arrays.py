@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Int, UInt8
 
-from vrl_jax.data.video.video_decoder import check_frames_exist, convert_frame
+from vrl_jax.data.video.video_decoder import check_frames_exist, scale_pixels
 from vrl_jax.data.video_dataset import FrameReader, VideoError
 
 # NumPy parses headers with `ast`, which in Python 3.11 fails at times if threads do so at once and
@@ -40,13 +39,7 @@ class ArrayReader:
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         """Return frames, scaled to cover (height, width) `size` and center-cropped."""
         check_frames_exist(self._name, frames, self.num_frames)
-        numbers, inverse = np.unique(frames, return_inverse=True)
-        images = [
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(self._pixels[number]), format="rgb24")
-            for number in numbers
-        ]
-        scaled = [convert_frame(image, size, self._reformatter) for image in images]
-        return np.stack(scaled)[inverse].reshape(*frames.shape, *size, 3)
+        return scale_pixels(self._pixels.__getitem__, frames, size, self._reformatter)
 
 
 @dataclass(frozen=True)

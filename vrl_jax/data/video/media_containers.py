@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 
-import av
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from av.video.reformatter import VideoReformatter
@@ -24,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vrl_jax.data import remote_paths
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video import tfrecord
-from vrl_jax.data.video.video_decoder import VideoBytes, check_frames_exist, convert_frame
+from vrl_jax.data.video.video_decoder import VideoBytes, check_frames_exist, scale_pixels
 from vrl_jax.data.video_dataset import FrameReader, VideoError
 
 _ZEROS = str.maketrans("123456789", "0" * 9)
@@ -272,12 +271,10 @@ class _ImageReader:
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         check_frames_exist(self._name, frames, self.num_frames)
-        numbers, inverse = np.unique(frames, return_inverse=True)
         with damage_errors(self._name):
-            images = [self._decode(number, size) for number in numbers.tolist()]
-        return np.stack(images)[inverse]
+            return scale_pixels(self._decode, frames, size, self._reformatter)
 
-    def _decode(self, number: int, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    def _decode(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         try:
             with Image.open(io.BytesIO(self._fetch(number))) as image:
                 if image.mode in ("I", "F"):
@@ -285,11 +282,9 @@ class _ImageReader:
                         f"frame {number} has pixels of 32 bits, which have no known range (mode "
                         f"{image.mode!r}): save images of 8 or 16 bits"
                     )
-                pixels = _upright_rgb(image)
+                return _upright_rgb(image)
         except UnidentifiedImageError as error:  # its message has an address in memory
             raise ValueError(f"frame {number} is not an image that Pillow reads") from error
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        return convert_frame(frame, size, self._reformatter)
 
 
 def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

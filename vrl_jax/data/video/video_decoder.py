@@ -13,7 +13,7 @@ import errno
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -387,6 +387,19 @@ def convert_frame(
     top, left = (height - h) // 2, (width - w) // 2
     image = image[top : top + h, left : left + w]
     return np.rot90(image[:, ::-1] if mirrored else image, turns)
+
+
+def scale_pixels(
+    fetch: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+    frames: Int[np.ndarray, "k t"],
+    size: tuple[int, int],
+    reformatter: VideoReformatter,
+) -> UInt8[np.ndarray, "k t h w 3"]:
+    """Return frames as `convert_frame` does, of which each is fetched by number once."""
+    numbers, inverse = np.unique(frames, return_inverse=True)
+    pixels = (np.ascontiguousarray(fetch(number)) for number in numbers.tolist())
+    images = (av.VideoFrame.from_ndarray(image, format="rgb24") for image in pixels)
+    return np.stack([convert_frame(image, size, reformatter) for image in images])[inverse]
 
 
 def frame_orientation(frame: av.VideoFrame) -> tuple[bool, int]:
