@@ -122,7 +122,7 @@ class StoredVideo(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with damage_errors(self.name):
+        with _damage_errors(self.name):
             data = self.data.read()
         with VideoBytes(self.name, data).open() as reader:
             yield reader
@@ -145,7 +145,7 @@ class StoredExample(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with damage_errors(self.name):
+        with _damage_errors(self.name):
             values = tfrecord.parse_example(self.data.read()).get(self.feature, [])
         if len(values) == 1 and not values[0].startswith((b"\xff\xd8", b"\x89PNG")):
             with VideoBytes(self.name, values[0]).open() as reader:
@@ -171,7 +171,7 @@ class StoredSequence(_Inside):
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`."""
-        with damage_errors(self.name):
+        with _damage_errors(self.name):
             values = tfrecord.parse_sequence(self.data.read()).get(self.feature, [])
         yield _ImageReader(self.name, len(values), lambda number: values[number][0], self.fps)
 
@@ -191,13 +191,13 @@ class ZippedFrames:
     @contextmanager
     def open(self) -> Iterator[FrameReader]:
         """Open for reading; raises `VideoError`, also if the images form several sequences."""
-        with damage_errors(self.path):
+        with _damage_errors(self.path):
             remote = remote_paths.is_remote(self.path)
             archive = zipfile.ZipFile(
                 io.BytesIO(remote_paths.read_remote(self.path)) if remote else self.path
             )
         with archive:
-            with damage_errors(self.path):
+            with _damage_errors(self.path):
                 names = sort_frames(archive.namelist())
             yield _ImageReader(
                 self.path, len(names), lambda number: archive.read(names[number]), 0.0
@@ -271,7 +271,7 @@ class _ImageReader:
         self, frames: Int[np.ndarray, "k t"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "k t h w 3"]:
         check_frames_exist(self._name, frames, self.num_frames)
-        with damage_errors(self._name):
+        with _damage_errors(self._name):
             return scale_pixels(self._decode, frames, size, self._reformatter)
 
     def _decode(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -300,7 +300,7 @@ def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 @contextmanager
-def damage_errors(name: str) -> Iterator[None]:
+def _damage_errors(name: str) -> Iterator[None]:
     """Convert errors of damaged files, archives, records and images to `VideoError`."""
     damage = (OSError, ValueError, IndexError, SyntaxError, EOFError, DecodeError, RuntimeError)
     try:
