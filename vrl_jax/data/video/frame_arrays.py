@@ -65,5 +65,5 @@ class MaskFile:
                 mask = np.unpackbits(arrays["mask"], axis=-1)[..., : shape[-1]].reshape(shape)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise VideoError(f"{self.path}: {error}") from error
-        pixels = np.repeat(np.where(mask, 255, 0).astype(np.uint8)[..., None], 3, axis=-1)
+        pixels = np.broadcast_to(255 * mask[..., None], (*mask.shape, 3))
         yield ArrayReader(self.path, pixels, self.fps)
