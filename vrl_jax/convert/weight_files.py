@@ -64,16 +64,13 @@ def read_weights(
     Raises:
       ValueError: a file cannot be read, or holds no encoder with a known layout.
     """
-    files, folder = [source], None
     if model_folder.is_model(source):
         files, folder = model_folder.weight_paths(source), source
-    elif source.is_dir() or (source.suffix == ".safetensors" and _is_ours(source)):
-        files = []
-    elif source.suffix not in ARRAY_SUFFIXES:
-        files = []
-    if not files:
-        if prefix is not None:
-            raise ValueError(f"prefix must be None, since {source} has our names, got {prefix!r}")
+    elif _has_foreign_names(source):
+        files, folder = [source], None
+    elif prefix is not None:
+        raise ValueError(f"prefix must be None, since {source} has our names, got {prefix!r}")
+    else:
         return pretrained.load(source, step), []
     if step is not None:
         raise ValueError(f"step must be None, since {source} is not a run, got {step}")
@@ -229,6 +226,13 @@ def _torch() -> ModuleType:
             "PyTorch files need torch: pip install 'vrl-jax[torch]' (.safetensors files do not)"
         ) from error
     return torch
+
+
+def _has_foreign_names(path: pathlib.Path) -> bool:
+    """Return whether a path is that of a weight file which `pretrained.save` did not write."""
+    if path.is_dir() or path.suffix not in ARRAY_SUFFIXES:
+        return False
+    return path.suffix != ".safetensors" or not _is_ours(path)
 
 
 def _is_ours(path: pathlib.Path) -> bool:
