@@ -38,20 +38,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stride", type=int, help="from frame to frame, likewise")
     parser.add_argument("--fps", type=float, help="that the stride counts at; 0: the video's own")
     args = parser.parse_args(argv)
-    inputs = {name: getattr(args, name) for name in ("size", "mean", "std")}
-    inputs = {name: value for name, value in inputs.items() if value is not None}
-    cut = {name: getattr(args, name) for name in ("frames", "stride", "fps")}
-    cut = {name: value for name, value in cut.items() if value is not None}
+    options = {name: value for name, value in vars(args).items() if value is not None}
+    inputs = {name: options[name] for name in ("size", "mean", "std") if name in options}
+    clips = {name: options[name] for name in ("frames", "stride", "fps") if name in options}
     if args.out.resolve() == args.source.resolve():
         parser.error(f"--out must be another file than the source, got {args.out}")
-    if (inputs or cut) and args.to != "ours":
-        flags = ", ".join(f"--{name}" for name in (*inputs, *cut))
+    if (inputs or clips) and args.to != "ours":
+        flags = ", ".join(f"--{name}" for name in (*inputs, *clips))
         parser.error(f"files of {args.to} do not record their input: drop {flags}")
     try:
         encoder, unused = weight_files.read_weights(args.source, args.prefix, args.step)
         encoder = replace(encoder, augment=replace(encoder.augment, **inputs))
-        if cut:
-            sampling = replace(encoder.sampling or Sampling(), **cut)
+        if clips:
+            sampling = replace(encoder.sampling or Sampling(), **clips)
             encoder = replace(encoder, sampling=sampling)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         weight_files.write_weights(args.out, encoder, args.to)
