@@ -41,8 +41,8 @@ def read_single_value(name: str, feature: str, features: dict, *kinds: type) -> 
     """Return the only value of a feature; raises `ValueError` with the name of the record."""
     values = features.get(feature, [])
     if len(values) != 1 or not isinstance(values[0], kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{name}: {feature} must be one {wanted}, got {values!r:.99}")
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name}: {feature} must be one {expected}, got {values!r:.99}")
     return values[0]
 
 

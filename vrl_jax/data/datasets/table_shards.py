@@ -87,11 +87,11 @@ class _Tables(Listed):
         classes, labels = {}, [{} for _ in ids]
         for position, column in enumerate(self._label_columns()):
             label = column if position else "class"
-            known = self._find_classes(column, position, list(chain(*tables.values())))
+            numbering = self._find_classes(column, position, list(chain(*tables.values())))
             stored = [value for table in tables[part] for value in table.labels[column]]
             cite = functools.partial(_cite_row, media, ids)
-            if numbers := known.number_labels(stored, cite):
-                classes[label] = known.names
+            if numbers := numbering.number_labels(stored, cite):
+                classes[label] = numbering.names
                 for row, number in zip(labels, numbers, strict=True):
                     row[label] = number
         return VideoList(tuple(map(Video, ids, media, labels)), classes, self.mirror_safe)
