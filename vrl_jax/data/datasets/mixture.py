@@ -128,7 +128,7 @@ class VideoMixture:
 
     def __len__(self) -> int:
         """Return the number of videos of all data sets."""
-        return self._ends()[-1]
+        return self.bounds()[-1]
 
     def __getitem__(self, index: int) -> Video:
         """Return video `index`."""
@@ -140,13 +140,17 @@ class VideoMixture:
         """Return a short, stable name: grain prints it in its errors."""
         return f"VideoMixture({', '.join(share.name for share in self.shares)})"
 
+    def bounds(self) -> list[int]:
+        """Return the index of the first video of each data set, then the number of all videos."""
+        return list(itertools.accumulate(map(len, self.parts), initial=0))
+
     def find_part(self, index: int) -> tuple[int, int, int]:
         """Return the number of the data set of a video, and its first and last index + 1."""
-        ends = self._ends()
-        if not 0 <= index < ends[-1]:
-            raise IndexError(f"index must be 0 to {ends[-1] - 1}, got {index}")
-        number = bisect.bisect_right(ends, index)
-        return number, ends[number] - len(self.parts[number]), ends[number]
+        bounds = self.bounds()
+        if not 0 <= index < bounds[-1]:
+            raise IndexError(f"index must be 0 to {bounds[-1] - 1}, got {index}")
+        number = bisect.bisect_right(bounds, index) - 1
+        return number, bounds[number], bounds[number + 1]
 
     def adapt_sampling(self, index: int, sampling: Sampling) -> Sampling:
         """Return the sampling of a video in a run."""
@@ -173,6 +177,3 @@ class VideoMixture:
             counts.append(draws - rest)
             draws, remaining = rest, remaining - weight
         return counts
-
-    def _ends(self) -> list[int]:
-        return list(itertools.accumulate(map(len, self.parts)))

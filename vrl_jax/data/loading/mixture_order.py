@@ -3,7 +3,6 @@
 Nothing here imports JAX.
 """
 
-import itertools
 import sys
 
 import grain
@@ -25,8 +24,7 @@ class MixtureOrder:
 
     def __init__(self, mixture: VideoMixture, seed: int) -> None:
         self._mixture = mixture
-        ends = itertools.accumulate(map(len, mixture.parts))
-        self._starts = [end - len(part) for end, part in zip(ends, mixture.parts, strict=True)]
+        self._starts = mixture.bounds()[:-1]
         self._orders = [
             grain.MapDataset.range(len(part)).shuffle(_mix_seed(seed, number)).repeat(None)
             for number, part in enumerate(mixture.parts)
