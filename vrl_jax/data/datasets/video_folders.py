@@ -68,8 +68,10 @@ class ClassFolders(Listed):
         other = root / (self.train_folder if part == "test" else self.test_folder)
         contents = {folder: list_contents(folder) for folder in list_folders(split)}
         folders = [folder for folder, inside in contents.items() if inside.videos]
-        unlabelled = [] if folders else list_contents(split).videos
-        left_out, misplaced = _describe_left_out(split, contents, labelled=not unlabelled)
+        above = list_contents(split)
+        unlabelled = [] if folders else above.videos
+        above = above._replace(videos=[]) if unlabelled else above
+        left_out, misplaced = _describe_left_out(split, above, contents)
         if left_out and (folders or (unlabelled and not misplaced)):
             warn_once(f"{split}: left out {left_out}")
         if unlabelled and not misplaced:
@@ -94,10 +96,11 @@ class ClassFolders(Listed):
 
     def _find_split(self, root: AnyPath, part: str) -> AnyPath:
         """Return the folder of a part; raises `MissingPart` or `ValueError` if there is none."""
-        key, folders = f"{part}_folder", list_folders(root)
+        key = f"{part}_folder"
         split, error = root / getattr(self, key), part_error(self, key)
         if is_folder(split):
             return split
+        folders = list_folders(root)
         whole = part == "train" and error is MissingPart and not is_folder(root / self.test_folder)
         if whole and any(has_videos(folder) for folder in (root, *folders)):
             return root
@@ -262,12 +265,15 @@ def _class_name(folder: AnyPath) -> str:
 
 
 def _describe_left_out(
-    split: AnyPath, contents: dict[AnyPath, Contents], labelled: bool = True
+    split: AnyPath, above: Contents, contents: dict[AnyPath, Contents]
 ) -> tuple[str, int]:
-    """Return what a split has besides its videos, "" for nothing, and the videos among that."""
-    above = list_contents(split)
-    if not labelled:
-        above = above._replace(videos=[])
+    """Return what a split has besides its videos, "" for nothing, and the videos among that.
+
+    Args:
+      split: the folder.
+      above: what is in the folder itself, without videos that are of the split.
+      contents: what is in each of its subfolders.
+    """
     frames, below = [], []
     for folder, inside in contents.items():
         for name in inside.folders:
