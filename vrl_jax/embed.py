@@ -127,16 +127,18 @@ def _add_parts(
     per_clip: bool,
 ) -> None:
     """Encode the remaining videos, one part per batch."""
-    batch, encode = protocol.batch, compile_encoder(model, lambda features: features.clip)
+    batch = protocol.batch
+    done = min(len(parts) * batch, len(source))
+    if done == len(source):
+        return
     widths = {"features": model.encoder.dim}
     if model.parts:
         side = model.augment.size
         parts_widths = model.parts.widths((1, protocol.sampling.frames, side, side, 3))
         widths |= {f"part_{name}": width for name, width in parts_widths.items()}
         encode = compile_with_parts(model)
-    done = min(len(parts) * batch, len(source))
-    if done == len(source):
-        return
+    else:
+        encode = compile_encoder(model, lambda features: features.clip)
     videos = tuple(source[number] for number in range(done, len(source)))
     batches = eval_batches(
         VideoList(videos, source.classes),
