@@ -169,8 +169,8 @@ def test_one_frame_does_not_reveal_which_grating_moves(standing):
     ])  # fmt: skip
     rng, sizes = np.random.default_rng(0), []
     for _ in range(400):
-        phases, levels = map(tuple, rng.random((2, 4)).tolist())
-        frame = wave_patterns.draw_gratings(phases, levels, 0, 1.0, standing, np.array([9]), grid)
+        gratings = wave_patterns.Gratings(*map(tuple, rng.random((2, 4)).tolist()), standing)
+        frame = wave_patterns.draw_gratings(gratings, 0, 1.0, np.array([9]), grid)
         sizes.append(np.abs((frame * waves).mean((1, 2))))
     moving, resting = np.sort(sizes, axis=0).T  # of two distributions, all quantiles agree
     assert np.abs(moving - resting).mean() < 0.05 * resting.mean()

@@ -11,31 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vrl_jax.data.datasets import wave_patterns
+from vrl_jax.data.datasets.wave_patterns import Drift, Gratings
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross", "diamond", "bar", "heart")
 SPEED = 0.06  # per frame, as a fraction of the canvas side
 TURN = 0.12  # radius of circles and half-length of shuttles, as a fraction of the canvas side
 SHAPES_EFFECT = 0.073  # root mean square change of a pixel by a moving shape, at 32 x 32
 SHUTTLE = math.tau * SPEED / (4 * TURN)  # radians per frame at speed 1
-
-
-@dataclass(frozen=True)
-class Gratings:
-    """Parameters of the gratings of a video, see `wave_patterns.draw_gratings`."""
-
-    phases: tuple[float, ...]
-    levels: tuple[float, ...]
-    standing: bool
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Parameters of the drift of a video, see `wave_patterns.draw_drift`."""
-
-    kind: int
-    strength: float
-    rate: float
-    phase: float
 
 
 @dataclass(frozen=True)
@@ -107,7 +89,10 @@ def render_frames(
     ink = _colour(scene.hues[0], 0.9) * _texture(scene.static, u, v)[..., None]
     picture = _backdrop(scene, *_pixels(size)) * (1 - cover) + ink * cover
     if resting:
-        picture = 0.5 + 0.6 * (picture - 0.5) + _draw_gratings(scene, frames, size)[..., None]
+        moving = wave_patterns.draw_gratings(
+            scene.gratings, scene.dynamic, scene.speed, frames, _pixels(size)
+        )
+        picture = 0.5 + 0.6 * (picture - 0.5) + moving[..., None]
     if scene.drift:
         picture = _mix_drift(picture, scene, frames, size)
     return np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
@@ -123,19 +108,13 @@ def render_mask(
     return np.repeat(np.round(255 * cover).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def _draw_gratings(scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]) -> np.ndarray:
-    phases, levels, standing = scene.gratings.phases, scene.gratings.levels, scene.gratings.standing
-    motion, grid = scene.dynamic, _pixels(size)
-    return wave_patterns.draw_gratings(phases, levels, motion, scene.speed, standing, frames, grid)
-
-
 def _mix_drift(
     picture: np.ndarray, scene: Scene, frames: Int[np.ndarray, "t"], size: tuple[int, int]
 ) -> np.ndarray:
     """Add the drift; all contrasts shrink to make room for it, so that nothing is clipped."""
     drift, gratings = scene.drift, scene.gratings
     effect = wave_patterns.motion_effect(gratings.standing) if gratings else SHAPES_EFFECT
-    pattern = wave_patterns.draw_drift(drift.kind, drift.rate, drift.phase, frames, _pixels(size))
+    pattern = wave_patterns.draw_drift(drift, frames, _pixels(size))
     change = picture - 0.5 + drift.strength * effect * pattern
     return 0.5 + change / (1 + drift.strength)
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from vrl_jax import check
 from vrl_jax.data.datasets import wave_patterns
-from vrl_jax.data.datasets.scene_rendering import SHAPES, SHUTTLE, Drift, Gratings, Scene
+from vrl_jax.data.datasets.scene_rendering import SHAPES, SHUTTLE, Scene
+from vrl_jax.data.datasets.wave_patterns import Drift, Gratings
 from vrl_jax.data.video_dataset import Video
 
 MOTIONS = (

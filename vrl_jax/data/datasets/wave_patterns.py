@@ -8,6 +8,7 @@ Nothing here imports JAX.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -45,37 +46,66 @@ DRIFTS = (
 DRIFT_RATES = 0.1, 0.25  # radians per frame, slower than every motion
 
 
+@dataclass(frozen=True)
+class Gratings:
+    """The four gratings of a video.
+
+    Attributes:
+      phases: phase of each grating, in turns.
+      levels: of standing gratings, where in its cycle each is, in turns.
+      standing: the moving grating swells in place; else it travels.
+    """
+
+    phases: tuple[float, ...]
+    levels: tuple[float, ...]
+    standing: bool
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The slow change of a video.
+
+    Attributes:
+      kind: an index of `DRIFTS`.
+      strength: amplitude relative to that of the motion, in effect on pixels.
+      rate: radians per frame.
+      phase: in turns.
+    """
+
+    kind: int
+    strength: float
+    rate: float
+    phase: float
+
+
 def draw_gratings(
-    phases: tuple[float, ...],
-    levels: tuple[float, ...],
+    gratings: Gratings,
     motion: int,
     speed: float,
-    standing: bool,
     frames: Int[np.ndarray, "t"],
     grid: tuple[np.ndarray, np.ndarray],
 ) -> Float[np.ndarray, "t h w"]:
     """Draw four gratings, of which one moves; no single frame reveals which.
 
     Args:
-      phases: phase of each grating, in turns.
-      levels: of standing gratings, where in its cycle each is, in turns.
+      gratings: their phases, and whether they stand.
       motion: class of the motion: an index of `TRAVELLING`, or of `STANDING`.
       speed: factor of the rate.
-      standing: the moving grating swells in place; else it travels.
       frames: their numbers.
       grid: coordinates of pixels, a row of x and a column of y, in canvas sides.
     """
     moving, variant = divmod(motion, 2)
-    turn = speed * (STANDING_RATES[variant] if standing else TRAVELLING_RATE) * frames
+    rate = STANDING_RATES[variant] if gratings.standing else TRAVELLING_RATE
+    turn = speed * rate * frames
     total = np.zeros((len(frames), 1, 1), np.float32)
-    for number, direction in enumerate(DIRECTIONS):
+    for number, (direction, phase) in enumerate(zip(DIRECTIONS, gratings.phases, strict=True)):
         moves = turn * (number == moving)
-        if standing:
-            weight = np.cos(moves + math.tau * levels[number])[:, None, None]
-            total = total + weight * _grating(direction, phases[number], np.zeros(1), grid)
+        if gratings.standing:
+            weight = np.cos(moves + math.tau * gratings.levels[number])[:, None, None]
+            total = total + weight * _grating(direction, phase, np.zeros(1), grid)
         else:
             sign = -1 if variant else 1
-            total = total + _grating(direction, phases[number], sign * moves, grid)
+            total = total + _grating(direction, phase, sign * moves, grid)
     return (AMPLITUDE * total).astype(np.float32)
 
 
@@ -85,11 +115,7 @@ def motion_effect(standing: bool) -> float:
 
 
 def draw_drift(
-    drift: int,
-    rate: float,
-    phase: float,
-    frames: Int[np.ndarray, "t"],
-    grid: tuple[np.ndarray, np.ndarray],
+    drift: Drift, frames: Int[np.ndarray, "t"], grid: tuple[np.ndarray, np.ndarray]
 ) -> Float[np.ndarray, "t _ _ _"]:
     """Draw a slow change of the whole frame with root mean square 1 over space and a long time.
 
@@ -97,23 +123,21 @@ def draw_drift(
     left side against its right one; both swell and wane. A turn of hue changes color alone.
 
     Args:
-      drift: an index of `DRIFTS`.
-      rate: radians per frame.
-      phase: in turns.
+      drift: its kind, rate and phase; the strength is not applied.
       frames: their numbers.
       grid: coordinates of pixels, a row of x and a column of y, in canvas sides.
     """
-    turn = rate * frames
-    if drift < 4:
-        axis, sign = DIRECTIONS[drift // 2], -1 if drift % 2 else 1
-        pattern = _grating(axis, phase, sign * turn, grid)[..., None]
-    elif drift < 6:
+    kind, phase, turn = drift.kind, drift.phase, drift.rate * frames
+    sign = -1 if kind % 2 else 1
+    if kind < 4:
+        pattern = _grating(DIRECTIONS[kind // 2], phase, sign * turn, grid)[..., None]
+    elif kind < 6:
         swell = np.cos(turn + math.tau * phase)[:, None, None, None]
-        side = np.cos(math.pi * grid[0]) * math.sqrt(2) if drift == 5 else np.ones((1, 1))
+        side = np.cos(math.pi * grid[0]) * math.sqrt(2) if kind == 5 else np.ones((1, 1))
         pattern = swell * side[..., None]
     else:
         hues = math.tau * (np.arange(3) / 3 + phase)
-        pattern = np.cos((-1 if drift % 2 else 1) * turn[:, None] - hues)[:, None, None, :]
+        pattern = np.cos(sign * turn[:, None] - hues)[:, None, None, :]
     return (math.sqrt(2) * pattern).astype(np.float32)
 
 
