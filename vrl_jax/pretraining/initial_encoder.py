@@ -6,9 +6,10 @@ from typing import Any
 import jax
 
 from vrl_jax import pretrained
+from vrl_jax.evaluation.eval_protocol import match_pretrained_input
 from vrl_jax.experiment import Experiment
 
-KEPT = ("dtype", "remat", "conv")  # how an encoder is computed, not what
+EXECUTION = ("dtype", "remat", "conv")  # fields: how an encoder is computed, not what
 
 
 def load_init(experiment: Experiment) -> tuple[Experiment, dict[str, Any] | None]:
@@ -24,16 +25,14 @@ def load_init(experiment: Experiment) -> tuple[Experiment, dict[str, Any] | None
     model = pretrained.load(experiment.init)
     if not model.count_parameters():
         raise ValueError(f"init must have weights to train, got the function {experiment.init}")
-    kept = {
+    execution = {
         name: getattr(experiment.encoder, name)
-        for name in KEPT
+        for name in EXECUTION
         if hasattr(experiment.encoder, name) and hasattr(model.encoder, name)
     }
-    names = ("mean", "std", "subtract_background")
-    normalization = {name: getattr(model.augment, name) for name in names}
     resolved = replace(
         experiment,
-        encoder=replace(model.encoder, **kept),
-        augment=replace(experiment.augment, **normalization),
+        encoder=replace(model.encoder, **execution),
+        augment=match_pretrained_input(experiment.augment, model.augment),
     )
     return resolved, jax.device_get(model.variables)
