@@ -219,7 +219,7 @@ def pool_to_grid(features: Features, cells: int) -> Float[Array, "*b t d"]:
         raise ValueError(
             f"grid must be at most {min(height, width)}, the shorter side of the map, got {cells}"
         )
-    bins = _bins(height, cells), _bins(width, cells)
+    bins = average_bins(height, cells), average_bins(width, cells)
     x = jnp.einsum("...hwc,yh,xw->...yxc", x, *bins, precision="highest")
     return x.reshape(*x.shape[:-3], -1)
 
@@ -235,13 +235,16 @@ def pool_to_segments(frames: Float[Array, "*b t d"], segments: int) -> Float[Arr
     """
     if segments > frames.shape[-2]:
         raise ValueError(f"segments must be at most {frames.shape[-2]}, the frames, got {segments}")
-    weights = _bins(frames.shape[-2], segments)
+    weights = average_bins(frames.shape[-2], segments)
     means = jnp.einsum("...td,st->...sd", frames.astype(jnp.float32), weights, precision="highest")
     return means.reshape(*means.shape[:-2], -1)
 
 
-def _bins(length: int, cells: int) -> Float[Array, "cells length"]:
-    """Return weights that average an axis over `cells` intervals of nearly equal length."""
+def average_bins(length: int, cells: int) -> Float[Array, "cells length"]:
+    """Return weights that average an axis over `cells` intervals of nearly equal length.
+
+    Where `length` is not a multiple of `cells`, neighbouring intervals share a position.
+    """
     low, position = jnp.arange(cells)[:, None] * length, jnp.arange(length) * cells
     inside = (position + cells > low) & (position < low + length)
     return inside / inside.sum(1, keepdims=True)

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from vrl_jax import check
+from vrl_jax.encoders.layers import average_bins
 from vrl_jax.probes.classifier_heads import AttentiveHead
 
 Grid = tuple[int, int, int]
@@ -57,14 +58,8 @@ def average_to_grid(features: Float[Array, "b t h w d"], grid: Grid) -> Float[Ar
     """
     for axis, most in enumerate(grid, start=1):
         count = features.shape[axis]
-        cells = min(count, most)
-        share = np.zeros((count, cells), np.float32)
-        for cell in range(cells):
-            share[cell * count // cells : -(-(cell + 1) * count // cells), cell] = 1
-        share = jnp.asarray(share / share.sum(0))
-        features = jnp.tensordot(
-            features.astype(jnp.float32), share, (axis, 0), precision="highest"
-        )
+        bins = average_bins(count, min(count, most))
+        features = jnp.tensordot(features.astype(jnp.float32), bins, (axis, 1), precision="highest")
         features = jnp.moveaxis(features, -1, axis)
     return features.reshape(*features.shape[:2], -1, features.shape[-1])
 
