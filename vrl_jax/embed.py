@@ -48,6 +48,7 @@ from vrl_jax.evaluation.encode_videos import (
 from vrl_jax.evaluation.result_stamp import describe_model
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes import feature_file
+from vrl_jax.probes.feature_bank import split_columns
 from vrl_jax.train.compilation import enable_cache
 
 NOT_FINITE = "its features are not finite: the encoder has diverged, or a value overflows"
@@ -160,8 +161,7 @@ def _add_parts(
                 features[row], reasons[row] = np.nan, remote_paths.to_text(reason)
             for row in np.flatnonzero(~np.isfinite(features).reshape(count, -1).all(-1)):
                 reasons[row] = reasons[row] or NOT_FINITE
-            columns = np.split(features, np.cumsum(list(widths.values()))[:-1], axis=-1)
-            parts.add(**dict(zip(widths, columns, strict=True)), unreadable=reasons.astype(str))
+            parts.add(**split_columns(features, widths), unreadable=reasons.astype(str))
             progress.update(count)
 
 

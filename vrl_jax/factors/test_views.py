@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped, UInt8
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.factors import frame_order, pixel_baselines, scuba, units
 from vrl_jax.factors.frame_order import ViewFeatures
-from vrl_jax.probes.feature_bank import extract_features
+from vrl_jax.probes.feature_bank import extract_features, split_columns
 
 Clips = UInt8[np.ndarray, "m t h w 3"]
 Batch = Mapping[str, Any]
@@ -116,11 +116,10 @@ class ViewExtractor:
             views["tokens/ordered"] = encoded[:, stop - self.tokens : stop]
         if callback:
             callback(encoded[:, stop:])
-        parts = []
-        if self.parts is not None:
-            parts = np.split(self.parts(clips), np.cumsum(list(self.widths.values()))[:-1], axis=1)
-        named = zip(self.widths, parts, strict=True)
-        return views | {f"part/{name}": part for name, part in named}
+        if self.parts is None:
+            return views
+        parts = split_columns(self.parts(clips), self.widths)
+        return views | {f"part/{name}": part for name, part in parts.items()}
 
     def _on_other_backgrounds(
         self, clips: Clips, masks: Clips, stills: Clips, still_masks: Clips | None = None
@@ -168,11 +167,10 @@ class ViewExtractor:
         bank = extract_features(
             encode, _concatenate_clips(streams), dataset, rows=self.rows, hosts=self.hosts
         )
-        parts = np.split(bank.features, np.cumsum(list(widths.values()))[:-1], axis=1)
         unreadable = bank.unreadable
         if self.hosts > 1:
             unreadable = multihost_utils.process_allgather(unreadable).any(0)
-        return ViewFeatures(dict(zip(widths, parts, strict=True)), bank.labels, unreadable)
+        return ViewFeatures(split_columns(bank.features, widths), bank.labels, unreadable)
 
     def _gather(self, rows: Shaped[np.ndarray, "m d"]) -> Shaped[np.ndarray, "_ d"]:
         """Return the rows of all hosts, host after host, as `encode` does."""

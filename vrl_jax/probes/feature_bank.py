@@ -29,6 +29,14 @@ class FeatureBank(NamedTuple):
         return FeatureBank(self.features[mask], labels, self.unreadable[mask])
 
 
+def split_columns(
+    rows: Float[np.ndarray, "... d"], widths: Mapping[str, int]
+) -> dict[str, Float[np.ndarray, "... _"]]:
+    """Return parts that stand side by side in the last axis, by the names of their widths."""
+    ends = np.cumsum(list(widths.values()))[:-1]
+    return dict(zip(widths, np.split(rows, ends, axis=-1), strict=True))
+
+
 def extract_features(
     encode: Callable[[UInt8[np.ndarray, "m t h w 3"]], Float[np.ndarray, "_ d"]],
     batches: Iterable[Mapping[str, Any]],

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vrl_jax.probes.feature_bank import FeatureBank
+from vrl_jax.probes.feature_bank import FeatureBank, split_columns
 from vrl_jax.probes.probe_suite import ProbeSuite, run_probes
 from vrl_jax.probes.result_files import Result
-
-FEATURES = "features"  # the name of the encoder's own features among the parts
 
 
 def split_bank(bank: FeatureBank, widths: Mapping[str, int]) -> dict[str, FeatureBank]:
@@ -24,9 +22,8 @@ def split_bank(bank: FeatureBank, widths: Mapping[str, int]) -> dict[str, Featur
       bank: the features.
       widths: width of each part, by name.
     """
-    ends = np.cumsum(list(widths.values()))[:-1]
-    parts = np.split(bank.features, ends, axis=1)
-    return {name: bank._replace(features=part) for name, part in zip(widths, parts, strict=True)}
+    parts = split_columns(bank.features, widths)
+    return {name: bank._replace(features=part) for name, part in parts.items()}
 
 
 def probe_parts(
