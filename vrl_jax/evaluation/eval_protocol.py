@@ -38,6 +38,11 @@ class EvalInput:
     def __post_init__(self):
         check.at_least(1, size=self.size, resize=min(self.resize))
 
+    @property
+    def view_shape(self) -> tuple[int, ...]:
+        """Shape of one crop of one clip, (1, t, s, s, 3)."""
+        return (1, self.sampling.frames, self.size, self.size, 3)
+
 
 @dataclass(frozen=True)
 class TrainInput:

@@ -31,6 +31,7 @@ from vrl_jax.train import provenance
 from vrl_jax.train.checkpoint import list_steps
 from vrl_jax.train.quarantine import Quarantine, open_quarantine
 from vrl_jax.train.workdir import Workdir
+from vrl_jax.types import Features
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,15 @@ class EvalTask:
         """Return the clip features f32[b d] of views f32[b t h w 3]."""
         return self.model.encoder.module().apply(variables, views, False).clip
 
+    def feature_shapes(self) -> Features:
+        """Return the shapes of the features of one clip; nothing is computed."""
+        encoder = self.model.encoder.module()
+        return jax.eval_shape(
+            lambda variables, views: encoder.apply(variables, views, False),
+            self.model.variables,
+            jax.ShapeDtypeStruct(self.input.view_shape, "float32"),
+        )
+
     def bank(self, apply: Callable[..., jax.Array], weights: Any, part: str) -> FeatureBank:
         """Return `apply(weights, views)` of a part's videos, averaged over crops and clips."""
         source = self.test if part == "test" else self.train
@@ -125,9 +135,7 @@ class EvalTask:
 
     def part_widths(self) -> dict[str, int]:
         """Return the widths of the method's parts by name; empty where none were loaded."""
-        if self.model.parts is None:
-            return {}
-        return self.model.parts.widths((1, self.input.sampling.frames, *2 * (self.input.size,), 3))
+        return self.model.parts.widths(self.input.view_shape) if self.model.parts else {}
 
     def part_banks(self, part: str) -> dict[str, FeatureBank]:
         """Return the parts that the method makes of the videos of "train" or "test", by name."""

@@ -202,7 +202,7 @@ class OnlineProbes:
     def _probe_parts(self, state: TrainState, init: str = "") -> list[Result]:
         """Return what the parts hold in all videos, if they are to be probed; see `leakage`."""
         parts = self._parts(state)
-        if parts is None or self.nothing:
+        if parts is None:
             return []
         if self._encode_parts is None:
 
@@ -210,12 +210,7 @@ class OnlineProbes:
                 return parts.joined(weights, center_view(clips, self._experiment.augment))
 
             self._encode_parts = compile_sharded(joined, self._mesh)
-        config, side, frames = (
-            self._experiment.evaluate,
-            self._input.size,
-            self._input.sampling.frames,
-        )
-        widths = parts.widths((1, frames, side, side, 3))
+        config, widths = self._experiment.evaluate, parts.widths(self._input.view_shape)
         encode = functools.partial(self._encode_parts, parts.weights)
 
         def banks(part: str, source: VideoDataset) -> dict[str, FeatureBank]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -92,21 +91,14 @@ class Attentive(ClassifierEval):
     def check(self, task: EvalTask) -> None:
         """Raise `ValueError` for a stage that the encoder lacks, or heads that it cannot have."""
         super().check(task)
-        size, frames = self.test.size, self.test.sampling.frames
-        clip = jax.ShapeDtypeStruct((1, frames, size, size, 3), jnp.float32)
-        encoder = task.model.encoder.module()
-        features = jax.eval_shape(
-            lambda variables, clip: encoder.apply(variables, clip, False),
-            task.model.variables,
-            clip,
-        )
-        count = len(features.stages)
+        stages = task.feature_shapes().stages
+        count = len(stages)
         if not -count <= self.stage < count:
             raise ValueError(
                 f"protocol.stage must lie in [{-count}, {count - 1}], since the encoder has "
                 f"{count} feature maps, got {self.stage}"
             )
-        width = features.stages[self.stage].shape[-1]
+        width = stages[self.stage].shape[-1]
         if not self.width and width % self.heads:
             raise ValueError(
                 f"protocol.heads must divide the width of the tokens, {width}, got {self.heads}: "

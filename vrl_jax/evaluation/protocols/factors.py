@@ -1,5 +1,6 @@
 """Appearance and motion in the features of a frozen encoder, see `vrl_jax.factors`."""
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,6 @@ from vrl_jax.probes.attentive_probe import average_to_grid
 from vrl_jax.probes.probe_suite import check_group
 from vrl_jax.probes.result_files import Result
 from vrl_jax.train.sharding import any_process
-from vrl_jax.types import Features
 
 MIN_FRAMES = 5  # frame vectors of a clip that an operator and its forecast need
 
@@ -102,10 +102,11 @@ class Factors(FactorConfig):
             masks = scuba.load_masks(self.masks, test)
         else:
             masks = test.masks() if hasattr(test, "masks") else None
-        widths = self._layer_widths(task) if self.layers else None
-        tokens = self._token_shapes(task) if widths and self.attentive.steps else None
-        frames = _shape_features(task).frames.shape[1:]
-        frames = frames if frames[0] >= MIN_FRAMES else None
+        stamp, shapes = task.stamp("features"), task.feature_shapes()
+        stages = {f"stage {number}": stage for number, stage in enumerate(shapes.stages)}
+        widths = {name: stage.shape[-1] for name, stage in stages.items()} if self.layers else None
+        tokens = self._token_shapes(stages) if self.attentive.steps else None
+        frames = shapes.frames.shape[1:] if shapes.frames.shape[1] >= MIN_FRAMES else None
         summary = factor_report.report_factors(
             task.compile(self._encoder(task, frames), task.model.variables),
             batches,
@@ -114,7 +115,7 @@ class Factors(FactorConfig):
             rows=task.evaluation.batch,
             hosts=jax.process_count(),
             config=self,
-            stamp=task.stamp("features"),
+            stamp=stamp,
             frames=frames,
             parts=self._parts(task),
             widths=task.part_widths(),
@@ -126,7 +127,7 @@ class Factors(FactorConfig):
         if not jax.process_index():
             atomic_files.write_npz(task.folder / "factors.npz", summary.arrays, compress=True)
             if widths:
-                layers = {**task.stamp("features"), "layers": list(widths)}
+                layers = {**stamp, "layers": list(widths)}
                 layers |= {"skipped": summary.skipped, "results": summary.layers}
                 atomic_files.write_text(task.folder / "layers.json", json.dumps(layers, indent=1))
         unreadable = {part: int(any_process(flags).sum()) for part, flags in failures.items()}
@@ -140,18 +141,12 @@ class Factors(FactorConfig):
         parts = task.model.parts
         return parts and task.compile(parts.joined, parts.weights)
 
-    def _layer_widths(self, task: EvalTask) -> dict[str, int]:
-        """Return the width of each feature map by name."""
-        stages = _shape_features(task).stages
-        return {f"stage {number}": stage.shape[-1] for number, stage in enumerate(stages)}
-
-    def _token_shapes(self, task: EvalTask) -> dict[str, tuple[int, int, int]]:
+    def _token_shapes(
+        self, stages: dict[str, jax.ShapeDtypeStruct]
+    ) -> dict[str, tuple[int, int, int]]:
         """Return the shape (t, s, d) of the tokens of each feature map, averaged to a grid."""
-        shapes = jax.eval_shape(
-            lambda stages: [average_to_grid(stage, self.attentive.grid) for stage in stages],
-            _shape_features(task).stages,
-        )
-        return {f"stage {number}": shape.shape[1:] for number, shape in enumerate(shapes)}
+        average = functools.partial(average_to_grid, grid=self.attentive.grid)
+        return {name: jax.eval_shape(average, stage).shape[1:] for name, stage in stages.items()}
 
     def _encoder(self, task: EvalTask, frames: tuple[int, int] | None) -> Callable[..., jax.Array]:
         """Return the function of variables and views to all features of a clip, side by side.
@@ -173,12 +168,3 @@ class Factors(FactorConfig):
             return jnp.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
         return encode
-
-
-def _shape_features(task: EvalTask) -> Features:
-    """Return the shapes of the features of one clip."""
-    encoder, size = task.model.encoder.module(), task.input.size
-    views = jax.ShapeDtypeStruct((1, task.input.sampling.frames, size, size, 3), "float32")
-    return jax.eval_shape(
-        lambda variables, views: encoder.apply(variables, views, False), task.model.variables, views
-    )

@@ -58,7 +58,7 @@ class Probes(ProbeSuite):
         train = test if self.group else task.features("train")
         stamp = task.stamp("features", train=train, test=test)
         results = run_probes(train, test, task.test.classes, self, stamp)
-        if task.part_widths():
+        if task.model.parts:
             test = task.part_banks("test")
             train = test if self.group else task.part_banks("train")
             results += leakage.probe_parts(train, test, task.test.classes, self, stamp)
