@@ -7,6 +7,7 @@ continues.
 
 import shutil
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 
@@ -15,9 +16,9 @@ from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.datasets.class_names import warn_about_untrained
 from vrl_jax.data.datasets.mixture import Mixture
 from vrl_jax.data.remote_paths import AnyPath
-from vrl_jax.data.video_dataset import Splits, check_disjoint
+from vrl_jax.data.video_dataset import Splits, VideoDataset, check_disjoint
 from vrl_jax.evaluation.eval_config import Evaluation
-from vrl_jax.evaluation.eval_protocol import find_deviations
+from vrl_jax.evaluation.eval_protocol import EvalProtocol, find_deviations
 from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.neighbour_gallery import GALLERY
 from vrl_jax.evaluation.train_subset import TrainSubset
@@ -29,6 +30,24 @@ from vrl_jax.train import provenance, sharding
 from vrl_jax.train.workdir import open_workdir
 
 UNTRAINED = "untrained"
+
+
+class OpenSplit(NamedTuple):
+    """The videos of a split, which all encoders and draws share.
+
+    Attributes:
+      number: of the official split; 0 where there is none.
+      data: the data set.
+      protocol: the protocol, adapted to the videos.
+      train: training videos; the test videos where groups are left out.
+      test: test videos.
+    """
+
+    number: int
+    data: Splits
+    protocol: EvalProtocol
+    train: VideoDataset
+    test: VideoDataset
 
 
 class EvaluationRun:
@@ -52,8 +71,7 @@ class EvaluationRun:
             evaluation = replace(evaluation, encoder=trained.encoder)
         models = [(evaluation.init, trained)] if trained else []
         self._input = test = evaluation.protocol.input_for(trained)
-        has_weights = trained is None or trained.count_parameters()
-        if not trained or (evaluation.untrained and has_weights):
+        if not trained or (evaluation.untrained and trained.count_parameters()):
             augment = replace(trained.augment if trained else Augment(), size=test.size)
             frames, seed = test.sampling.frames, evaluation.seed
             plain = pretrained.init_untrained(evaluation.encoder, augment, frames, seed)
@@ -61,12 +79,9 @@ class EvaluationRun:
         self._evaluation = evaluation
         subset = getattr(evaluation.protocol, "subset", TrainSubset())
         draws = range(subset.draws) if subset else (-1,)
+        splits = [self._open_split(number) for number in evaluation.splits or (0,)]
         self._tasks = [
-            [
-                self._task(init, model, split, draw)
-                for split in evaluation.splits or (0,)
-                for draw in draws
-            ]
+            [self._task(init, model, split, draw) for split in splits for draw in draws]
             for init, model in models
         ]
 
@@ -127,9 +142,9 @@ class EvaluationRun:
         report = write_report(self._workdir.local)
         print(f"report: {self._workdir.path / report.name}")
 
-    def _task(self, init: str, model: Pretrained, split: int, draw: int) -> EvalTask:
-        evaluation, mesh = self._evaluation, sharding.make_mesh()
-        data = replace(evaluation.data, split=split) if split else evaluation.data
+    def _open_split(self, number: int) -> OpenSplit:
+        evaluation = self._evaluation
+        data = replace(evaluation.data, split=number) if number else evaluation.data
         test = data.test()
         protocol = evaluation.protocol.adapt(test)
         train = test if protocol.group else data.train()
@@ -138,6 +153,11 @@ class EvaluationRun:
             raise ValueError(f"an evaluation needs labels, but the {part} videos have none")
         if not (protocol.group or jax.process_index()):
             warn_about_untrained(train, test)
+        return OpenSplit(number, data, protocol, train, test)
+
+    def _task(self, init: str, model: Pretrained, split: OpenSplit, draw: int) -> EvalTask:
+        evaluation, mesh = self._evaluation, sharding.make_mesh()
+        number, data, protocol, train, test = split
         if draw >= 0:
             if protocol.group:
                 raise ValueError(
@@ -146,7 +166,7 @@ class EvaluationRun:
                 )
             train = protocol.subset.draw(train, evaluation.label, draw)
         folder = UNTRAINED if init == UNTRAINED else "trained"
-        folder += f"-split{split}" * (split > 0) + f"-draw{draw}" * (draw >= 0)
+        folder += f"-split{number}" * (number > 0) + f"-draw{draw}" * (draw >= 0)
         task = EvalTask(
             evaluation=evaluation,
             protocol=protocol,
@@ -154,7 +174,7 @@ class EvaluationRun:
             deviations=find_deviations(protocol, evaluation.benchmark_used),
             model=model,
             init=init,
-            split=split,
+            split=number,
             draw=draw,
             train=train,
             test=test,
