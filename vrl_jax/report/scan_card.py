@@ -8,6 +8,7 @@ from typing import NamedTuple
 from vrl_jax import run_files
 
 VERSION = 1
+PIXELS = "pixels"  # the layer of baselines without an encoder
 # The input that an encoder was made for is its own; everything else is the protocol.
 OWN_INPUT = ("resolution", "decoded", "input_mean", "input_std", "background")
 KEYS = ("name", "model", "protocol", "data", "layers", "skipped", "results")
@@ -17,7 +18,7 @@ class LayerResult(NamedTuple):
     """One number of one layer.
 
     Attributes:
-      layer: name of the layer, or "pixels" for a baseline without an encoder.
+      layer: name of the layer, or `PIXELS`.
       name: the measurement, such as "order/reversed".
       label: the predicted label, or what the number is about.
       untrained: whether the encoder has its initial weights.
@@ -59,10 +60,14 @@ class ScanCard(NamedTuple):
     results: list[LayerResult]
 
     @property
+    def shared_protocol(self) -> run_files.Record:
+        """The protocol without the input that the encoder was made for."""
+        return {key: entry for key, entry in self.protocol.items() if key not in OWN_INPUT}
+
+    @property
     def measure(self) -> str:
         """Protocol and data as text; only cards with the same text are comparable."""
-        shared = {key: entry for key, entry in self.protocol.items() if key not in OWN_INPUT}
-        return json.dumps([shared, self.data], sort_keys=True)
+        return json.dumps([self.shared_protocol, self.data], sort_keys=True)
 
     def find_result(
         self, layer: str, name: str, label: str, untrained: bool = False
@@ -86,7 +91,7 @@ def make_card(name: str, files: Mapping[str, Path]) -> run_files.Record:
         {**result, "untrained": part == "untrained" and len(parts) > 1}
         for part, content in parts.items()
         for result in content["results"]
-        if content is first or result["layer"] != "pixels"  # both have the same baselines
+        if content is first or result["layer"] != PIXELS  # both have the same baselines
     ]
     return {"card": VERSION, "name": name, **first, "results": results}
 

@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 from vrl_jax.report import html_page, result_table, svg_plots
 from vrl_jax.report.plot_panels import Group
 from vrl_jax.report.result_table import Grid
-from vrl_jax.report.scan_card import OWN_INPUT, LayerResult, ScanCard
+from vrl_jax.report.scan_card import PIXELS, LayerResult, ScanCard
 from vrl_jax.report.summary_cards import Card
 
-PIXELS = "pixels"
 NOT_SCANNED = ("leakage", "koopman")  # parts of the report on factors that have no layers
 DRAWN = (  # results that a drawing shows, at most as many as there are colours
     *("order/ordered", "attentive/ordered", "order/shuffled", "order/reversed", "order/frozen"),
@@ -102,7 +101,7 @@ def write_comparison(cards: list[ScanCard], out: Path, sort: str = "") -> Path:
             members.sort(key=lambda card: -_last_value(card, name, label))
         title = _describe_data(members[0])
         grid = compare_grid(members, name, label)
-        protocol = {k: v for k, v in members[0].protocol.items() if k not in OWN_INPUT}
+        protocol = members[0].shared_protocol
         stamp = result_table.flatten_dict(protocol | {"data": members[0].data})
         sections += [
             html_page.Section(f"Last layer, {title}", "grid", grid, ""),
