@@ -1,6 +1,6 @@
 """Random subsets of the training videos, for evaluations with few labels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class TrainSubset:
 
     def __bool__(self) -> bool:
         """Return whether videos are left out."""
-        return self != replace(TrainSubset(), seed=self.seed)
+        return bool(self.per_class or self.percent or self.videos)
 
     def draw(self, source: VideoDataset, label: str, number: int) -> VideoDataset:
         """Return the videos of draw `number`, in their order in the data set.
