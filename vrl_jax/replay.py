@@ -128,9 +128,9 @@ def replay_run(path: str, locate: bool = False) -> str:
         saved = Checkpoints(folder.checkpoints, 1, run.identity)
     except ConfigMismatch as error:
         raise ValueError(f"{folder.path} is of earlier settings of the run: delete it") from error
-    with run.workdir, run.checkpoints, saved as kept:
+    with run.workdir, run.checkpoints, saved:
         state = run.program.init()
-        sources = [each for each in (run.checkpoints, kept) if each.latest() is not None]
+        sources = [each for each in (run.checkpoints, saved) if each.latest() is not None]
         if sources:
             state = max(sources, key=Checkpoints.latest).restore(state)
         start = int(state.step)
@@ -139,7 +139,7 @@ def replay_run(path: str, locate: bool = False) -> str:
         replay = find_nonfinite(run, state)
         if replay is None:
             return f"steps {start + 1} to {run.total_steps} are finite"
-        kept.save(replay.before, 0.0)
+        saved.save(replay.before, 0.0)
         batch = folder / "batch.npz"
         atomic_files.write_npz(batch, {"clips": np.asarray(replay.clips)})
         number = int(replay.before.step) + 1
