@@ -69,7 +69,7 @@ def test_a_scan_has_a_page_and_a_card_that_can_be_compared(tmp_path, capsys):
         prefix = result["name"].partition("/")[0]
         if prefix == "koopman":
             continue
-        layer = "pixels" if prefix == "floor" else "stage 1"
+        layer = "" if prefix == "floor" else "stage 1"
         untrained = result["model"]["init"] == "untrained"
         if layer == "stage 1" or not untrained:
             own = card.find_result(layer, result["name"], result["label"], untrained)
@@ -82,4 +82,4 @@ def test_a_scan_has_a_page_and_a_card_that_can_be_compared(tmp_path, capsys):
     argv = ["--compare", str(out / "card.json"), "--sort=order/ordered dynamic", f"--out={page}"]
     scan.main(argv)
     assert "mine, untrained" in page.read_text() and "Last layer, Synthetic" in page.read_text()
-    assert f"scan: {page}" in capsys.readouterr().out
+    assert f"scan: open {page}" in capsys.readouterr().out

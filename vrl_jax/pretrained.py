@@ -279,6 +279,13 @@ def _load_function(path: str) -> Pretrained:
     clips = encoder.input
     source = inspect.getsource(inspect.getmodule(load_function(path)))
     origin = {"function": path, "module": hashlib.sha256(source.encode()).hexdigest()}
+    for name in clips.weights:
+        try:
+            with open(name, "rb") as file:
+                origin[f"weights {name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ValueError(f"weights of {path}: {error}") from error
+    encoder.list_layers()  # fails here if it fails, before any video is read
     return Pretrained(
         encoder=encoder,
         augment=Augment(size=clips.size, mean=clips.mean, std=clips.std),

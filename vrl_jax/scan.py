@@ -1,10 +1,15 @@
 """Scan every layer of an encoder for appearance and motion: `python -m vrl_jax.scan runs/mine`.
 
 The page and the card of an encoder, `scan.html` and `card.json` in `--out`, have for every layer:
-accuracy of a linear probe on each label, with frames in order, shuffled, reversed, held, or one
-frame alone; the arrow of time; accuracy on other backgrounds and with a second, still foreground,
-where there are masks; static, dynamic, joint and residual units; the effective rank. Accuracies
-have 95 % intervals. The encoder without training and pixel baselines are scanned as well.
+accuracy of a linear and an attentive probe on each label, with frames in order, shuffled, reversed,
+held, or one frame alone; the arrow of time; accuracy on other backgrounds and with a second, still
+foreground, where there are masks; static, dynamic, joint and residual units; the effective rank.
+Accuracies have 95 % intervals. Pixel baselines are scanned as well, and the encoder without
+training if this library can initialise it.
+
+The default data are `Synthetic`, 512 rendered videos to train probes on and 512 to test, labelled
+by appearance (static) and by motion (dynamic). --data="Synthetic train_videos=64 test_videos=64"
+is a quick trial.
 
 The encoder is a run's folder, an exported folder, a weights file or a function, "module:name".
 `--untrained=CONFIG` scans the network of a config of pretraining before training. Arguments after
@@ -118,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             page = scan_encoder(evaluation, args.out or Path("runs") / f"scan-{name}", name)
     except (ValueError, VideoError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(f"scan: {page}")
+    print(f"scan: open {page}")
 
 
 def scan_name(encoder: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from vrl_jax import config, pretrained
 from vrl_jax.encoders.external import External, external
+from vrl_jax.evaluation.result_stamp import describe_model
 
 INPUT = {"size": 4, "frames": 6, "stride": 2, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 
@@ -33,6 +34,44 @@ def indivisible(clips):
     return layers(clips)
 
 
+class WithGradient:
+    """A tensor that requires a gradient."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("call detach first")
+
+
+@external(**INPUT, host=True)
+def with_gradient(clips):
+    return {"block1": WithGradient()}
+
+
+@external(**INPUT, host=True)
+def unnamed(clips):
+    return list(layers(clips).values())
+
+
+@external(**INPUT)
+def numpy_in_jax(clips):
+    return layers(np.asarray(clips))
+
+
+@external(**INPUT, host=True)
+def squeezed(clips):
+    return {"block1": clips[0, :, 0]}
+
+
+@external(**INPUT, weights="absent.pt")
+def without_weights(clips):
+    return layers(clips)
+
+
+@external(**INPUT)
+@jax.jit
+def jitted(clips):
+    return layers(clips)
+
+
 def bare(clips):
     return layers(clips)
 
@@ -42,6 +81,7 @@ def test_layers_are_stages_in_their_order(rng, name):
     model = pretrained.load(f"{__name__}:{name}")
     assert (model.sampling.frames, model.sampling.stride, model.augment.size) == (6, 2, 4)
     assert model.count_parameters() == 0 and model.encoder.dim == 12
+    assert model.encoder.list_layers() == ("block10", "block2")
     clips = rng.integers(256, size=(3, 6, 4, 4, 3), dtype=np.uint8)
     features = jax.jit(lambda views: model(views))(model.prepare(clips))
     assert [stage.shape for stage in features.stages] == [(3, 6, 4, 1, 12)] * 2
@@ -59,6 +99,16 @@ def test_layers_are_stages_in_their_order(rng, name):
         ("tests.nowhere:traced", "there is no function tests.nowhere:traced: No module"),
         (f"{__name__}:nothing", "there is no function .*:nothing"),
         (f"{__name__}:bare", "bare must be decorated by vrl_jax.encoders.external.external"),
+        (f"{__name__}:jitted", "jitted must not be jitted: jax.jit sorts the layers by name"),
+        (f"{__name__}:indivisible", "'block10' .* a multiple of times=5, .* b=1, got 1 x 24 x 12"),
+        (f"{__name__}:squeezed", "'block1' of .*squeezed must be b x tokens x d.* got 6 x 4 x 3"),
+        (f"{__name__}:with_gradient", "'block1' of .* is no NumPy array: call detach first"),
+        (f"{__name__}:unnamed", r"unnamed must return layers by name, .* got list"),
+        (
+            f"{__name__}:numpy_in_jax",
+            r"numpy_in_jax, line \d+, failed on clips f32\[1 6 4 4 3\]: Tracer.*host=True",
+        ),
+        (f"{__name__}:without_weights", "weights of .*: .*No such file.* 'absent.pt'"),
     ],
 )
 def test_refuses(path, message):
@@ -66,10 +116,20 @@ def test_refuses(path, message):
         pretrained.load(path)
 
 
-def test_refuses_tokens_that_times_do_not_divide():
-    clips = jnp.zeros((1, 6, 4, 4, 3))
-    module = External(f"{__name__}:indivisible").module()
-    with pytest.raises(ValueError, match="a multiple of times=5, .* got 1 x 24 x 12"):
-        jax.eval_shape(lambda: module.apply({}, clips, False))
+def test_refuses_other_clips_than_the_function_expects():
+    module = External(f"{__name__}:traced").module()
+    with pytest.raises(ValueError, match="expects clips of 6 x 4 x 4, .* got 5 x 4 x 4"):
+        jax.eval_shape(lambda: module.apply({}, jnp.zeros((1, 5, 4, 4, 3)), False))
     with pytest.raises(ValueError, match="step must be None, since .* is a function, got 3"):
         pretrained.load(f"{__name__}:traced", step=3)
+
+
+def test_weights_of_a_function_identify_it(tmp_path, monkeypatch):
+    described = []
+    for content in (b"a", b"b"):
+        (tmp_path / "absent.pt").write_bytes(content)
+        monkeypatch.chdir(tmp_path)
+        described.append(describe_model(pretrained.load(f"{__name__}:without_weights")))
+    assert described[0]["module"] == described[1]["module"]
+    assert described[0]["weights absent.pt"] != described[1]["weights absent.pt"]
+    assert "parameters" not in described[0]

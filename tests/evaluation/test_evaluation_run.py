@@ -298,12 +298,13 @@ def test_a_video_that_cannot_be_read_is_wrong(tmp_path, weights):
 @pytest.mark.slow
 def test_probes_of_pretraining_judge_any_encoder(tmp_path, weights):
     data = Synthetic(train_videos=24, test_videos=16, frames=12)
-    protocol = Probes(ks=(1,), knn=3, test=INPUT)
+    protocol = Probes(ks=(1,), knn=3, test=replace(INPUT, stride=3))
     wanted = evaluation(protocol, init=weights, splits=(), data=data)
     EvaluationRun(wanted, tmp_path / "run", quiet=True)()
     found = read(tmp_path / "run")
     assert {name for name, _ in (s.split("-")[:2] for s in found)} == {"linear", "knn", "retrieval"}
     assert found["linear-dynamic"]["protocol"]["clips"] == 2
+    assert found["linear-dynamic"]["protocol"]["stride"] == 3
     assert found["linear-dynamic"]["protocol"]["name"] == "probe"
 
 

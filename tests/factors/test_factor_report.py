@@ -190,7 +190,7 @@ def test_layers_have_the_results_that_each_would_have_by_itself(reports, reads):
     by_layer = {"stage 0": border, "stage 1": displacement}
     for layer, encode in by_layer.items():
         for (name, label), alone in reports(encode)[0].items():
-            result = layered["pixels" if name.startswith("floor/") else layer, name, label]
+            result = layered["" if name.startswith("floor/") else layer, name, label]
             assert result["value"] == alone["value"], (layer, name, label)
             if "accuracy" in alone["metric"]:
                 low, high = result["interval"]

@@ -20,12 +20,12 @@ def layers(motion, init="runs/a", **protocol):
     ]
     results += [entry("stage 1", "units/static", "restyled", 0.25, "share of units")]
     results += [entry("stage 1", "rank/effective", "clips", 3.5, "effective rank", width=8)]
-    results += [entry("pixels", "floor/motion", "way", 0.6, chance=0.5, interval=[0.5, 0.7])]
+    results += [entry("", "floor/motion", "way", 0.6, chance=0.5, interval=[0.5, 0.7])]
     return {
         "protocol": {"split": "train, test", "clips": 1, "frames": 8, "resolution": "8 x 8"}
         | protocol,
         "model": {"encoder": "Tiny", "parameters": 42, "init": init},
-        "data": {"set": "Synthetic", "test": "abc"},
+        "data": {"set": "Synthetic", "test": "abc", "train_videos": 30, "test_videos": 1000},
         "layers": ["stage 0", "stage 1"],
         "skipped": {"scuba": "there are no masks", "koopman": "no frames"},
         "results": results,
@@ -53,7 +53,7 @@ def test_a_page_has_every_layer_the_untrained_encoder_and_pixels(write_card, tmp
     assert rows == [
         ["stage 0", "70.0 % (60.0 to 70.0)", "—"],
         ["stage 1", "90.0 % (80.0 to 90.0)", "—"],
-        ["pixels", "—", "60.0 % (50.0 to 70.0)"],
+        ["pixels, no encoder", "—", "60.0 % (50.0 to 70.0)"],
         ["stage 0, untrained", "55.0 % (45.0 to 55.0)", "—"],
         ["stage 1, untrained", "50.0 % (40.0 to 50.0)", "—"],
     ]
@@ -63,6 +63,10 @@ def test_a_page_has_every_layer_the_untrained_encoder_and_pixels(write_card, tmp
     page = scan_page.write_scan(card, tmp_path / "scan.html").read_text()
     assert "not measured: scuba (there are no masks)" in page and "koopman" not in page
     assert "Effective rank" in page and "3.5" in page
+    assert "Synthetic, 30 + 1,000 videos, train, test, 1 x 8 frames" in page
+    assert "order: linear probe" in page and "floor: linear probe on pixels" in page
+    assert "Dashed lines" in page and "95 % intervals" in page and "last layer; chance" in page
+    assert "attentive:" not in page and "scuba:" not in page  # not measured
     assert not re.findall(r'(?:src|href)="(?!#|data:)', page)  # offline
 
 
@@ -78,6 +82,8 @@ def test_cards_are_sorted_and_protocols_are_not_mixed(write_card, tmp_path):
     assert names == [["better", "worse", "worse, untrained"], ["other"]]
     assert "stage 0: 95.0 % (85.0 to 95.0)" in tables[0]  # the best layer of the worse encoder
     assert "2 protocols, which are not comparable" in page.read_text()
+    titles = re.findall(r"<h2[^>]*>(Last layer.*?)</h2>", page.read_text(), re.S)
+    assert [title.rpartition(", ")[2] for title in titles] == ["frames 8", "frames 16"]
     assert "better" in scan_page.write_comparison(cards[1:2], page).read_text()
     header, _ = scan_page.compare_grid(cards, "rank/effective", "clips")
     best = "best layer in rank/effective clips"
@@ -91,13 +97,24 @@ def test_cards_are_sorted_and_protocols_are_not_mixed(write_card, tmp_path):
         scan_page.write_comparison(cards, page, "rank")
 
 
+def test_a_function_is_named_and_only_what_was_measured_is_explained(write_card, tmp_path):
+    content = layers((0.7, 0.9))
+    content["model"] = {"encoder": "External", "function": "mine:encode", "init": "mine:encode"}
+    content["results"] = [entry("stage 1", "order/ordered", "dynamic", 0.5)]
+    card = scan_card.read_card(write_card("mine-encode", content))
+    page = scan_page.write_scan(card, tmp_path / "scan.html").read_text()
+    assert "function mine:encode" in page and "parameters" not in page
+    assert "Label dynamic: motion" in page
+    assert ", untrained" not in page and "without training" not in page and "95 %" not in page
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "must be a card of version 1, as `vrl scan` writes it"),
-        ({"card": 1, "name": "a"}, "lacks model, protocol, data, layers, skipped, results"),
+        ({}, "must be a card of version 2, as `vrl scan` writes it"),
+        ({"card": 2, "name": "a"}, "lacks model, protocol, data, layers, skipped, results"),
         (
-            {"card": 1, "name": "a", **layers((0, 0)), "results": [{"layer": "x"}]},
+            {"card": 2, "name": "a", **layers((0, 0)), "results": [{"layer": "x"}]},
             "has a damaged result: KeyError\\('value'\\)",
         ),
     ],

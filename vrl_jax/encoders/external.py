@@ -2,7 +2,10 @@
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +34,7 @@ class ClipInput:
     std: tuple[float, float, float]
     times: int
     host: bool
+    weights: tuple[str, ...]
 
     def __post_init__(self):
         check.at_least(1, size=self.size, frames=self.frames, stride=self.stride, times=self.times)
@@ -48,11 +52,13 @@ def external(
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
     times: int = 1,
     host: bool = False,
+    weights: str | Sequence[str] = (),
 ) -> Callable[[Callable[..., Layers]], Callable[..., Layers]]:
     """Return a decorator that makes a function an encoder for `init`.
 
     The function maps clips f32[b t h w 3] to layers by name, first to last, each f32[b tokens d]
-    or f32[b t h w d].
+    or f32[b t h w d]. It is compiled with what uses it, and must not be jitted itself: `jax.jit`
+    sorts the layers by name.
 
     Args:
       size: height and width of the clips.
@@ -64,8 +70,11 @@ def external(
       times: positions in time of the tokens, which are ordered by time first; must divide them.
       host: whether the function takes and returns NumPy arrays (or tensors on the CPU), outside
         the compiled program, instead of being traced by JAX.
+      weights: files of weights that the function reads. Results carry their hash, which tells apart
+        two sets of weights that are read by the same code.
     """
-    clip_input = ClipInput(size, frames, stride, fps, tuple(mean), tuple(std), times, host)
+    files = (weights,) if isinstance(weights, str) else tuple(weights)
+    clip_input = ClipInput(size, frames, stride, fps, tuple(mean), tuple(std), times, host, files)
 
     def decorate(function: Callable[..., Layers]) -> Callable[..., Layers]:
         function.clip_input = clip_input
@@ -78,7 +87,7 @@ def external(
 class External:
     """A function of the user as an encoder; it has no parameters that training could change.
 
-    `Features.stages` are its layers.
+    `Features.stages` are its layers, whose names are those of `list_layers`.
 
     Attributes:
       function: its import path, "module:name".
@@ -95,13 +104,19 @@ class External:
         """
         return load_function(self.function).clip_input
 
+    def list_layers(self) -> tuple[str, ...]:
+        """Return the names of `Features.stages`.
+
+        Raises:
+          ValueError: the function fails, or its layers have another form than `external` says.
+        """
+        return tuple(_layer_shapes(self.function))
+
     @property
     def dim(self) -> int:
         """Dimension of `Features.clip`."""
-        shape = (1, self.input.frames, self.input.size, self.input.size, 3)
-        clips = jax.ShapeDtypeStruct(shape, jnp.float32)
-        apply = functools.partial(self.module().apply, {}, train=False)
-        return jax.eval_shape(apply, clips).clip.shape[-1]
+        *_, last = _layer_shapes(self.function).values()
+        return last[-1]
 
     def module(self) -> nn.Module:
         """Build the network."""
@@ -118,19 +133,34 @@ class ExternalNet(nn.Module):
         """Encode `clips`; `train` has no effect.
 
         Raises:
-          ValueError: layers have another form than `external` says.
+          ValueError: the function expects other clips, fails, or returns layers of another form
+            than `external` says.
         """
-        name, function = self.config.function, load_function(self.config.function)
-        call = _call_on_host if function.clip_input.host else _call
-        layers = call(function, clips)
-        return pool_features([_to_map(name, x, function.clip_input.times) for x in layers])
+        path, expected = self.config.function, self.config.input
+        side = expected.size
+        if clips.shape[1:4] != (expected.frames, side, side):
+            got = " x ".join(map(str, clips.shape[1:4]))
+            raise ValueError(
+                f"{path} expects clips of {expected.frames} x {side} x {side}, by its decorator, "
+                f"got {got}: change the clips, or frames and size of the decorator"
+            )
+        if not expected.host:
+            layers = list(_call(path, clips).values())
+        else:
+            shapes = [
+                jax.ShapeDtypeStruct((len(clips), *shape), jnp.float32)
+                for shape in _layer_shapes(path).values()
+            ]
+            call = lambda clips: list(_call(path, clips).values())  # noqa: E731
+            layers = jax.pure_callback(call, shapes, clips, vmap_method="sequential")
+        return pool_features([_to_map(x, expected.times) for x in layers])
 
 
 def load_function(path: str) -> Callable[..., Layers]:
     """Return the function of an import path "module:name".
 
     Raises:
-      ValueError: there is no such function, or it is not decorated by `external`.
+      ValueError: there is no such function, or it is not decorated by `external` alone.
     """
     module, _, name = path.partition(":")
     try:
@@ -139,36 +169,70 @@ def load_function(path: str) -> Callable[..., Layers]:
         raise ValueError(f"there is no function {path}: {error}") from error
     if not isinstance(getattr(function, "clip_input", None), ClipInput):
         raise ValueError(f"{path} must be decorated by vrl_jax.encoders.external.external")
+    if isinstance(function, jax.stages.Wrapped):
+        raise ValueError(f"{path} must not be jitted: jax.jit sorts the layers by name")
     return function
 
 
-def _call(function: Callable[..., Layers], clips: Array) -> tuple[Array, ...]:
-    return tuple(function(clips).values())
-
-
-def _call_on_host(function: Callable[..., Layers], clips: Array) -> tuple[Array, ...]:
-    """Call a function outside the compiled program; it is run on zeros for the shapes."""
-
-    def call(clips: Any) -> tuple[np.ndarray, ...]:
-        return tuple(np.asarray(x, np.float32) for x in function(np.array(clips)).values())
-
-    shapes = _host_shapes(function, clips.shape[1:])
-    shapes = tuple(jax.ShapeDtypeStruct((len(clips), *shape), jnp.float32) for shape in shapes)
-    return jax.pure_callback(call, shapes, clips, vmap_method="sequential")
-
-
 @functools.cache
-def _host_shapes(function: Callable[..., Layers], shape: tuple[int, ...]) -> tuple[Any, ...]:
-    layers = function(np.zeros((1, *shape), np.float32))
-    return tuple(tuple(x.shape[1:]) for x in layers.values())
-
-
-def _to_map(name: str, x: Array, times: int) -> Float[Array, "b t h w d"]:
-    if x.ndim == 5:
-        return x
-    if x.ndim != 3 or x.shape[1] % times:
-        raise ValueError(
-            f"layers of {name} must be b x tokens x d with tokens a multiple of times={times}, or "
-            f"b x t x h x w x d, got {' x '.join(map(str, x.shape))}"
+def _layer_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the layers of one clip by name; a function on the host runs on zeros."""
+    expected = load_function(path).clip_input
+    shape = (1, expected.frames, expected.size, expected.size, 3)
+    if expected.host:
+        layers = _call(path, np.zeros(shape, np.float32))
+    else:
+        layers = {}  # filled in their order, which `eval_shape` would not keep
+        jax.eval_shape(
+            lambda clips: layers.update(_call(path, clips)), jax.ShapeDtypeStruct(shape, "float32")
         )
-    return x.reshape(len(x), times, -1, 1, x.shape[-1])
+    return {name: x.shape[1:] for name, x in layers.items()}
+
+
+def _call(path: str, clips: Any) -> dict[str, Any]:
+    """Return the layers of a function by name, as NumPy arrays if it runs on the host.
+
+    Raises:
+      ValueError: the function fails, or its layers have another form than `external` says.
+    """
+    function = load_function(path)
+    host, times = function.clip_input.host, function.clip_input.times
+    with _named_errors(path, clips.shape, host):
+        layers = function(np.array(clips) if host else clips)
+    if not isinstance(layers, Mapping) or not all(layers):
+        got = type(layers).__name__
+        raise ValueError(f"{path} must return layers by name, {{'block1': array, ...}}, got {got}")
+    arrays = {}
+    for name, layer in layers.items():
+        try:
+            x = np.asarray(layer, np.float32) if host else layer
+        except (RuntimeError, TypeError, ValueError) as error:  # such as a tensor with a gradient
+            raise ValueError(f"layer {name!r} of {path} is no NumPy array: {error}") from error
+        tokens = x.ndim == 3 and x.shape[1] % times == 0
+        if len(x) != len(clips) or not (tokens or x.ndim == 5):
+            got = " x ".join(map(str, x.shape))
+            raise ValueError(
+                f"layer {name!r} of {path} must be b x tokens x d with tokens a multiple of "
+                f"times={times}, or b x t x h x w x d, with b={len(clips)}, got {got}"
+            )
+        arrays[str(name)] = x
+    return arrays
+
+
+@contextmanager
+def _named_errors(path: str, shape: tuple[int, ...], host: bool) -> Iterator[None]:
+    """Convert an error of a function to a `ValueError` of one line that names where it arose."""
+    try:
+        yield
+    except Exception as error:
+        files = {inspect.getsourcefile(inspect.getmodule(load_function(path)))}
+        own = [at for at in traceback.extract_tb(error.__traceback__) if at.filename in files]
+        line = f", line {own[-1].lineno}" if own else ""
+        text = f"{type(error).__name__}: {error}".partition("\n")[0]
+        clips = f"f32[{' '.join(map(str, shape))}]"
+        hint = "" if host else "; PyTorch and NumPy need host=True in its decorator"
+        raise ValueError(f"{path}{line}, failed on clips {clips}: {text}{hint}") from error
+
+
+def _to_map(x: Array, times: int) -> Float[Array, "b t h w d"]:
+    return x if x.ndim == 5 else x.reshape(len(x), times, -1, 1, x.shape[-1])

@@ -75,14 +75,17 @@ class RunInput:
       clips: clips of a video; the run's are those of its own probes.
       frames: frames of a clip.
       size: side of the square crop, pixels; frames are decoded in proportion.
+      stride: from frame to frame of a clip.
     """
 
     clips: int = 0
     frames: int = 0
     size: int = 0
+    stride: int = 0
 
     def __post_init__(self):
-        check.at_least(0, clips=self.clips, frames=self.frames, size=self.size)
+        check.at_least(0, clips=self.clips, frames=self.frames)
+        check.at_least(0, size=self.size, stride=self.stride)
 
     def input_for(self, model: Pretrained | None) -> EvalInput:
         """Return the run's input; without a run, 10 clips of 16 frames."""
@@ -91,6 +94,7 @@ class RunInput:
             own.sampling,
             clips=self.clips or own.sampling.clips,
             frames=self.frames or own.sampling.frames,
+            stride=self.stride or own.sampling.stride,
         )
         ratio = (self.size or own.size) / own.size
         height, width = own.resize

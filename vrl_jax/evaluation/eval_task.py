@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from vrl_jax import check
 from vrl_jax.augment.clip_views import average_over_crops
@@ -145,9 +146,16 @@ class EvalTask:
     def batches(self, source: VideoDataset) -> Iterator[dict[str, Any]]:
         """Return this host's batches of a data set, in the clips of the protocol."""
         test, evaluation = self.input, self.evaluation
-        return host_eval_batches(
+        batches = host_eval_batches(
             source, test.sampling, test.resize, evaluation.batch, evaluation.loader
         )
+        part = "test" if source is self.test else "train" if source is self.train else ""
+        quiet = self.quiet or not part or jax.process_index() > 0  # masks are read beside videos
+        title, total = f"{part} videos", len(source)
+        with tqdm(desc=title, total=total, unit="video", mininterval=1, disable=quiet) as progress:
+            for rows in batches:
+                progress.update(min(evaluation.batch, total - progress.n))
+                yield rows
 
     def compile(
         self, apply: Callable[..., jax.Array], weights: Any

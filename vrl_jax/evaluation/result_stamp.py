@@ -29,12 +29,10 @@ def describe_input(test: EvalInput, augment: Augment) -> dict[str, Any]:
 
 def describe_model(model: Pretrained) -> dict[str, Any]:
     """Return the encoder, its origin and the identity of its weights, as JSON."""
-    return {
-        "encoder": type(model.encoder).__name__,
-        **model.origin,
-        "parameters": model.count_parameters(),
-        "weights": model.weight_hash(),
-    }
+    described = {"encoder": type(model.encoder).__name__, **model.origin}
+    if parameters := model.count_parameters():  # a function has none
+        described |= {"parameters": parameters, "weights": model.weight_hash()}
+    return described
 
 
 def describe_data(data: Splits, test: VideoDataset, train: VideoDataset | None) -> dict[str, Any]:
@@ -45,10 +43,11 @@ def describe_data(data: Splits, test: VideoDataset, train: VideoDataset | None) 
       test: its test videos.
       train: its training videos; None where groups of the test videos are left out.
     """
+    parts = {"test": test} | ({} if train is None else {"train": train})
     return {
         "set": type(data).__name__,
-        "test": fingerprint(test),
-        **({} if train is None else {"train": fingerprint(train)}),
+        **{part: fingerprint(videos) for part, videos in parts.items()},
+        **{f"{part}_videos": len(videos) for part, videos in parts.items()},
         "left_out": getattr(test, "left_out", 0),
     }
 

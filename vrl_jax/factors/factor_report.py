@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
+from tqdm import tqdm
 
 from vrl_jax.data.video_dataset import VideoDataset
 from vrl_jax.factors import koopman_spectrum, label_accuracy, units
@@ -26,7 +27,7 @@ from vrl_jax.probes.result_files import Result
 Clips = UInt8[np.ndarray, "m t h w 3"]
 Arrays = dict[str, Shaped[np.ndarray, "..."]]
 ENCODED = (*PROBED, "style")  # prefixes of the views with features
-PIXELS = "pixels"  # the layer of results that need no encoder
+NO_LAYER = ""  # the layer of results that need no encoder
 
 
 class FactorReport(NamedTuple):
@@ -62,6 +63,7 @@ def report_factors(
     twins: Mapping[str, VideoDataset] | None = None,
     layers: Mapping[str, int] | None = None,
     tokens: Mapping[str, tuple[int, int, int]] | None = None,
+    quiet: bool = True,
 ) -> FactorReport:
     """Measure frame order, arrow of time, pixel baselines, units, and optionally SCUBA and spectra.
 
@@ -119,7 +121,8 @@ def report_factors(
     changed = {name: extractor.extract_ordered(twins[name]) for name in names}
     layered: list[Result] = []
     columns = _side_by_side(layers) if layers else {"": slice(None)}
-    for number, (name, own) in enumerate(columns.items(), start=1):
+    progress = tqdm(columns.items(), "probes of layers", unit="layer", disable=quiet)
+    for number, (name, own) in enumerate(progress, start=1):
         take = partial(
             _take_layer,
             columns=own,
@@ -217,7 +220,7 @@ def _list_layer(
     }
     return [
         {
-            "layer": PIXELS if result["name"].startswith("floor/") else layer,
+            "layer": NO_LAYER if result["name"].startswith("floor/") else layer,
             **{key: entry for key, entry in result.items() if "per_class" not in key},
         }
         for result in [*results, *(each for group, _ in described for each in group), rank]

@@ -16,7 +16,10 @@ Arrays = Mapping[str, jax.Array]
 
 @runtime_checkable
 class EncoderConfig(Protocol):
-    """The component under `encoder` in a config."""
+    """The component under `encoder` in a config.
+
+    A method `list_layers() -> tuple[str, ...]`, names of `Features.stages`, is optional.
+    """
 
     @property
     def dim(self) -> int:

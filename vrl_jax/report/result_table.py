@@ -200,6 +200,8 @@ def format_number(value: int | float | None, percent: bool = False) -> str:
 
 def encoder_name(model: dict[str, Any]) -> str:
     """Return an encoder's name with its size, such as R2Plus1D (31.3 M parameters)."""
+    if "function" in model:
+        return f"function {model['function']}"
     name, count = str(model.get("encoder", "")), model.get("parameters")
     if not isinstance(count, int):
         return name

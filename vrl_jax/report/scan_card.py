@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from vrl_jax import run_files
 
-VERSION = 1
-PIXELS = "pixels"  # the layer of baselines without an encoder
+VERSION = 2
+NO_LAYER = ""  # the layer of pixel baselines, which need no encoder
 # The input that an encoder was made for is its own; everything else is the protocol.
 OWN_INPUT = ("resolution", "decoded", "input_mean", "input_std", "background")
 KEYS = ("name", "model", "protocol", "data", "layers", "skipped", "results")
@@ -18,7 +18,7 @@ class LayerResult(NamedTuple):
     """One number of one layer.
 
     Attributes:
-      layer: name of the layer, or `PIXELS`.
+      layer: name of the layer, or `NO_LAYER`.
       name: the measurement, such as "order/reversed".
       label: the predicted label, or what the number is about.
       untrained: whether the encoder has its initial weights.
@@ -91,7 +91,7 @@ def make_card(name: str, files: Mapping[str, Path]) -> run_files.Record:
         {**result, "untrained": part == "untrained" and len(parts) > 1}
         for part, content in parts.items()
         for result in content["results"]
-        if content is first or result["layer"] != PIXELS  # both have the same baselines
+        if content is first or result["layer"] != NO_LAYER  # both have the same baselines
     ]
     return {"card": VERSION, "name": name, **first, "results": results}
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from vrl_jax.report import html_page, result_table, svg_plots
 from vrl_jax.report.plot_panels import Group
 from vrl_jax.report.result_table import Grid
-from vrl_jax.report.scan_card import PIXELS, LayerResult, ScanCard
+from vrl_jax.report.scan_card import NO_LAYER, LayerResult, ScanCard
 from vrl_jax.report.summary_cards import Card
 
 NOT_SCANNED = ("leakage", "koopman")  # parts of the report on factors that have no layers
@@ -20,6 +20,8 @@ DRAWN = (  # results that a drawing shows, at most as many as there are colours
     *("units/static", "units/dynamic", "units/joint", "units/residual"),
 )
 TITLES = {
+    "static": "Label static: appearance",
+    "dynamic": "Label dynamic: motion",
     "direction": "Arrow of time",
     "restyled": "Units, from restyled and shuffled clips",
     "known factors": "Units, from videos with one factor changed",
@@ -33,16 +35,18 @@ NOTES = {
     "directions that are in use.",
 }
 NOTES["known factors"] = NOTES["restyled"]
-LABEL_NOTE = (
-    "Linear probe on the features of every layer, averaged over time and space, trained on ordered "
-    "clips. order: frames in order, shuffled, reversed, one frame repeated (frozen), every second "
-    "frame shown twice (held). attentive: attentive probe on tokens, with positions in time. "
-    "scuba: the foreground on stripes, scuba-stills: on stills of other videos; scufo: with one "
-    "frame repeated; contrasted: correct on scuba and wrong on scufo. conflict: on stripes beside "
-    "the still foreground of another video; moving: predicted as the moving one; still: as the "
-    "still one. floor: linear probe on pixels. In parentheses 95 % intervals. "
-    "Dashed lines are the untrained encoder, dotted lines chance."
-)
+LABEL_NOTES = {  # by the part of a result's name before "/"
+    "order": "order: linear probe on the features of the layer, averaged over time and space, "
+    "trained on ordered clips; tested on frames in order, shuffled, reversed, one frame repeated "
+    "(frozen), every second frame shown twice (held).",
+    "attentive": "attentive: attentive probe on tokens, with positions in time.",
+    "scuba": "scuba: the foreground on stripes; scufo: with one frame repeated; contrasted: "
+    "correct on scuba and wrong on scufo.",
+    "scuba-stills": "scuba-stills: on stills of other videos.",
+    "conflict": "conflict: on stripes beside the still foreground of another video; moving: "
+    "predicted as the moving one; still: as the still one.",
+    "floor": "floor: linear probe on pixels, without an encoder.",
+}
 
 
 def write_scan(card: ScanCard, out: Path) -> Path:
@@ -52,7 +56,7 @@ def write_scan(card: ScanCard, out: Path) -> Path:
         html_page.Section(TITLES.get(label, f"Label {label}") + suffix, macro, content, "", note)
         for label in labels
         for suffix, macro, content, note in (
-            ("", "plots", [Group("", [draw_layers(card, label)])], NOTES.get(label, LABEL_NOTE)),
+            ("", "plots", [Group("", [draw_layers(card, label)])], _note(card, label)),
             (", all results", "grid", layer_grid(card, label), ""),
         )
     ]
@@ -95,14 +99,21 @@ def write_comparison(cards: list[ScanCard], out: Path, sort: str = "") -> Path:
     groups: dict[str, list[ScanCard]] = {}
     for card in cards:
         groups.setdefault(card.measure, []).append(card)
+    stamps = [
+        result_table.flatten_dict(first.shared_protocol | {"data": first.data})
+        for first, *_ in groups.values()
+    ]
     sections = []
-    for members in groups.values():
+    for members, stamp in zip(groups.values(), stamps, strict=True):
         if sort:
             members.sort(key=lambda card: -_last_value(card, name, label))
-        title = _describe_data(members[0])
+        differs = [
+            f"{key} {result_table.shorten_hash(text)}"
+            for key, text in stamp.items()
+            if any(other.get(key) != text for other in stamps)
+        ]
+        title = ", ".join([_describe_data(members[0]), *differs])
         grid = compare_grid(members, name, label)
-        protocol = members[0].shared_protocol
-        stamp = result_table.flatten_dict(protocol | {"data": members[0].data})
         sections += [
             html_page.Section(f"Last layer, {title}", "grid", grid, ""),
             html_page.Section(f"Protocol: {title}", "settings", stamp, ""),
@@ -123,10 +134,11 @@ def layer_grid(card: ScanCard, label: str) -> Grid:
     names = list(dict.fromkeys(r.name for r in card.results if r.label == label))
     rows = []
     for untrained in (False, True):
-        for layer in [*card.layers, *[PIXELS] * (not untrained)]:
+        for layer in [*card.layers, *[NO_LAYER] * (not untrained)]:
             cells = [card.find_result(layer, name, label, untrained) for name in names]
             if any(cells):
-                rows.append([layer + ", untrained" * untrained, *map(format_result, cells)])
+                title = layer + ", untrained" * untrained or "pixels, no encoder"
+                rows.append([title, *map(format_result, cells)])
     return Grid(["layer", *names], rows)
 
 
@@ -211,6 +223,22 @@ def draw_layers(card: ScanCard, label: str) -> svg_plots.Plot:
     return svg_plots.Plot("", drawing, f"{label} by layer: {', '.join(texts)}", tuple(lines), True)
 
 
+def _note(card: ScanCard, label: str) -> str:
+    """Return how to read the results of a label: what was measured and drawn, and nothing else."""
+    own = [result for result in card.results if result.label == label]
+    prefixes = dict.fromkeys(result.name.partition("/")[0] for result in own)
+    notes = [NOTES.get(label, "")]
+    if label not in NOTES:
+        notes = [LABEL_NOTES[prefix] for prefix in prefixes if prefix in LABEL_NOTES]
+    if any(result.interval for result in own):
+        notes.append("In parentheses and as bands 95 % intervals.")
+    if any(result.untrained for result in own):
+        notes.append("Dashed lines are the encoder without training.")
+    if any(result.chance is not None for result in own):
+        notes.append("Dotted lines mark chance.")
+    return " ".join(notes)
+
+
 def _last_value(card: ScanCard, name: str, label: str) -> float:
     result = card.find_result(card.layers[-1], name, label)
     return result.value if result else -np.inf
@@ -226,11 +254,15 @@ def _headline(result: LayerResult) -> Card:
     title = result.label if result.name.startswith("order/") else result.name
     text = result_table.format_number(result.value, percent)
     if result.chance is None:
-        return Card(title, text, "")
-    return Card(title, text, f"chance {result_table.format_number(result.chance, percent)}")
+        return Card(title, text, "last layer")
+    chance = result_table.format_number(result.chance, percent)
+    return Card(title, text, f"last layer; chance {chance}")
 
 
 def _describe_data(card: ScanCard) -> str:
-    protocol = card.protocol
+    """Return the videos and clips of a scan in words."""
+    data, protocol = card.data, card.protocol
+    counts = [f"{data[key]:,}" for key in ("train_videos", "test_videos") if key in data]
+    videos = f"{data.get('set')}, {' + '.join(counts)} videos"
     clips = f"{protocol.get('clips')} x {protocol.get('frames')} frames"
-    return f"{card.data.get('set')}, {protocol.get('split')}, {clips}"
+    return f"{videos}, {protocol.get('split')}, {clips}"

@@ -103,7 +103,7 @@ class Factors(FactorConfig):
         else:
             masks = test.masks() if hasattr(test, "masks") else None
         stamp, shapes = task.stamp("features"), task.feature_shapes()
-        stages = {f"stage {number}": stage for number, stage in enumerate(shapes.stages)}
+        stages = dict(zip(self._name_layers(task, len(shapes.stages)), shapes.stages, strict=True))
         widths = {name: stage.shape[-1] for name, stage in stages.items()} if self.layers else None
         tokens = self._token_shapes(stages) if self.attentive.steps else None
         frames = shapes.frames.shape[1:] if shapes.frames.shape[1] >= MIN_FRAMES else None
@@ -123,6 +123,7 @@ class Factors(FactorConfig):
             twins=test.twins() if hasattr(test, "twins") else None,
             layers=widths,
             tokens=tokens,
+            quiet=task.quiet or jax.process_index() > 0 or not self.layers,
         )
         if not jax.process_index():
             atomic_files.write_npz(task.folder / "factors.npz", summary.arrays, compress=True)
@@ -140,6 +141,13 @@ class Factors(FactorConfig):
         """Return the function of clips to the method's parts, if they were loaded."""
         parts = task.model.parts
         return parts and task.compile(parts.joined, parts.weights)
+
+    def _name_layers(self, task: EvalTask, count: int) -> tuple[str, ...]:
+        """Return the names of the feature maps, where the encoder names them its own."""
+        encoder = task.model.encoder
+        if hasattr(encoder, "list_layers"):
+            return encoder.list_layers()
+        return tuple(f"stage {number}" for number in range(count))
 
     def _token_shapes(
         self, stages: dict[str, jax.ShapeDtypeStruct]
