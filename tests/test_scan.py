@@ -59,7 +59,7 @@ def test_a_scan_has_a_page_and_a_card_that_can_be_compared(tmp_path, capsys):
     overrides = [f"--{setting}" for setting in QUICK]
     scan.main([str(weights), f"--data={DATA}", f"--out={out}", "--", *overrides])
     card = scan_card.read_card(out / "card.json")
-    assert card.name == "mine" and card.layers == ["stage 0", "stage 1"]
+    assert card.name == "scan" and card.layers == ["stage 0", "stage 1"]
     widths = {r["layer"]: r["width"] for r in json.loads((out / "card.json").read_text())["results"]
               if r["name"] == "rank/effective"}  # fmt: skip
     assert widths == {"stage 0": 4, "stage 1": 6}
@@ -78,8 +78,14 @@ def test_a_scan_has_a_page_and_a_card_that_can_be_compared(tmp_path, capsys):
     assert card.find_result("stage 0", "attentive/ordered", "dynamic", untrained=True).interval
     assert card.protocol["factors"]["attentive"]["steps"] == 10
     assert config.build(json.loads((out / "config.json").read_text())).protocol.layers
+    other = tmp_path / "other.safetensors"
+    pretrained.save(other, replace(model, step=3, origin={"run": "another"}))
+    for encoder, data in ((other, DATA), (weights, DATA + " seed=1")):
+        with pytest.raises(SystemExit, match="has a scan of another encoder, protocol or data"):
+            scan.main([str(encoder), f"--data={data}", f"--out={out}", "--", *overrides])
+    assert scan_card.read_card(out / "card.json").name == "scan"
     page = tmp_path / "scans.html"
     argv = ["--compare", str(out / "card.json"), "--sort=order/ordered dynamic", f"--out={page}"]
     scan.main(argv)
-    assert "mine, untrained" in page.read_text() and "Last layer, Synthetic" in page.read_text()
+    assert "scan, untrained" in page.read_text() and "Last layer, Synthetic" in page.read_text()
     assert f"scan: open {page}" in capsys.readouterr().out

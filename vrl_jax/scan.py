@@ -9,9 +9,10 @@ training if this library can initialise it.
 
 The default data are `Synthetic`, 512 rendered videos to train probes on and 512 to test, labelled
 by appearance (static) and by motion (dynamic). --data="Synthetic train_videos=64 test_videos=64"
-is a quick trial.
+is a quick trial, too small to rank layers.
 
-The encoder is a run's folder, an exported folder, a weights file or a function, "module:name".
+The encoder is a run's folder, an exported folder, a weights file or a function, "module:name". The
+folder of `--out` names the scan; one that has another scan is refused.
 `--untrained=CONFIG` scans the network of a config of pretraining before training. Arguments after
 `--` override `configs/eval_scan.py`: `-- --config.protocol.cluster=source` holds out together, and
 resamples together, videos that share a label.
@@ -23,9 +24,10 @@ protocols or data are in different tables.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vrl_jax import atomic_files, config, flags
 from vrl_jax.config_file import read_config, split_arguments
@@ -73,11 +75,17 @@ def scan_encoder(evaluation: Evaluation, out: Path, name: str, quiet: bool = Fal
     """Run an evaluation, and return the page that it and `card.json` make in the folder `out`.
 
     Raises:
-      ValueError: as `EvaluationRun`.
+      ValueError: as `EvaluationRun`, or the folder has another scan.
       VideoError: too many videos cannot be read.
     """
     files = {part: out / part / "layers.json" for part in ("trained", UNTRAINED)}
     run = EvaluationRun(evaluation, out, quiet)
+    if (out / "card.json").exists() and _identity(run.stamp()) != _identity(
+        scan_card.read_card(out / "card.json")._asdict()
+    ):
+        raise ValueError(
+            f"{out} has a scan of another encoder, protocol or data: pass another --out"
+        )
     for path in files.values():
         path.unlink(missing_ok=True)  # of an earlier scan in this folder
     run()
@@ -86,12 +94,20 @@ def scan_encoder(evaluation: Evaluation, out: Path, name: str, quiet: bool = Fal
     return scan_page.write_scan(scan_card.read_card(out / "card.json"), out / "scan.html")
 
 
+def _identity(stamp: Mapping[str, Any]) -> str:
+    """Return protocol, encoder and data as text; a path of an encoder has several spellings."""
+    parts = [stamp["protocol"], {**stamp["model"], "init": ""}, stamp["data"]]
+    return json.dumps(parts, sort_keys=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Scan an encoder, or compare cards."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="vrl scan", description=__doc__, formatter_class=form)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("encoder", nargs="?", default="", help="what vrl_jax.pretrained.load takes")
+    source.add_argument(
+        "encoder", nargs="?", default="", help="run, folder, file or module:function"
+    )
     source.add_argument("--untrained", default="", metavar="CONFIG", help="of pretraining")
     source.add_argument(
         "--compare", nargs="+", type=remote_paths.local_path, metavar="CARD", help="card.json"
@@ -120,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             enable_cache()
             evaluation = make_evaluation(args.encoder, args.untrained, args.data, overrides)
             name = scan_name(args.encoder or f"untrained-{Path(args.untrained).stem}")
-            page = scan_encoder(evaluation, args.out or Path("runs") / f"scan-{name}", name)
+            out = args.out or Path("runs") / f"scan-{name}"
+            page = scan_encoder(evaluation, out, out.name.removeprefix("scan-"))
     except (ValueError, VideoError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"scan: open {page}")

@@ -61,6 +61,11 @@ def squeezed(clips):
     return {"block1": clips[0, :, 0]}
 
 
+@external(**INPUT, host=True)
+def channels_first(clips):
+    return {"block1": np.moveaxis(np.concatenate([clips] * 3, -1), -1, 1)}
+
+
 @external(**INPUT, weights="absent.pt")
 def without_weights(clips):
     return layers(clips)
@@ -102,12 +107,13 @@ def test_layers_are_stages_in_their_order(rng, name):
         (f"{__name__}:jitted", "jitted must not be jitted: jax.jit sorts the layers by name"),
         (f"{__name__}:indivisible", "'block10' .* a multiple of times=5, .* b=1, got 1 x 24 x 12"),
         (f"{__name__}:squeezed", "'block1' of .*squeezed must be b x tokens x d.* got 6 x 4 x 3"),
-        (f"{__name__}:with_gradient", "'block1' of .* is no NumPy array: call detach first"),
+        (f"{__name__}:with_gradient", "'block1' of .* is no NumPy array, .*: call detach first"),
         (f"{__name__}:unnamed", r"unnamed must return layers by name, .* got list"),
         (
             f"{__name__}:numpy_in_jax",
-            r"numpy_in_jax, line \d+, failed on clips f32\[1 6 4 4 3\]: Tracer.*host=True",
+            r"numpy_in_jax failed on clips f32\[1 6 4 4 3\]: line \d+: Tracer.*host=True",
         ),
+        (f"{__name__}:channels_first", "'block1' of .* has 9 positions in time for 6 frames"),
         (f"{__name__}:without_weights", "weights of .*: .*No such file.* 'absent.pt'"),
     ],
 )
@@ -122,6 +128,14 @@ def test_refuses_other_clips_than_the_function_expects():
         jax.eval_shape(lambda: module.apply({}, jnp.zeros((1, 5, 4, 4, 3)), False))
     with pytest.raises(ValueError, match="step must be None, since .* is a function, got 3"):
         pretrained.load(f"{__name__}:traced", step=3)
+
+
+def test_an_error_while_the_module_is_imported_names_its_line(tmp_path, monkeypatch):
+    (tmp_path / "fails_at_import.py").write_text("import json\n\njson.loads('')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "fails_at_import cannot be imported: line 3: JSONDecodeError: Expecting value"
+    with pytest.raises(ValueError, match=message):
+        pretrained.load("fails_at_import:encode")
 
 
 def test_weights_of_a_function_identify_it(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def write_card(tmp_path):
 def test_a_page_has_every_layer_the_untrained_encoder_and_pixels(write_card, tmp_path):
     card = scan_card.read_card(write_card("a", layers((0.7, 0.9)), layers((0.55, 0.5))))
     header, rows = scan_page.layer_grid(card, "way")
-    assert header == ["layer", "order/ordered", "floor/motion"]
+    assert header == ["layer", "order/ordered", "floor/motion"]  # of any label: chief ones first
     assert rows == [
         ["stage 0", "70.0 % (60.0 to 70.0)", "—"],
         ["stage 1", "90.0 % (80.0 to 90.0)", "—"],
@@ -65,7 +65,11 @@ def test_a_page_has_every_layer_the_untrained_encoder_and_pixels(write_card, tmp
     assert "Effective rank" in page and "3.5" in page
     assert "Synthetic, 30 + 1,000 videos, train, test, 1 x 8 frames" in page
     assert "order: linear probe" in page and "floor: linear probe on pixels" in page
-    assert "Dashed lines" in page and "95 % intervals" in page and "last layer; chance" in page
+    assert (
+        "Dashed lines" in page
+        and "95 % intervals" in page
+        and "last layer; best stage 1, 90.0 %; chance" in page
+    )
     assert "attentive:" not in page and "scuba:" not in page  # not measured
     assert not re.findall(r'(?:src|href)="(?!#|data:)', page)  # offline
 
@@ -81,6 +85,11 @@ def test_cards_are_sorted_and_protocols_are_not_mixed(write_card, tmp_path):
     names = [re.findall(r'scope="row" class="name">(.*?)<', table) for table in tables]
     assert names == [["better", "worse", "worse, untrained"], ["other"]]
     assert "stage 0: 95.0 % (85.0 to 95.0)" in tables[0]  # the best layer of the worse encoder
+    drawn = scan_page.draw_depths(cards[:2], "way")
+    assert [(line.label, list(line.steps), list(line.values)) for line in drawn.legend] == [
+        ("worse", [0, 1], [0.95, 0.6]), ("better", [0, 1], [0.7, 0.9])
+    ]  # fmt: skip
+    assert len(re.findall(r"<figcaption>order/ordered way by depth", page.read_text())) == 2
     assert "2 protocols, which are not comparable" in page.read_text()
     titles = re.findall(r"<h2[^>]*>(Last layer.*?)</h2>", page.read_text(), re.S)
     assert [title.rpartition(", ")[2] for title in titles] == ["frames 8", "frames 16"]

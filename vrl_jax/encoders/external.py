@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -167,6 +166,8 @@ def load_function(path: str) -> Callable[..., Layers]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"there is no function {path}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{module} cannot be imported: {_describe(error, module)}") from error
     if not isinstance(getattr(function, "clip_input", None), ClipInput):
         raise ValueError(f"{path} must be decorated by vrl_jax.encoders.external.external")
     if isinstance(function, jax.stages.Wrapped):
@@ -197,6 +198,7 @@ def _call(path: str, clips: Any) -> dict[str, Any]:
     """
     function = load_function(path)
     host, times = function.clip_input.host, function.clip_input.times
+    frames = function.clip_input.frames
     with _named_errors(path, clips.shape, host):
         layers = function(np.array(clips) if host else clips)
     if not isinstance(layers, Mapping) or not all(layers):
@@ -207,13 +209,21 @@ def _call(path: str, clips: Any) -> dict[str, Any]:
         try:
             x = np.asarray(layer, np.float32) if host else layer
         except (RuntimeError, TypeError, ValueError) as error:  # such as a tensor with a gradient
-            raise ValueError(f"layer {name!r} of {path} is no NumPy array: {error}") from error
+            raise ValueError(
+                f"layer {name!r} of {path} is no NumPy array, return float32 on the CPU without "
+                f"gradient: {error}"
+            ) from error
         tokens = x.ndim == 3 and x.shape[1] % times == 0
         if len(x) != len(clips) or not (tokens or x.ndim == 5):
             got = " x ".join(map(str, x.shape))
             raise ValueError(
                 f"layer {name!r} of {path} must be b x tokens x d with tokens a multiple of "
                 f"times={times}, or b x t x h x w x d, with b={len(clips)}, got {got}"
+            )
+        if x.ndim == 5 and x.shape[1] > frames:
+            raise ValueError(
+                f"layer {name!r} of {path} has {x.shape[1]} positions in time for {frames} frames: "
+                "its axes must be b t h w d, with the channels last"
             )
         arrays[str(name)] = x
     return arrays
@@ -225,13 +235,18 @@ def _named_errors(path: str, shape: tuple[int, ...], host: bool) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        files = {inspect.getsourcefile(inspect.getmodule(load_function(path)))}
-        own = [at for at in traceback.extract_tb(error.__traceback__) if at.filename in files]
-        line = f", line {own[-1].lineno}" if own else ""
-        text = f"{type(error).__name__}: {error}".partition("\n")[0]
-        clips = f"f32[{' '.join(map(str, shape))}]"
+        clips, text = " ".join(map(str, shape)), _describe(error, path.partition(":")[0])
         hint = "" if host else "; PyTorch and NumPy need host=True in its decorator"
-        raise ValueError(f"{path}{line}, failed on clips {clips}: {text}{hint}") from error
+        raise ValueError(f"{path} failed on clips f32[{clips}]: {text}{hint}") from error
+
+
+def _describe(error: Exception, module: str) -> str:
+    """Return an error in one line, with the last line of a module that it passed through."""
+    text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if frame.f_globals.get("__name__") == module:
+            return f"line {number}: {text}"
+    return text
 
 
 def _to_map(x: Array, times: int) -> Float[Array, "b t h w d"]:

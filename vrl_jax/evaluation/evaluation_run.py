@@ -7,7 +7,7 @@ continues.
 
 import shutil
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -105,6 +105,10 @@ class EvaluationRun:
             if not jax.process_index():
                 self._write(all_results)
         return True
+
+    def stamp(self) -> dict[str, Any]:
+        """Return protocol, encoder and data of the first task, as its results have them."""
+        return self._tasks[0][0].stamp("features")
 
     def plan(self) -> str:
         """Return the tasks and their settings, for `--dry_run`."""

@@ -13,6 +13,8 @@ from vrl_jax.report.scan_card import NO_LAYER, LayerResult, ScanCard
 from vrl_jax.report.summary_cards import Card
 
 NOT_SCANNED = ("leakage", "koopman")  # parts of the report on factors that have no layers
+FIRST = ("order/ordered", "attentive/ordered", "floor/appearance", "floor/motion")  # columns
+BANDS = FIRST[:2]  # results whose intervals are drawn
 DRAWN = (  # results that a drawing shows, at most as many as there are colours
     *("order/ordered", "attentive/ordered", "order/shuffled", "order/reversed", "order/frozen"),
     *("scuba/scuba", "conflict/moving"),
@@ -51,15 +53,15 @@ LABEL_NOTES = {  # by the part of a result's name before "/"
 
 def write_scan(card: ScanCard, out: Path) -> Path:
     """Write the page of one encoder and return its path."""
-    labels = list(dict.fromkeys(result.label for result in card.results))
-    sections = [
-        html_page.Section(TITLES.get(label, f"Label {label}") + suffix, macro, content, "", note)
-        for label in labels
-        for suffix, macro, content, note in (
-            ("", "plots", [Group("", [draw_layers(card, label)])], _note(card, label)),
-            (", all results", "grid", layer_grid(card, label), ""),
-        )
-    ]
+    sections, notes = [], {""}
+    for label in dict.fromkeys(result.label for result in card.results):
+        title, note = TITLES.get(label, f"Label {label}"), _note(card, label)
+        drawing = [Group("", [draw_layers(card, label)])]
+        sections += [
+            html_page.Section(title, "plots", drawing, "", "" if note in notes else note),
+            html_page.Section(f"{title}, all results", "grid", layer_grid(card, label), ""),
+        ]
+        notes.add(note)
     settings = {"Protocol": card.protocol | {"data": card.data}, "Encoder": card.model}
     sections += [
         html_page.Section(title, "settings", result_table.flatten_dict(tree), "")
@@ -69,7 +71,7 @@ def write_scan(card: ScanCard, out: Path) -> Path:
         out,
         title=f"Scan of {card.name}",
         subtitle=f"{result_table.encoder_name(card.model)} · {_describe_data(card)}",
-        cards=[_headline(result) for result in card.results if _is_headline(card, result)],
+        cards=[_headline(card, result) for result in card.results if _is_headline(card, result)],
         warnings=[
             f"not measured: {name} ({text})"
             for name, text in card.skipped.items()
@@ -114,7 +116,10 @@ def write_comparison(cards: list[ScanCard], out: Path, sort: str = "") -> Path:
         ]
         title = ", ".join([_describe_data(members[0]), *differs])
         grid = compare_grid(members, name, label)
+        ordered = (r.label for card in members for r in card.results if r.name == FIRST[0])
+        drawn = [draw_depths(members, each) for each in dict.fromkeys(ordered)]
         sections += [
+            html_page.Section(f"By depth, {title}", "plots", [Group("", drawn)], ""),
             html_page.Section(f"Last layer, {title}", "grid", grid, ""),
             html_page.Section(f"Protocol: {title}", "settings", stamp, ""),
         ]
@@ -132,6 +137,7 @@ def write_comparison(cards: list[ScanCard], out: Path, sort: str = "") -> Path:
 def layer_grid(card: ScanCard, label: str) -> Grid:
     """Return the results of one label: a row per layer, also untrained, and one of pixels."""
     names = list(dict.fromkeys(r.name for r in card.results if r.label == label))
+    names.sort(key=_column_rank)
     rows = []
     for untrained in (False, True):
         for layer in [*card.layers, *[NO_LAYER] * (not untrained)]:
@@ -149,7 +155,7 @@ def compare_grid(cards: list[ScanCard], name: str, label: str) -> Grid:
     """
     keys = dict.fromkeys((r.name, r.label) for card in cards for r in card.results)
     keys = [key for key in keys if not key[0].startswith("floor/")]
-    keys.sort(key=lambda key: key != (name, label))
+    keys.sort(key=lambda key: (key != (name, label), _column_rank(key[0])))
     rows = []
     for card in cards:
         for untrained in (False, True):
@@ -199,7 +205,7 @@ def draw_layers(card: ScanCard, label: str) -> svg_plots.Plot:
             values = np.array([r.value for r in results])
             color, dash = svg_plots.curve_style(number)[0], "dashed" if untrained else "solid"
             lines.append(svg_plots.Line(name + ", untrained" * untrained, at, values, color, dash))
-            if not untrained and results[0].interval:
+            if not untrained and results[0].interval and name in BANDS:
                 bands.append((at, *np.array([r.interval for r in results]).T, color))
     chance = next((r.chance for r in own if r.name == names[0] and r.chance is not None), None)
     percent = result_table.is_fraction(own[0].metric)
@@ -223,6 +229,32 @@ def draw_layers(card: ScanCard, label: str) -> svg_plots.Plot:
     return svg_plots.Plot("", drawing, f"{label} by layer: {', '.join(texts)}", tuple(lines), True)
 
 
+def draw_depths(cards: list[ScanCard], label: str) -> svg_plots.Plot:
+    """Draw the accuracy of the linear probe on a label over depth, one curve per encoder.
+
+    Depth is 0 at the first layer and 1 at the last.
+    """
+    lines = []
+    for number, card in enumerate(cards):
+        found = {layer: card.find_result(layer, FIRST[0], label) for layer in card.layers}
+        depths = np.linspace(0, 1, len(found))
+        at = [depth for depth, result in zip(depths, found.values(), strict=True) if result]
+        values = [result.value for result in found.values() if result]
+        if values:
+            style = svg_plots.curve_style(number)
+            lines.append(svg_plots.Line(card.name, np.array(at), np.array(values), *style))
+    title = f"{FIRST[0]} {label} by depth"
+    with matplotlib.rc_context(svg_plots.STYLE):
+        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+        axes = figure.add_subplot(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="depth")
+        for line in lines:
+            axes.plot(line.steps, line.values, color=line.color, ls=line.dash, marker="o", ms=3)
+        axes.yaxis.set_major_formatter(svg_plots.format_percent)
+        drawing = svg_plots.figure_svg(figure, title)
+    texts = (f"{n.label} {n.values[-1]:.3g} at the last layer" for n in lines)
+    return svg_plots.Plot(title, drawing, f"{title}: {', '.join(texts)}", tuple(lines), True)
+
+
 def _note(card: ScanCard, label: str) -> str:
     """Return how to read the results of a label: what was measured and drawn, and nothing else."""
     own = [result for result in card.results if result.label == label]
@@ -231,11 +263,11 @@ def _note(card: ScanCard, label: str) -> str:
     if label not in NOTES:
         notes = [LABEL_NOTES[prefix] for prefix in prefixes if prefix in LABEL_NOTES]
     if any(result.interval for result in own):
-        notes.append("In parentheses and as bands 95 % intervals.")
+        notes.append("In parentheses, and as bands of ordered clips, 95 % intervals.")
     if any(result.untrained for result in own):
         notes.append("Dashed lines are the encoder without training.")
     if any(result.chance is not None for result in own):
-        notes.append("Dotted lines mark chance.")
+        notes.append("Dotted lines mark chance, the share of the most frequent class.")
     return " ".join(notes)
 
 
@@ -249,14 +281,21 @@ def _is_headline(card: ScanCard, result: LayerResult) -> bool:
     return result.name in names and result.layer == card.layers[-1] and not result.untrained
 
 
-def _headline(result: LayerResult) -> Card:
+def _headline(card: ScanCard, result: LayerResult) -> Card:
+    """Return a result of the last layer, with its best layer and chance."""
     percent = result_table.is_fraction(result.metric)
     title = result.label if result.name.startswith("order/") else result.name
-    text = result_table.format_number(result.value, percent)
-    if result.chance is None:
-        return Card(title, text, "last layer")
-    chance = result_table.format_number(result.chance, percent)
-    return Card(title, text, f"last layer; chance {chance}")
+    layers = [card.find_result(layer, result.name, result.label) for layer in card.layers]
+    best = max(filter(None, layers), key=lambda each: each.value)
+    notes = ["last layer", f"best {best.layer}, {result_table.format_number(best.value, percent)}"]
+    if result.chance is not None:
+        notes.append(f"chance {result_table.format_number(result.chance, percent)}")
+    return Card(title, result_table.format_number(result.value, percent), "; ".join(notes))
+
+
+def _column_rank(name: str) -> int:
+    """Return the position of a result's column: chief results first, others as they are."""
+    return FIRST.index(name) if name in FIRST else len(FIRST)
 
 
 def _describe_data(card: ScanCard) -> str:
