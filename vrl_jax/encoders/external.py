@@ -109,12 +109,12 @@ class External:
         Raises:
           ValueError: the function fails, or its layers have another form than `external` says.
         """
-        return tuple(_layer_shapes(self.function))
+        return tuple(_layer_shapes(self.function, load_function(self.function)))
 
     @property
     def dim(self) -> int:
         """Dimension of `Features.clip`."""
-        *_, last = _layer_shapes(self.function).values()
+        *_, last = _layer_shapes(self.function, load_function(self.function)).values()
         return last[-1]
 
     def module(self) -> nn.Module:
@@ -148,7 +148,7 @@ class ExternalNet(nn.Module):
         else:
             shapes = [
                 jax.ShapeDtypeStruct((len(clips), *shape), jnp.float32)
-                for shape in _layer_shapes(path).values()
+                for shape in _layer_shapes(path, load_function(path)).values()
             ]
             call = lambda clips: list(_call(path, clips).values())  # noqa: E731
             layers = jax.pure_callback(call, shapes, clips, vmap_method="sequential")
@@ -176,9 +176,9 @@ def load_function(path: str) -> Callable[..., Layers]:
 
 
 @functools.cache
-def _layer_shapes(path: str) -> dict[str, tuple[int, ...]]:
+def _layer_shapes(path: str, function: Callable[..., Layers]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the layers of one clip by name; a function on the host runs on zeros."""
-    expected = load_function(path).clip_input
+    expected = function.clip_input
     shape = (1, expected.frames, expected.size, expected.size, 3)
     if expected.host:
         layers = _call(path, np.zeros(shape, np.float32))
@@ -201,7 +201,8 @@ def _call(path: str, clips: Any) -> dict[str, Any]:
     frames = function.clip_input.frames
     with _named_errors(path, clips.shape, host):
         layers = function(np.array(clips) if host else clips)
-    if not isinstance(layers, Mapping) or not all(layers):
+    named = isinstance(layers, Mapping) and all(isinstance(n, str) and n for n in layers)
+    if not named or not layers:
         got = type(layers).__name__
         raise ValueError(f"{path} must return layers by name, {{'block1': array, ...}}, got {got}")
     arrays = {}

@@ -14,7 +14,7 @@ from vrl_jax.report.summary_cards import Card
 
 NOT_SCANNED = ("leakage", "koopman")  # parts of the report on factors that have no layers
 FIRST = ("order/ordered", "attentive/ordered", "floor/appearance", "floor/motion")  # columns
-BANDS = FIRST[:2]  # results whose intervals are drawn
+BANDS = (*FIRST[:2], "arrow/forward-backward")  # results whose intervals are drawn
 DRAWN = (  # results that a drawing shows, at most as many as there are colours
     *("order/ordered", "attentive/ordered", "order/shuffled", "order/reversed", "order/frozen"),
     *("scuba/scuba", "conflict/moving"),
