@@ -11,6 +11,7 @@ from vrl_jax.data.datasets.noise_motion import NoiseMotion
 from vrl_jax.data.datasets.synthetic import Synthetic
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.encoders.tiny import Tiny
+from vrl_jax.evaluation.evaluation_run import EvaluationRun
 from vrl_jax.report import scan_card
 
 ENCODER = Tiny(widths=(4, 6), strides=(2, 2), conv="native")
@@ -49,6 +50,8 @@ def test_arguments_are_checked(capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="error: nowhere is not a run"):
         scan.main(["nowhere"])
+    with pytest.raises(SystemExit, match="a scan has one split and all training videos"):
+        scan.main(["nowhere", "--", "--config.protocol.subset.per_class=1"])
 
 
 @pytest.mark.slow
@@ -80,9 +83,21 @@ def test_a_scan_has_a_page_and_a_card_that_can_be_compared(tmp_path, capsys):
     assert config.build(json.loads((out / "config.json").read_text())).protocol.layers
     other = tmp_path / "other.safetensors"
     pretrained.save(other, replace(model, step=3, origin={"run": "another"}))
-    for encoder, data in ((other, DATA), (weights, DATA + " seed=1")):
+    changes = [*overrides, "--config.protocol.conflict=False"]
+    for encoder, data, settings in (
+        (other, DATA, overrides),
+        (weights, DATA + " seed=1", overrides),
+        (weights, DATA, changes),
+    ):
         with pytest.raises(SystemExit, match="has a scan of another encoder, protocol or data"):
-            scan.main([str(encoder), f"--data={data}", f"--out={out}", "--", *overrides])
+            scan.main([str(encoder), f"--data={data}", f"--out={out}", "--", *settings])
+    quick = [tuple(setting.removeprefix("config.").split("=")) for setting in QUICK]
+    evaluation = scan.make_evaluation(str(weights), "", DATA, quick)
+    scan.check_folder(EvaluationRun(evaluation, out), out)  # the same scan is made again
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match="run holds no scan of this version, change --out"):
+        scan.main([str(weights), f"--data={DATA}", f"--out={tmp_path / 'run'}"])
     assert scan_card.read_card(out / "card.json").name == "scan"
     page = tmp_path / "scans.html"
     argv = ["--compare", str(out / "card.json"), "--sort=order/ordered dynamic", f"--out={page}"]

@@ -1,5 +1,6 @@
 """The command `vrl`, also `python -m vrl_jax`: every program of the library by one name."""
 
+import os
 import runpy
 import sys
 
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"vrl_jax {vrl_jax.__version__}")
     elif verb in VERBS:
         module, added, _ = VERBS[verb]
+        sys.path.append(os.getcwd())  # where functions of the user are, as for `python -m`
         sys.argv[1:] = added + args
         runpy.run_module(f"vrl_jax.{module}", run_name="__main__", alter_sys=True)
     else:

@@ -30,7 +30,7 @@ from vrl_jax.augment.clip_views import Augment, center_view
 from vrl_jax.data import remote_paths
 from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.remote_paths import AnyPath
-from vrl_jax.encoders.external import External, load_function
+from vrl_jax.encoders.external import External
 from vrl_jax.encoders.layers import pool_to_segments
 from vrl_jax.experiment import Experiment
 from vrl_jax.methods.base import Method
@@ -277,7 +277,7 @@ def save(path: str | pathlib.Path, pretrained: Pretrained) -> None:
 def _load_function(path: str) -> Pretrained:
     encoder = External(path)
     clips = encoder.input
-    source = inspect.getsource(inspect.getmodule(load_function(path)))
+    source = inspect.getsource(sys.modules[path.partition(":")[0]])
     origin = {"function": path, "module": hashlib.sha256(source.encode()).hexdigest()}
     for name in clips.weights:
         try:

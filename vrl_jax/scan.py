@@ -24,17 +24,16 @@ protocols or data are in different tables.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from vrl_jax import atomic_files, config, flags
+from vrl_jax import atomic_files, config, flags, run_files
 from vrl_jax.config_file import read_config, split_arguments
 from vrl_jax.data import remote_paths
 from vrl_jax.data.video_dataset import VideoError
 from vrl_jax.evaluation.eval_config import Evaluation
-from vrl_jax.evaluation.evaluation_run import UNTRAINED, EvaluationRun
+from vrl_jax.evaluation.evaluation_run import UNTRAINED, EvaluationRun, identify_results
 from vrl_jax.experiment import Experiment
 from vrl_jax.report import scan_card, scan_page
 from vrl_jax.train.compilation import enable_cache
@@ -75,17 +74,14 @@ def scan_encoder(evaluation: Evaluation, out: Path, name: str, quiet: bool = Fal
     """Run an evaluation, and return the page that it and `card.json` make in the folder `out`.
 
     Raises:
-      ValueError: as `EvaluationRun`, or the folder has another scan.
+      ValueError: as `EvaluationRun`, several splits or subsets, or the folder has another scan.
       VideoError: too many videos cannot be read.
     """
+    if evaluation.splits or getattr(evaluation.protocol, "subset", None):
+        raise ValueError("a scan has one split and all training videos: drop splits and subset")
     files = {part: out / part / "layers.json" for part in ("trained", UNTRAINED)}
     run = EvaluationRun(evaluation, out, quiet)
-    if (out / "card.json").exists() and _identity(run.stamp()) != _identity(
-        scan_card.read_card(out / "card.json")._asdict()
-    ):
-        raise ValueError(
-            f"{out} has a scan of another encoder, protocol or data: pass another --out"
-        )
+    check_folder(run, out)
     for path in files.values():
         path.unlink(missing_ok=True)  # of an earlier scan in this folder
     run()
@@ -94,10 +90,19 @@ def scan_encoder(evaluation: Evaluation, out: Path, name: str, quiet: bool = Fal
     return scan_page.write_scan(scan_card.read_card(out / "card.json"), out / "scan.html")
 
 
-def _identity(stamp: Mapping[str, Any]) -> str:
-    """Return protocol, encoder and data as text; a path of an encoder has several spellings."""
-    parts = [stamp["protocol"], {**stamp["model"], "init": ""}, stamp["data"]]
-    return json.dumps(parts, sort_keys=True)
+def check_folder(run: EvaluationRun, out: Path) -> None:
+    """Raise `ValueError` if a folder has another scan, or something else than a scan."""
+    card, settings = out / "card.json", out / "config.json"
+    if not (card.exists() or settings.exists()):
+        return
+    try:
+        stored = scan_card.read_card(card)
+        stamp = {"protocol": stored.protocol, "model": stored.model, "data": stored.data}
+        found = identify_results(stamp, run_files.read_json(settings))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{out} holds no scan of this version, change --out: {error}") from error
+    if found != run.identity():
+        raise ValueError(f"{out} has a scan of another encoder, protocol or data: change --out")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -131,13 +136,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.compare:
             cards = [scan_card.read_card(path) for path in args.compare]
+            if len({card.name for card in cards}) < len(cards):  # folders tell them apart
+                folders = [str(path.parent) for path in args.compare]
+                cards = [c._replace(name=name) for c, name in zip(cards, folders, strict=True)]
             page = scan_page.write_comparison(cards, args.out or Path("scans.html"), args.sort)
         else:
             enable_cache()
             evaluation = make_evaluation(args.encoder, args.untrained, args.data, overrides)
             name = scan_name(args.encoder or f"untrained-{Path(args.untrained).stem}")
             out = args.out or Path("runs") / f"scan-{name}"
-            page = scan_encoder(evaluation, out, out.name.removeprefix("scan-"))
+            page = scan_encoder(evaluation, out, out.resolve().name.removeprefix("scan-") or name)
     except (ValueError, VideoError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"scan: open {page}")

@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import os
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,13 +53,13 @@ def external(
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
     times: int = 1,
     host: bool = False,
-    weights: str | Sequence[str] = (),
+    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
 ) -> Callable[[Callable[..., Layers]], Callable[..., Layers]]:
     """Return a decorator that makes a function an encoder for `init`.
 
     The function maps clips f32[b t h w 3] to layers by name, first to last, each f32[b tokens d]
-    or f32[b t h w d]. It is compiled with what uses it, and must not be jitted itself: `jax.jit`
-    sorts the layers by name.
+    or f32[b t h w d]. It is compiled with what uses it, and needs no `jax.jit`, which sorts the
+    entries of a dict by name: block10 would come before block2.
 
     Args:
       size: height and width of the clips.
@@ -69,10 +71,11 @@ def external(
       times: positions in time of the tokens, which are ordered by time first; must divide them.
       host: whether the function takes and returns NumPy arrays (or tensors on the CPU), outside
         the compiled program, instead of being traced by JAX.
-      weights: files of weights that the function reads. Results carry their hash, which tells apart
-        two sets of weights that are read by the same code.
+      weights: files that the function depends on besides its own module, weights above all.
+        Results carry their hash, which tells apart weights that are read by the same code.
     """
-    files = (weights,) if isinstance(weights, str) else tuple(weights)
+    named = (weights,) if isinstance(weights, str | os.PathLike) else weights
+    files = tuple(os.fspath(name) for name in named)
     clip_input = ClipInput(size, frames, stride, fps, tuple(mean), tuple(std), times, host, files)
 
     def decorate(function: Callable[..., Layers]) -> Callable[..., Layers]:
@@ -109,12 +112,16 @@ class External:
         Raises:
           ValueError: the function fails, or its layers have another form than `external` says.
         """
-        return tuple(_layer_shapes(self.function, load_function(self.function)))
+        return tuple(self.layer_shapes())
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the layers by name, without the axis of clips."""
+        return _layer_shapes(self.function, id(load_function(self.function)))
 
     @property
     def dim(self) -> int:
         """Dimension of `Features.clip`."""
-        *_, last = _layer_shapes(self.function, load_function(self.function)).values()
+        *_, last = self.layer_shapes().values()
         return last[-1]
 
     def module(self) -> nn.Module:
@@ -146,12 +153,10 @@ class ExternalNet(nn.Module):
         if not expected.host:
             layers = list(_call(path, clips).values())
         else:
-            shapes = [
-                jax.ShapeDtypeStruct((len(clips), *shape), jnp.float32)
-                for shape in _layer_shapes(path, load_function(path)).values()
-            ]
-            call = lambda clips: list(_call(path, clips).values())  # noqa: E731
-            layers = jax.pure_callback(call, shapes, clips, vmap_method="sequential")
+            shapes = self.config.layer_shapes()
+            call = functools.partial(_call_for_shapes, path, shapes)
+            like = [jax.ShapeDtypeStruct((len(clips), *x), jnp.float32) for x in shapes.values()]
+            layers = jax.pure_callback(call, like, clips, vmap_method="sequential")
         return pool_features([_to_map(x, expected.times) for x in layers])
 
 
@@ -161,13 +166,17 @@ def load_function(path: str) -> Callable[..., Layers]:
     Raises:
       ValueError: there is no such function, or it is not decorated by `external` alone.
     """
-    module, _, name = path.partition(":")
+    name, _, attribute = path.partition(":")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"there is no function {path}: {error}") from error
+        module = importlib.import_module(name)
     except Exception as error:
-        raise ValueError(f"{module} cannot be imported: {_describe(error, module)}") from error
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            hint = "run in the folder that holds it, or name that folder in PYTHONPATH"
+            raise ValueError(f"there is no module {name}: {hint}") from error
+        raise ValueError(f"{name} cannot be imported: {_describe(error, name)}") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"there is no function {path}: {name} has no {attribute}")
+    function = getattr(module, attribute)
     if not isinstance(getattr(function, "clip_input", None), ClipInput):
         raise ValueError(f"{path} must be decorated by vrl_jax.encoders.external.external")
     if isinstance(function, jax.stages.Wrapped):
@@ -176,10 +185,13 @@ def load_function(path: str) -> Callable[..., Layers]:
 
 
 @functools.cache
-def _layer_shapes(path: str, function: Callable[..., Layers]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the layers of one clip by name; a function on the host runs on zeros."""
-    expected = function.clip_input
-    shape = (1, expected.frames, expected.size, expected.size, 3)
+def _layer_shapes(path: str, identity: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the layers by name; a function on the host runs on two clips of zeros.
+
+    `identity` is that of the function, since a notebook may reload its module.
+    """
+    expected = load_function(path).clip_input
+    shape = (2, expected.frames, expected.size, expected.size, 3)
     if expected.host:
         layers = _call(path, np.zeros(shape, np.float32))
     else:
@@ -187,7 +199,30 @@ def _layer_shapes(path: str, function: Callable[..., Layers]) -> dict[str, tuple
         jax.eval_shape(
             lambda clips: layers.update(_call(path, clips)), jax.ShapeDtypeStruct(shape, "float32")
         )
+    if list(layers) == sorted(layers) != sorted(layers, key=_natural_order):
+        raise ValueError(
+            f"layers of {path} come sorted as text, as from jax.jit: {', '.join(layers)}; drop the "
+            "jit, or return an OrderedDict"
+        )
     return {name: x.shape[1:] for name, x in layers.items()}
+
+
+def _natural_order(name: str) -> list[tuple[str, int]]:
+    """Return a key that sorts block2 before block10."""
+    return [(text, int(number or -1)) for text, number in re.findall(r"(\D*)(\d*)", name)]
+
+
+def _call_for_shapes(path: str, shapes: Mapping[str, tuple[int, ...]], clips: Any) -> list[Any]:
+    """Return the layers of a function on the host in the order of `shapes`.
+
+    Raises:
+      ValueError: they have other names or shapes.
+    """
+    layers = _call(path, clips)
+    found = {name: x.shape[1:] for name, x in layers.items()}
+    if found != dict(shapes):
+        raise ValueError(f"layers of {path} depend on the batch: {found}, on two clips {shapes}")
+    return [layers[name] for name in shapes]
 
 
 def _call(path: str, clips: Any) -> dict[str, Any]:
@@ -197,37 +232,47 @@ def _call(path: str, clips: Any) -> dict[str, Any]:
       ValueError: the function fails, or its layers have another form than `external` says.
     """
     function = load_function(path)
-    host, times = function.clip_input.host, function.clip_input.times
-    frames = function.clip_input.frames
-    with _named_errors(path, clips.shape, host):
-        layers = function(np.array(clips) if host else clips)
+    expected = function.clip_input
+    with _named_errors(path, clips.shape, expected.host):
+        layers = function(np.array(clips) if expected.host else clips)
     named = isinstance(layers, Mapping) and all(isinstance(n, str) and n for n in layers)
     if not named or not layers:
         got = type(layers).__name__
         raise ValueError(f"{path} must return layers by name, {{'block1': array, ...}}, got {got}")
-    arrays = {}
-    for name, layer in layers.items():
-        try:
-            x = np.asarray(layer, np.float32) if host else layer
-        except (RuntimeError, TypeError, ValueError) as error:  # such as a tensor with a gradient
-            raise ValueError(
-                f"layer {name!r} of {path} is no NumPy array, return float32 on the CPU without "
-                f"gradient: {error}"
-            ) from error
-        tokens = x.ndim == 3 and x.shape[1] % times == 0
-        if len(x) != len(clips) or not (tokens or x.ndim == 5):
-            got = " x ".join(map(str, x.shape))
-            raise ValueError(
-                f"layer {name!r} of {path} must be b x tokens x d with tokens a multiple of "
-                f"times={times}, or b x t x h x w x d, with b={len(clips)}, got {got}"
-            )
-        if x.ndim == 5 and x.shape[1] > frames:
-            raise ValueError(
-                f"layer {name!r} of {path} has {x.shape[1]} positions in time for {frames} frames: "
-                "its axes must be b t h w d, with the channels last"
-            )
-        arrays[str(name)] = x
-    return arrays
+    return {
+        name: _check_layer(f"layer {name!r} of {path}", layer, len(clips), expected)
+        for name, layer in layers.items()
+    }
+
+
+def _check_layer(title: str, layer: Any, count: int, expected: ClipInput) -> Any:
+    """Return a layer of `count` clips, as a NumPy array if the function runs on the host.
+
+    Raises:
+      ValueError: it has another form than `external` says.
+    """
+    try:
+        x = np.asarray(layer) if expected.host else jnp.asarray(layer)
+        x = x.astype(np.float32) if expected.host and not np.iscomplexobj(x) else x
+    except (RuntimeError, TypeError, ValueError) as error:  # such as a tensor with a gradient
+        raise ValueError(
+            f"{title} is no array of numbers, return float32 on the CPU without gradient: {error}"
+        ) from error
+    tokens = x.ndim == 3 and x.shape[1] % expected.times == 0
+    if x.shape[:1] != (count,) or 0 in x.shape or not (tokens or x.ndim == 5):
+        got = " x ".join(map(str, x.shape)) or "a single number"
+        raise ValueError(
+            f"{title} must be b x tokens x d with tokens a multiple of times={expected.times}, or "
+            f"b x t x h x w x d, with b={count}, got {got}"
+        )
+    if np.iscomplexobj(x):
+        raise ValueError(f"{title} must be real, got {x.dtype}")
+    if x.ndim == 5 and x.shape[1] > expected.frames:
+        raise ValueError(
+            f"{title} has {x.shape[1]} positions in time for {expected.frames} frames: its axes "
+            "must be b t h w d, with the channels last"
+        )
+    return x
 
 
 @contextmanager

@@ -5,13 +5,14 @@ of these tasks has its own folder in the workdir, from whose checkpoints an inte
 continues.
 """
 
+import json
 import shutil
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 
-from vrl_jax import pretrained
+from vrl_jax import config, pretrained
 from vrl_jax.augment.clip_views import Augment
 from vrl_jax.data.datasets.class_names import warn_about_untrained
 from vrl_jax.data.datasets.mixture import Mixture
@@ -48,6 +49,13 @@ class OpenSplit(NamedTuple):
     protocol: EvalProtocol
     train: VideoDataset
     test: VideoDataset
+
+
+def identify_results(stamp: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides results as JSON, from their stamp and the settings of the evaluation."""
+    settings = {key: value for key, value in settings.items() if key not in ("init", "loader")}
+    model = {key: value for key, value in stamp["model"].items() if key != "init"}
+    return json.loads(json.dumps({**stamp, "model": model, "settings": settings}))
 
 
 class EvaluationRun:
@@ -106,9 +114,15 @@ class EvaluationRun:
                 self._write(all_results)
         return True
 
-    def stamp(self) -> dict[str, Any]:
-        """Return protocol, encoder and data of the first task, as its results have them."""
-        return self._tasks[0][0].stamp("features")
+    def identity(self) -> dict[str, Any]:
+        """Return protocol, encoder and data of the first task as results have them, and settings.
+
+        They are JSON. Left out are the path of the encoder, which has several spellings, and what
+        changes no result.
+        """
+        stamp = self._tasks[0][0].stamp("features")
+        parts = {name: stamp[name] for name in ("protocol", "model", "data")}
+        return identify_results(parts, json.loads(config.describe(self._evaluation).to_json()))
 
     def plan(self) -> str:
         """Return the tasks and their settings, for `--dry_run`."""

@@ -11,7 +11,7 @@ VERSION = 2
 NO_LAYER = ""  # the layer of pixel baselines, which need no encoder
 # The input that an encoder was made for is its own; everything else is the protocol.
 OWN_INPUT = ("resolution", "decoded", "input_mean", "input_std", "background")
-KEYS = ("name", "model", "protocol", "data", "layers", "skipped", "results")
+KEYS = ("name", "model", "protocol", "data", "videos", "layers", "skipped", "results")
 
 
 class LayerResult(NamedTuple):
@@ -46,6 +46,7 @@ class ScanCard(NamedTuple):
       model: identity of the encoder.
       protocol: settings of the evaluation.
       data: identity of the data.
+      videos: number of videos by part.
       layers: names of the layers, from input to output.
       skipped: measurements that could not be made, with the reason.
       results: of all layers.
@@ -55,6 +56,7 @@ class ScanCard(NamedTuple):
     model: run_files.Record
     protocol: run_files.Record
     data: run_files.Record
+    videos: dict[str, int]
     layers: list[str]
     skipped: dict[str, str]
     results: list[LayerResult]
@@ -104,13 +106,19 @@ def read_card(path: Path) -> ScanCard:
     """
     content = run_files.read_json(path)
     if content.get("card") != VERSION:
-        raise ValueError(f"{path} must be a card of version {VERSION}, as `vrl scan` writes it")
+        raise ValueError(f"{path} must be a card of version {VERSION}: scan again")
     absent = [key for key in KEYS if key not in content]
     if absent:
         raise ValueError(f"{path} lacks {', '.join(absent)}")
+    for key in ("model", "protocol", "data", "videos", "skipped"):
+        if not isinstance(content[key], dict):
+            raise ValueError(f"{path}: {key} must be an object, got {content[key]!r}")
+    layers = content["layers"]
+    if not isinstance(layers, list) or not layers or not all(isinstance(x, str) for x in layers):
+        raise ValueError(f"{path}: layers must be names, got {layers!r}")
     try:
         results = [_read_result(result) for result in content["results"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has a damaged result: {error!r}") from None
     return ScanCard(*(content[key] for key in KEYS[:-1]), results)
 

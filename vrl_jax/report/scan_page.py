@@ -219,7 +219,7 @@ def draw_layers(card: ScanCard, label: str) -> svg_plots.Plot:
         if chance is not None:
             axes.axhline(chance, color="#000000", ls="dotted", lw=1.1)
         shown = range(0, len(card.layers), -(-len(card.layers) // 12))
-        axes.set_xticks([*shown], [card.layers[index] for index in shown])
+        axes.set_xticks([*shown], [card.layers[index][:20] for index in shown])
         axes.set_xlim(-0.5, len(card.layers) - 0.5)
         if percent:
             axes.set_ylim(-0.02, 1.02)
@@ -237,7 +237,7 @@ def draw_depths(cards: list[ScanCard], label: str) -> svg_plots.Plot:
     lines = []
     for number, card in enumerate(cards):
         found = {layer: card.find_result(layer, FIRST[0], label) for layer in card.layers}
-        depths = np.linspace(0, 1, len(found))
+        depths = np.linspace(0, 1, len(found)) if len(found) > 1 else [1.0]
         at = [depth for depth, result in zip(depths, found.values(), strict=True) if result]
         values = [result.value for result in found.values() if result]
         if values:
@@ -300,8 +300,7 @@ def _column_rank(name: str) -> int:
 
 def _describe_data(card: ScanCard) -> str:
     """Return the videos and clips of a scan in words."""
-    data, protocol = card.data, card.protocol
-    counts = [f"{data[key]:,}" for key in ("train_videos", "test_videos") if key in data]
-    videos = f"{data.get('set')}, {' + '.join(counts)} videos"
+    protocol, counts = card.protocol, (f"{card.videos[part]:,}" for part in ("train", "test"))
+    videos = f"{card.data.get('set')}, {' + '.join(counts)} videos"
     clips = f"{protocol.get('clips')} x {protocol.get('frames')} frames"
     return f"{videos}, {protocol.get('split')}, {clips}"

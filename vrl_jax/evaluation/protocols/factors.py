@@ -128,7 +128,8 @@ class Factors(FactorConfig):
         if not jax.process_index():
             atomic_files.write_npz(task.folder / "factors.npz", summary.arrays, compress=True)
             if widths:
-                layers = {**stamp, "layers": list(widths)}
+                videos = {"train": len(train), "test": len(test)}
+                layers = {**stamp, "videos": videos, "layers": list(widths)}
                 layers |= {"skipped": summary.skipped, "results": summary.layers}
                 atomic_files.write_text(task.folder / "layers.json", json.dumps(layers, indent=1))
         unreadable = {part: int(any_process(flags).sum()) for part, flags in failures.items()}
