@@ -6,7 +6,7 @@ def make_card(name, motion):
     values = dict.fromkeys(encoder_scans.COLUMNS.values(), 0.25) | {encoder_scans.MOTION: motion}
     results = [LayerResult("last", *key, False, value, "top1") for key, value in values.items()]
     results += [LayerResult("first", *key, False, 1.0, "top1") for key in values]
-    return ScanCard(name, {}, {}, {}, ["first", "last"], {}, results)
+    return ScanCard(name, {}, {}, {}, {}, ["first", "last"], {}, results)
 
 
 def test_the_table_has_the_last_layer_of_each_encoder_the_best_on_motion_first():
