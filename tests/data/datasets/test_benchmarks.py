@@ -211,6 +211,16 @@ def test_kinetics_videos_lie_flat_or_in_class_folders(tmp_path):
     assert data.list_part("pretrain")[0].media.path == str(tmp_path / names[0])
 
 
+def test_a_video_with_two_classes_is_warned_of(tmp_path, capsys):
+    rows = ("label,youtube_id,time_start,time_end", "zumba,a,0,10", "abseiling,a,0,10")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    touch(tmp_path, "train/a_000000_000010.mp4")
+    list_path = str(tmp_path / "train.csv")
+    assert len(Kinetics400(str(tmp_path), list_path, list_path).train()) == 2
+    warning = f"warning: {tmp_path}: a_000000_000010 is listed with two classes, 1 and 0"
+    assert warning in capsys.readouterr().err
+
+
 def test_a_kinetics_list_that_is_none_is_named(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("a.mp4 0\n")
@@ -333,7 +343,9 @@ def test_an_entry_of_diving48_is_named_with_its_field(tmp_path, row, says):
 
 @pytest.mark.parametrize("text", ["[]", '{"a": 0}'])
 def test_annotations_that_are_no_list_are_named(tmp_path, text):
-    with pytest.raises(ValueError, match=r"Diving48_V2_train.json must be a list of videos, got"):
+    with pytest.raises(
+        ValueError, match=r"Diving48_V2_train.json must be a list of at least one video, got"
+    ):
         write_diving(tmp_path, text).list_part("train")
     with pytest.raises(ValueError, match=r"Diving48_V2_train.json is not JSON"):
         write_diving(tmp_path, text[:-1]).list_part("train")

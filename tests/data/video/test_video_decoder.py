@@ -484,10 +484,22 @@ def test_an_excerpt_is_a_video_of_its_own(tmp_path):
         Excerpt(whole, 5, 5)
 
 
-@pytest.mark.parametrize("data", [b"", b"not a video" * 100, b"\0" * 4000])
-def test_what_is_no_video_is_named(data):
-    with pytest.raises(VideoError, match="^some.mp4: "), VideoBytes("some.mp4", data).open():
-        pass
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "fetch .*`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html>", "a web page is in its place"),
+        (b"not a video" * 100, "Invalid data"),
+        (b"\0" * 4000, "Invalid data"),
+    ],
+)
+def test_what_is_no_video_is_named(tmp_path, data, message):
+    path = tmp_path / "some.mp4"
+    path.write_bytes(data)
+    for handle in (VideoBytes(str(path), data), VideoFile(str(path))):
+        with pytest.raises(VideoError, match=f"^{path}: .*{message}"), handle.open():
+            pass
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

@@ -328,7 +328,7 @@ def _read_entries(path: AnyPath) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the objects of a JSON list, each with its file and number for errors."""
     entries = _read_json(path)
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f"{path} must be a list of videos, got {str(entries)[:50]}")
+        raise ValueError(f"{path} must be a list of at least one video, got {str(entries)[:50]}")
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             raise ValueError(f"{path}, entry {number}: must be an object, got {entry!r}")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from vrl_jax import check
 from vrl_jax.data import remote_paths
+from vrl_jax.data.datasets.class_names import warn_once
 from vrl_jax.data.datasets.folder_contents import FolderCache, holds_images, without_extension
 from vrl_jax.data.remote_paths import AnyPath
 from vrl_jax.data.video.media_containers import ZippedFrames
@@ -92,13 +93,15 @@ def locate_videos(
 
     Without labels all class numbers are None, and there are no classes. The file may have another
     video extension than the path, because lists omit extensions and videos get transcoded. A
-    missing video has its first path.
+    missing video has its first path. An id that is listed with two classes is warned of.
     """
-    folders, videos = FolderCache(), []
+    folders, videos, listed = FolderCache(), [], {}
     for name, label, candidates in rows:
         paths = [os.path.join(root, candidate) for candidate in candidates]
         path = next(filter(None, map(folders.find, paths)), paths[0])
         labels = {} if label is None else {"class": label}
+        if listed.setdefault(name, label) != label:
+            warn_once(f"{root}: {name} is listed with two classes, {listed[name]} and {label}")
         videos.append(Video(remote_paths.to_text(name), open_handle(path), labels))
     return VideoList(tuple(videos), {"class": tuple(classes)} if classes else {}, mirror_safe)
 

@@ -109,7 +109,7 @@ def index_tar(path: AnyPath, shard: str) -> list[Row]:
                         claim("label")
                         if type(label) not in (int, str):
                             raise ValueError(
-                                f"{member.name}: label must be a number or a name, got {label!r}"
+                                f"{member.name}: label must be an integer or a name, got {label!r}"
                             )
                         labels.setdefault(key, parse_label(str(label)))
                 videos.setdefault(key, None)

@@ -116,7 +116,7 @@ class Pool:
             raise ChildProcessError(
                 f"a worker ended with exit code {exitcode} before its first task: {MAIN_GUARD} "
                 "workers=0"
-            )
+            ) from None
         if exitcode == -signal.SIGALRM:
             return Failure(f"not done within {self._time_limit:g} s")
         return Failure(f"the decoder crashed with exit code {exitcode}")

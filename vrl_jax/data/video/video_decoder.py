@@ -315,11 +315,26 @@ def _count_packets(
 
 
 def _open(name: str, data: bytes | None) -> av.container.InputContainer:
-    container = av.open(name if data is None else io.BytesIO(data), **ANY_METADATA)
+    try:
+        container = av.open(name if data is None else io.BytesIO(data), **ANY_METADATA)
+    except av.InvalidDataError as error:
+        raise VideoError(f"{name}: {_describe_no_video(name, data) or error.strerror}") from error
     for stream in container.streams.video:
         if stream.codec_context:
             stream.codec_context.thread_count = 1  # the loader decodes in parallel
     return container
+
+
+def _describe_no_video(name: str, data: bytes | None) -> str:
+    """Return what often lies in the place of a video; "" for anything else."""
+    if data is None:
+        with open(name, "rb") as file:
+            data = file.read(64)
+    if not data:
+        return "the file is empty"
+    if data.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer is in its place: fetch it with `git lfs pull`"
+    return "a web page is in its place" if data.lstrip()[:1] == b"<" else ""
 
 
 @contextmanager
