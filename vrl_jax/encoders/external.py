@@ -116,7 +116,10 @@ class External:
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the layers by name, without the axis of clips."""
-        return _layer_shapes(self.function, id(load_function(self.function)))
+        function = load_function(self.function)
+        if not hasattr(function, "layer_shapes"):
+            function.layer_shapes = _find_layer_shapes(self.function)
+        return function.layer_shapes
 
     @property
     def dim(self) -> int:
@@ -184,12 +187,8 @@ def load_function(path: str) -> Callable[..., Layers]:
     return function
 
 
-@functools.cache
-def _layer_shapes(path: str, identity: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the layers by name; a function on the host runs on two clips of zeros.
-
-    `identity` is that of the function, since a notebook may reload its module.
-    """
+def _find_layer_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the layers by name; a function on the host runs on two clips of zeros."""
     expected = load_function(path).clip_input
     shape = (2, expected.frames, expected.size, expected.size, 3)
     if expected.host:
