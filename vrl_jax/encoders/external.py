@@ -188,7 +188,7 @@ def load_function(path: str) -> Callable[..., Layers]:
 
 
 def _find_layer_shapes(path: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the layers by name; a function on the host runs on two clips of zeros."""
+    """Return the shapes of the layers by name; a function on the host runs on zeros."""
     expected = load_function(path).clip_input
     shape = (2, expected.frames, expected.size, expected.size, 3)
     if expected.host:
