@@ -496,7 +496,7 @@ def test_a_compressed_tar_is_said_to_be_one(tmp_path, module, end):
 @pytest.mark.parametrize("label", ['{"label": [3]}', '{"label": 1.0}', '{"cls": true}'])
 def test_a_label_that_is_no_class_is_shown(tmp_path, label):
     write_tar(tmp_path / "x.tar", **{"a.mp4": b"1", "a.json": label})
-    with pytest.raises(ValueError, match=r"x.tar.* a number or a name, got (\[3\]|1.0|True)$"):
+    with pytest.raises(ValueError, match=r"x.tar.* an integer or a name, got (\[3\]|1.0|True)$"):
         WebDataset(str(tmp_path)).train()
 
 
