@@ -96,12 +96,11 @@ def check_folder(run: EvaluationRun, out: Path) -> None:
     if not (card.exists() or settings.exists()):
         return
     try:
-        stored = scan_card.read_card(card)
-        stamp = {"protocol": stored.protocol, "model": stored.model, "data": stored.data}
-        found = identify_results(stamp, run_files.read_json(settings))
+        stamp = scan_card.read_card(card)._asdict()
+        stored = identify_results(stamp, run_files.read_json(settings))
     except (OSError, ValueError) as error:
         raise ValueError(f"{out} holds no scan of this version, change --out: {error}") from error
-    if found != run.identity():
+    if stored != run.identity():
         raise ValueError(f"{out} has a scan of another encoder, protocol or data: change --out")
 
 

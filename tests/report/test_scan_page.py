@@ -124,18 +124,21 @@ def test_a_function_is_named_and_only_what_was_measured_is_explained(write_card,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "must be a card of version 2: scan again"),
-        ({"card": 2, "name": "a"}, "lacks model, protocol, data, videos, layers, skipped, results"),
+        ({}, " must be a card of version 2: scan again"),
+        (
+            {"card": 2, "name": "a"},
+            " lacks model, protocol, data, videos, layers, skipped, results",
+        ),
         (
             {**CARD, "results": [{"layer": "x"}]},
-            "has a damaged result: KeyError\\('value'\\)",
+            " has a damaged result: KeyError\\('value'\\)",
         ),
-        ({**CARD, "results": ["x"]}, "has a damaged result: "),
+        ({**CARD, "results": ["x"]}, " has a damaged result: "),
         ({**CARD, "model": "x"}, ": model must be an object, got 'x'"),
         ({**CARD, "layers": []}, r": layers must be names, got \[\]"),
     ],
 )
 def test_what_is_no_card_is_refused(tmp_path, content, message):
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"a.json ?{message}"):
+    with pytest.raises(ValueError, match=rf"a.json{message}"):
         scan_card.read_card(tmp_path / "a.json")

@@ -5,8 +5,7 @@ import importlib
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,9 +217,9 @@ def _call_for_shapes(path: str, shapes: Mapping[str, tuple[int, ...]], clips: An
       ValueError: they have other names or shapes.
     """
     layers = _call(path, clips)
-    found = {name: x.shape[1:] for name, x in layers.items()}
-    if found != dict(shapes):
-        raise ValueError(f"layers of {path} depend on the batch: {found}, on two clips {shapes}")
+    of_batch = {name: x.shape[1:] for name, x in layers.items()}
+    if of_batch != dict(shapes):
+        raise ValueError(f"layers of {path} depend on the batch: {of_batch}, on two clips {shapes}")
     return [layers[name] for name in shapes]
 
 
@@ -232,8 +231,12 @@ def _call(path: str, clips: Any) -> dict[str, Any]:
     """
     function = load_function(path)
     expected = function.clip_input
-    with _named_errors(path, clips.shape, expected.host):
+    try:
         layers = function(np.array(clips) if expected.host else clips)
+    except Exception as error:
+        shape, text = " ".join(map(str, clips.shape)), _describe(error, path.partition(":")[0])
+        hint = "" if expected.host else "; PyTorch and NumPy need host=True in its decorator"
+        raise ValueError(f"{path} failed on clips f32[{shape}]: {text}{hint}") from error
     named = isinstance(layers, Mapping) and all(isinstance(n, str) and n for n in layers)
     if not named or not layers:
         got = type(layers).__name__
@@ -272,17 +275,6 @@ def _check_layer(title: str, layer: Any, count: int, expected: ClipInput) -> Any
             "must be b t h w d, with the channels last"
         )
     return x
-
-
-@contextmanager
-def _named_errors(path: str, shape: tuple[int, ...], host: bool) -> Iterator[None]:
-    """Convert an error of a function to a `ValueError` of one line that names where it arose."""
-    try:
-        yield
-    except Exception as error:
-        clips, text = " ".join(map(str, shape)), _describe(error, path.partition(":")[0])
-        hint = "" if host else "; PyTorch and NumPy need host=True in its decorator"
-        raise ValueError(f"{path} failed on clips f32[{clips}]: {text}{hint}") from error
 
 
 def _describe(error: Exception, module: str) -> str:

@@ -7,6 +7,7 @@ continues.
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -51,11 +52,19 @@ class OpenSplit(NamedTuple):
     test: VideoDataset
 
 
-def identify_results(stamp: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides results as JSON, from their stamp and the settings of the evaluation."""
+def identify_results(stamp: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return protocol, encoder, data and settings of results as JSON, without what changes none.
+
+    That is `loader`, and the path of the encoder, which has several spellings.
+
+    Args:
+      stamp: of the results, see `stamp_result`.
+      settings: of the evaluation, as in `config.json`.
+    """
     settings = {key: value for key, value in settings.items() if key not in ("init", "loader")}
     model = {key: value for key, value in stamp["model"].items() if key != "init"}
-    return json.loads(json.dumps({**stamp, "model": model, "settings": settings}))
+    parts = {"protocol": stamp["protocol"], "model": model, "data": stamp["data"]}
+    return json.loads(json.dumps({**parts, "settings": settings}))
 
 
 class EvaluationRun:
@@ -115,14 +124,9 @@ class EvaluationRun:
         return True
 
     def identity(self) -> dict[str, Any]:
-        """Return protocol, encoder and data of the first task as results have them, and settings.
-
-        They are JSON. Left out are the path of the encoder, which has several spellings, and what
-        changes no result.
-        """
+        """Return what the results of the first task are identified by."""
         stamp = self._tasks[0][0].stamp("features")
-        parts = {name: stamp[name] for name in ("protocol", "model", "data")}
-        return identify_results(parts, json.loads(config.describe(self._evaluation).to_json()))
+        return identify_results(stamp, config.run_identity(self._evaluation))
 
     def plan(self) -> str:
         """Return the tasks and their settings, for `--dry_run`."""

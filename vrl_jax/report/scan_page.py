@@ -1,9 +1,11 @@
 """Pages of scanned encoders: one encoder layer by layer, and several encoders side by side."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vrl_jax.report import html_page, result_table, svg_plots
@@ -209,11 +211,8 @@ def draw_layers(card: ScanCard, label: str) -> svg_plots.Plot:
                 bands.append((at, *np.array([r.interval for r in results]).T, color))
     chance = next((r.chance for r in own if r.name == names[0] and r.chance is not None), None)
     percent = result_table.is_fraction(own[0].metric)
-    with matplotlib.rc_context(svg_plots.STYLE):
-        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
-        axes = figure.add_subplot()
-        for line in lines:
-            axes.plot(line.steps, line.values, color=line.color, ls=line.dash, marker="o", ms=3)
+
+    def adjust(axes: Axes) -> None:
         for at, low, high, color in bands:
             axes.fill_between(at, low, high, color=color, alpha=0.12, lw=0)
         if chance is not None:
@@ -221,12 +220,10 @@ def draw_layers(card: ScanCard, label: str) -> svg_plots.Plot:
         shown = range(0, len(card.layers), -(-len(card.layers) // 12))
         axes.set_xticks([*shown], [card.layers[index][:20] for index in shown])
         axes.set_xlim(-0.5, len(card.layers) - 0.5)
-        if percent:
-            axes.set_ylim(-0.02, 1.02)
-            axes.yaxis.set_major_formatter(svg_plots.format_percent)
-        drawing = svg_plots.figure_svg(figure, f"{card.name} {label}")
-    texts = (f"{n.label} {n.values[-1]:.3g} at the last layer" for n in lines)
-    return svg_plots.Plot("", drawing, f"{label} by layer: {', '.join(texts)}", tuple(lines), True)
+
+    drawing = _draw_lines(f"{card.name} {label}", lines, percent, adjust)
+    alt = f"{label} by layer: {_describe_ends(lines)}"
+    return svg_plots.Plot("", drawing, alt, tuple(lines), wide=True)
 
 
 def draw_depths(cards: list[ScanCard], label: str) -> svg_plots.Plot:
@@ -236,23 +233,39 @@ def draw_depths(cards: list[ScanCard], label: str) -> svg_plots.Plot:
     """
     lines = []
     for number, card in enumerate(cards):
-        found = {layer: card.find_result(layer, FIRST[0], label) for layer in card.layers}
-        depths = np.linspace(0, 1, len(found)) if len(found) > 1 else [1.0]
-        at = [depth for depth, result in zip(depths, found.values(), strict=True) if result]
-        values = [result.value for result in found.values() if result]
+        results = [card.find_result(layer, FIRST[0], label) for layer in card.layers]
+        depths = np.linspace(0, 1, len(results)) if len(results) > 1 else [1.0]
+        at = [depth for depth, result in zip(depths, results, strict=True) if result]
+        values = [result.value for result in results if result]
         if values:
             style = svg_plots.curve_style(number)
             lines.append(svg_plots.Line(card.name, np.array(at), np.array(values), *style))
     title = f"{FIRST[0]} {label} by depth"
+    drawing = _draw_lines(
+        title, lines, True, lambda axes: axes.set(xlim=(-0.02, 1.02), xlabel="depth")
+    )
+    alt = f"{title}: {_describe_ends(lines)}"
+    return svg_plots.Plot(title, drawing, alt, tuple(lines), wide=True)
+
+
+def _draw_lines(
+    name: str, lines: list[svg_plots.Line], percent: bool, adjust: Callable[[Axes], object]
+) -> str:
+    """Return curves with a marker at every value as SVG; `adjust` adds to their axes."""
     with matplotlib.rc_context(svg_plots.STYLE):
         figure = Figure(figsize=(7.0, 2.8), layout="constrained")
-        axes = figure.add_subplot(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="depth")
+        axes = figure.add_subplot()
         for line in lines:
             axes.plot(line.steps, line.values, color=line.color, ls=line.dash, marker="o", ms=3)
-        axes.yaxis.set_major_formatter(svg_plots.format_percent)
-        drawing = svg_plots.figure_svg(figure, title)
-    texts = (f"{n.label} {n.values[-1]:.3g} at the last layer" for n in lines)
-    return svg_plots.Plot(title, drawing, f"{title}: {', '.join(texts)}", tuple(lines), True)
+        adjust(axes)
+        if percent:
+            axes.set_ylim(-0.02, 1.02)
+            axes.yaxis.set_major_formatter(svg_plots.format_percent)
+        return svg_plots.figure_svg(figure, name)
+
+
+def _describe_ends(lines: list[svg_plots.Line]) -> str:
+    return ", ".join(f"{line.label} {line.values[-1]:.3g} at the last layer" for line in lines)
 
 
 def _note(card: ScanCard, label: str) -> str:

@@ -343,7 +343,8 @@ def test_an_entry_of_diving48_is_named_with_its_field(tmp_path, row, says):
 
 @pytest.mark.parametrize("text", ["[]", '{"a": 0}'])
 def test_annotations_that_are_no_list_are_named(tmp_path, text):
-    with pytest.raises(ValueError, match="train.json must be a list of at least one video, got"):
+    message = "Diving48_V2_train.json must be a list of at least one video, got"
+    with pytest.raises(ValueError, match=message):
         write_diving(tmp_path, text).list_part("train")
     with pytest.raises(ValueError, match=r"Diving48_V2_train.json is not JSON"):
         write_diving(tmp_path, text[:-1]).list_part("train")

@@ -18,6 +18,7 @@ from vrl_jax.evaluation.eval_task import EvalTask
 from vrl_jax.evaluation.train_subset import TrainSubset
 from vrl_jax.factors import factor_report, scuba
 from vrl_jax.factors.label_accuracy import FactorConfig
+from vrl_jax.methods.network import EncoderConfig
 from vrl_jax.pretrained import Pretrained, add_ordered
 from vrl_jax.probes.attentive_probe import average_to_grid
 from vrl_jax.probes.probe_suite import check_group
@@ -103,7 +104,9 @@ class Factors(FactorConfig):
         else:
             masks = test.masks() if hasattr(test, "masks") else None
         stamp, shapes = task.stamp("features"), task.feature_shapes()
-        stages = dict(zip(self._name_layers(task, len(shapes.stages)), shapes.stages, strict=True))
+        stages = dict(
+            zip(_name_layers(task.model.encoder, len(shapes.stages)), shapes.stages, strict=True)
+        )
         widths = {name: stage.shape[-1] for name, stage in stages.items()} if self.layers else None
         tokens = self._token_shapes(stages) if self.attentive.steps else None
         frames = shapes.frames.shape[1:] if shapes.frames.shape[1] >= MIN_FRAMES else None
@@ -143,13 +146,6 @@ class Factors(FactorConfig):
         parts = task.model.parts
         return parts and task.compile(parts.joined, parts.weights)
 
-    def _name_layers(self, task: EvalTask, count: int) -> tuple[str, ...]:
-        """Return the names of the feature maps, where the encoder names them its own."""
-        encoder = task.model.encoder
-        if hasattr(encoder, "list_layers"):
-            return encoder.list_layers()
-        return tuple(f"stage {number}" for number in range(count))
-
     def _token_shapes(
         self, stages: dict[str, jax.ShapeDtypeStruct]
     ) -> dict[str, tuple[int, int, int]]:
@@ -177,3 +173,10 @@ class Factors(FactorConfig):
             return jnp.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
         return encode
+
+
+def _name_layers(encoder: EncoderConfig, count: int) -> tuple[str, ...]:
+    """Return the names of feature maps: those of the encoder if it names them, else numbers."""
+    if hasattr(encoder, "list_layers"):
+        return encoder.list_layers()
+    return tuple(f"stage {number}" for number in range(count))
