@@ -151,11 +151,12 @@ def rank_loss_over_training(clips, steps=150):
     method, params, state, _ = build(
         clip_weight=0.0, coherence_weight=0.0, references=(0.0, 1.0), rank_cap=0.0
     )
-    keys = [jax.random.key(i) for i in range(8)]
+    keys = jax.vmap(jax.random.key)(jnp.arange(8))
 
     def mean(params):
-        losses = [method.loss(params, state, clips, key, jnp.int32(0))[0] for key in keys]
-        return sum(losses) / len(losses)
+        return jnp.mean(
+            jax.vmap(lambda key: method.loss(params, state, clips, key, jnp.int32(0))[0])(keys)
+        )
 
     optimizer = optax.adam(1e-2)
     opt_state = optimizer.init(params)

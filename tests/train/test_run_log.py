@@ -1,6 +1,8 @@
 """A log is on disk once flushed, and a resumed run removes records of later steps."""
 
 import struct
+import subprocess
+import sys
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -39,6 +41,22 @@ def test_all_is_on_the_disk_once_flushed(tmp_path):
         log.probes(6, {"score": 0.5})
     last = events(tmp_path / "tensorboard")[-1]
     assert (last.step, last.summary.value[0].tag) == (6, "probe/score") and last.wall_time > 0
+
+
+def test_writing_imports_no_pytorch_and_leaves_it_to_others(tmp_path):
+    pytest.importorskip("torch")
+    code = f"""
+import pathlib, sys
+from vrl_jax.train.run_log import TensorBoardWriter
+
+writer = TensorBoardWriter(pathlib.Path({str(tmp_path)!r}), 0)
+writer.write(1, {{"loss": 0.5}})
+writer.close()
+assert "torch" not in sys.modules
+import torch
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert events(tmp_path)[-1].summary.value[0].simple_value == 0.5
 
 
 def test_the_silent_do_all_that_a_log_does():

@@ -3,6 +3,7 @@
 import json
 import operator
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,19 @@ class JsonlWriter:
         self._file.close()
 
 
+def _import_tensorboardx():
+    """Import tensorboardX without PyTorch, which it would import where it is installed."""
+    hidden = "torch" not in sys.modules
+    if hidden:  # seconds, memory, and a second set of CUDA libraries
+        sys.modules["torch"] = None
+    try:
+        import tensorboardX
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return tensorboardX
+
+
 class TensorBoardWriter:
     """Writer of TensorBoard scalars; TensorBoard discards earlier events after `step`.
 
@@ -56,8 +70,7 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: pathlib.Path, step: int):
-        import tensorboardX  # imports torch where it is installed, which takes seconds
-
+        tensorboardX = _import_tensorboardx()
         folder.mkdir(parents=True, exist_ok=True)
         self._event, self._scalar = tensorboardX.proto.event_pb2.Event, tensorboardX.summary.scalar
         self._file = tensorboardX.event_file_writer.EventsWriter(str(folder / "events"))
