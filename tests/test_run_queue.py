@@ -60,7 +60,8 @@ print("GPU", os.environ["GPU"])
 """
 
 
-def test_commands_run_at_the_same_time_and_failures_do_not_end_them(tmp_path):
+def test_commands_run_at_the_same_time_and_failures_do_not_end_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     a, b, c = (tmp_path / name for name in "abc")
     waits = [(a, b), (b, a)]  # each for the other to start
     commands = [command(x, WAIT.format(mine=x / "here", other=y / "here")) for x, y in waits]

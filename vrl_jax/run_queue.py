@@ -16,7 +16,10 @@ from typing import NamedTuple
 from vrl_jax.report.result_table import format_duration
 
 LOG = "output.log"
-LOG_ENVIRONMENT = {"TQDM_MININTERVAL": "60", "TQDM_MAXINTERVAL": "60"}  # progress once a minute
+LOG_ENVIRONMENT = {
+    **{"TQDM_MININTERVAL": "60", "TQDM_MAXINTERVAL": "60"},  # progress once a minute
+    "PYTHONUNBUFFERED": "1",  # an error is the last line, and not what was printed before it
+}
 POLL_SECONDS = 0.1
 TERMINATED = 128 + signal.SIGTERM
 PROBE = "import jax; print(jax.default_backend(), jax.local_device_count())"
