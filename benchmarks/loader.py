@@ -44,7 +44,6 @@ SAMPLING, SIZE = Sampling(frames=16, stride=4, clips=1), (128, 171)
 BATCH, FRAMES = 16, 300
 GOALS = {"pipeline / bare loop": 0.9, "prepared / originals": 3.0}
 PAIRS = ("folders", "parquet", "mixture")  # compared with bare decoding by processor time
-PAIR_BATCH = 4
 WHOLE = Sampling(frames=16, stride=20, clips=1)  # pairs: a clip begins where a short video does
 GROUP = 10  # videos in a row group, as Hugging Face `datasets` writes them
 
@@ -123,27 +122,30 @@ def pack_sets(originals: VideoDataset, root: pathlib.Path) -> dict[str, VideoDat
 
 
 def measure_pairs(
-    sets: dict[str, VideoDataset], batches: int, rounds: int
+    sets: dict[str, VideoDataset], clips: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Return the rate of the loader's batches relative to bare decoding of the same clips.
+    """Return the rate of the loader relative to bare decoding of the same clips, by round.
 
-    Both are made in this process in turns and timed by the processor, by round.
+    Each clip is read by the loader and then bare, in this process, and timed by the processor. The
+    value of a round is the median over its clips: a processor that others share has two speeds.
     """
-    files, ratios = sets["folders"], {name: [] for name in PAIRS}
+    ratios = {name: [] for name in PAIRS}
     for number in range(rounds):
-        for name in PAIRS:
-            dataset = train_dataset(sets[name], WHOLE, SIZE, batch=PAIR_BATCH, seed=number)
-            seconds = {"loader": 0.0, "bare": 0.0}
-            for step in range(1 + batches):
+        found = {name: [] for name in PAIRS}
+        loaders = {
+            name: train_dataset(sets[name], WHOLE, SIZE, batch=1, seed=number) for name in PAIRS
+        }
+        for step in range(1 + clips):
+            for name, dataset in loaders.items():
                 began = time.process_time()
-                batch = dataset[step]
+                (index,) = dataset[step]["index"].tolist()
                 middle = time.process_time()
-                for index in batch["index"].tolist():
-                    read_clip((files, index), WHOLE)
+                read_clip((sets["folders"], index), WHOLE)
+                ratio = (time.process_time() - middle) / (middle - began)
                 if step:  # the first is for warming up
-                    seconds["loader"] += middle - began
-                    seconds["bare"] += time.process_time() - middle
-            ratios[name].append(seconds["bare"] / seconds["loader"])
+                    found[name].append(ratio)
+        for name in PAIRS:
+            ratios[name].append(statistics.median(found[name]))
     return ratios
 
 
@@ -266,14 +268,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="per process of the loader")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-clips", type=int, default=512, help="per measurement; 0: none")
-    parser.add_argument("--pair-batches", type=int, default=16, help="per paired measurement")
+    parser.add_argument("--pair-clips", type=int, default=32, help="per paired measurement")
     parser.add_argument("--memory-clips", type=int, default=10_000, help="0: none")
     parser.add_argument("--json", type=pathlib.Path, help="also write the numbers to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sets = make_sets(args.clips, args.videos, pathlib.Path(folder))
         pairs = measure_pairs(
-            pack_sets(sets["originals"], pathlib.Path(folder)), args.pair_batches, args.rounds
+            pack_sets(sets["originals"], pathlib.Path(folder)), args.pair_clips, args.rounds
         )
         rates = measure_rates(sets, args) if args.round_clips else {}
         loader = Loader(workers=args.workers, threads=args.threads)
