@@ -121,9 +121,7 @@ def pack_sets(originals: VideoDataset, root: pathlib.Path) -> dict[str, VideoDat
     return dict(zip(PAIRS, sources, strict=True))
 
 
-def measure_pairs(
-    sets: dict[str, VideoDataset], clips: int, rounds: int
-) -> dict[str, list[float]]:
+def measure_pairs(sets: dict[str, VideoDataset], clips: int, rounds: int) -> dict[str, list[float]]:
     """Return the rate of the loader relative to bare decoding of the same clips, by round.
 
     Each clip is read by the loader and then bare, in this process, and timed by the processor. The
