@@ -109,7 +109,11 @@ def test_classes_without_training_videos_are_named(capsys):
     train = VideoList(
         tuple(video for video in videos if video.labels["dynamic"] != absent), test.classes
     )
-    _find_parts(dataclasses.replace(experiment, data=Parts(test, train)), train)
+    experiment = dataclasses.replace(experiment, data=Parts(test, train))
+    held_out = dataclasses.replace(experiment.evaluate, cluster="dynamic")
+    _find_parts(dataclasses.replace(experiment, evaluate=held_out), train)
+    assert not capsys.readouterr().err
+    _find_parts(experiment, train)
     says = f"no training video, such as {test.classes['dynamic'][absent]!r}"
     assert says in capsys.readouterr().err
 

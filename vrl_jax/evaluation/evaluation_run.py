@@ -174,7 +174,7 @@ class EvaluationRun:
             part = "training" if test.classes else "test"
             raise ValueError(f"an evaluation needs labels, but the {part} videos have none")
         if not (protocol.group or jax.process_index()):
-            warn_about_untrained(train, test)
+            warn_about_untrained(train, test, getattr(protocol, "cluster", ""))
         return OpenSplit(number, data, protocol, train, test)
 
     def _task(self, init: str, model: Pretrained, split: OpenSplit, draw: int) -> EvalTask:

@@ -72,7 +72,7 @@ def _find_parts(
     if absent := set(test.classes).difference(train.classes):
         return test, test, f"the training videos have no label {min(absent)!r}"
     if not jax.process_index():
-        warn_about_untrained(train, test)
+        warn_about_untrained(train, test, experiment.evaluate.cluster)
     return train, test, ""
 
 

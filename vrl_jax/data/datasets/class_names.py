@@ -185,9 +185,15 @@ def warn_once(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def warn_about_untrained(train: VideoDataset, test: VideoDataset) -> None:
-    """Warn where classes of the test videos have no training video, so that none is recognised."""
-    for label in sorted(set(test.classes).intersection(train.classes)):
+def warn_about_untrained(train: VideoDataset, test: VideoDataset, cluster: str = "") -> None:
+    """Warn where classes of the test videos have no training video, so that none is recognised.
+
+    Args:
+      train: the training videos.
+      test: the test videos.
+      cluster: label that divides the videos and is not recognised, if any.
+    """
+    for label in sorted(set(test.classes).intersection(train.classes) - {cluster}):
         names = test.classes[label]
         seen, present = (_classes_present(source, label) for source in (train, test))
         if absent := sorted(present - seen):
