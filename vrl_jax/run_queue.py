@@ -17,7 +17,8 @@ from vrl_jax.report.result_table import format_duration
 
 LOG = "output.log"
 LOG_ENVIRONMENT = {
-    **{"TQDM_MININTERVAL": "60", "TQDM_MAXINTERVAL": "60"},  # progress once a minute
+    "TQDM_MININTERVAL": "60",  # progress once a minute
+    "TQDM_MAXINTERVAL": "60",
     "PYTHONUNBUFFERED": "1",  # an error is the last line, and not what was printed before it
 }
 POLL_SECONDS = 0.1
