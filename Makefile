@@ -12,7 +12,7 @@ READY := $(ENV)/ready-$(EXTRAS)
 .PHONY: demo test env
 
 demo: $(READY)
-	$(ENV)/bin/python -m vrl_jax.main --config=configs/synthetic_bod.py
+	$(ENV)/bin/python -m vrl_jax.main --config=configs/synthetic_detrend.py
 
 test: $(READY)
 	$(ENV)/bin/python -m pytest

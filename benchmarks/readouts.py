@@ -13,16 +13,16 @@ import argparse
 import json
 import pathlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from benchmarks import rounds
 from vrl_jax import atomic_files, pretrained
 from vrl_jax.data.data_loader import Loader, eval_batches
-from vrl_jax.data.frame_sampling import Sampling
 from vrl_jax.data.video_dataset import VideoDataset, label_array
 from vrl_jax.encoders.layers import average_bins, pool_to_grid, pool_to_segments
 from vrl_jax.evaluation.encode_videos import compile_encoder
@@ -30,7 +30,6 @@ from vrl_jax.experiment import Experiment
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes.linear_probe import fit_probe, leave_one_group_out
 from vrl_jax.probes.result_files import chance_level
-from vrl_jax.types import Features
 
 SEGMENTS = 6
 SIDES = 32, 16, 8, 4, 2, 1  # of the grid that frame differences are averaged over
@@ -56,25 +55,26 @@ class Probe(NamedTuple):
     Attributes:
       experiment: its settings.
       label: the label to predict.
+      classes: of the label.
       parts: training and test videos; only the latter where groups are left out.
     """
 
     experiment: Experiment
     label: str
+    classes: int
     parts: tuple[Part, ...]
 
     def measure(self, describe: Describe, mask: Bool[np.ndarray, "n"] | None = None) -> float:
-        """Return the test accuracy on a descriptor, from the training videos of a mask."""
-        evaluate = self.experiment.evaluate
-        rows = [describe(part.clips) for part in self.parts]
+        """Return the test accuracy on a descriptor of clips, from the training videos of a mask."""
+        return self.score([describe(part.clips) for part in self.parts], mask)
+
+    def score(self, rows: list[Rows], mask: Bool[np.ndarray, "n"] | None = None) -> float:
+        """Return the test accuracy on the rows of each part."""
+        evaluate, groups = self.experiment.evaluate, self.parts[0].groups
         data = [(row, part.labels) for row, part in zip(rows, self.parts, strict=True)]
-        options = {
-            "num_classes": len(self.experiment.data.test().classes[self.label]),
-            "settings": evaluate.linear,
-        }
+        options = {"num_classes": self.classes, "settings": evaluate.linear}
         if evaluate.group:
-            return leave_one_group_out(*data[0], self.parts[0].groups, **options).accuracy
-        groups = self.parts[0].groups
+            return leave_one_group_out(*data[0], groups, **options).accuracy
         return fit_probe(*data[0], *data[1], groups=groups, mask=mask, **options).accuracy
 
 
@@ -84,7 +84,7 @@ def open_probe(experiment: Experiment) -> Probe:
     held_out = evaluate.group or evaluate.cluster
     sources = [data.test()] if evaluate.group else [data.train(), data.test()]
     label = next(name for name in sources[0].classes if name != held_out)
-    sampling = Sampling(**{**vars(experiment.sampling), "clips": 1})
+    sampling = replace(experiment.sampling, clips=1)
 
     def read(source: VideoDataset) -> Part:
         batches = eval_batches(
@@ -94,7 +94,7 @@ def open_probe(experiment: Experiment) -> Probe:
         groups = label_array(source, held_out) if held_out else None
         return Part(clips, label_array(source, label), groups)
 
-    return Probe(experiment, label, tuple(map(read, sources)))
+    return Probe(experiment, label, len(sources[0].classes[label]), tuple(map(read, sources)))
 
 
 def shrink(images: Float[np.ndarray, "n t h w"], side: int) -> Float[np.ndarray, "n t d"]:
@@ -127,28 +127,20 @@ def describe_changes(side: int, segments: int, whole: bool = False) -> Describe:
     return describe
 
 
-def describe_features(model: Pretrained, grid: int, segments: int, changes: bool) -> Describe:
-    """Return a descriptor: the last feature map on a grid, or its changes, averaged in segments."""
-
-    def pick(features: Features) -> Array:
-        frames = pool_to_grid(features, grid)
-        return pool_to_segments(jnp.abs(jnp.diff(frames, axis=1)) if changes else frames, segments)
-
-    encode = compile_encoder(model, pick)
-
-    def describe(clips: Clips) -> Rows:
-        fill = np.zeros((-len(clips) % BATCH, *clips.shape[1:]), clips.dtype)
-        batches = np.split(np.concatenate([clips, fill]), (len(clips) + len(fill)) // BATCH)
-        return np.concatenate([encode(batch) for batch in batches])[: len(clips)]
-
-    return describe
+def encode_cells(model: Pretrained, clips: Clips) -> Float[np.ndarray, "n t cells d"]:
+    """Return the last feature map, averaged over a grid."""
+    encode = compile_encoder(model, lambda features: pool_to_grid(features, GRID))
+    fill = np.zeros((-len(clips) % BATCH, *clips.shape[1:]), clips.dtype)
+    batches = np.split(np.concatenate([clips, fill]), (len(clips) + len(fill)) // BATCH)
+    cells = np.concatenate([encode(batch) for batch in batches])[: len(clips)]
+    return cells.reshape(*cells.shape[:2], GRID**2, -1)
 
 
 def measure_pixels(probe: Probe) -> Iterator[tuple[str, float]]:
     """Return the accuracies on frame differences, by what is left of them."""
-    ordered, several = f"in {SEGMENTS} segments", probe.experiment.resize
+    ordered, size = f"in {SEGMENTS} segments", probe.experiment.resize
     yield (
-        f"whole frames of {several[0]} x {several[1]}, 32 x 32 cells, {ordered}",
+        f"whole frames of {size[0]} x {size[1]}, 32 x 32 cells, {ordered}",
         probe.measure(describe_changes(SIDES[0], SEGMENTS, whole=True)),
     )
     for side in SIDES:
@@ -162,7 +154,9 @@ def measure_pixels(probe: Probe) -> Iterator[tuple[str, float]]:
             probe.measure(describe_changes(side, 1)),
         )
     if not probe.experiment.evaluate.group:
-        half = np.arange(len(probe.parts[0].labels)) % 2 == 0
+        labels = probe.parts[0].labels
+        half = np.zeros(len(labels), bool)
+        half[np.argsort(labels, kind="stable")[::2]] = True  # of every class
         yield (
             f"central square, {SIDES[0]} x {SIDES[0]} cells, {ordered}, half of the training clips",
             probe.measure(describe_changes(SIDES[0], SEGMENTS), half),
@@ -171,12 +165,17 @@ def measure_pixels(probe: Probe) -> Iterator[tuple[str, float]]:
 
 def measure_features(probe: Probe, model: Pretrained) -> dict[str, float]:
     """Return the accuracies on the last feature map of an encoder, by what is left of it."""
-    return {
-        f"{kind}{space}, {time}": probe.measure(describe_features(model, grid, segments, changes))
-        for kind, changes in (("", False), ("changes, ", True))
-        for grid, space in ((GRID, f"{GRID} x {GRID} cells"), (1, "mean over space"))
-        for segments, time in ((SEGMENTS, f"{SEGMENTS} segments"), (1, "mean over time"))
-    }
+    maps = [encode_cells(model, part.clips) for part in probe.parts]
+    values = {}
+    for space, cells in ((f"{GRID} x {GRID} cells", GRID**2), ("mean over space", 1)):
+        frames = [x if cells > 1 else x.mean(2, keepdims=True) for x in maps]
+        changes = [np.abs(np.diff(x, axis=1)) for x in frames]
+        for kind, rows in (("", frames), ("changes, ", changes)):
+            for segments, time in ((SEGMENTS, f"{SEGMENTS} segments"), (1, "mean over time")):
+                flat = [x.reshape(*x.shape[:2], -1) for x in rows]
+                pooled = [np.asarray(pool_to_segments(jnp.asarray(x), segments)) for x in flat]
+                values[f"{kind}{space}, {time}"] = probe.score(pooled)
+    return values
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""BOD-VCL on SimCLR, on rendered videos with known factors: the quick start, no download.
+"""BOD-VCL on SimCLR, on one level, on rendered videos with known factors, no download.
 
 python -m vrl_jax.main --config=configs/synthetic_bod.py
 

@@ -40,6 +40,24 @@ def test_every_config_is_one_of_two_kinds_and_survives_json(name):
     assert f"--config=configs/{name}.py" in importlib.import_module(f"configs.{name}").__doc__
 
 
+def test_the_quick_start_is_bod_with_a_filter_in_place_of_the_operator():
+    """It is the experiment of `docs/results.md`: the residual config with the measured flags."""
+    measured = load("synthetic_residual")
+    measured.method.update(forecast_weight=3.0, unit=True, degree=2)
+    assert config.build(load("synthetic_detrend")) == config.build(measured)
+    assert load("folders_detrend").method == load("synthetic_detrend").method
+    assert config.build(load("folders_detrend")).data == config.build(load("folders_bod")).data
+
+
+def test_supervision_has_the_clips_and_the_length_of_pretraining_on_egogestar():
+    supervised, run = (config.build(load(n)) for n in ("eval_egogestar_finetune", "egogestar"))
+    protocol = supervised.protocol
+    assert protocol.train.augment == run.augment and protocol.optim == run.optim
+    assert protocol.test.sampling == protocol.train.sampling
+    assert protocol.test.sampling == dataclasses.replace(run.sampling, clips=1)
+    assert round(protocol.epochs * 72 / protocol.batch) == pytest.approx(run.train.steps, abs=2)
+
+
 def test_the_kinetics_recipe_is_the_stated_one():
     experiment = config.build(load("k400_bod"))
     assert isinstance(experiment.optim, LARS)

@@ -30,7 +30,7 @@ USAGE = "\n".join(
         "",
         *(f"  {verb:10} {text}" for verb, (_, _, text) in VERBS.items()),
         "",
-        "vrl train --config=configs/synthetic_bod.py      the quick start",
+        "vrl train --config=configs/synthetic_detrend.py  the quick start",
         "vrl VERB --help                                  the arguments of a verb",
         "vrl train --config=FILE --config.help            all settings of a config",
         "vrl --version",
