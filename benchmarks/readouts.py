@@ -10,9 +10,8 @@ grid in order, averaged over space, over time, and over both. It prints the tabl
 """
 
 import argparse
-import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,12 +20,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from benchmarks import rounds
-from vrl_jax import atomic_files, pretrained
+from vrl_jax import pretrained
 from vrl_jax.data.data_loader import Loader, eval_batches
 from vrl_jax.data.video_dataset import VideoDataset, label_array
-from vrl_jax.encoders.layers import average_bins, pool_to_grid, pool_to_segments
-from vrl_jax.evaluation.encode_videos import compile_encoder
+from vrl_jax.encoders.layers import pool_to_grid, pool_to_segments
+from vrl_jax.evaluation.encode_videos import compile_encoder, pad_rows
 from vrl_jax.experiment import Experiment
+from vrl_jax.factors.pixel_baselines import ordered_motion_pixels
 from vrl_jax.pretrained import Pretrained
 from vrl_jax.probes.linear_probe import fit_probe, leave_one_group_out
 from vrl_jax.probes.result_files import chance_level
@@ -38,7 +38,6 @@ BATCH = 16  # clips per call of the encoder
 
 Clips = UInt8[np.ndarray, "n t h w 3"]
 Rows = Float[np.ndarray, "n d"]
-Describe = Callable[[Clips], Rows]
 
 
 class Part(NamedTuple):
@@ -63,10 +62,6 @@ class Probe(NamedTuple):
     label: str
     classes: int
     parts: tuple[Part, ...]
-
-    def measure(self, describe: Describe, mask: Bool[np.ndarray, "n"] | None = None) -> float:
-        """Return the test accuracy on a descriptor of clips, from the training videos of a mask."""
-        return self.score([describe(part.clips) for part in self.parts], mask)
 
     def score(self, rows: list[Rows], mask: Bool[np.ndarray, "n"] | None = None) -> float:
         """Return the test accuracy on the rows of each part."""
@@ -97,85 +92,85 @@ def open_probe(experiment: Experiment) -> Probe:
     return Probe(experiment, label, len(sources[0].classes[label]), tuple(map(read, sources)))
 
 
-def shrink(images: Float[np.ndarray, "n t h w"], side: int) -> Float[np.ndarray, "n t d"]:
-    """Average over a grid of `side` x `side` cells, and flatten."""
-    rows, columns = (np.asarray(average_bins(length, side)) for length in images.shape[2:])
-    return (rows @ images @ columns.T).reshape(*images.shape[:2], -1)
-
-
-def center(images: Float[np.ndarray, "n t h w"]) -> Float[np.ndarray, "n t s s"]:
+def center(clips: Clips) -> UInt8[np.ndarray, "n t s s 3"]:
     """Return the central square."""
-    side = min(images.shape[2:])
-    top, left = ((length - side) // 2 for length in images.shape[2:])
-    return images[:, :, top : top + side, left : left + side]
-
-
-def describe_changes(side: int, segments: int, whole: bool = False) -> Describe:
-    """Return a descriptor: mean absolute differences of grey frames in segments, on a grid.
-
-    Args:
-      side: of the grid.
-      segments: of the clip.
-      whole: describe whole frames, not their central squares.
-    """
-
-    def describe(clips: Clips) -> Rows:
-        grey = clips.astype(np.float32).mean(-1)
-        changes = np.abs(np.diff(grey if whole else center(grey), axis=1))
-        return np.asarray(pool_to_segments(jnp.asarray(shrink(changes, side)), segments))
-
-    return describe
+    side = min(clips.shape[2:4])
+    top, left = ((length - side) // 2 for length in clips.shape[2:4])
+    return clips[:, :, top : top + side, left : left + side]
 
 
 def encode_cells(model: Pretrained, clips: Clips) -> Float[np.ndarray, "n t cells d"]:
     """Return the last feature map, averaged over a grid."""
     encode = compile_encoder(model, lambda features: pool_to_grid(features, GRID))
-    fill = np.zeros((-len(clips) % BATCH, *clips.shape[1:]), clips.dtype)
-    batches = np.split(np.concatenate([clips, fill]), (len(clips) + len(fill)) // BATCH)
+    starts = range(0, len(clips), BATCH)
+    batches = [pad_rows(clips[start : start + BATCH], BATCH) for start in starts]
     cells = np.concatenate([encode(batch) for batch in batches])[: len(clips)]
     return cells.reshape(*cells.shape[:2], GRID**2, -1)
 
 
 def measure_pixels(probe: Probe) -> Iterator[tuple[str, float]]:
     """Return the accuracies on frame differences, by what is left of them."""
-    ordered, size = f"in {SEGMENTS} segments", probe.experiment.resize
+    clips = [part.clips for part in probe.parts]
+    squares = [center(each) for each in clips]
+
+    def score(clips: list[Clips], segments: int, side: int, mask=None) -> float:
+        return probe.score([ordered_motion_pixels(x, segments, side) for x in clips], mask)
+
+    ordered, fine = f"in {SEGMENTS} segments", SIDES[0]
+    height, width = probe.experiment.resize
     yield (
-        f"whole frames of {size[0]} x {size[1]}, 32 x 32 cells, {ordered}",
-        probe.measure(describe_changes(SIDES[0], SEGMENTS, whole=True)),
+        f"whole frames of {height} x {width}, {fine} x {fine} cells, {ordered}",
+        score(clips, SEGMENTS, fine),
     )
     for side in SIDES:
-        yield (
-            f"central square, {side} x {side} cells, {ordered}",
-            probe.measure(describe_changes(side, SEGMENTS)),
-        )
-    for side in (SIDES[0], GRID):
-        yield (
-            f"central square, {side} x {side} cells, mean over time",
-            probe.measure(describe_changes(side, 1)),
-        )
+        name = f"central square, {side} x {side} cells, {ordered}"
+        yield name, score(squares, SEGMENTS, side)
+    for side in (fine, GRID):
+        name = f"central square, {side} x {side} cells, mean over time"
+        yield name, score(squares, 1, side)
     if not probe.experiment.evaluate.group:
         labels = probe.parts[0].labels
         half = np.zeros(len(labels), bool)
         half[np.argsort(labels, kind="stable")[::2]] = True  # of every class
-        yield (
-            f"central square, {SIDES[0]} x {SIDES[0]} cells, {ordered}, half of the training clips",
-            probe.measure(describe_changes(SIDES[0], SEGMENTS), half),
-        )
+        name = f"central square, {fine} x {fine} cells, {ordered}, half of the training clips"
+        yield name, score(squares, SEGMENTS, fine, half)
 
 
 def measure_features(probe: Probe, model: Pretrained) -> dict[str, float]:
     """Return the accuracies on the last feature map of an encoder, by what is left of it."""
-    maps = [encode_cells(model, part.clips) for part in probe.parts]
+    cells = [encode_cells(model, part.clips) for part in probe.parts]
+    places = {
+        f"{GRID} x {GRID} cells": [x.reshape(*x.shape[:2], -1) for x in cells],
+        "mean over space": [x.mean(2) for x in cells],
+    }
     values = {}
-    for space, cells in ((f"{GRID} x {GRID} cells", GRID**2), ("mean over space", 1)):
-        frames = [x if cells > 1 else x.mean(2, keepdims=True) for x in maps]
-        changes = [np.abs(np.diff(x, axis=1)) for x in frames]
-        for kind, rows in (("", frames), ("changes, ", changes)):
+    for place, maps in places.items():
+        changes = [np.abs(np.diff(x, axis=1)) for x in maps]
+        for name, frames in ((place, maps), (f"changes, {place}", changes)):
             for segments, time in ((SEGMENTS, f"{SEGMENTS} segments"), (1, "mean over time")):
-                flat = [x.reshape(*x.shape[:2], -1) for x in rows]
-                pooled = [np.asarray(pool_to_segments(jnp.asarray(x), segments)) for x in flat]
-                values[f"{kind}{space}, {time}"] = probe.score(pooled)
+                rows = [np.asarray(pool_to_segments(jnp.asarray(x), segments)) for x in frames]
+                values[f"{name}, {time}"] = probe.score(rows)
     return values
+
+
+def tabulate(probe: Probe, pixels: dict[str, float], features: dict[str, dict[str, float]]) -> str:
+    """Return the tables of frame differences and of features."""
+    labels = probe.parts[-1].labels
+    columns = list(features["untrained"])
+    return "\n\n".join(
+        [
+            f"{probe.label}: {len(labels)} test clips, "
+            f"most frequent class {chance_level(labels):.3f}",
+            rounds.markdown_table(
+                ["absolute frame differences", probe.label],
+                [[name, f"{value:.3f}"] for name, value in pixels.items()],
+            ),
+            rounds.markdown_table(
+                ["last feature map", *columns],
+                [[name, *(f"{row[c]:.3f}" for c in columns)] for name, row in features.items()],
+            ),
+        ]
+    )
 
 
 def main() -> None:
@@ -186,34 +181,15 @@ def main() -> None:
     args = parser.parse_args()
     experiment = pretrained.load_experiment(args.runs[0])
     probe = open_probe(experiment)
-    test = probe.parts[-1]
     pixels = dict(measure_pixels(probe))
-    blank = pretrained.init_untrained(
+    untrained = pretrained.init_untrained(
         experiment.encoder, experiment.augment, experiment.sampling.frames
     )
-    features = {"untrained": measure_features(probe, blank)}
+    features = {"untrained": measure_features(probe, untrained)}
     for run in args.runs:
         features[pathlib.Path(run).name] = measure_features(probe, pretrained.load(run))
-    chance = chance_level(test.labels)
-    print(f"{probe.label}: {len(test.labels)} test clips, most frequent class {chance:.3f}\n")
-    print(rounds.markdown_table(["frame differences", probe.label], _format(pixels)))
-    columns = list(features["untrained"])
-    rows = [[name, *(f"{row[column]:.3f}" for column in columns)] for name, row in features.items()]
-    print("\n" + rounds.markdown_table(["last feature map", *columns], rows))
-    if args.json:
-        record = {
-            **rounds.describe_machine(),
-            "label": probe.label,
-            "chance": chance,
-            "data": type(experiment.data).__name__,
-            "frame differences": pixels,
-            "features": features,
-        }
-        atomic_files.write_text(args.json, json.dumps(record, indent=1) + "\n")
-
-
-def _format(accuracies: dict[str, float]) -> list[list[str]]:
-    return [[name, f"{value:.3f}"] for name, value in accuracies.items()]
+    numbers = {"label": probe.label, "frame differences": pixels, "features": features}
+    rounds.publish(tabulate(probe, pixels, features), numbers, args.json)
 
 
 if __name__ == "__main__":

@@ -30,5 +30,8 @@ def test_motion_in_order_is_that_of_consecutive_segments(rng):
     for k, part in enumerate(np.split(ordered, 3, axis=1)):
         own = pixel_baselines.motion_pixels(clips[:, 2 * k : 2 * k + 3])
         np.testing.assert_allclose(part, own, rtol=1e-5)
+    coarse = pixel_baselines.ordered_motion_pixels(clips, 3, side=4)
+    fine = ordered.reshape(2, 3, 4, 8, 4, 8)
+    np.testing.assert_allclose(coarse, fine.mean((3, 5)).reshape(2, 48), rtol=1e-5)
     with pytest.raises(ValueError, match="segments must be below 7, the frames, got 7"):
         pixel_baselines.ordered_motion_pixels(clips, 7)

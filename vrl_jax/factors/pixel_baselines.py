@@ -18,9 +18,14 @@ def motion_pixels(clips: UInt8[np.ndarray, "m t h w 3"]) -> Float[np.ndarray, "m
 
 
 def ordered_motion_pixels(
-    clips: UInt8[np.ndarray, "m t h w 3"], segments: int
+    clips: UInt8[np.ndarray, "m t h w 3"], segments: int, side: int = SIDE
 ) -> Float[np.ndarray, "m d"]:
     """Describe each clip by `motion_pixels` of consecutive segments, in order.
+
+    Args:
+      clips: decoded frames.
+      segments: of the differences between frames.
+      side: of the grid that they are averaged over.
 
     Raises:
       ValueError: fewer differences of frames than segments.
@@ -29,17 +34,17 @@ def ordered_motion_pixels(
         raise ValueError(f"segments must be below {clips.shape[1]}, the frames, got {segments}")
     grey = clips.astype(np.float32).mean(-1)
     parts = np.array_split(np.abs(np.diff(grey, axis=1)), segments, axis=1)
-    return np.concatenate([_shrink(part.mean(1)) for part in parts], axis=1)
+    return np.concatenate([_shrink(part.mean(1), side) for part in parts], axis=1)
 
 
-def _shrink(images: Float[np.ndarray, "m h w"]) -> Float[np.ndarray, "m d"]:
-    """Downsample to 32 x 32 by area averaging, and flatten."""
-    rows, columns = (_areas(side) for side in images.shape[1:])
+def _shrink(images: Float[np.ndarray, "m h w"], side: int = SIDE) -> Float[np.ndarray, "m d"]:
+    """Downsample to `side` x `side` by area averaging, and flatten."""
+    rows, columns = (_areas(length, side) for length in images.shape[1:])
     return (rows @ images @ columns.T).reshape(len(images), -1)
 
 
-def _areas(side: int) -> Float[np.ndarray, "a n"]:
-    """Return the weight of each of n pixels in the mean of each of 32 equal intervals."""
-    edges = np.arange(SIDE + 1)[:, None] * side / SIDE
-    overlap = np.minimum(edges[1:], np.arange(side) + 1) - np.maximum(edges[:-1], np.arange(side))
-    return (np.maximum(overlap, 0) * SIDE / side).astype(np.float32)
+def _areas(length: int, side: int) -> Float[np.ndarray, "side length"]:
+    """Return the weight of each pixel in the mean of each of `side` equal intervals."""
+    edges, pixels = np.arange(side + 1)[:, None] * length / side, np.arange(length)
+    overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return (np.maximum(overlap, 0) * side / length).astype(np.float32)
